@@ -1,0 +1,127 @@
+"""Align any diffusion or flow model with any reward while it generates, by moving the sampler's own noise.
+
+A **sampler** turns **noise** into a sample; a **reward** scores it; an **optimizer** moves the noise uphill; a
+**regularizer** keeps it looking like noise.
+
+:func:`align` is the front door. The parts it is made of are the other names here, each found in its own module when
+it is first asked for: `import noiseward` loads nothing, not even torch.
+
+Two functions, `align` and `optimize`, share their name with a module. `noiseward.align` and `noiseward.optimize` are
+the functions, always; names inside the modules are imported as usual, `from noiseward.optimize import iterate`.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noiseward.align import align
+    from noiseward.ascend import GradientAscent
+    from noiseward.errors import (
+        ArgumentError,
+        GradientError,
+        ModelError,
+        NoisewardError,
+        RewardError,
+        RunError,
+        TapeError,
+    )
+    from noiseward.estimate import Backprop, Estimator
+    from noiseward.noise import Draw, Layout, Seeds
+    from noiseward.objective import Evaluation, Objective
+    from noiseward.optimize import Budget, Optimizer, Status, Step, iterate
+    from noiseward.pipelines import DiffusersSampler
+    from noiseward.recompute import NFE
+    from noiseward.regularize import Concentration, NoRegularizer, Regularizer, probability
+    from noiseward.reward import FunctionReward, Reward, WeightedSum
+    from noiseward.sample import FunctionSampler, Sampler
+    from noiseward.solution import Solution, optimize
+    from noiseward.tape import NoiseTape
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "Backprop",
+    "Budget",
+    "Concentration",
+    "DiffusersSampler",
+    "Draw",
+    "Estimator",
+    "Evaluation",
+    "FunctionReward",
+    "FunctionSampler",
+    "GradientAscent",
+    "GradientError",
+    "Layout",
+    "ModelError",
+    "NFE",
+    "NoRegularizer",
+    "NoiseTape",
+    "NoisewardError",
+    "Objective",
+    "Optimizer",
+    "Regularizer",
+    "Reward",
+    "RewardError",
+    "RunError",
+    "Sampler",
+    "Seeds",
+    "Solution",
+    "Status",
+    "Step",
+    "TapeError",
+    "WeightedSum",
+    "align",
+    "iterate",
+    "optimize",
+    "probability",
+]
+
+_HOMES = {
+    "align": ("align",),
+    "ascend": ("GradientAscent",),
+    "errors": (
+        "ArgumentError", "GradientError", "ModelError", "NoisewardError", "RewardError", "RunError", "TapeError",
+    ),
+    "estimate": ("Backprop", "Estimator"),
+    "noise": ("Draw", "Layout", "Seeds"),
+    "objective": ("Evaluation", "Objective"),
+    "optimize": ("Budget", "Optimizer", "Status", "Step", "iterate"),
+    "pipelines": ("DiffusersSampler",),
+    "recompute": ("NFE",),
+    "regularize": ("Concentration", "NoRegularizer", "Regularizer", "probability"),
+    "reward": ("FunctionReward", "Reward", "WeightedSum"),
+    "sample": ("FunctionSampler", "Sampler"),
+    "solution": ("Solution", "optimize"),
+    "tape": ("NoiseTape",),
+}  # fmt: skip
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'noiseward' has no attribute '{name}'")
+    from importlib import import_module
+
+    value = getattr(import_module(f"noiseward.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Whoever imports a submodule binds it here under its name; a public name is not given up for one."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _HOME and isinstance(value, ModuleType):
+            return
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,314 @@
+"""The house: which module may import which, how large files get, what is public, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.resources
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import noiseward
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "noiseward"
+CODE = ("src", "tests", "training", "experiments", "benchmarks")
+
+# A module may import those of a lower rank, and within its own package. A new module gets its place here.
+RANK = {
+    "errors": 0,
+    "noise": 1, "tape": 1,
+    "recompute": 2,
+    "sample": 3, "reward": 3, "regularize": 3, "project": 3,
+    "objective": 4, "strict": 4, "toys": 4,
+    "estimate": 5,
+    "optimize": 6,
+    "ascend": 7, "search": 7,
+    "solution": 8,
+    "pictures": 9, "progress": 9,
+    "pipelines": 10, "rewards": 10, "stickers": 10,
+    "align": 11,
+    "checkup": 12, "runs": 12,
+    "studio": 13,
+    "cli": 14,
+}  # fmt: skip
+CORE = {module for module, rank in RANK.items() if rank <= RANK["solution"]}
+METHODS_REACH = {("solution", "pictures")}  # a solution shows and saves itself; only inside its methods
+
+
+class Import(NamedTuple):
+    """One import statement's target."""
+
+    target: str  # "torch.nn", "noiseward.noise", or "noiseward:Name" for a name of the package itself
+    inside: bool  # in a function
+    typing: bool  # under `if TYPE_CHECKING`, so that it never runs
+
+
+def read(path: Path) -> str:
+    """A file's text."""
+    return path.read_text(encoding="utf-8")
+
+
+def imports(source: str) -> list[Import]:
+    """Every import of a piece of source, wherever it stands."""
+    found: list[Import] = []
+
+    def visit(node: ast.AST, inside: bool, typing: bool) -> None:
+        if isinstance(node, ast.Import):
+            found.extend(Import(alias.name, inside, typing) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"line {node.lineno}: imports are absolute here"
+            if node.module == "noiseward":
+                found.extend(Import(_member(alias.name), inside, typing) for alias in node.names)
+            else:
+                found.append(Import(node.module, inside, typing))
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.body:
+                visit(child, inside, True)
+            for child in node.orelse:
+                visit(child, inside, typing)
+        else:
+            deeper = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            for child in ast.iter_child_nodes(node):
+                visit(child, deeper, typing)
+
+    visit(ast.parse(source), False, False)
+    return found
+
+
+def _member(name: str) -> str:
+    is_module = (PACKAGE / f"{name}.py").exists() or (PACKAGE / name / "__init__.py").exists()
+    return f"noiseward.{name}" if is_module else f"noiseward:{name}"
+
+
+def offences(module: str, source: str) -> Iterator[str]:
+    """What is wrong with the imports of a module, in sentences."""
+    for target, inside, typing in imports(source):
+        if target.startswith("noiseward:"):
+            if target != "noiseward:__version__":
+                yield f"{module} imports {target.partition(':')[2]} from the package: import it from its own module"
+        elif target == "noiseward":
+            yield f"{module} imports the package: import the module it needs"
+        elif target.startswith("noiseward."):
+            other = target.split(".")[1]
+            if other == module or ((module, other) in METHODS_REACH and inside):
+                continue
+            if other not in RANK:
+                yield f"{module} imports {other}, which has no rank"
+            elif RANK[other] >= RANK[module]:
+                yield f"{module} (rank {RANK[module]}) imports {other} (rank {RANK[other]}): imports point downward"
+        elif module in CORE and not typing:
+            package = target.split(".")[0]
+            if package != "torch" and package not in sys.stdlib_module_names:
+                yield f"{module} imports {package}: the core imports torch and the standard library only"
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def module_of(path: Path) -> str:
+    """The first part of a file's module name below the package: `noise`, `pipelines`."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_module_has_a_rank():
+    assert {module_of(path) for path in modules()} <= set(RANK)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downward(path):
+    assert list(offences(module_of(path), read(path))) == []
+
+
+def test_the_package_imports_only_the_standard_library_when_it_is_imported():
+    found = imports(read(PACKAGE / "__init__.py"))
+    assert {each.target.split(".")[0] for each in found if not each.typing} <= set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "words"),
+    [
+        ("noise", "from noiseward.sample import Sampler", "downward"),
+        ("noise", "def f():\n    import noiseward.sample", "downward"),
+        ("noise", "from noiseward import sample", "downward"),
+        ("noise", "if TYPE_CHECKING:\n    from noiseward.sample import Sampler", "downward"),
+        ("rewards", "from noiseward.pipelines import load", "downward"),
+        ("tape", "from noiseward.noise import Layout", "downward"),
+        ("sample", "try:\n    import numpy\nexcept ImportError:\n    pass", "core"),
+        ("sample", "def f():\n    from diffusers import DDIMScheduler", "core"),
+        ("solution", "from noiseward import pictures", "downward"),
+        ("runs", "from noiseward import Budget", "its own module"),
+        ("runs", "import noiseward", "the module it needs"),
+        ("sample", "from noiseward.helpful import f", "no rank"),
+    ],
+)
+def test_a_wrong_import_is_found(module, source, words):
+    (offence,) = offences(module, source)
+    assert words in offence
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("sample", "import torch.nn\nimport dataclasses\nfrom noiseward.noise import Layout"),
+        ("solution", "def f():\n    from noiseward import pictures"),
+        ("solution", "if TYPE_CHECKING:\n    from PIL.Image import Image"),
+        ("rewards", "import numpy\nfrom noiseward.pictures import images\nfrom noiseward.rewards.pixels import jpeg"),
+        ("runs", "from noiseward import __version__"),
+    ],
+)
+def test_a_right_import_is_left_alone(module, source):
+    assert list(offences(module, source)) == []
+
+
+def python_files() -> list[Path]:
+    return sorted(path for folder in CODE for path in (ROOT / folder).rglob("*.py"))
+
+
+def test_no_file_is_longer_than_400_lines():
+    lines = {str(path.relative_to(ROOT)): len(read(path).splitlines()) for path in python_files()}
+    assert {name: count for name, count in lines.items() if count > 400} == {}
+
+
+def test_files_are_named_after_what_they_do():
+    empty = {"utils", "util", "base", "common", "helpers", "helper", "manager", "misc"}
+    assert [path for path in python_files() if path.stem in empty or path.parent.name in empty] == []
+
+
+def test_what_is_exported_is_what_the_package_says_it_exports():
+    source = ast.parse(read(PACKAGE / "__init__.py"))
+    (typed,) = (node for node in source.body if isinstance(node, ast.If))
+    shown = {}
+    for node in typed.body:
+        assert isinstance(node, ast.ImportFrom) and node.module
+        shown |= {alias.name: node.module for alias in node.names}
+    assert noiseward.__all__ == sorted(shown)
+    assert {name: f"noiseward.{home}" for name, home in noiseward._HOME.items()} == shown
+    assert set(noiseward.__all__) <= set(dir(noiseward))
+
+
+@pytest.mark.parametrize("name", noiseward.__all__)
+def test_an_exported_name_lives_where_the_package_says_and_explains_itself(name):
+    thing = getattr(noiseward, name)
+    home = f"noiseward.{noiseward._HOME[name]}"
+    assert thing.__name__ == name
+    assert thing.__module__ == home or thing.__module__.startswith(f"{home}.")
+    assert vars(thing).get("__doc__", thing.__doc__), f"{name} has no docstring"
+    assert not thing.__doc__.startswith(f"{name}("), f"{name} has only the docstring that dataclasses makes"
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error_by_its_name():
+    with pytest.raises(AttributeError, match="no attribute 'optimise'"):
+        noiseward.optimise  # noqa: B018
+
+
+def run(code: str) -> str:
+    """What a fresh interpreter prints that runs some code, with warnings as errors."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import noiseward.optimize, noiseward.align",
+        "from noiseward import optimize, align; import noiseward.optimize, noiseward.align",
+        "from noiseward import *; import noiseward.optimize, noiseward.align",
+    ],
+)
+def test_a_function_is_never_covered_by_the_module_of_its_name(first):
+    code = f"{first}\nimport noiseward\nfrom noiseward import align, optimize\n"
+    code += "print(align is noiseward.align, optimize is noiseward.optimize, type(align), type(optimize))"
+    assert run(code) == "True True <class 'function'> <class 'function'>"
+
+
+def loaded(code: str) -> set[str]:
+    """Which slow packages a fresh interpreter has loaded after running some code."""
+    slow = ("torch", "diffusers", "transformers", "numpy", "matplotlib", "PIL", "safetensors")
+    return set(run(f"import sys\n{code}\nprint(*(name for name in {slow} if name in sys.modules))").split())
+
+
+@pytest.mark.parametrize("module", ["noiseward", "noiseward.errors", "noiseward.cli"])
+def test_nothing_slow_is_loaded_before_it_is_needed(module):
+    assert loaded(f"import {module}") == set()
+
+
+def test_what_is_loaded_is_noticed():
+    assert loaded("import json") == set()
+    assert "torch" in loaded("import noiseward\nnoiseward.NoiseTape")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_everything_public_says_what_it_is(path):
+    tree = ast.parse(read(path))
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    public = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
+    assert ast.get_docstring(tree), "the module has no docstring"
+    assert [node.name for node in public if not ast.get_docstring(node)] == []
+
+
+MACHINE_PATH = re.compile(r"(?<![\w.])(?:/(?:root|home|Users|work|workspace|mnt|opt|srv|data)/\w|[A-Z]:\\Users)")
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Name and text of each file that is, or would be, in the repository."""
+    listing = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        names = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):  # an unpacked archive
+        folders = (ROOT / folder for folder in (*CODE, "docs", "scripts"))
+        paths = [*ROOT.glob("*.*"), *(path for folder in folders for path in folder.rglob("*"))]
+        names = [str(path.relative_to(ROOT)) for path in paths]
+    for name in filter(None, names):
+        if (ROOT / name).is_file() and "__pycache__" not in name:
+            try:
+                yield name, read(ROOT / name)
+            except UnicodeDecodeError:
+                continue  # weights and pictures
+
+
+def test_no_file_names_a_place_on_somebodys_machine():
+    lines = ((name, line) for name, text in texts() for line in text.splitlines())
+    assert [f"{name}: {line.strip()}" for name, line in lines if MACHINE_PATH.search(line)] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "is_one"),
+    [
+        ('open("' + "/home" + '/ann/model")', True),
+        ("cd " + "/root" + "/noiseward", True),
+        ("C:" + "\\Users" + "\\ann", True),
+        ("https://example.org" + "/home" + "/ann", False),
+        ("src/noiseward" + "/data" + "/x", False),
+        ("path/to/file.py:function", False),
+    ],
+)
+def test_a_machines_path_is_noticed(line, is_one):
+    assert bool(MACHINE_PATH.search(line)) == is_one
+
+
+def test_the_version_is_one():
+    try:
+        installed = importlib.metadata.version("noiseward")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("noiseward is run from source, not installed")
+    assert installed == noiseward.__version__
+
+
+def test_the_changelog_knows_this_version():
+    assert re.search(rf"^## \[{re.escape(noiseward.__version__)}\]", read(ROOT / "CHANGELOG.md"), re.MULTILINE)
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (importlib.resources.files("noiseward") / "py.typed").is_file()
