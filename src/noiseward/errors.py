@@ -1,0 +1,84 @@
+"""What can go wrong, as one tree. Every message is one line: what was given, what is allowed, what to do.
+
+    NoisewardError
+    ├── ArgumentError (also a ValueError)   a value, name or combination that is not allowed
+    ├── ModelError                          a model that cannot be loaded or driven
+    ├── TapeError                           a sampler that is not a function of the draws the tape saw
+    │   ├── DrawMismatch                    fewer, more, reordered or differently shaped draws than recorded
+    │   └── UnseenRandomness                same draws, another sample: randomness the tape cannot see
+    ├── RewardError                         a reward that raised, or returned something unusable
+    ├── GradientError                       a gradient was asked for where there is none
+    └── RunError                            a run directory that cannot be written or read
+
+A traceback of one of these on the command line would be a bug: the command line prints the line and exits 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "NoisewardError",
+    "ArgumentError",
+    "ModelError",
+    "TapeError",
+    "DrawMismatch",
+    "UnseenRandomness",
+    "RewardError",
+    "GradientError",
+    "RunError",
+    "choices",
+]
+
+
+class NoisewardError(Exception):
+    """Any error this library raises on purpose."""
+
+
+class ArgumentError(NoisewardError, ValueError):
+    """An argument has a value, a name or a combination that is not allowed."""
+
+
+class ModelError(NoisewardError):
+    """A model cannot be loaded, or cannot be driven by this library."""
+
+
+class TapeError(NoisewardError):
+    """A sampler is not a function of the Gaussian draws the tape saw."""
+
+
+class DrawMismatch(TapeError):
+    """A replay asked for fewer, more, reordered or differently shaped draws than the recording."""
+
+
+class UnseenRandomness(TapeError):
+    """The same draws gave another sample: the sampler uses randomness the tape cannot see."""
+
+
+class RewardError(NoisewardError):
+    """A reward raised, or returned something that is not one finite number per row."""
+
+
+class GradientError(NoisewardError):
+    """A gradient was asked for where there is none."""
+
+
+class RunError(NoisewardError):
+    """A run directory cannot be written or read."""
+
+
+def choices(given: str, allowed: Iterable[str]) -> str:
+    """The tail of a message about an unknown name: the nearest allowed names first, else all of them.
+
+    Example:
+        >>> choices("brightnes", ["brightness", "contrast"])
+        "did you mean 'brightness'?"
+        >>> choices("x", ["brightness", "contrast"])
+        'choose from: brightness, contrast'
+    """
+    allowed = list(allowed)
+    near = difflib.get_close_matches(given, allowed, n=3, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(repr(name) for name in near) + "?"
+    return "choose from: " + ", ".join(allowed)

@@ -1,0 +1,100 @@
+r"""The equation: a **sampler** turns **noise** into a sample; a **reward** scores it; a **regularizer** keeps it noise.
+
+.. math::
+    \max_z \; r(M(z, c), c) - \rho(z), \qquad z \sim N(0, I) \text{ a priori.}
+
+M is the sampler, c the prompt, r the reward, :math:`\rho` the penalty. What an **optimizer** climbs is the *value*, the
+reward less the penalty.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import final
+
+from torch import Tensor
+
+from noiseward.errors import ArgumentError
+from noiseward.regularize import NoRegularizer, Regularizer
+from noiseward.reward import Reward, score
+from noiseward.sample import Prompt, Sampler, prompts
+
+__all__ = ["Evaluation", "Objective"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The objective at some noise, row by row.
+
+    Attributes:
+        sample: `(B, *X)`.
+        reward: `(B,)`.
+        terms: the rewards it is made of, each `(B,)`, by name.
+        penalty: `(B,)`.
+        value: `(B,)`, reward - penalty.
+    """
+
+    sample: Tensor
+    reward: Tensor
+    terms: dict[str, Tensor]
+    penalty: Tensor
+    value: Tensor
+
+    def detach(self) -> Evaluation:
+        """The same numbers without their graph."""
+        terms = {name: term.detach() for name, term in self.terms.items()}
+        plain = (tensor.detach() for tensor in (self.sample, self.reward, self.penalty, self.value))
+        sample, reward, penalty, value = plain
+        return Evaluation(sample, reward, terms, penalty, value)
+
+
+@final
+class Objective:
+    """Noise in, evaluation out.
+
+    Arguments:
+        sampler: M.
+        reward: r.
+        prompt: c, one string or one per row.
+        regularizer: rho.
+
+    Example:
+        >>> from noiseward.toys import GaussianModel, Quadratic
+        >>> model = GaussianModel(steps=4)
+        >>> objective = Objective(model.sampler(), Quadratic(3.0))
+        >>> evaluation = objective(objective.sampler.init(2, seed=0))
+        >>> evaluation.value.shape
+        torch.Size([2])
+    """
+
+    def __init__(
+        self, sampler: Sampler, reward: Reward, prompt: Prompt = None, regularizer: Regularizer | None = None
+    ) -> None:
+        for given, wanted in ((sampler, Sampler), (reward, Reward)):
+            if not isinstance(given, wanted):
+                raise ArgumentError(
+                    f"{given!r} given as {wanted.__name__.lower()}: wrap a function in Function{wanted.__name__}"
+                )
+        self.sampler, self.reward, self.prompt = sampler, reward, prompt
+        self.regularizer = regularizer or NoRegularizer()
+
+    def __call__(self, noise: Tensor) -> Evaluation:
+        """Sample, score and weigh noise `(B, *noise_shape)`."""
+        sample = self.sampler(noise, self.prompt)
+        reward, terms = score(self.reward, sample, prompts(self.prompt, noise.shape[0]))
+        penalty = self.regularizer(noise, self.sampler.layout)
+        return Evaluation(sample, reward, terms, penalty, reward - penalty.to(reward.dtype))
+
+    def repeat(self, times: int) -> Objective:
+        """The objective of a batch in which each row stands `times` times in a row."""
+        if self.prompt is None or isinstance(self.prompt, str):
+            return self
+        repeated = [prompt for prompt in self.prompt for _ in range(times)]
+        return Objective(self.sampler, self.reward, repeated, self.regularizer)
+
+    def rows(self, index: Sequence[int]) -> Objective:
+        """The objective of some rows of the batch."""
+        if self.prompt is None or isinstance(self.prompt, str):
+            return self
+        return Objective(self.sampler, self.reward, [self.prompt[row] for row in index], self.regularizer)

@@ -1,0 +1,175 @@
+r"""The denoiser's calls: counted, taken off the tape, and their activations kept or recomputed.
+
+A sampler calls its denoiser :math:`\epsilon_\theta` once or more per step. Backpropagating through N calls keeps N sets
+of activations. With `recompute=True` each call keeps only its inputs and is run again when the gradient comes back:
+memory stays that of one call, at the price of one more forward per call. This is one explicit autograd function around
+the call. (`torch.utils.checkpoint` in its reentrant form loses the graph of object outputs and closed-over tensors, the
+defect behind a published implementation whose gradient never reached its denoiser; in its other form its memory grows
+with the number of calls.)
+
+The cost of everything here is counted in denoiser calls: see :class:`NFE`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from noiseward.errors import GradientError
+from noiseward.tape import NoiseTape
+
+__all__ = ["NFE", "Meter", "driven"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NFE:
+    """Number of denoiser calls one row took part in; a call on a whole batch counts once.
+
+    Arguments:
+        forward: calls made by the sampler.
+        backward: gradients pulled back through a call.
+        recomputed: calls made again for a gradient.
+
+    Example:
+        >>> (NFE(20, 20) + NFE(20)).cost
+        80
+    """
+
+    forward: int = 0
+    backward: int = 0
+    recomputed: int = 0
+
+    def __add__(self, other: NFE) -> NFE:
+        return NFE(self.forward + other.forward, self.backward + other.backward, self.recomputed + other.recomputed)
+
+    def __sub__(self, other: NFE) -> NFE:
+        return NFE(self.forward - other.forward, self.backward - other.backward, self.recomputed - other.recomputed)
+
+    @property
+    def cost(self) -> int:
+        """In forward calls: a forward counts 1, a backward 2, a recomputed forward 1."""
+        return self.forward + 2 * self.backward + self.recomputed
+
+
+class Meter:
+    """Counts calls as they happen; `nfe` is the sum so far."""
+
+    def __init__(self) -> None:
+        self.nfe = NFE()
+
+    def count(self, forward: int = 0, backward: int = 0, recomputed: int = 0) -> None:
+        self.nfe += NFE(forward, backward, recomputed)
+
+    def output(self, result: Any) -> Any:
+        """Count one forward, and one backward once a gradient reaches any tensor of `result`."""
+        self.count(forward=1)
+        counted = []
+
+        def arrived(gradient: Tensor) -> None:
+            if not counted:
+                counted.append(True)
+                self.count(backward=1)
+
+        for leaf in tree_flatten(result)[0]:
+            if isinstance(leaf, Tensor) and leaf.requires_grad:
+                leaf.register_hook(arrived)
+        return result
+
+
+@contextlib.contextmanager
+def driven(module: Module, *, tape: NoiseTape, meter: Meter, recompute: bool) -> Iterator[None]:
+    """For the body of a `with`, run the module's calls off the tape, counted, and recomputed if asked.
+
+    Nothing that draws noise may happen inside the module: it would not be seen.
+    """
+    attributes = vars(module)
+    own, forward = attributes.get("forward"), module.forward
+
+    @functools.wraps(forward)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with tape.off():
+            result = recomputed(forward, meter, args, kwargs) if recompute else forward(*args, **kwargs)
+            return meter.output(result)
+
+    module.forward = call
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+def recomputed(function: Callable[..., Any], meter: Meter, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`function(*args, **kwargs)`, keeping only its tensor arguments for the gradient.
+
+    Arguments and result may be any nesting of tuples, lists, dicts and diffusers outputs.
+    """
+    leaves, spec = tree_flatten((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
+        return function(*args, **kwargs)
+    arguments = [_HOLE if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    returned: dict[str, Any] = {}
+
+    def run(*given: Tensor) -> tuple[Tensor, ...]:
+        again, named = tree_unflatten(_fill(arguments, given), spec)
+        results, returned["spec"] = tree_flatten(function(*again, **named))
+        returned["leaves"] = [_HOLE if isinstance(leaf, Tensor) else leaf for leaf in results]
+        return tuple(leaf for leaf in results if isinstance(leaf, Tensor))
+
+    outputs = _Recompute.apply(run, meter, *tensors)
+    return tree_unflatten(_fill(returned["leaves"], outputs), returned["spec"])
+
+
+_HOLE = object()
+
+
+def _fill(leaves: list[Any], tensors: Sequence[Tensor]) -> list[Any]:
+    remaining = iter(tensors)
+    return [next(remaining) if leaf is _HOLE else leaf for leaf in leaves]
+
+
+class _Recompute(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, run: Callable[..., tuple[Tensor, ...]], meter: Meter, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.run, ctx.meter = run, meter
+        kind = tensors[0].device.type
+        ctx.autocast = dict(
+            device_type=kind, dtype=torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind)
+        )
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        return run(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise GradientError(
+                "a second derivative (create_graph=True) was asked of a recomputed call: keep the activations instead, "
+                "with recompute=False (memory='fast' for a pipeline)"
+            )
+        needed = ctx.needs_input_grad[2:]
+        inputs = [tensor.detach().requires_grad_(need) for tensor, need in zip(ctx.saved_tensors, needed, strict=True)]
+        with torch.enable_grad(), torch.autocast(**ctx.autocast):
+            outputs = ctx.run(*inputs)
+        ctx.meter.count(recomputed=1)
+        pairs = [
+            (out, grad) for out, grad in zip(outputs, gradients, strict=True) if grad is not None and out.requires_grad
+        ]
+        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        if not pairs:
+            return (None, None, *(None for _ in inputs))
+        found = iter(
+            torch.autograd.grad([out for out, _ in pairs], wanted, [grad for _, grad in pairs], allow_unused=True)
+        )
+        return (None, None, *(next(found) if need else None for need in needed))

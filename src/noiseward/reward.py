@@ -1,0 +1,153 @@
+r"""Rewards: what a sample is worth. Higher is better, always.
+
+A **reward** r gives each row of a batch one number, from that row's sample and prompt alone:
+:math:`r(x, c) \in \mathbb{R}^B`. It is *differentiable* when gradients flow back to the sample, a *black box*
+otherwise. Images come as `(B, 3, H, W)` in [0, 1], as the user will see them.
+"""
+
+from __future__ import annotations
+
+import abc
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from noiseward.errors import ArgumentError, NoisewardError, RewardError
+
+__all__ = ["FunctionReward", "Reward", "WeightedSum", "score"]
+
+
+class Reward(abc.ABC):
+    """One number per row; higher is better.
+
+    Attributes:
+        name: how tables and logs call it.
+        differentiable: whether gradients flow from the score to the sample.
+    """
+
+    name: str
+    differentiable: bool
+
+    @abc.abstractmethod
+    def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
+        """The scores `(B,)` of samples `(B, *X)`, made for one prompt per row (None without prompts)."""
+
+
+@final
+class FunctionReward(Reward):
+    """A reward made of a function.
+
+    Arguments:
+        fn: `fn(sample)` or `fn(sample, prompt)`, returning one number per row.
+        differentiable: False for a function that leaves the graph: it is then called under `torch.no_grad()`.
+        name: how tables call it; default: the function's own name.
+
+    Example:
+        >>> import torch
+        >>> reward = FunctionReward(lambda images: images[:, 0].mean((1, 2)), name="redness")
+        >>> reward(torch.ones(2, 3, 8, 8), None).tolist()
+        [1.0, 1.0]
+    """
+
+    def __init__(self, fn: Callable[..., Any], differentiable: bool = True, *, name: str | None = None) -> None:
+        if not callable(fn):
+            raise ArgumentError(f"{fn!r} is no function: give a function of (sample) or (sample, prompt)")
+        self.name = name or str(getattr(fn, "__name__", type(fn).__name__))
+        self.differentiable = differentiable
+        self._fn, self._prompted = fn, _positional(fn) > 1
+
+    def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
+        arguments = (sample, prompt) if self._prompted else (sample,)
+        if self.differentiable:
+            return self._fn(*arguments)
+        with torch.no_grad():
+            return self._fn(*arguments)
+
+
+def _positional(fn: Callable[..., Any]) -> int:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except ValueError:  # a builtin without a signature
+        return 1
+    return sum(p.kind in kinds and (p.default is p.empty or p.name == "prompt") for p in parameters)
+
+
+@final
+class WeightedSum(Reward):
+    r"""Several rewards at once, :math:`\sum_i w_i r_i`; each is reported as a term, unweighted.
+
+    Arguments:
+        rewards: the rewards and their weights.
+
+    Example:
+        >>> import torch
+        >>> bright = FunctionReward(lambda x: x.mean((1, 2, 3)), name="bright")
+        >>> red = FunctionReward(lambda x: x[:, 0].mean((1, 2)), name="red")
+        >>> WeightedSum({bright: 1.0, red: -0.5})(torch.ones(1, 3, 8, 8), None).tolist()
+        [0.5]
+    """
+
+    def __init__(self, rewards: Mapping[Reward, float]) -> None:
+        if not rewards:
+            raise ArgumentError("no reward given: a weighted sum needs at least one")
+        for reward, weight in rewards.items():
+            if not math.isfinite(weight):
+                raise ArgumentError(f"weight {weight} given for reward '{reward.name}': weights are finite numbers")
+        names = [reward.name for reward in rewards]
+        if len(set(names)) < len(names):
+            raise ArgumentError(f"two rewards have the same name ({', '.join(names)}): name each differently")
+        self.rewards = dict(rewards)
+        self.name = " + ".join(f"{weight:g} {reward.name}" for reward, weight in rewards.items())
+        self.differentiable = all(reward.differentiable for reward in rewards)
+
+    def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
+        return self.total(self.terms(sample, prompt))
+
+    def terms(self, sample: Tensor, prompt: Sequence[str] | None) -> dict[str, Tensor]:
+        """Each reward's own score `(B,)`, by name, before weighting."""
+        return {reward.name: _checked(reward, sample, prompt) for reward in self.rewards}
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of such terms."""
+        return torch.stack([weight * terms[reward.name] for reward, weight in self.rewards.items()]).sum(0)
+
+
+def score(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> tuple[Tensor, dict[str, Tensor]]:
+    """The total `(B,)` and its terms, checked.
+
+    Raises:
+        RewardError: the reward raised, or did not return one number per row.
+    """
+    if isinstance(reward, WeightedSum):
+        terms = reward.terms(sample, prompt)
+        return reward.total(terms), terms
+    total = _checked(reward, sample, prompt)
+    return total, {reward.name: total}
+
+
+def _checked(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
+    rows = sample.shape[0]
+    try:
+        scores = reward(sample, prompt)
+    except NoisewardError:
+        raise
+    except Exception as error:
+        raise RewardError(f"reward '{reward.name}' raised {type(error).__name__}: {error}") from error
+    if not isinstance(scores, Tensor):
+        try:
+            scores = torch.as_tensor(scores, device=sample.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise RewardError(
+                f"reward '{reward.name}' returned {type(scores).__name__}: return one number per row, {rows} here"
+            ) from None
+    if tuple(scores.shape) != (rows,):
+        raise RewardError(
+            f"reward '{reward.name}' returned shape {tuple(scores.shape)} for {rows} rows: return shape ({rows},), "
+            "never an average over the batch"
+        )
+    return scores if scores.is_floating_point() else scores.float()

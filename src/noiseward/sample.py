@@ -1,0 +1,291 @@
+r"""Samplers: noise in, sample out.
+
+A **sampler** M turns noise z and a prompt c into a sample :math:`x = M(z, c)`. Three laws hold for each:
+
+* *function law*: the same noise gives the same sample, bit for bit on CPU;
+* *row law*: row i of a batch depends on row i of the noise and of the prompts alone;
+* *pair law* (see `optimize.py`): a reward is kept with the noise it was computed from.
+
+:class:`FunctionSampler` makes a sampler of any code that draws its noise with torch, by wrapping a noise tape around
+it. What it needs to know it finds out once, in a run and a half of the sampler ("discovery"): the draws in order,
+whether each has the batch as its leading axis (else rows run one at a time), that a replay gives the recorded sample
+again (else there is randomness the tape cannot see), and which draws are live: those for which the gradient of a random
+linear functional of the sample exceeds 1e-6 of the largest.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from noiseward.errors import ArgumentError, DrawMismatch, TapeError, UnseenRandomness
+from noiseward.noise import Draw, Layout
+from noiseward.recompute import NFE, Meter, driven
+from noiseward.tape import NoiseTape, record, replay
+
+__all__ = ["FunctionSampler", "Prompt", "Sampler", "prompts"]
+
+Prompt = str | Sequence[str] | None
+
+
+class Sampler(abc.ABC):
+    """Noise and a prompt in, one sample per row out.
+
+    A concrete sampler gives `layout`, `nfe` and `__call__`; shapes and fresh noise follow.
+    """
+
+    @property
+    @abc.abstractmethod
+    def layout(self) -> Layout:
+        """The draws of one run, in order."""
+
+    @property
+    @abc.abstractmethod
+    def nfe(self) -> NFE:
+        """Denoiser calls made through this sampler so far, per row."""
+
+    @abc.abstractmethod
+    def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
+        """The samples of some noise.
+
+        Arguments:
+            noise: `(B, *noise_shape)`, standard normal a priori.
+            prompt: one for all rows, or one per row.
+
+        Returns:
+            `(B, *X)`; images are in [0, 1].
+        """
+
+    @property
+    @final
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of one row of noise."""
+        return self.layout.noise_shape
+
+    @final
+    def init(self, batch: int = 1, *, seed: int | Sequence[int] = 0) -> Tensor:
+        """Fresh noise `(batch, *noise_shape)`.
+
+        Arguments:
+            batch: number of rows.
+            seed: row i gets `seed + i`; or one seed per row.
+
+        Row i of a diffusers pipeline's noise is the one of
+        `pipe(..., generator=torch.Generator().manual_seed(seed + i))`.
+        """
+        if batch < 1:
+            raise ArgumentError(f"a batch of {batch} rows given, at least 1 wanted")
+        seeds = [seed + row for row in range(batch)] if isinstance(seed, int) else list(seed)
+        if len(seeds) != batch:
+            raise ArgumentError(f"{len(seeds)} seeds given for {batch} rows: give one seed per row, or one integer")
+        return self.layout.fresh(seeds)
+
+
+def prompts(prompt: Prompt, batch: int) -> list[str] | None:
+    """One prompt per row, or None when there is no prompt."""
+    if prompt is None or isinstance(prompt, str):
+        return None if prompt is None else [prompt] * batch
+    if len(prompt) != batch:
+        raise ArgumentError(f"{len(prompt)} prompts given for {batch} rows of noise: give one prompt, or one per row")
+    return list(prompt)
+
+
+@final
+class FunctionSampler(Sampler):
+    """A sampler made of a function that draws its noise with torch.
+
+    Arguments:
+        fn: the sampler, told apart by the names of its parameters: `fn(batch, prompt)`, `fn(batch)`, `fn(prompt)` or
+            `fn()`. `batch` is a number of rows, `prompt` a list with one string per row, or None. It returns samples
+            `(batch, *X)`; without `batch`, one sample, with or without a leading axis of 1. A decorator such as
+            `torch.no_grad()` on the whole of it takes the gradient away: pass the undecorated function.
+        denoiser: the module it calls at each step. It is frozen, taken off the tape, counted in `nfe`, and recomputed.
+            Without it, whole runs are counted instead.
+        recompute: recompute the denoiser's activations instead of keeping them.
+
+    Raises:
+        TapeError: nothing was drawn with torch, or the tape does not see all of the randomness.
+
+    Example:
+        >>> import torch
+        >>> sampler = FunctionSampler(lambda batch: torch.randn(batch, 2) + 0.1 * torch.randn(batch, 2))
+        >>> noise = sampler.init(3, seed=0)
+        >>> noise.shape, sampler(noise).shape
+        (torch.Size([3, 2, 2]), torch.Size([3, 2]))
+    """
+
+    def __init__(self, fn: Callable[..., Tensor], denoiser: Module | None = None, *, recompute: bool = False) -> None:
+        names = _names(fn)
+        if recompute and denoiser is None:
+            raise ArgumentError("recompute=True needs denoiser=, the module whose activations are recomputed")
+        self._fn, self._names = fn, names
+        self._denoiser = denoiser.requires_grad_(False) if denoiser is not None else None
+        self._recompute = recompute
+        self._meter = Meter()
+        self._found: _Found | None = None
+
+    @property
+    def layout(self) -> Layout:
+        return self._discover([""]).layout
+
+    @property
+    def nfe(self) -> NFE:
+        return self._meter.nfe
+
+    def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
+        named = prompts(prompt, noise.shape[0])
+        found = self._discover(named[:1] if named else None)
+        found.layout.check(noise)
+        if noise.shape[0] > 1 and not found.together:
+            return self._one_by_one(found, noise, named)
+        before = self._meter.nfe
+        try:
+            return self._replay(found, noise, named)
+        except DrawMismatch:
+            if noise.shape[0] == 1:
+                raise
+            self._meter.nfe = before  # finding this out is discovery, made once and not counted in any run
+            found.together = False  # some draw's leading 1 was no batch axis: all rows share that draw
+            return self._one_by_one(found, noise, named)
+
+    def _one_by_one(self, found: _Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+        samples, meter = [], self._meter
+        try:
+            for row in range(noise.shape[0]):
+                samples.append(self._replay(found, noise[row : row + 1], prompt[row : row + 1] if prompt else None))
+                self._meter = Meter()  # a row takes part in its own calls only: the first row's are counted
+        finally:
+            self._meter = meter
+        return torch.cat(samples)
+
+    def _replay(self, found: _Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+        draws = found.layout.split(noise)
+        if not found.leading:
+            draws = [draw[0] for draw in draws]
+        with replay(draws, [draw.name for draw in found.layout]) as tape:
+            return self._run(tape, noise.shape[0], prompt)
+
+    def _run(self, tape: NoiseTape, batch: int, prompt: list[str] | None) -> Tensor:
+        given = {"batch": batch, "prompt": prompt}
+        with self._watched(tape):
+            sample = self._fn(**{name: given[name] for name in self._names})
+        if not isinstance(sample, Tensor):
+            raise TapeError(f"the sampler returned {type(sample).__name__}: return its samples as one tensor (B, ...)")
+        if "batch" not in self._names and sample.shape[:1] != (1,):
+            sample = sample[None]
+        if sample.shape[:1] != (batch,):
+            raise TapeError(
+                f"the sampler returned shape {tuple(sample.shape)} for a batch of {batch}: lead with the batch axis"
+            )
+        return sample if self._denoiser is not None else self._meter.output(sample)
+
+    def _watched(self, tape: NoiseTape) -> contextlib.AbstractContextManager[None]:
+        if self._denoiser is None:
+            return contextlib.nullcontext()
+        return driven(self._denoiser, tape=tape, meter=self._meter, recompute=self._recompute)
+
+    def _discover(self, prompt: list[str] | None) -> _Found:
+        """Find out, once, what one row draws, and that its sample is a function of its draws."""
+        if self._found is not None:
+            return self._found
+        drawn: list[Tensor] = []
+        before: list[int] = []  # at each call of the denoiser, the number of draws made before it
+        with contextlib.ExitStack() as watching:
+            if self._denoiser is not None:
+                hook = self._denoiser.register_forward_pre_hook(lambda *_: before.append(len(drawn)))
+                watching.callback(hook.remove)
+            with torch.no_grad(), record(0, into=drawn) as tape:
+                recorded = self._run(tape, 1, prompt)
+        if not drawn:
+            raise TapeError("the sampler drew no Gaussian noise with torch: there is nothing to optimize")
+        if not recorded.isfinite().all():
+            raise TapeError(
+                "the sampler's own sample is not finite: check the model and its precision before optimizing"
+            )
+        leading = all(draw.shape[:1] == (1,) for draw in drawn)
+        starts = before[0] if before else 1
+        draws = tuple(
+            Draw(
+                name="start"
+                if starts == 1 and k == 0
+                else f"start {k + 1}"
+                if k < starts
+                else f"step {k - starts + 1}",
+                shape=tuple(draw.shape[1:] if leading else draw.shape),
+                role="start" if k < starts else "step",
+                dtype=draw.dtype,
+            )
+            for k, draw in enumerate(drawn)
+        )
+        found = _Found(
+            Layout(draws, tape.device or torch.device("cpu")), leading, together=leading and "batch" in self._names
+        )
+        rows = drawn if leading else [draw[None] for draw in drawn]
+        noise = found.layout.join([row.to(torch.promote_types(row.dtype, torch.float32)) for row in rows]).to(
+            found.layout.device
+        )
+        with torch.enable_grad():
+            noise.requires_grad_(True)
+            replayed = self._replay(found, noise, prompt)
+            _same(recorded, replayed.detach())
+            gradient = None
+            if replayed.requires_grad:
+                probe = torch.randn(replayed.shape, generator=torch.Generator().manual_seed(1)).to(replayed)
+                (gradient,) = torch.autograd.grad(replayed, noise, probe, allow_unused=True)
+            if gradient is not None and gradient.any():  # without a gradient anywhere, none of them is known to be dead
+                sizes = torch.stack([part.norm() for part in found.layout.split(gradient)])
+                alive = (sizes > 1e-6 * sizes.max()).tolist()
+                draws = tuple(dataclasses.replace(draw, live=live) for draw, live in zip(draws, alive, strict=True))
+                found.layout = dataclasses.replace(found.layout, draws=draws)
+        self._found = found
+        return found
+
+
+@dataclasses.dataclass
+class _Found:
+    """What discovery found out about a sampler."""
+
+    layout: Layout
+    leading: bool  # every draw has a leading axis of 1 for one row: the batch axis, presumably
+    together: bool  # rows go in one call
+
+
+def _names(fn: Callable[..., Tensor]) -> set[str]:
+    """Which of `batch` and `prompt` a sampler function takes; whatever else it takes must have a default."""
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{fn!r} given: a function of `batch` and `prompt`, or of either or none, wanted") from None
+    names = {parameter.name for parameter in parameters}
+    unknown = [p.name for p in parameters if p.name not in ("batch", "prompt") and p.default is p.empty]
+    if unknown:
+        raise ArgumentError(
+            f"the sampler function takes {', '.join(unknown)}: only `batch` and `prompt` can be filled in; "
+            "bind the rest with functools.partial or a lambda"
+        )
+    return names & {"batch", "prompt"}
+
+
+def _same(recorded: Tensor, replayed: Tensor) -> None:
+    """Raise `UnseenRandomness` unless a replay repeats its recording: exactly on CPU, to rounding elsewhere."""
+    if recorded.shape == replayed.shape:
+        gap = (recorded.double() - replayed.double()).abs().max()
+        scale = recorded.double().abs().max()
+        slack = 0.0 if recorded.device.type == "cpu" else 1e-3 if recorded.dtype == torch.float32 else 3e-2
+        if gap <= slack * scale:
+            return
+        detail = f"differs by up to {gap:.2g} (largest value {scale:.2g})"
+    else:
+        detail = f"has shape {tuple(replayed.shape)}, not {tuple(recorded.shape)}"
+    raise UnseenRandomness(
+        f"a replay of the same draws {detail}: the sampler uses randomness the tape cannot see, such as numpy, "
+        "torch.rand, another thread, or dropout (call .eval()); draw with torch.randn instead"
+    )

@@ -1,0 +1,213 @@
+r"""The noise tape: any sampler as a differentiable function of its own Gaussian draws.
+
+Every stochastic sampler in the PyTorch world gets its randomness from a handful of calls: `torch.randn`,
+`torch.randn_like`, `torch.normal`, `Tensor.normal_` (`torch.nn.init.normal_`). A :class:`NoiseTape` is a
+`TorchFunctionMode` around one run of a sampler that answers those calls itself:
+
+* :func:`record` answers with fresh standard normal draws and keeps them;
+* :func:`replay` answers with tensors it was given, so that the sample becomes a function of them.
+
+A draw :math:`z \sim N(0, I)` is what is recorded and replayed; a `mean` and `std` the caller asked for are applied on
+top, :math:`\mu + \sigma z`, and in-place targets and `out=` are filled. Draws are cloned on the way out, because
+callers scale them in place, and enter under `torch.enable_grad()`, because some callers draw under `no_grad`.
+
+A replay that is asked for fewer, more, or differently shaped draws than it holds raises `DrawMismatch`. What the tape
+cannot see at all (numpy, other threads, Box-Muller from `torch.rand`, dropout) is caught by comparing a replay with its
+recording: see `sample.py`.
+
+The mode costs a Python call per torch call, so it is stepped :meth:`~NoiseTape.off` around the denoiser, which draws
+nothing. That leaves the mode and enters it again; disabling torch functions instead would also disable tensor
+subclasses such as quantized weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+
+from noiseward.errors import DrawMismatch, TapeError
+
+__all__ = ["NoiseTape", "record", "replay"]
+
+Source = Callable[[int, tuple[int, ...], torch.dtype], Tensor]
+
+
+class NoiseTape(TorchFunctionMode):
+    """Answers the Gaussian draws of the code it is wrapped around; made by :func:`record` and :func:`replay`.
+
+    Arguments:
+        source: gives draw number k of a shape and dtype, on any device.
+
+    Attributes:
+        asked: how many draws were asked for so far.
+        device: where the first draw was asked for; None before.
+        seen: how many torch calls went through the mode, each of which costs a few microseconds.
+    """
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self.source = source
+        self.asked = 0
+        self.seen = 0
+        self.device: torch.device | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen += 1
+        draw = _DRAWS.get(func)
+        if draw is None:
+            return func(*args, **(kwargs or {}))
+        with torch.enable_grad():
+            drawn = draw(self, *args, **(kwargs or {}))
+            return drawn.requires_grad_() if kwargs and kwargs.get("requires_grad") else drawn
+
+    @contextlib.contextmanager
+    def off(self) -> Iterator[None]:
+        """Leave the mode for the body of a `with`, at no cost per torch call there.
+
+        When another mode lies on top (`with torch.device(...)`), this one stays on: correct, only slower.
+        """
+        stack = _get_current_function_mode_stack()
+        if not stack or stack[-1] is not self:
+            yield
+            return
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+    def take(self, shape: Sequence[int], dtype: torch.dtype | None, device: Any) -> Tensor:
+        """The next draw, standard normal, as a new tensor of the asked shape, dtype and device."""
+        dtype = dtype or torch.get_default_dtype()
+        device = torch.device(device) if device is not None else torch.get_default_device()
+        if dtype.is_complex:
+            raise TapeError(
+                f"the sampler draws complex noise ({dtype}), draw {self.asked}: only real draws can be replayed"
+            )
+        self.device = self.device or device
+        draw = self.source(self.asked, tuple(map(int, shape)), dtype)
+        self.asked += 1
+        return draw.clone().to(device=device, dtype=dtype)
+
+
+def _randn(
+    tape: NoiseTape, *size: Any, out: Tensor | None = None, dtype: Any = None, device: Any = None, **rest: Any
+) -> Tensor:
+    shape: Any = rest["size"] if "size" in rest else size[0] if size and isinstance(size[0], tuple | list) else size
+    if out is None:
+        return tape.take(shape, dtype, device)
+    return _fill(out.resize_(shape), tape.take(shape, out.dtype, out.device))
+
+
+def _randn_like(tape: NoiseTape, input: Tensor, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:
+    return tape.take(input.shape, dtype or input.dtype, device or input.device)
+
+
+def _normal(
+    tape: NoiseTape,
+    mean: Any = 0.0,
+    std: Any = 1.0,
+    size: Any = None,
+    *,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    **rest: Any,
+) -> Tensor:
+    tensors = [value for value in (mean, std) if isinstance(value, Tensor)]
+    if tensors:
+        size = torch.broadcast_shapes(*(value.shape for value in tensors))
+        dtype, device = tensors[0].dtype, tensors[0].device
+    if out is not None:
+        dtype, device = out.dtype, out.device
+    drawn = (tape.take(size, dtype, device) * std + mean).to(dtype or torch.get_default_dtype())
+    return drawn if out is None else _fill(out.resize_(size), drawn)
+
+
+def _normal_(tape: NoiseTape, tensor: Tensor, mean: float = 0.0, std: float = 1.0, **rest: Any) -> Tensor:
+    return _fill(tensor, tape.take(tensor.shape, tensor.dtype, tensor.device) * std + mean)
+
+
+def _fill(target: Tensor, drawn: Tensor) -> Tensor:
+    if target.is_leaf and target.requires_grad:  # a parameter being initialized: its old value must not be needed again
+        with torch.no_grad():
+            return target.copy_(drawn)
+    try:
+        return target.copy_(drawn)
+    except RuntimeError:  # a view made under no_grad: torch lets no graph enter it
+        with torch.no_grad():
+            return target.copy_(drawn)
+
+
+_DRAWS: dict[Any, Callable[..., Tensor]] = {
+    torch.randn: _randn,
+    torch.randn_like: _randn_like,
+    torch.normal: _normal,
+    torch.Tensor.normal_: _normal_,
+    torch.nn.init.normal_: _normal_,
+}
+
+
+@contextlib.contextmanager
+def record(seed: int, into: list[Tensor]) -> Iterator[NoiseTape]:
+    """Answer every Gaussian draw in the body with a fresh one, appended to `into`.
+
+    The draws come from one CPU generator in the order and precision they are asked for.
+
+    Example:
+        >>> draws = []
+        >>> with record(0, into=draws):
+        ...     x = torch.randn(2, 3).mul_(10)
+        >>> bool((x == 10 * draws[0]).all())
+        True
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def fresh(index: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        into.append(torch.randn(shape, generator=generator, dtype=dtype, device="cpu"))
+        return into[-1]
+
+    with NoiseTape(fresh) as tape:
+        yield tape
+
+
+@contextlib.contextmanager
+def replay(draws: Sequence[Tensor], names: Sequence[str]) -> Iterator[NoiseTape]:
+    """Answer the Gaussian draws in the body with the given ones, in order; `names` is for messages.
+
+    Raises:
+        DrawMismatch: a draw is asked for that is not there, has another shape, or was not asked for.
+
+    Example:
+        >>> z = torch.ones(2, requires_grad=True)
+        >>> with replay([z], ["start"]):
+        ...     x = torch.normal(5.0, 2.0, (2,))
+        >>> x.tolist(), torch.autograd.grad(x.sum(), z)[0].tolist()
+        ([7.0, 7.0], [2.0, 2.0])
+    """
+
+    def given(index: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if index >= len(draws):
+            raise DrawMismatch(
+                f"the sampler asks for a draw number {index + 1} of shape {shape}, the recording has {len(draws)}: "
+                "the number of draws must not depend on their values"
+            )
+        if shape != tuple(draws[index].shape):
+            raise DrawMismatch(
+                f"the sampler asks for '{names[index]}' with shape {shape}, the recording has "
+                f"{tuple(draws[index].shape)}: draws must come in the same order and shapes on every run"
+            )
+        return draws[index]
+
+    with NoiseTape(given) as tape:
+        yield tape
+    if tape.asked < len(draws):
+        raise DrawMismatch(
+            f"the sampler asked for {tape.asked} draws, the recording has {len(draws)}: '{names[tape.asked]}' and "
+            "later were not drawn; the number of draws must not depend on their values"
+        )

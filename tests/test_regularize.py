@@ -1,0 +1,162 @@
+"""The paper's bounds: true for Gaussian noise, equal to a plain loop, and blind to what does not move."""
+
+import math
+
+import pytest
+import torch
+
+from noiseward.errors import ArgumentError
+from noiseward.noise import Draw, Layout
+from noiseward.regularize import Concentration, NoRegularizer, bounds, orders, probability
+
+f64 = torch.float64
+
+
+def layout(size):
+    return Layout((Draw("start", (size,), "start", dtype=f64),))
+
+
+def fresh(size, rows, seed=0):
+    return layout(size).fresh(range(seed, seed + rows))[:, 0]
+
+
+def by_hand(z, k):
+    """log p1 and log p2 of one vector, from the formulas."""
+    blocks = z.view(-1, k)
+    m = len(blocks)
+    mean, second = blocks.mean(0).norm().item(), sum(torch.outer(b, b) for b in blocks) / m
+    gap = torch.linalg.matrix_norm(second - torch.eye(k, dtype=f64), 2).item()
+    p1 = 2 * math.exp(-m * mean**2 / (2 * k))
+    p2 = 2 * math.exp(-m / 2 * max(math.sqrt(1 + gap) - 1 - math.sqrt(k / m), 0) ** 2)
+    return math.log(min(1, p1)), math.log(min(1, p2))
+
+
+@pytest.mark.parametrize(("k", "size"), [(1, 7), (2, 40), (4, 64)])
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.6, 0.0), (0.2, 0.0), (1.0, 0.8)])
+def test_all_rows_and_permutations_at_once_equal_a_plain_loop(k, size, scale, shift):
+    z = scale * fresh(size, 3) + shift
+    log1, log2 = bounds(z, block=k, permutations=5)
+    for row in range(3):
+        for j, order in enumerate(orders(size, 5, z.device)):
+            assert (log1[row, j].item(), log2[row, j].item()) == pytest.approx(by_hand(z[row, order], k), abs=1e-10)
+
+
+def test_the_first_order_is_the_identity_and_the_others_are_permutations_always_the_same_ones():
+    first, *others = orders(50, 7, torch.device("cpu"))
+    assert first.tolist() == list(range(50))
+    assert all(order.sort().values.tolist() == list(range(50)) for order in others)
+    assert len({tuple(order.tolist()) for order in (first, *others)}) == 8
+    orders.cache_clear()
+    assert torch.equal(orders(50, 7, torch.device("cpu"))[1:], torch.stack(others))
+
+
+@pytest.mark.parametrize(("k", "m"), [(1, 100), (2, 64), (4, 64)])
+def test_gaussian_noise_meets_a_bound_p_at_most_as_often_as_p(k, m):
+    rows = 4000
+    z = torch.randn(rows, k * m, generator=torch.Generator().manual_seed(0), dtype=f64)
+    for log in bounds(z, block=k, permutations=0):
+        for level in (0.01, 0.1, 0.5, 0.9):
+            often = (log[:, 0] < math.log(level)).double().mean().item()
+            assert often <= level + 4 * math.sqrt(level * (1 - level) / rows)
+
+
+def test_fresh_noise_is_plausible_and_scaled_or_shifted_noise_is_not():
+    z = fresh(4096, 40)
+    likely = probability(z)
+    assert 0.02 < likely.min() and likely.max() <= 1 and 0.2 < likely.median() < 0.7
+    for implausible in (1.2 * z, 0.8 * z, z + 0.15):
+        assert probability(implausible).max() < 0.02
+
+
+def test_probability_is_the_smallest_bound_met():
+    z = 1.1 * fresh(256, 4)
+    log1, log2 = bounds(z, block=4, permutations=9)
+    smallest = torch.cat([log1, log2], 1).exp().amin(1)
+    torch.testing.assert_close(probability(z, permutations=9), smallest, rtol=1e-12, atol=0)
+
+
+def test_an_order_can_give_structure_away_that_others_hide():
+    z = torch.tensor([1.0, -1.0] * 500, dtype=f64)[None]  # every block of 2 is (1, -1)
+    log1, _ = bounds(z, block=2, permutations=10)
+    assert log1[0, 0] < -200 and log1[0, 1:].min() > -10
+    assert probability(z, block=2) < 1e-80
+
+
+def test_a_smaller_block_is_taken_when_it_does_not_divide():
+    z = fresh(18, 3) * 2
+    assert torch.equal(probability(z, block=4), probability(z, block=2))
+
+
+@pytest.mark.parametrize(("scale", "shift", "bites"), [(0.5, 0.9, (1, 0)), (2.5, 0.0, (1, 1)), (2.5, 2.0, (1, 1))])
+def test_the_gradient_of_the_penalty_agrees_with_finite_differences(scale, shift, bites):
+    size, h = 32, 1e-6
+    penalize = Concentration(0.7, block=2, permutations=3)
+    z = (scale * fresh(size, 1) + shift).requires_grad_(True)
+    for log, bite in zip(bounds(z, block=2, permutations=3), bites, strict=True):
+        assert ((log == 0) | (log < -0.02)).all()  # away from where a bound becomes 1
+        assert (log.min() < -0.5) == bool(bite)
+    (gradient,) = torch.autograd.grad(penalize(z[:, None], layout(size)).sum(), z)
+    shifts = h * torch.eye(size, dtype=f64)
+    up, down = (penalize((z + sign * shifts).detach()[:, None], layout(size)) for sign in (1, -1))
+    torch.testing.assert_close(gradient[0], (up - down) / (2 * h), rtol=1e-5, atol=1e-7)
+
+
+def test_penalty_and_gradient_are_exactly_zero_where_all_bounds_are_one():
+    z = fresh(64, 20).requires_grad_(True)
+    log1, log2 = bounds(z, block=1, permutations=0)
+    plausible = (log1 + log2)[:, 0] == 0
+    assert 5 < plausible.sum() < 20
+    penalty = Concentration(block=1, permutations=0)(z[:, None], layout(64))
+    (gradient,) = torch.autograd.grad(penalty.sum(), z)
+    assert torch.equal(penalty == 0, plausible)
+    assert torch.equal(gradient.abs().sum(1) == 0, plausible)
+
+
+def test_the_penalty_is_weight_times_minus_the_mean_log_bounds():
+    z = 1.5 * fresh(64, 2)
+    log1, log2 = bounds(z, block=4, permutations=6)
+    penalty = Concentration(3.0, block=4, permutations=6)(z[:, None], layout(64))
+    torch.testing.assert_close(penalty, -3 * (log1.mean(1) + log2.mean(1)), rtol=1e-12, atol=0)
+    assert not NoRegularizer()(z, layout(64)).any()
+
+
+def test_draws_that_do_not_move_count_for_nothing():
+    four = Layout(tuple(Draw(name, (64,), role, live=live) for name, role, live in [
+        ("start", "start", True), ("posterior", "other", True), ("step 1", "step", True), ("step 2", "step", False),
+    ]))  # fmt: skip
+    two = Layout((Draw("start", (64,), "start"), Draw("step 1", (64,))))
+    z = 1.3 * fresh(256, 2).view(2, 4, 64)
+    z[:, [1, 3]] *= 100
+    z.requires_grad_(True)
+    penalty = Concentration()(z, four)
+    assert torch.equal(penalty, Concentration()(z[:, [0, 2]], two))
+    assert torch.equal(probability(z, four), probability(z[:, [0, 2]], two))
+    (gradient,) = torch.autograd.grad(penalty.sum(), z)
+    assert not gradient[:, [1, 3]].any() and gradient[:, [0, 2]].abs().sum() > 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e200])
+def test_noise_too_large_to_be_squared_is_impossible_and_its_neighbors_do_not_notice(bad):
+    z = fresh(64, 3)
+    before, penalty = probability(z), Concentration()(z[:, None], layout(64))
+    z[1, 5] = bad
+    assert probability(z).tolist() == [before[0], 0, before[2]]
+    assert Concentration()(z[:, None], layout(64)).tolist() == [penalty[0], math.inf, penalty[2]]
+
+
+def test_a_row_does_not_depend_on_how_many_rows_there_are():
+    z = 1.1 * fresh(1024, 200).float()  # enough for the permutations to be cut into several passes
+    alone = torch.cat([probability(z[row : row + 1]) for row in (0, 99, 199)])
+    torch.testing.assert_close(probability(z)[[0, 99, 199]], alone, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan])
+def test_bad_weights_are_refused(weight):
+    with pytest.raises(ArgumentError, match=f"weight {weight} given: at least 0 wanted"):
+        Concentration(weight)
+
+
+@pytest.mark.parametrize("block", [5, 7, 0, -1])
+def test_blocks_that_do_not_divide_the_noise_are_refused_naming_some_that_do(block):
+    with pytest.raises(ArgumentError, match=rf"blocks of {block} given: .* 16 .* as \[1, 2, 4, 8, 16\] do"):
+        Concentration(block=block)(fresh(16, 1)[:, None], layout(16))

@@ -1,0 +1,256 @@
+"""FunctionSampler: any function that draws with torch, found out once and then a function of its noise."""
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from noiseward.errors import ArgumentError, DrawMismatch, TapeError
+from noiseward.recompute import NFE
+from noiseward.sample import FunctionSampler, prompts
+
+f64 = torch.float64
+
+
+def rows(sampler, noise, prompt=None):
+    """The samples of each row alone."""
+    return torch.cat([sampler(noise[row : row + 1], prompt and prompt[row]) for row in range(noise.shape[0])])
+
+
+def letters(prompt):
+    return torch.tensor([[float(len(text))] for text in prompt], dtype=f64)
+
+
+def batch_and_prompt(batch, prompt):
+    return torch.randn(batch, 3, dtype=f64) * letters(prompt) + torch.randn(batch, 3, dtype=f64)
+
+
+def prompt_alone(prompt):
+    return torch.randn(1, 3, dtype=f64) * letters(prompt) + torch.randn(1, 3, dtype=f64)
+
+
+def batch_alone(batch):
+    return torch.randn(batch, 3, dtype=f64) + 2 * torch.randn(batch, 3, dtype=f64)
+
+
+def nothing():
+    return torch.randn(3, dtype=f64) + 2 * torch.randn(3, dtype=f64)
+
+
+def nothing_but_a_leading_one():
+    return torch.randn(1, 3, dtype=f64) + 2 * torch.randn(1, 3, dtype=f64)
+
+
+def mixed_axes():
+    return torch.randn(1, 3, dtype=f64) + 2 * torch.randn(3, dtype=f64)
+
+
+def shared(batch):
+    """The second draw is one for all rows: its leading 1 is no batch axis."""
+    return torch.randn(batch, 3, dtype=f64) + 2 * torch.randn(1, 3, dtype=f64)
+
+
+def doubled(batch):
+    """Classifier-free doubling: the second draw has two entries per row."""
+    first, second = torch.randn(2 * batch, 3, dtype=f64).chunk(2)
+    return torch.randn(batch, 3, dtype=f64) + first + 2 * second
+
+
+def channels_first(batch):
+    return torch.randn(3, batch, dtype=f64).T + 2 * torch.randn(batch, 3, dtype=f64)
+
+
+FUNCTIONS = [
+    batch_and_prompt, prompt_alone, batch_alone, nothing, nothing_but_a_leading_one, mixed_axes, shared, doubled,
+    channels_first,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fn", FUNCTIONS)
+def test_each_row_of_a_batch_is_the_sample_of_that_row_alone(fn):
+    sampler = FunctionSampler(fn)
+    noise, words = sampler.init(3, seed=4), ["a", "duck", "on black"]
+    samples = sampler(noise, words)
+    assert samples.shape == (3, 3)
+    assert torch.equal(samples, rows(FunctionSampler(fn), noise, words))
+    assert len(set(samples[:, 0].tolist())) == 3
+
+
+@pytest.mark.parametrize("fn", FUNCTIONS)
+def test_fresh_noise_gives_what_the_function_gives_with_a_generator_of_that_seed(fn):
+    sampler = FunctionSampler(fn)
+    given = {"batch": 1, "prompt": ["duck"]}
+    torch.manual_seed(11)
+    stock = fn(**{name: given[name] for name in fn.__code__.co_varnames[: fn.__code__.co_argcount]})
+    assert torch.equal(sampler(sampler.init(1, seed=11), "duck").flatten(), stock.flatten())
+
+
+def test_a_fixed_batch_and_a_batched_form_of_one_sampler_agree():
+    batched, single = FunctionSampler(batch_alone), FunctionSampler(nothing)
+    noise = batched.init(4, seed=0)
+    assert batched.layout == single.layout
+    assert torch.equal(batched(noise), single(noise))
+
+
+@pytest.mark.parametrize(
+    ("fn", "calls"), [(batch_alone, 1), (shared, 4), (doubled, 3), (nothing, 3), (channels_first, 3)]
+)
+def test_rows_go_together_where_every_draw_has_the_batch_axis_and_one_by_one_elsewhere(fn, calls):
+    made = []
+    counted = functools.wraps(fn)(lambda *args, **kwargs: made.append(1) or fn(*args, **kwargs))
+    sampler = FunctionSampler(counted)
+    noise = sampler.init(3)
+    made.clear()
+    sampler(noise)
+    assert len(made) == calls  # `shared` needs one attempt to be found out
+    made.clear()
+    sampler(noise)
+    assert len(made) == min(calls, 3)
+
+
+def test_a_shared_draw_is_each_rows_own():
+    noise = FunctionSampler(shared).init(3)
+    assert torch.equal(FunctionSampler(shared)(noise), noise[:, 0] + 2 * noise[:, 1])
+
+
+def test_parameters_with_a_default_and_bound_by_partial_are_left_alone():
+    def fn(batch, scale=2.0, *, shift=1.0):
+        return torch.randn(batch, 3) * scale + shift
+
+    z = torch.ones(1, 1, 3)
+    assert FunctionSampler(fn)(z).tolist() == [[3, 3, 3]]
+    assert FunctionSampler(functools.partial(fn, scale=5.0))(z).tolist() == [[6, 6, 6]]
+
+
+@pytest.mark.parametrize(
+    ("fn", "message"),
+    [
+        (lambda n: torch.randn(n, 2), "takes n: only `batch` and `prompt`"),
+        (lambda batch, steps: torch.randn(batch, steps), "takes steps: only .* bind the rest"),
+        (lambda *args, **kwargs: torch.randn(1, 2), "takes args, kwargs"),
+        (3, "3 given: a function"),
+        (torch.randn, "given: a function"),
+    ],
+)
+def test_functions_that_cannot_be_called_are_refused_in_one_line(fn, message):
+    with pytest.raises(ArgumentError, match=message) as caught:
+        FunctionSampler(fn)
+    assert "\n" not in str(caught.value)
+
+
+def test_recomputing_needs_to_know_what():
+    with pytest.raises(ArgumentError, match="needs denoiser="):
+        FunctionSampler(nothing, recompute=True)
+
+
+@pytest.mark.parametrize(
+    ("fn", "message"),
+    [
+        (lambda: torch.zeros(2), "drew no Gaussian noise"),
+        (lambda batch: {"x": torch.randn(batch, 2)}, "returned dict"),
+        (lambda batch: torch.randn(batch, 2).mean(), r"shape \(\) for a batch of 1: lead with the batch"),
+        (lambda batch: torch.randn(batch, 2).T, r"shape \(2, 1\) for a batch of 1"),
+        (lambda batch: torch.randn(batch, 2) / 0 * 0, "not finite"),
+    ],
+)
+def test_functions_that_are_no_samplers_are_refused(fn, message):
+    with pytest.raises(TapeError, match=message):
+        FunctionSampler(fn).init()
+
+
+def test_a_wrong_batch_axis_is_refused_when_it_shows():
+    sampler = FunctionSampler(lambda batch: torch.randn(batch, 2).mean(0, keepdim=True))
+    sampler(sampler.init(1))
+    with pytest.raises(TapeError, match=r"shape \(1, 2\) for a batch of 3"):
+        sampler(sampler.init(3))
+
+
+def test_a_denoiser_is_taken_off_the_tape_frozen_and_otherwise_as_it_was():
+    net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(9)))
+    before = set(vars(net))
+    sampler = FunctionSampler(lambda batch: net(torch.randn(batch, 2)), net)
+    noise = sampler.init(2).requires_grad_(True)
+    sampler(noise).sum().backward()
+    assert noise.grad.abs().min() > 0
+    assert all(part.grad is None and not part.requires_grad for part in net.parameters())
+    assert set(vars(net)) == before and not net._forward_pre_hooks
+
+
+def test_an_error_in_the_sampler_leaves_no_hook_on_its_denoiser():
+    net = nn.Linear(2, 3)
+    sampler = FunctionSampler(lambda batch: net(torch.randn(batch, 4)), net)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        sampler.init()
+    assert not net._forward_pre_hooks and "forward" not in vars(net)
+
+
+@pytest.mark.parametrize("fn", [batch_alone, nothing, shared, doubled])
+def test_without_a_denoiser_whole_runs_are_counted_once_per_row(fn):
+    sampler = FunctionSampler(fn)
+    noise = sampler.init(3).requires_grad_(True)
+    before = sampler.nfe
+    sampler(noise).sum().backward()
+    assert sampler.nfe - before == NFE(forward=1, backward=1)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("together", [False, True])
+def test_denoiser_calls_are_counted_per_row_together_and_one_by_one(together, recompute):
+    net = nn.Tanh()
+
+    def fn(batch):
+        x = torch.randn(batch, 2)
+        for _ in range(5):
+            x = net(x)
+        return x + torch.randn(batch if together else 1, 2)
+
+    sampler = FunctionSampler(fn, net, recompute=recompute)
+    noise = sampler.init(3).requires_grad_(True)
+    before = sampler.nfe
+    sampler(noise).sum().backward()
+    assert sampler.nfe - before == NFE(forward=5, backward=5, recomputed=5 * recompute)
+
+
+def test_counting_goes_on_after_a_row_that_failed():
+    def fn():
+        x = torch.randn(2)
+        return x + torch.randn(2) if x[0] > 0 else x  # a draw that depends on another
+
+    sampler = FunctionSampler(fn)
+    noise = sampler.init(2)
+    noise[0, 0, 0], noise[1, 0, 0] = 1.0, -1.0
+    with pytest.raises(DrawMismatch, match="'step 1' and later"):
+        sampler(noise)
+    before = sampler.nfe
+    sampler(noise[:1])
+    assert sampler.nfe - before == NFE(forward=1)
+
+
+def test_one_integer_seeds_rows_consecutively_and_a_list_seeds_each():
+    sampler = FunctionSampler(batch_alone)
+    assert torch.equal(sampler.init(3, seed=5), sampler.init(3, seed=[5, 6, 7]))
+    assert torch.equal(sampler.init(3, seed=5)[2:], sampler.init(seed=7))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.init(0),
+        lambda s: s.init(2, seed=[1]),
+        lambda s: s(s.init(2), ["one"]),
+        lambda s: s(torch.zeros(2, 3)),
+        lambda s: s(torch.zeros(2, 2, 3, dtype=torch.float16)),
+    ],
+    ids=["no rows", "seeds", "prompts", "shape", "dtype"],
+)
+def test_what_does_not_fit_the_batch_is_refused(call):
+    with pytest.raises(ArgumentError):
+        call(FunctionSampler(batch_alone))
+
+
+def test_one_prompt_is_every_rows_prompt():
+    assert prompts("a duck", 2) == ["a duck", "a duck"]
+    assert prompts(("a", "b"), 2) == ["a", "b"]
+    assert prompts(None, 2) is None
+    assert prompts("", 2) == ["", ""]
