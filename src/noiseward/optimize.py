@@ -1,0 +1,339 @@
+r"""The loop: an **optimizer** moves the noise uphill, step by step, until a budget is spent.
+
+:func:`iterate` is the one loop of this library. It is a generator: progress bars, run directories, early stops and
+notebooks are all consumers of the same :class:`Step`; there are no callbacks. N moves are N + 1 evaluations, the last
+of which is forward only:
+
+.. math::
+    (e_k, z_{k+1}, s_{k+1}) = \mathrm{step}(z_k, s_k), \quad k = 0 \dots N-1; \qquad e_N = \mathrm{evaluate}(z_N).
+
+*Pair law.* A step holds the noise :math:`z_k` and the evaluation :math:`e_k` of that very noise, never of the next one;
+the best so far is kept per row the same way, so that a result is never worse than its start.
+
+*Row law.* A row that reached the wanted reward, or whose reward or noise became non-finite, is frozen: it stays in the
+batch, does not move, and its neighbours do not notice.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noiseward.errors import ArgumentError, RewardError
+from noiseward.noise import Seeds
+from noiseward.objective import Evaluation, Objective
+from noiseward.recompute import NFE
+from noiseward.regularize import probability
+
+__all__ = ["Best", "Budget", "Optimizer", "State", "Status", "Step", "iterate"]
+
+State = dict[str, Tensor]
+
+
+class Optimizer(abc.ABC):
+    """Moves noise. Its state is plain data: tensors whose first axis is the row."""
+
+    @abc.abstractmethod
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
+        """One move: the evaluation of `noise`, the next noise and the next state.
+
+        Pure: nothing is kept between calls. The first call gets an empty state. `grad_norm` in the state, if there, is
+        logged. Row i of each result depends on row i of each argument alone.
+        """
+
+    @abc.abstractmethod
+    def check(self, objective: Objective) -> None:
+        """Raise if this optimizer cannot climb that objective, before anything is computed."""
+
+
+class Status(enum.Enum):
+    """Why a row stopped, each with what to do about it."""
+
+    RUNNING = "still moving"
+    STEPS = "all steps were made: more steps may raise the reward further"
+    SECONDS = "the time is up: more seconds may raise the reward further"
+    NFE = "the denoiser calls are spent: more of them may raise the reward further"
+    REWARD = "the wanted reward was reached"
+    NONFINITE = "reward or noise became non-finite: the step was refused, the best before it kept; try a smaller lr"
+    INTERRUPTED = "interrupted: the best so far was kept"
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """When to stop: the first limit met.
+
+    Arguments:
+        steps: moves; N moves are N + 1 evaluations.
+        seconds: wall time; no move is begun that would overrun it at the pace of the slowest so far.
+        nfe: denoiser calls, `NFE.cost`; no move is begun that would overrun it.
+        reward: a row that reaches it stops moving.
+
+    Example:
+        >>> Budget(steps=-1)
+        Traceback (most recent call last):
+        ...
+        noiseward.errors.ArgumentError: steps=-1 given: at least 0 wanted
+    """
+
+    steps: int | None = None
+    seconds: float | None = None
+    nfe: int | None = None
+    reward: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "seconds", "nfe"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ArgumentError(f"{name}={value} given: at least 0 wanted")
+        if (self.steps, self.seconds, self.nfe) == (None, None, None):
+            raise ArgumentError("no end given: set steps=, seconds= or nfe= (reward= alone may never be reached)")
+
+    def spent(self, index: int, seconds: float, nfe: NFE, pace: tuple[float, int]) -> Status | None:
+        """The reason not to make move number `index`, or None; `pace` is what the dearest move cost so far."""
+        if self.steps is not None and index >= self.steps:
+            return Status.STEPS
+        if self.seconds is not None and seconds + pace[0] > self.seconds:
+            return Status.SECONDS
+        if self.nfe is not None and nfe.cost + pace[1] > self.nfe:
+            return Status.NFE
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The best evaluation of each row so far, with the noise it was made from.
+
+    Attributes:
+        noise: `(B, *noise_shape)`.
+        sample: `(B, *X)`.
+        reward, value: `(B,)`; -inf for a row that was never finite.
+        index: `(B,)`, the step it was found at.
+    """
+
+    noise: Tensor
+    sample: Tensor
+    reward: Tensor
+    value: Tensor
+    index: Tensor
+
+    def update(self, index: int, noise: Tensor, evaluation: Evaluation, allowed: Tensor) -> Best:
+        """The better of this and an evaluation, for each row that is allowed to change."""
+        better = allowed & evaluation.value.isfinite() & (evaluation.value > self.value)
+        found = torch.full_like(self.index, index)
+        new = (noise, evaluation.sample, evaluation.reward, evaluation.value, found)
+        old = (self.noise, self.sample, self.reward, self.value, self.index)
+        return Best(*(_where(better, a, b) for a, b in zip(new, old, strict=True)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One step of the loop, and all that is needed to go on from it.
+
+    Attributes:
+        index: k.
+        noise, evaluation: :math:`z_k` and its evaluation.
+        probability: P(z) of this noise, `(B,)`.
+        grad_norm: norm of the direction before clipping, `(B,)`; None where no direction was asked for.
+        moved: :math:`z_{k+1}`; None after the last evaluation.
+        state: the optimizer's state that goes with `moved`, or with `noise` where that is None.
+        status: one per row.
+        best: the best of each row up to here.
+        nfe, seconds: spent by the run up to here.
+        pace: seconds and NFE cost of the dearest move so far.
+    """
+
+    index: int
+    noise: Tensor
+    evaluation: Evaluation
+    probability: Tensor
+    grad_norm: Tensor | None
+    moved: Tensor | None
+    state: State
+    status: tuple[Status, ...]
+    best: Best
+    nfe: NFE
+    seconds: float
+    pace: tuple[float, int]
+
+    def record(self) -> dict[str, Any]:
+        """The step as plain numbers: what `steps.jsonl` and `Solution.history` hold."""
+        evaluation = self.evaluation
+        return {
+            "index": self.index,
+            "seconds": self.seconds,
+            "nfe": dataclasses.asdict(self.nfe),
+            "reward": evaluation.reward.tolist(),
+            "terms": {name: term.tolist() for name, term in evaluation.terms.items()},
+            "penalty": evaluation.penalty.tolist(),
+            "value": evaluation.value.tolist(),
+            "probability": self.probability.tolist(),
+            "grad_norm": None if self.grad_norm is None else self.grad_norm.tolist(),
+        }
+
+
+def iterate(
+    objective: Objective,
+    start: Tensor | Step,
+    *,
+    optimizer: Optimizer,
+    budget: Budget,
+    seeds: Seeds | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Step]:
+    """Climb, yielding every step.
+
+    Arguments:
+        objective: what to climb.
+        start: noise `(B, *noise_shape)`, or a `Step` to go on from: bit for bit as if the run had never stopped. After
+            a run's last step, whose evaluation was forward only, that noise is evaluated once more.
+        optimizer: how to move.
+        budget: when to stop.
+        seeds: randomness of the optimizer, one seed per row; default: the row numbers.
+        clock: seconds that only grow.
+
+    Yields:
+        `Step` 0, 1, ...; the last one has no `moved`.
+
+    Example:
+        >>> from noiseward.ascend import GradientAscent
+        >>> from noiseward.toys import GaussianModel, Quadratic
+        >>> sampler = GaussianModel(steps=4).sampler()
+        >>> objective = Objective(sampler, Quadratic(1.0))
+        >>> for step in iterate(objective, sampler.init(2), optimizer=GradientAscent(lr=0.1), budget=Budget(steps=2)):
+        ...     print(step.index, step.nfe.forward, step.moved is None)
+        0 4 False
+        1 8 False
+        2 12 True
+    """
+    optimizer.check(objective)
+    sampler, layout = objective.sampler, objective.sampler.layout
+    at = _resume(start) if isinstance(start, Step) else _begin(start)
+    layout.check(at.noise)
+    seeds = seeds or Seeds(tuple(range(at.noise.shape[0])))
+    begun = clock() - at.seconds
+    while True:
+        now, calls = clock(), sampler.nfe
+        over = budget.spent(at.index, now - begun, at.nfe, at.pace)
+        if over is None:
+            evaluation, moved, state = optimizer.step(objective, at.noise, at.state, seeds.at(at.index))
+            grad_norm = state.get("grad_norm")
+        else:
+            with torch.no_grad():
+                evaluation, moved, state, grad_norm = objective(at.noise), None, at.state, None
+        best = at.best or _first(at.noise, evaluation, objective)
+        best = best.update(at.index, at.noise, evaluation, _running(at.status, evaluation.value))
+        status = _judge(at.status, evaluation, _sound(evaluation, moved, grad_norm), budget, over)
+        if moved is not None:
+            moved, state = _freeze(at, moved, state, status)
+        likely = probability(at.noise, layout)
+        spent, seconds = sampler.nfe - calls, clock() - begun
+        pace = at.pace if over else (max(at.pace[0], seconds + begun - now), max(at.pace[1], spent.cost))
+        step = Step(
+            index=at.index,
+            noise=at.noise,
+            evaluation=evaluation,
+            probability=likely,
+            grad_norm=grad_norm,
+            moved=moved,
+            state=state,
+            status=status,
+            best=best,
+            nfe=at.nfe + spent,
+            seconds=seconds,
+            pace=pace,
+        )
+        yield step
+        if moved is None:
+            return
+        at = _resume(step)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where the loop stands before an evaluation; the fields are those of `Step`."""
+
+    index: int
+    noise: Tensor
+    state: State
+    status: tuple[Status, ...]
+    best: Best | None
+    nfe: NFE
+    seconds: float
+    pace: tuple[float, int]
+
+
+def _begin(noise: Tensor) -> _Place:
+    return _Place(0, noise.detach(), {}, (Status.RUNNING,) * noise.shape[0], None, NFE(), 0.0, (0.0, 0))
+
+
+def _resume(step: Step) -> _Place:
+    """The place after a step; after one without `moved`, its own noise once more."""
+    index, noise = (step.index, step.noise) if step.moved is None else (step.index + 1, step.moved)
+    status = tuple(old if old is Status.NONFINITE else Status.RUNNING for old in step.status)
+    return _Place(index, noise, step.state, status, step.best, step.nfe, step.seconds, step.pace)
+
+
+def _first(noise: Tensor, evaluation: Evaluation, objective: Objective) -> Best:
+    """A best that anything finite improves on."""
+    if not evaluation.value.isfinite().any():
+        raise RewardError(
+            f"reward '{objective.reward.name}' is {evaluation.reward[0].item()} for every row at the start: a finite "
+            "number per row is wanted; check the reward, and the model's precision if its sample is not finite"
+        )
+    worst = torch.full_like(evaluation.value, -torch.inf)
+    index = torch.zeros(noise.shape[0], dtype=torch.long, device=noise.device)
+    return Best(noise, evaluation.sample, worst, worst, index)
+
+
+def _running(status: Sequence[Status], like: Tensor) -> Tensor:
+    return torch.tensor([one is Status.RUNNING for one in status], device=like.device)
+
+
+def _sound(evaluation: Evaluation, moved: Tensor | None, grad_norm: Tensor | None) -> list[bool]:
+    """Whether each row's value, direction and next noise are finite."""
+    sound = evaluation.value.isfinite()
+    if moved is not None:
+        sound = sound & moved.isfinite().flatten(1).all(1).to(sound.device)
+    if grad_norm is not None:
+        sound = sound & grad_norm.isfinite().to(sound.device)
+    return sound.tolist()
+
+
+def _freeze(at: _Place, moved: Tensor, state: State, status: Sequence[Status]) -> tuple[Tensor | None, State]:
+    """The next noise and state, with rows that stopped left where they were; None when all did."""
+    moving = _running(status, moved)
+    if not moving.any():
+        return None, at.state
+    kept = {name: _where(moving, new, at.state[name]) if name in at.state else new for name, new in state.items()}
+    return _where(moving, moved, at.noise), kept
+
+
+def _judge(
+    status: Sequence[Status], evaluation: Evaluation, sound: Sequence[bool], budget: Budget, over: Status | None
+) -> tuple[Status, ...]:
+    """The status of each row after an evaluation; rows that stopped before stay as they are."""
+    wanted = evaluation.value.isfinite()
+    wanted = wanted & (evaluation.reward >= budget.reward) if budget.reward is not None else torch.zeros_like(wanted)
+    judged = []
+    for old, fine, done in zip(status, sound, wanted.tolist(), strict=True):
+        if old is not Status.RUNNING:
+            judged.append(old)
+        elif done:
+            judged.append(Status.REWARD)
+        elif not fine:
+            judged.append(Status.NONFINITE)
+        else:
+            judged.append(over or Status.RUNNING)
+    return tuple(judged)
+
+
+def _where(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """Rows of `yes` where `rows` is true, of `no` elsewhere."""
+    return torch.where(rows.to(yes.device).view(-1, *(1,) * (yes.ndim - 1)), yes, no)

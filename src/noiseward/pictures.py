@@ -1,0 +1,122 @@
+"""Tensors to pictures: images, strips of a trajectory, plots of a run.
+
+Everything returns PIL images, so that a notebook shows them and `.save(path)` keeps them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from noiseward.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from noiseward.solution import Solution
+
+__all__ = ["grid", "images", "plot", "save", "strip"]
+
+GAP = 4  # pixels between tiles
+TILE = 128  # small pictures are enlarged to about this, by whole factors, so that one can see them
+
+
+def images(sample: Tensor) -> list[Image.Image]:
+    """Samples `(B, 3, H, W)` or `(B, 1, H, W)` in [0, 1] as one RGB picture per row.
+
+    Raises:
+        ArgumentError: they are no pictures.
+
+    Example:
+        >>> images(torch.ones(2, 3, 8, 8))[0].getpixel((0, 0))
+        (255, 255, 255)
+    """
+    if sample.ndim != 4 or sample.shape[1] not in (1, 3):
+        raise ArgumentError(f"samples of shape {tuple(sample.shape)} are no pictures: (B, 3, H, W) in [0, 1] wanted")
+    levels = (sample.detach().float().cpu().nan_to_num(0).clamp(0, 1) * 255).round().to(torch.uint8)
+    return [Image.fromarray(numpy.ascontiguousarray(row.expand(3, -1, -1).permute(1, 2, 0).numpy())) for row in levels]
+
+
+def enlarge(image: Image.Image) -> Image.Image:
+    """A small picture enlarged by a whole factor to about `TILE` pixels; a larger one as it is."""
+    factor = max(1, TILE // image.width)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str] = ()) -> Image.Image:
+    """Pictures of one size in rows, with an optional title above each column."""
+    width, height = rows[0][0].size
+    top = 16 if titles else 0
+    columns = max(len(row) for row in rows)
+    canvas = Image.new("RGB", (columns * (width + GAP) - GAP, top + len(rows) * (height + GAP) - GAP), "white")
+    for column, title in enumerate(titles):
+        ImageDraw.Draw(canvas).text((column * (width + GAP) + 2, 2), title, fill="black")
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            canvas.paste(image, (x * (width + GAP), top + y * (height + GAP)))
+    return canvas
+
+
+def strip(initial: Tensor, frames: Sequence[tuple[int, Tensor]], best: Tensor, index: Sequence[int]) -> Image.Image:
+    """A trajectory, one line per row: the start, frames along the way, and the best.
+
+    Arguments:
+        initial: samples of the start, `(B, 3, H, W)`.
+        frames: (step, samples) along the way.
+        best: the best samples.
+        index: the step each best was found at.
+    """
+    between = [(k, sample) for k, sample in frames if k > 0]
+    columns = [images(initial), *(images(sample) for _, sample in between), images(best)]
+    titles = ["start", *(f"step {k}" for k, _ in between), "best" if len(set(index)) > 1 else f"best ({index[0]})"]
+    return grid([[enlarge(column[row]) for column in columns] for row in range(len(index))], titles)
+
+
+def plot(history: Sequence[dict[str, Any]], *, title: str = "") -> Image.Image:
+    """Reward and P(z) of every row against the step, one line per row; reads in grey."""
+    from matplotlib.figure import Figure  # not pyplot: no global state, no window
+
+    steps = [record["index"] for record in history]
+    rows = len(history[0]["reward"])
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    styles = ["-", "--", ":", "-."]
+    for row in range(rows):
+        style = {"color": f"C{row % 10}", "linestyle": styles[row % 4], "marker": "." if len(steps) < 3 else ""}
+        above.plot(steps, [record["reward"][row] for record in history], label=f"row {row}", **style)
+        below.plot(steps, [max(record["probability"][row], 1e-12) for record in history], **style)
+    above.set_ylabel(f"reward ({' + '.join(history[0]['terms'])})")
+    above.set_title(title)
+    above.grid(alpha=0.3)
+    below.set(ylabel="P(z)", xlabel="step", yscale="log", ylim=(1e-12, 2))
+    below.axhline(0.1, color="0.5", linewidth=0.8)
+    below.annotate(
+        "fresh noise: above this line", (1, 0.1), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=7
+    )
+    below.grid(alpha=0.3)
+    if 1 < rows <= 12:
+        above.legend(fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    buffer.seek(0)
+    return Image.open(buffer).convert("RGB")
+
+
+def save(solution: Solution, folder: Path) -> None:
+    """Write a solution's pictures, plot, steps and best noise into a folder."""
+    from safetensors.torch import save_file
+
+    for name, pictures in (("initial", solution.initial_images), ("best", solution.images)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for row, image in enumerate(pictures):
+            image.save(folder / name / f"{row:02d}.png")
+    solution.strip().save(folder / "strip.png")
+    solution.plot(folder / "plot.png")
+    save_file({"noise": solution.noise.cpu().contiguous()}, folder / "best.safetensors")
+    (folder / "steps.jsonl").write_text("".join(json.dumps(record) + "\n" for record in solution.history))

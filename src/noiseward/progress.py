@@ -1,0 +1,59 @@
+"""A live progress bar as a consumer of steps: reward, P(z), denoiser calls and time left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from noiseward.optimize import Budget, Step
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["watch"]
+
+
+def watch(steps: Iterable[Step], budget: Budget, *, console: Console | None = None) -> Iterator[Step]:
+    """Pass steps on while a bar shows how far the budget is spent; one printed line per tenth where nobody looks.
+
+    Arguments:
+        steps: what `iterate` yields.
+        budget: the same budget.
+        console: where to draw; default: standard error.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    console = console or Console(stderr=True)
+    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}")]
+    tenth = -1
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("sampling", total=1.0, left="")
+        for step in steps:
+            part = _part(step, budget)
+            bar.update(task, completed=part, description=_say(step), left=_left(step, part))
+            if not console.is_terminal and int(part * 10) > tenth:
+                tenth = int(part * 10)
+                console.print(f"{_say(step)}  {_left(step, part)}", highlight=False, soft_wrap=True)
+            yield step
+
+
+def _part(step: Step, budget: Budget) -> float:
+    """How much of the budget is spent, by whichever limit is nearest."""
+    spent = [(step.index, budget.steps), (step.seconds, budget.seconds), (step.nfe.cost, budget.nfe)]
+    parts = [used / limit if limit else 1.0 for used, limit in spent if limit is not None]
+    return 1.0 if step.moved is None else min(max(parts), 1.0)
+
+
+def _say(step: Step) -> str:
+    reward, best = step.evaluation.reward.mean().item(), step.best.reward.mean().item()
+    least = step.probability.min().item()
+    mean = "mean " if step.noise.shape[0] > 1 else ""
+    return f"step {step.index}  {mean}reward {reward:.4g}  best {best:.4g}  P(z) {least:.2g}  NFE {step.nfe.forward}"
+
+
+def _left(step: Step, part: float) -> str:
+    if step.moved is None:
+        return f"done in {step.seconds:.0f} s"
+    return f"{math.ceil(step.seconds * (1 - part) / part)} s left" if part > 0 else ""

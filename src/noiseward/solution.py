@@ -1,0 +1,232 @@
+r"""What came out: the best noise of each row, its sample, and how it got there.
+
+:func:`collect` folds the steps of :func:`~noiseward.optimize.iterate` into a :class:`Solution`; :func:`optimize` is the
+two in one call. A Ctrl-C between the first step and the last ends the fold, not the program: the best so far is the
+result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from noiseward.errors import ArgumentError
+from noiseward.noise import Layout, Seeds
+from noiseward.objective import Evaluation, Objective
+from noiseward.optimize import Best, Budget, Optimizer, Status, Step, iterate
+from noiseward.recompute import NFE
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Frames", "Solution", "collect", "optimize"]
+
+
+class Frames:
+    """A few samples along the way, evenly spread however long the way turns out: every 1st, then 2nd, then 4th ...
+    step.
+
+    Arguments:
+        limit: how many to keep at most.
+
+    Example:
+        >>> import torch
+        >>> frames = Frames(limit=4)
+        >>> for index in range(9):
+        ...     frames.add(index, torch.tensor([float(index)]))
+        >>> [index for index, _ in frames]
+        [0, 4, 8]
+    """
+
+    def __init__(self, limit: int = 12) -> None:
+        self.limit, self._stride = limit, 1
+        self._kept: list[tuple[int, Tensor]] = []
+
+    def add(self, index: int, sample: Tensor) -> None:
+        """Offer the samples `(B, *X)` of a step."""
+        if index % self._stride:
+            return
+        self._kept.append((index, sample.detach().cpu()))
+        if len(self._kept) > self.limit:
+            self._stride *= 2
+            self._kept = [(k, kept) for k, kept in self._kept if k % self._stride == 0]
+
+    def __iter__(self):
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """The result of a run, row by row.
+
+    Attributes:
+        noise: the best noise, `(B, *noise_shape)`.
+        sample: its samples, `(B, *X)`.
+        reward, value: `(B,)`, of exactly that noise.
+        index: `(B,)`, the step each was found at.
+        initial: the evaluation of the noise the run started from.
+        status: why each row stopped.
+        history: one record of plain numbers per step (see `Step.record`).
+        frames: a few (step, samples) along the way.
+        last: the last step; `iterate(objective, solution.last, ...)` goes on from it.
+        layout: the sampler's draws.
+    """
+
+    noise: Tensor
+    sample: Tensor
+    reward: Tensor
+    value: Tensor
+    index: Tensor
+    initial: Evaluation
+    status: tuple[Status, ...]
+    history: list[dict[str, Any]]
+    frames: Frames
+    last: Step
+    layout: Layout
+
+    @property
+    def dead_draws(self) -> tuple[str, ...]:
+        """Names of the draws the sample does not depend on."""
+        return self.layout.dead
+
+    @property
+    def probability(self) -> list[float]:
+        """P(z) of each row's best noise."""
+        return [self._at(row)["probability"][row] for row in range(len(self.status))]
+
+    @property
+    def gain(self) -> Tensor:
+        """How much the reward rose from start to best, `(B,)`."""
+        return self.reward - self.initial.reward
+
+    @property
+    def nfe(self) -> NFE:
+        """Denoiser calls of the whole run, per row."""
+        return self.last.nfe
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the whole run."""
+        return self.last.seconds
+
+    @property
+    def images(self) -> list[Image]:
+        """The best samples as pictures."""
+        from noiseward import pictures
+
+        return pictures.images(self.sample)
+
+    @property
+    def initial_images(self) -> list[Image]:
+        """The samples the run started from, as pictures."""
+        from noiseward import pictures
+
+        return pictures.images(self.initial.sample)
+
+    def strip(self) -> Image:
+        """The trajectory as one picture: a row per row, from the start through the frames to the best."""
+        from noiseward import pictures
+
+        return pictures.strip(self.initial.sample, list(self.frames), self.sample, self.index.tolist())
+
+    def plot(self, path: str | Path | None = None) -> Image:
+        """Reward and P(z) against steps, as a picture; also saved when a path is given."""
+        from noiseward import pictures
+
+        plot = pictures.plot(self.history)
+        if path is not None:
+            plot.save(path)
+        return plot
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the pictures, the plot and the noise into a new or empty folder.
+
+        Writes `initial/00.png` ..., `best/00.png` ..., `strip.png`, `plot.png`, `best.safetensors`, `steps.jsonl`.
+
+        Raises:
+            ArgumentError: the folder holds something already.
+        """
+        from noiseward import pictures
+
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ArgumentError(f"{folder} is not an empty folder: give a new one")
+        pictures.save(self, folder)
+        return folder
+
+    def _at(self, row: int) -> dict[str, Any]:
+        index = int(self.index[row])
+        return next(record for record in self.history if record["index"] == index)
+
+    def __repr__(self) -> str:
+        lines = [f"Solution of {len(self.history)} steps, {self.nfe.forward} denoiser calls, {self.seconds:.1f} s"]
+        for row, status in enumerate(self.status):
+            start, best, likely = float(self.initial.reward[row]), float(self.reward[row]), self.probability[row]
+            lines.append(f"  row {row}: reward {start:.4g} -> {best:.4g}, P(z) {likely:.2g}; {status.value}")
+        return "\n".join(lines)
+
+
+def collect(steps: Iterable[Step], objective: Objective) -> Solution:
+    """Fold steps into a solution.
+
+    On KeyboardInterrupt after the first step, the rows still running get `Status.INTERRUPTED` and the fold ends.
+    """
+    history: list[dict[str, Any]] = []
+    frames = Frames()
+    first = last = None
+    interrupted = False
+    try:
+        for step in steps:
+            history.append(step.record())
+            frames.add(step.index, step.evaluation.sample)
+            first, last = first or step, step
+    except KeyboardInterrupt:
+        if last is None:
+            raise
+        interrupted = True
+        history = [record for record in history if record["index"] <= last.index]
+    if first is None or last is None:
+        raise ArgumentError("no step was given to collect: the iterator was used up already")
+    status = tuple(Status.INTERRUPTED if interrupted and old is Status.RUNNING else old for old in last.status)
+    best: Best = last.best
+    return Solution(
+        noise=best.noise,
+        sample=best.sample,
+        reward=best.reward,
+        value=best.value,
+        index=best.index,
+        initial=first.evaluation,
+        status=status,
+        history=history,
+        frames=frames,
+        last=last,
+        layout=objective.sampler.layout,
+    )
+
+
+def optimize(
+    objective: Objective, start: Tensor | Step, *, optimizer: Optimizer, budget: Budget, seeds: Seeds | None = None
+) -> Solution:
+    """Climb until the budget is spent: `collect(iterate(...))`; see `iterate` for the arguments.
+
+    Example:
+        >>> from noiseward.ascend import GradientAscent
+        >>> from noiseward.toys import GaussianModel, Quadratic
+        >>> sampler = GaussianModel(steps=4).sampler()
+        >>> solution = optimize(
+        ...     Objective(sampler, Quadratic(1.0)),
+        ...     sampler.init(2, seed=0),
+        ...     optimizer=GradientAscent(lr=0.1),
+        ...     budget=Budget(steps=50),
+        ... )
+        >>> bool((solution.reward > -0.01).all()), solution.dead_draws
+        (True, ('step 4',))
+    """
+    return collect(iterate(objective, start, optimizer=optimizer, budget=budget, seeds=seeds), objective)

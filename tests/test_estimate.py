@@ -1,0 +1,172 @@
+"""Estimators: the direction is the gradient, where there is one, and an error where there is none."""
+
+import pytest
+import torch
+from torch import nn
+
+from noiseward.errors import GradientError
+from noiseward.estimate import Backprop
+from noiseward.noise import Draw, Layout, Seeds
+from noiseward.objective import Objective
+from noiseward.recompute import NFE
+from noiseward.regularize import Concentration
+from noiseward.reward import FunctionReward, WeightedSum
+from noiseward.sample import FunctionSampler, Sampler
+from noiseward.toys import GaussianModel, Linear, Quadratic
+
+f64 = torch.float64
+
+
+def estimate(objective, noise):
+    return Backprop()(objective, noise, Seeds(tuple(range(len(noise)))))
+
+
+def model(eta=1.0):
+    return GaussianModel(steps=4, eta=eta, dim=3, dtype=f64)
+
+
+def curved():
+    """A sampler that is not linear in its noise, with a denoiser to recompute."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+
+    def fn(batch):
+        x = torch.randn(batch, 3, dtype=f64)
+        for _ in range(3):
+            x = x + net(x) + 0.3 * torch.randn(batch, 3, dtype=f64)
+        return x.sin()
+
+    return net, fn
+
+
+SAMPLERS = {
+    "ode": lambda: model(0.0).sampler(),
+    "sde": lambda: model().sampler(),
+    "sde recomputed": lambda: model().sampler(recompute=True),
+    "curved": lambda: FunctionSampler(curved()[1]),
+    "curved recomputed": lambda: FunctionSampler(*reversed(curved()), recompute=True),
+}
+REWARDS = {
+    "linear": Linear([1.0, -2.0, 0.5]),
+    "quadratic": Quadratic([1.0, 0.0, -3.0]),
+    "sum": WeightedSum({Linear(1.0): 0.3, Quadratic(2.0): -1.5}),
+    "bumpy": FunctionReward(lambda x: (3 * x).sin().prod(1) + x[:, 0].exp(), name="bumpy"),
+}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+@pytest.mark.parametrize("reward", REWARDS.values(), ids=REWARDS)
+@pytest.mark.parametrize("regularized", [False, True])
+def test_backprop_agrees_with_finite_differences_of_the_value_in_every_coordinate(sampler, reward, regularized):
+    sampler = sampler()
+    regularizer = Concentration(0.1, block=3, permutations=2) if regularized else None
+    objective = Objective(sampler, reward, regularizer=regularizer)
+    noise = sampler.init(2, seed=5) + 2.5 * regularized  # far enough out for the penalty to have a slope
+    evaluation, direction = estimate(objective, noise)
+    assert (evaluation.penalty.min() > 0.1) == regularized
+    flat, h = noise[0].flatten(), 1e-5
+    shifts = h * torch.eye(len(flat), dtype=f64)
+    up, down = ((flat + sign * shifts).view(-1, *sampler.noise_shape) for sign in (1, -1))
+    slopes = (objective(up).value - objective(down).value) / (2 * h)
+    still = ~sampler.layout.movable(torch.ones_like(noise[:1])).flatten().bool()
+    assert not slopes[still].any()
+    torch.testing.assert_close(direction[0].flatten(), slopes, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_gradient_of_a_linear_reward_is_slope_times_weights(eta, recompute):
+    toy = model(eta)
+    sampler = toy.sampler(recompute=recompute)
+    slope = torch.tensor([1.0, -2.0, 0.5], dtype=f64)
+    _, direction = estimate(Objective(sampler, Linear(slope)), sampler.init(2))
+    exact = toy.weights[:, None] * slope
+    torch.testing.assert_close(direction, exact.expand(2, -1, -1), rtol=1e-12, atol=1e-12)
+
+
+def test_the_evaluation_is_that_of_the_noise_and_holds_no_graph():
+    sampler = model().sampler()
+    objective, noise = Objective(sampler, Quadratic(1.0)), sampler.init(2)
+    evaluation, direction = estimate(objective, noise)
+    assert torch.equal(evaluation.reward, objective(noise).reward)
+    assert not evaluation.value.requires_grad and not evaluation.sample.requires_grad and not direction.requires_grad
+    assert not noise.requires_grad and noise.grad is None
+
+
+def test_backprop_works_where_gradients_are_switched_off_around_it():
+    sampler = model().sampler()
+    objective, noise = Objective(sampler, Quadratic(1.0)), sampler.init(2)
+    with torch.no_grad():
+        _, direction = estimate(objective, noise)
+    assert torch.equal(direction, estimate(objective, noise)[1])
+
+
+def test_one_estimate_costs_a_forward_and_a_backward_of_every_call():
+    sampler = model().sampler(recompute=True)
+    noise, before = sampler.init(3), sampler.nfe
+    estimate(Objective(sampler, Linear(1.0)), noise)
+    assert sampler.nfe - before == NFE(forward=4, backward=4, recomputed=4)
+
+
+class Posed(Sampler):
+    """The sum of its draws, of which the layout holds some still."""
+
+    layout = Layout((Draw("a", (2,), "start"), Draw("b", (2,), "other"), Draw("c", (2,), live=False)))
+    nfe = NFE()
+
+    def __call__(self, noise, prompt=None):
+        return noise.sum(1)
+
+
+def test_the_direction_is_zero_on_draws_that_do_not_move():
+    _, direction = estimate(Objective(Posed(), Linear(1.0)), torch.zeros(1, 3, 2))
+    assert direction.tolist() == [[[1, 1], [0, 0], [0, 0]]]
+
+
+def test_a_black_box_is_refused_by_name_before_anything_runs():
+    def never(batch):
+        raise AssertionError
+
+    black = FunctionReward(lambda x: x.sum(1), differentiable=False, name="jpeg")
+    for reward in (black, WeightedSum({Linear(1.0): 1.0, black: 2.0})):
+        with pytest.raises(GradientError, match="reward 'jpeg' is a black box.*differentiable=True"):
+            Backprop().check(reward)
+        with pytest.raises(GradientError, match="'jpeg'"):
+            estimate(Objective(FunctionSampler(never), reward), torch.zeros(1, 1, 2))
+
+
+LEAKY = nn.Linear(2, 2)  # not frozen: gives samples and scores a graph that does not lead to the noise
+
+BROKEN = {
+    "sampler under no_grad": (
+        torch.no_grad()(lambda batch: 2 * torch.randn(batch, 2)),
+        Linear(1.0),
+        "reaches the sample",
+    ),
+    "sampler through numpy": (
+        lambda batch: torch.from_numpy(torch.randn(batch, 2).detach().numpy()),
+        Linear(1.0),
+        "reaches the sample",
+    ),
+    "sampler detaching beside its own graph": (
+        lambda batch: LEAKY(torch.randn(batch, 2).detach()),
+        Linear(1.0),
+        "detaches",
+    ),
+    "reward that detaches": (None, FunctionReward(lambda x: x.detach().sum(1), name="cut"), "reward 'cut'.*detaches"),
+    "reward through numbers": (None, FunctionReward(lambda x: [1.0] * len(x), name="cut"), "reward 'cut'"),
+    "reward detaching beside its own graph": (
+        None,
+        FunctionReward(lambda x: LEAKY(x.detach()).sum(1), name="cut"),
+        "reward 'cut'",
+    ),
+}
+
+
+@pytest.mark.parametrize("regularized", [False, True])
+@pytest.mark.parametrize(("fn", "reward", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_gradient_that_does_not_reach_the_noise_is_an_error_and_not_a_zero(fn, reward, message, regularized):
+    sampler = FunctionSampler(fn or (lambda batch: 2 * torch.randn(batch, 2)))
+    regularizer = Concentration(block=2) if regularized else None
+    with pytest.raises(GradientError, match=message):
+        estimate(Objective(sampler, reward, regularizer=regularizer), sampler.init(3))
