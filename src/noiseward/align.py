@@ -1,0 +1,182 @@
+r"""The front door: a pipeline (or a name), a prompt and a reward in, the aligned samples out.
+
+:func:`align` is one call; :func:`prepare` is its first half, which turns names into the objects of the core.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor
+
+from noiseward import rewards, stickers
+from noiseward.ascend import GradientAscent
+from noiseward.errors import ArgumentError
+from noiseward.estimate import Estimator
+from noiseward.noise import Seeds
+from noiseward.objective import Objective
+from noiseward.optimize import Budget, Optimizer, Step, iterate
+from noiseward.pipelines import DiffusersSampler, load
+from noiseward.progress import watch
+from noiseward.regularize import Regularizer
+from noiseward.reward import FunctionReward, Reward, WeightedSum
+from noiseward.sample import Sampler
+from noiseward.solution import Solution, collect
+
+__all__ = ["BUILT_IN", "DEFAULT_LR", "Problem", "align", "default_budget", "prepare"]
+
+BUILT_IN = "stickers"
+DEFAULT_STEPS = 30
+DEFAULT_LR = 0.05
+
+Rewards = str | Reward | Callable[..., Tensor] | Sequence[str] | Mapping[Reward, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Everything `iterate` needs: what to climb, from where, how, and for how long."""
+
+    objective: Objective
+    noise: Tensor
+    optimizer: Optimizer
+    budget: Budget
+    seeds: Seeds
+
+    def iterate(self) -> Iterator[Step]:
+        """Every step of the run."""
+        return iterate(self.objective, self.noise, optimizer=self.optimizer, budget=self.budget, seeds=self.seeds)
+
+
+def align(
+    model: Any,
+    prompt: str | Sequence[str] | None,
+    reward: Rewards,
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    nfe: int | None = None,
+    target: float | None = None,
+    batch: int = 1,
+    seed: int = 0,
+    lr: float = DEFAULT_LR,
+    estimator: Estimator | None = None,
+    regularizer: Regularizer | None = None,
+    optimizer: Optimizer | None = None,
+    memory: str | None = None,
+    progress: bool = True,
+    **call: Any,
+) -> Solution:
+    """Raise the reward of the samples of a prompt by moving the sampler's own noise.
+
+    Arguments:
+        model: a diffusers pipeline, a `Sampler`, a pipeline folder, a hub id, or `stickers`, the built-in model.
+        prompt: one or several; each is sampled `batch` times. None for a model without prompts.
+        reward: a name (`noiseward rewards` lists them), `NAME:WEIGHT`, several of these, `path/to/file.py:function`, a
+            `Reward`, a differentiable function of images, or a mapping from rewards to weights.
+        steps, seconds, nfe: the budget (see `Budget`); default: 30 moves.
+        target: stop moving a row that reached this reward.
+        batch: rows per prompt, with seeds `seed`, `seed + 1`, ...
+        seed: where optimization starts: the picture the pipeline gives for this seed.
+        lr: learning rate of the default optimizer, Adam.
+        estimator, regularizer, optimizer: other parts than the default ones.
+        memory: `fast` or `balanced`, see `DiffusersSampler`.
+        progress: show a progress bar.
+        call: the pipeline's own arguments. Where it takes `eta`, that is 1 by default: every step's noise can move.
+
+    Returns:
+        the `Solution`. Row `p * batch + b` is prompt p with seed `seed + b`.
+
+    Example:
+        >>> solution = align("stickers", "a duck", "brightness", steps=2, num_inference_steps=4, progress=False)
+        >>> bool(solution.gain > 0)
+        True
+    """
+    problem = prepare(
+        model,
+        prompt,
+        reward,
+        optimizer=optimizer or GradientAscent(estimator, lr=lr),
+        budget=default_budget(steps=steps, seconds=seconds, nfe=nfe, reward=target),
+        regularizer=regularizer,
+        batch=batch,
+        seed=seed,
+        memory=memory,
+        call=call,
+    )
+    steps_made = problem.iterate()
+    return collect(watch(steps_made, problem.budget) if progress else steps_made, problem.objective)
+
+
+def default_budget(**limits: Any) -> Budget:
+    """A `Budget`, of 30 moves where no end is given."""
+    ends = ("steps", "seconds", "nfe")
+    return Budget(
+        **{**limits, **({} if any(limits.get(end) is not None for end in ends) else {"steps": DEFAULT_STEPS})}
+    )
+
+
+def prepare(
+    model: Any,
+    prompt: str | Sequence[str] | None,
+    reward: Rewards,
+    *,
+    optimizer: Optimizer,
+    budget: Budget,
+    regularizer: Regularizer | None = None,
+    batch: int = 1,
+    seed: int = 0,
+    memory: str | None = None,
+    call: Mapping[str, Any] = MappingProxyType({}),
+) -> Problem:
+    """What `align` runs, not yet run; model, prompt, reward, batch, seed and memory are explained there.
+
+    Arguments:
+        optimizer, budget, regularizer: the parts `align` makes from numbers.
+        call: the pipeline's own arguments.
+    """
+    if batch < 1:
+        raise ArgumentError(f"batch={batch} given: at least 1 wanted")
+    score = _reward(reward)
+    sampler = _sampler(model, memory, dict(call))
+    each = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
+    if not each:
+        raise ArgumentError("no prompt given: give at least one, or None for a model without prompts")
+    rows = None if prompt is None else [text for text in each for _ in range(batch)]
+    seeds = [seed + b for _ in each for b in range(batch)]
+    objective = Objective(sampler, score, rows, regularizer)
+    optimizer.check(objective)
+    return Problem(objective, sampler.init(len(seeds), seed=seeds), optimizer, budget, Seeds(tuple(seeds)))
+
+
+def _reward(reward: Rewards) -> Reward:
+    if isinstance(reward, Reward):
+        return reward
+    if isinstance(reward, str):
+        return rewards.parse([reward])
+    if isinstance(reward, Mapping):
+        return WeightedSum(reward)
+    if callable(reward):
+        return FunctionReward(reward)
+    return rewards.parse(list(reward))
+
+
+def _sampler(model: Any, memory: str | None, call: dict[str, Any]) -> Sampler:
+    if isinstance(model, Sampler):
+        if call or memory:
+            raise ArgumentError(
+                f"{', '.join([*call, *(['memory'] if memory else [])])} given beside a sampler: it takes them itself"
+            )
+        return model
+    defaults: dict[str, Any] = {"eta": 1.0}
+    if model == BUILT_IN:
+        defaults = {"eta": 1.0, "num_inference_steps": 20, "guidance_scale": 3.0}
+        memory = memory or "fast"
+        model = stickers.path()
+    pipe = load(model) if isinstance(model, str | Path) else model
+    known = DiffusersSampler.parameters(pipe)
+    chosen = {**{name: value for name, value in defaults.items() if name in known}, **call}
+    return DiffusersSampler(pipe, memory=memory or "balanced", **chosen)

@@ -1,0 +1,6 @@
+"""Any diffusers pipeline as a sampler, unmodified: one adapter, and how to load one."""
+
+from noiseward.pipelines.adapter import DiffusersSampler
+from noiseward.pipelines.load import load
+
+__all__ = ["DiffusersSampler", "load"]

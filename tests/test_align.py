@@ -1,0 +1,119 @@
+"""The front door: names, pipelines, prompts and budgets to a solution."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from noiseward import ArgumentError, DiffusersSampler, FunctionReward, GradientError, align
+from noiseward.optimize import Status
+from noiseward.toys import GaussianModel, Quadratic
+from tests.tiny import CALL, stable_diffusion
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return stable_diffusion()
+
+
+def test_prompts_times_seeds_in_one_batch(pipe):
+    solution = align(pipe, ["a", "b"], "brightness", batch=2, seed=3, steps=2, progress=False, **CALL)
+    stock = [
+        pipe(prompt, eta=1.0, generator=torch.Generator().manual_seed(seed), output_type="pt", **CALL).images
+        for prompt in ("a", "b")
+        for seed in (3, 4)
+    ]
+    torch.testing.assert_close(solution.initial.sample, torch.cat(stock), rtol=0, atol=1e-4)
+    assert (solution.gain > 0).all()
+
+
+def test_the_solution_is_what_its_noise_gives(pipe):
+    solution = align(pipe, "a", "contrast", steps=3, progress=False, **CALL)
+    sample = DiffusersSampler(pipe, eta=1.0, **CALL)(solution.noise, "a")
+    assert torch.equal(sample, solution.sample)
+    assert [record["index"] for record in solution.history] == [0, 1, 2, 3]
+    assert solution.history[int(solution.index[0])]["reward"][0] == solution.reward[0].item()
+    assert solution.nfe.forward == 4 * 4
+    assert solution.status == (Status.STEPS,)
+
+
+def test_a_sampler_and_a_reward_of_ones_own():
+    model = GaussianModel(steps=4)
+    solution = align(model.sampler(), None, Quadratic(1.0), batch=2, steps=40, lr=0.1, progress=False)
+    assert (solution.reward > -0.01).all()
+    assert "row 1: reward" in repr(solution)
+
+
+def test_a_function_and_a_mapping_as_reward(pipe):
+    red = FunctionReward(lambda images: images[:, 0].mean((1, 2)), name="red")
+    blue = FunctionReward(lambda images: images[:, 2].mean((1, 2)), name="blue")
+    solution = align(pipe, "a", {red: 1.0, blue: -1.0}, steps=2, progress=False, **CALL)
+    assert set(solution.history[0]["terms"]) == {"red", "blue"}
+    assert align(pipe, "a", lambda images: images.mean((1, 2, 3)), steps=1, progress=False, **CALL).gain.item() > 0
+
+
+def test_a_target_ends_the_run_early(pipe):
+    start = align(pipe, "a", "brightness", steps=0, progress=False, **CALL).reward.item()
+    solution = align(pipe, "a", "brightness", steps=20, target=start + 1e-3, progress=False, **CALL)
+    assert solution.status == (Status.REWARD,)
+    assert 1 < len(solution.history) < 20
+
+
+def test_ctrl_c_keeps_the_best_so_far(pipe):
+    calls = []
+
+    def interrupted(images):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return images.mean((1, 2, 3))
+
+    solution = align(pipe, "a", interrupted, steps=50, progress=False, **CALL)
+    assert solution.status == (Status.INTERRUPTED,)
+    assert len(solution.history) == 3
+    assert solution.gain.item() > 0
+
+
+def test_a_solution_is_saved_whole(pipe, tmp_path):
+    solution = align(pipe, "a", "brightness", batch=2, steps=2, progress=False, **CALL)
+    folder = solution.save(tmp_path / "out")
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
+    pictures = {f"{which}/{row:02d}.png" for which in ("initial", "best") for row in (0, 1)}
+    assert names == {*pictures, "strip.png", "plot.png", "best.safetensors", "steps.jsonl"}
+    assert torch.equal(load_file(folder / "best.safetensors")["noise"], solution.noise)
+    assert [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()] == solution.history
+    with pytest.raises(ArgumentError, match="not an empty folder"):
+        solution.save(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"steps": -1}, "steps=-1 given"),
+        ({"seconds": -0.5}, "seconds=-0.5 given"),
+        ({"batch": 0}, "batch=0 given"),
+        ({"lr": 0.0}, "lr=0.0 given"),
+        ({"step": 3}, "no argument 'step'"),
+        ({"prompt": []}, "no prompt given"),
+        ({"reward": []}, "no reward given"),
+        ({"reward": "shine"}, "no reward is called 'shine'"),
+    ],
+)
+def test_bad_input_is_one_line(pipe, options, says):
+    arguments = {"prompt": "a", "reward": "brightness", **CALL, **options}
+    with pytest.raises(ArgumentError, match=says) as caught:
+        align(pipe, arguments.pop("prompt"), arguments.pop("reward"), progress=False, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_black_box_is_refused_before_anything_is_sampled(pipe):
+    with pytest.raises(GradientError, match="'jpeg' is a black box"):
+        align(pipe, "a", ["brightness", "jpeg"], progress=False, **CALL)
+
+
+def test_arguments_beside_a_sampler_are_refused():
+    with pytest.raises(ArgumentError, match="eta given beside a sampler"):
+        align(GaussianModel().sampler(), None, Quadratic(0.0), eta=1.0)

@@ -1,0 +1,196 @@
+"""The command line, as a person uses it: pictures on disk, one line when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from noiseward import cli
+from noiseward.runs import RunFolder
+from tests.tiny import CALL, stable_diffusion
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    stable_diffusion().save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture
+def small(model):
+    sizes = [part for name, value in CALL.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    return ["--model", model, *sizes]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run a command in an empty folder; gives exit status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["noiseward", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return command
+
+
+def test_align_raises_the_reward_and_says_where_the_pictures_are(run, small, tmp_path):
+    status, out, err = run("align", "a", "b", "--reward", "brightness", "--steps", "4", *small)
+    assert status == 0, err
+    folder = tmp_path / "runs" / "a-brightness"
+    steps = RunFolder(folder).steps()
+    assert len(steps) == 5
+    assert min(after - before for before, after in zip(steps[0]["reward"], steps[-1]["reward"], strict=True)) > 0
+    for name in ("initial", "best", "strip.png", "plot.png"):
+        assert (folder / name).exists()
+        assert str(folder.relative_to(tmp_path) / name) in out
+    assert f"{steps[-1]['reward'][0]:.4g}" in out
+    assert "step 4" in err
+
+
+def test_the_spec_mirrors_the_options(run, small, tmp_path):
+    status, _, err = run(
+        "align", "a", "--reward", "brightness:2", "--reward", "contrast", "--nfe", "60", "--seed", "9", "--batch", "2",
+        "--lr", "0.02", "--eta", "0.5", "--set", "guidance_rescale=0.3", "--out", "here", "-q", *small,
+    )  # fmt: skip
+    assert status == 0, err
+    spec = json.loads((tmp_path / "here/spec.json").read_text())
+    assert (spec["reward"], spec["nfe"], spec["seed"], spec["batch"]) == (["brightness:2", "contrast"], 60, 9, 2)
+    assert (spec["lr"], spec["call"]["eta"], spec["call"]["guidance_rescale"]) == (0.02, 0.5, 0.3)
+
+
+def test_show_and_list_tell_what_happened(run, small):
+    run("align", "a", "--reward", "brightness", "--steps", "2", "-q", *small)
+    status, out, _ = run("show", "runs/a-brightness")
+    assert status == 0
+    steps = RunFolder(Path("runs/a-brightness")).steps()
+    assert f"{steps[0]['reward'][0]:.4g}" in out and f"{steps[-1]['reward'][0]:.4g}" in out
+    status, out, _ = run("list")
+    assert status == 0
+    assert "a-brightness" in out and "done" in out
+
+
+def test_a_reward_from_a_file(run, small, tmp_path):
+    (tmp_path / "mine.py").write_text("def redness(images):\n    return images[:, 0].mean((1, 2))\n")
+    status, out, err = run("align", "a", "--reward", "mine.py:redness", "--steps", "2", *small)
+    assert status == 0, err
+    assert "runs/a-redness/best" in out
+
+
+def test_rewards_and_models_and_version_are_listed(run):
+    status, out, _ = run("rewards")
+    assert status == 0
+    assert all(name in out for name in ("brightness", "darkness", "contrast", "jpeg", "black box"))
+    status, out, _ = run("models")
+    assert status == 0 and "stickers" in out
+    status, out, _ = run("--version")
+    assert status == 0 and out.startswith("noiseward ")
+
+
+def test_doctor_examines_a_model(run, model):
+    status, out, _ = run("doctor", "--model", model, "--num-inference-steps", "3")
+    assert status == 0, out
+    assert "4 draws" in out and "finite difference" in out and "FAIL" not in out
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--reward", "shine"], 1, "no reward is called 'shine'"),
+        (["--reward", "brightnes"], 1, "did you mean 'brightness'"),
+        (["--reward", "jpeg"], 1, "'jpeg' is a black box"),
+        (["--reward", "brightness", "--set", "colour=red"], 1, "no argument 'colour'"),
+        (["--reward", "brightness", "--set", "colour"], 2, "KEY=VALUE"),
+        (["--reward", "brightness", "--steps", "-1"], 1, "steps=-1 given: at least 0 wanted"),
+        (["--reward", "brightness", "--seconds", "-1"], 1, "seconds=-1.0 given: at least 0 wanted"),
+        (["--reward", "brightness", "--batch", "0"], 1, "batch=0 given: at least 1 wanted"),
+        (["--reward", "brightness", "--height", "12"], 1, "refuses this call: `height` and `width`"),
+        (["--reward", "brightness", "--steps", "few"], 2, "valid integer"),
+        (["--reward", "brightness", "--lr", "0"], 1, "lr=0.0 given"),
+        (["--reward", "brightness", "--memory", "huge"], 1, "choose from: fast, balanced"),
+        ([], 2, "--reward"),
+    ],
+)
+def test_bad_options_are_one_line_and_leave_nothing(run, small, tmp_path, options, code, says):
+    status, _, err = run("align", "a", *small, *options)
+    assert status == code
+    assert says in err
+    assert "Traceback" not in err
+    assert code == 2 or len(err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_prompt_is_a_usage_error(run, small, tmp_path):
+    status, _, err = run("align", " ", "--reward", "brightness", *small)
+    assert status == 2 and "empty prompt" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "says"), [("nowhere", "no folder here and no hub id"), (".", "no model_index.json")])
+def test_a_model_that_is_none(run, tmp_path, name, says):
+    status, _, err = run("align", "a", "--reward", "brightness", "--model", name)
+    assert (status, len(err.strip().splitlines())) == (1, 1)
+    assert says in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("return images.mean()", "returned shape () for 1 rows"),
+        ("return images.mean((1, 2, 3)) * float('nan')", "is nan for every row"),
+        ("raise ValueError('no')", "raised ValueError: no"),
+        ("return images.detach().mean((1, 2, 3))", "without a gradient"),
+        ("return 'good'", "returned str"),
+    ],
+)
+def test_rewards_that_misbehave(run, small, tmp_path, body, says):
+    (tmp_path / "mine.py").write_text(f"def mine(images):\n    {body}\n")
+    status, _, err = run("align", "a", "--reward", "mine.py:mine", "--quiet", *small)
+    assert (status, len(err.strip().splitlines())) == (1, 1)
+    assert says in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_that_holds_a_run_or_cannot_be_written(run, small, tmp_path):
+    run("align", "a", "--reward", "brightness", "--steps", "0", "-q", "--out", "here", *small)
+    status, _, err = run("align", "a", "--reward", "brightness", "--out", "here", *small)
+    assert status == 1 and "holds a run already" in err
+    (tmp_path / "file").write_text("")
+    status, _, err = run("align", "a", "--reward", "brightness", "--out", "file/run", *small)
+    assert status == 1 and "not writable" in err
+    status, _, err = run("show", "nowhere")
+    assert status == 1 and "no run directory" in err
+
+
+def test_ctrl_c_ends_cleanly_with_the_best_so_far_saved(small, tmp_path):
+    command = [sys.executable, "-c", "from noiseward.cli import main; main()", "align", "a", "--reward", "brightness"]
+    process = subprocess.Popen(
+        [*command, "--steps", "100000", "--out", "here", *small], cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    log = tmp_path / "here/steps.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 3):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    folder = RunFolder(tmp_path / "here")
+    assert folder.read("status.json")["state"] == "interrupted"
+    assert "the best so far was kept" in out
+    assert max(step["reward"][0] for step in folder.steps()) == folder.read("status.json")["best"][0]
+    assert (tmp_path / "here/best/00.png").exists() and (tmp_path / "here/strip.png").exists()
