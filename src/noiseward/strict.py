@@ -32,8 +32,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from noiseward.concentration import bounds
 from noiseward.noise import Draw, Layout
-from noiseward.regularize import bounds
 
 __all__ = ["strict_probability"]
 
