@@ -9,8 +9,9 @@ from torch import optim
 
 from noiseward.ascend import GradientAscent
 from noiseward.errors import ArgumentError
+from noiseward.noise import Seeds
 from noiseward.objective import Objective
-from noiseward.optimize import Budget, Status, iterate
+from noiseward.optimize import Budget, Optimizer, Status, iterate
 from noiseward.recompute import NFE
 from noiseward.regularize import Concentration, probability
 from noiseward.reward import FunctionReward
@@ -205,6 +206,28 @@ def test_steps_are_made_one_at_a_time_as_they_are_asked_for():
     before = objective.sampler.nfe
     next(steps)
     assert objective.sampler.nfe - before == NFE(CALLS, CALLS)
+
+
+class Walk(Optimizer):
+    """Moves at random, as seeds say."""
+
+    def step(self, objective, noise, state, seeds):
+        moves = [torch.randn(row.shape, generator=seeds.generator(k, "walk")) for k, row in enumerate(noise)]
+        return objective(noise), noise + torch.stack(moves), {}
+
+    def check(self, objective):
+        pass
+
+
+@pytest.mark.parametrize(("given", "rows"), [(None, (0, 1)), (Seeds((5, 9)), (5, 9))])
+def test_an_optimizers_randomness_is_that_of_each_row_at_each_step(given, rows):
+    objective = problem()
+    steps = list(iterate(objective, objective.sampler.init(2), optimizer=Walk(), budget=Budget(steps=3), seeds=given))
+    for step in steps[:-1]:
+        for row in range(2):
+            generator = Seeds(rows, step=step.index).generator(row, "walk")
+            move = torch.randn(objective.sampler.noise_shape, generator=generator)
+            assert torch.equal(step.moved[row], step.noise[row] + move)
 
 
 def test_a_record_is_plain_numbers_of_its_step():

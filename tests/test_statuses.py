@@ -93,6 +93,16 @@ def test_a_row_that_turns_non_finite_is_frozen_with_its_best_and_its_neighbors_d
         torch.testing.assert_close(one.noise[other], two.noise[0], rtol=1e-12, atol=1e-12)
 
 
+def test_a_move_that_would_be_infinite_is_refused():
+    reward = FunctionReward(lambda x: x.sum(1) * torch.tensor([1e9, 1e-303], dtype=f64), name="steep")
+    objective = problem(reward)
+    start = objective.sampler.init(2)
+    optimizer = GradientAscent(update=optim.SGD, lr=1e303, max_norm=None)
+    first, *_, last = iterate(objective, start, optimizer=optimizer, budget=Budget(steps=2))
+    assert first.status == (Status.NONFINITE, Status.RUNNING) and last.status == (Status.NONFINITE, Status.STEPS)
+    assert torch.equal(last.noise[0], start[0]) and not torch.equal(last.noise[1], start[1])
+
+
 def test_a_row_without_one_finite_number_has_no_best_and_the_others_do():
     objective = problem()
     start = objective.sampler.init(2)

@@ -23,8 +23,8 @@ order given and in J more.
   its elements t, t + s, ..., t + (k-1)s. Reading with a stride is a view; only the stored ones are gathered. Each is a
   random permutation like any other, and the tails hold for it.
 
-*Gradient.* With :math:`\bar z` the mean block, u and :math:`\pm M_2` the top eigenvector and eigenvalue of the deviation,
-and :math:`e = \sqrt{1+M_2} - 1 - \sqrt{k/m}`, where a bound is below 1
+*Gradient.* With :math:`\bar z` the mean block, u and :math:`\pm M_2` the top eigenvector and eigenvalue of the
+deviation, and :math:`e = \sqrt{1+M_2} - 1 - \sqrt{k/m}`, where a bound is below 1
 
 .. math::
     \nabla_{z^i} \log p_1 = -\bar z / k, \qquad
