@@ -94,11 +94,12 @@ def test_a_row_that_turns_non_finite_is_frozen_with_its_best_and_its_neighbors_d
 
 
 def test_a_move_that_would_be_infinite_is_refused():
-    reward = FunctionReward(lambda x: x.sum(1) * torch.tensor([1e9, 1e-303], dtype=f64), name="steep")
-    objective = problem(reward)
+    reward = FunctionReward(lambda x: x.sum(1) * torch.tensor([1e15, 1e-30]), name="steep")
+    objective = Objective(GaussianModel(steps=4).sampler(), reward)  # in float32
     start = objective.sampler.init(2)
-    optimizer = GradientAscent(update=optim.SGD, lr=1e303, max_norm=None)
+    optimizer = GradientAscent(update=optim.SGD, lr=1e30, max_norm=None)
     first, *_, last = iterate(objective, start, optimizer=optimizer, budget=Budget(steps=2))
+    assert first.grad_norm.isfinite().all()
     assert first.status == (Status.NONFINITE, Status.RUNNING) and last.status == (Status.NONFINITE, Status.STEPS)
     assert torch.equal(last.noise[0], start[0]) and not torch.equal(last.noise[1], start[1])
 
