@@ -14,14 +14,7 @@ import pytest
 
 from noiseward import cli
 from noiseward.runs import RunFolder
-from tests.tiny import CALL, stable_diffusion
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model")
-    stable_diffusion().save_pretrained(path)
-    return str(path)
+from tests.tiny import CALL
 
 
 @pytest.fixture

@@ -14,14 +14,7 @@ from safetensors.torch import load_file
 from noiseward import DiffusersSampler, NoisewardError, RunError
 from noiseward.pipelines import load
 from noiseward.runs import RunFolder, RunSpec, execute, find, fresh_folder
-from tests.tiny import CALL, stable_diffusion
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model")
-    stable_diffusion().save_pretrained(path)
-    return str(path)
+from tests.tiny import CALL
 
 
 @pytest.fixture
