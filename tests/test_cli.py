@@ -184,6 +184,6 @@ def test_ctrl_c_ends_cleanly_with_the_best_so_far_saved(small, tmp_path):
     assert "Traceback" not in err
     folder = RunFolder(tmp_path / "here")
     assert folder.read("status.json")["state"] == "interrupted"
-    assert "the best so far was kept" in out
+    assert "interrupted: the best so far was kept" in out
     assert max(step["reward"][0] for step in folder.steps()) == folder.read("status.json")["best"][0]
     assert (tmp_path / "here/best/00.png").exists() and (tmp_path / "here/strip.png").exists()

@@ -184,13 +184,12 @@ def test_a_rows_whole_run_is_the_same_alone_and_in_a_batch(sampler, optimizer, e
     objective = problem(sampler, REWARDS["bumpy"])
     noise = objective.sampler.init(ROWS)
     together = run(objective, noise, optimizer, estimator, steps=3)
-    for row in range(ROWS):
-        alone = run(objective.rows([row]), noise[row : row + 1], optimizer, estimator, rows=[row], steps=3)
-        for one, two in zip(together, alone, strict=True):
-            close(one.noise[row], two.noise[0])
-            close(one.evaluation.value[row], two.evaluation.value[0])
-            close(one.probability[row], two.probability[0])
-        close(together[-1].best.value[row], alone[-1].best.value[0])
+    alone = run(objective.rows([1]), noise[1:2], optimizer, estimator, rows=[1], steps=3)
+    for one, two in zip(together, alone, strict=True):
+        close(one.noise[1], two.noise[0])
+        close(one.evaluation.value[1], two.evaluation.value[0])
+        close(one.probability[1], two.probability[0])
+    close(together[-1].best.value[1], alone[-1].best.value[0])
 
 
 @optimizers
@@ -221,7 +220,7 @@ def test_a_row_does_not_notice_neighbors_that_finished_or_failed(optimizer, esti
 @estimators
 def test_every_reward_is_that_of_its_noise_and_the_best_is_the_running_maximum(sampler, reward, optimizer, estimator):
     objective = problem(sampler, reward)
-    steps = run(objective, objective.sampler.init(ROWS), optimizer, estimator, steps=4)
+    steps = run(objective, objective.sampler.init(ROWS), optimizer, estimator, steps=3)
     values = []
     for step in steps:
         again = objective(step.noise)

@@ -78,17 +78,17 @@ def test_a_row_that_turns_non_finite_is_frozen_with_its_best_and_its_neighbors_d
     objective = problem(reward)
     start = objective.sampler.init(3)
     start[0] += 0.2  # so that it is the first to get there
-    steps = run(objective, start, steps=25, update=update, lr=0.03)
+    steps = run(objective, start, steps=14, update=update, lr=0.05)
     k = next(k for k, step in enumerate(steps) if Status.NONFINITE in step.status)
     row = steps[k].status.index(Status.NONFINITE)
-    assert 0 < k < 25 and steps[k].status.count(Status.RUNNING) > 0
+    assert 0 < k < 14 and steps[k].status.count(Status.RUNNING) > 0
     assert all(step.status[row] is Status.NONFINITE for step in steps[k:])
     assert all(torch.equal(step.noise[row], steps[k].noise[row]) for step in steps[k:])
     best = steps[-1].best
     assert best.reward[row].isfinite() and best.index[row] in (k - 1, k)
     assert torch.equal(best.noise[row], steps[best.index[row]].noise[row])
     other = (row + 1) % 3
-    alone = run(problem(reward), start[other : other + 1], steps=25, update=update, lr=0.03)
+    alone = run(problem(reward), start[other : other + 1], steps=14, update=update, lr=0.05)
     for one, two in zip(steps, alone, strict=False):
         torch.testing.assert_close(one.noise[other], two.noise[0], rtol=1e-12, atol=1e-12)
 

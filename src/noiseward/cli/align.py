@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from noiseward.solution import Solution
 
 __all__ = ["align"]
 
@@ -68,7 +65,8 @@ def align(
 
     from rich.console import Console
 
-    from noiseward.runs import RunSpec, execute, fresh_folder
+    from noiseward.cli.tables import report
+    from noiseward.runs import RunFolder, RunSpec, execute, fresh_folder
 
     options: dict[str, Any] = {} if lr is None else {"lr": lr}
     spec = RunSpec(
@@ -86,11 +84,11 @@ def align(
         **options,
     )
     folder = out or fresh_folder(Path("runs"), spec)
-    solution = execute(spec, folder, console=Console(stderr=True), quiet=quiet)
+    execute(spec, folder, console=Console(stderr=True), quiet=quiet)
     if quiet:
         print(folder)
-        return
-    _report(solution, spec.prompt, batch, folder)
+    else:
+        report(RunFolder(folder), Console())
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -102,26 +100,3 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
-
-
-def _report(solution: Solution, prompts: tuple[str, ...], batch: int, folder: Path) -> None:
-    from rich.console import Console
-
-    from noiseward.cli.tables import results
-
-    console = Console()
-    rows = [prompt for prompt in prompts for _ in range(batch)]
-    console.print(
-        results(rows, solution.initial.reward.tolist(), solution.reward.tolist(), solution.probability,
-                solution.index.tolist(), [status.value for status in solution.status])
-    )  # fmt: skip
-    nfe = solution.nfe
-    console.print(
-        f"{len(solution.history)} evaluations in {solution.seconds:.1f} s, "
-        f"{nfe.forward + nfe.recomputed} denoiser calls forward and {nfe.backward} backward per picture"
-    )
-    if solution.dead_draws:
-        console.print(f"draws without effect on the picture, left alone: {', '.join(solution.dead_draws)}")
-    for name in ("initial", "best", "strip.png", "plot.png"):
-        if (folder / name).exists():
-            console.print(f"{folder / name}", highlight=False, soft_wrap=True)

@@ -1,31 +1,44 @@
-"""Tables the commands share."""
+"""What came out of a run, as `align` ends with and `show` prints."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-__all__ = ["results"]
+from noiseward.optimize import Status
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from noiseward.runs import RunFolder
+
+__all__ = ["report"]
+
+PICTURES = ("initial", "best", "strip.png", "plot.png")
 
 
-def results(
-    prompts: Sequence[str],
-    initial: Sequence[float],
-    best: Sequence[float],
-    probability: Sequence[float],
-    index: Sequence[int] | None,
-    status: Sequence[str],
-) -> Table:
-    """One line per row: where it started, where it got, how plausible its noise is, and why it stopped."""
+def report(folder: RunFolder, console: Console) -> None:
+    """Print a line per row: where it started and got, how plausible its noise is; then why rows ended, and the pictures."""
+    spec, status, steps = folder.read("spec.json"), folder.read("status.json"), folder.steps()
+    prompts = [prompt for prompt in spec["prompt"] for _ in range(spec["batch"])]
     table = Table(box=None, header_style="bold")
-    for title in ("row", "prompt", "reward before", "best", "P(z)", "found at step", "ended because"):
-        table.add_column(
-            title, justify="right" if title in ("row", "reward before", "best", "P(z)", "found at step") else "left"
-        )
-    for row, prompt in enumerate(prompts):
-        found = "" if index is None else str(index[row])
-        table.add_row(
-            str(row), prompt, f"{initial[row]:.4g}", f"{best[row]:.4g}", f"{probability[row]:.2g}", found, status[row]
-        )
-    return table
+    for title in ("row", "prompt", "reward before", "best", "P(z)", "at step", "ended by"):
+        table.add_column(title, justify="left" if title in ("prompt", "ended by") else "right")
+    by_index = {step["index"]: step for step in steps}
+    for row, (prompt, best, found) in enumerate(zip(prompts, status["best"], status["found"], strict=True)):
+        before, likely = steps[0]["reward"][row], by_index[found]["probability"][row]
+        ended = status["rows"][row].lower()
+        table.add_row(str(row), prompt, f"{before:.4g}", f"{best:.4g}", f"{likely:.2g}", str(found), ended)
+    console.print(table)
+    for ended in dict.fromkeys(status["rows"]):
+        console.print(f"{ended.lower()}: {Status[ended].value}", highlight=False)
+    if status.get("dead_draws"):
+        console.print(f"without effect on the picture, left alone: {', '.join(status['dead_draws'])}", highlight=False)
+    nfe = steps[-1]["nfe"]
+    forward, backward = nfe["forward"] + nfe["recomputed"], nfe["backward"]
+    calls = f"{forward} denoiser calls forward and {backward} backward per picture"
+    console.print(f"{len(steps)} evaluations in {status['seconds']:.1f} s, {calls}", highlight=False)
+    for name in PICTURES:
+        if (folder.path / name).exists():
+            console.print(str(folder.path / name), highlight=False, soft_wrap=True)

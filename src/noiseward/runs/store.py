@@ -84,7 +84,8 @@ class RunFolder:
             self._pictures("best", solution.sample)
             self._replace("strip.png", lambda path: solution.strip().save(path, format="PNG"))
         self._replace("plot.png", lambda path: pictures.plot(solution.history).save(path, format="PNG"))
-        self._status(state, solution.last, [status.value for status in solution.status])
+        rows = [status.name for status in solution.status]
+        self._status(state, solution.last, rows, dead_draws=list(solution.dead_draws))
 
     def fail(self, error: Exception) -> None:
         """Note in a directory that was begun that the run ended with an error."""
@@ -141,14 +142,15 @@ class RunFolder:
         with open(self.path / "steps.jsonl", "a") as log:
             log.write(json.dumps(step.record()) + "\n")
 
-    def _status(self, state: str, step: Step, rows: list[str] | None = None) -> None:
+    def _status(self, state: str, step: Step, rows: list[str] | None = None, **more: Any) -> None:
         status = {
             "state": state,
             "step": step.index,
             "seconds": step.seconds,
             "best": step.best.reward.tolist(),
             "found": step.best.index.tolist(),
-            "rows": rows or [status.value for status in step.status],
+            "rows": rows or [status.name for status in step.status],
+            **more,
         }
         self._json("status.json", status)
 
