@@ -19,7 +19,7 @@ PICTURES = ("initial", "best", "strip.png", "plot.png")
 
 
 def report(folder: RunFolder, console: Console) -> None:
-    """Print a line per row: where it started and got, how plausible its noise is; then why rows ended, and the pictures."""
+    """Print a line per row (where it started and got, how plausible its noise is), why rows ended, the pictures."""
     spec, status, steps = folder.read("spec.json"), folder.read("status.json"), folder.steps()
     prompts = [prompt for prompt in spec["prompt"] for _ in range(spec["batch"])]
     table = Table(box=None, header_style="bold")
