@@ -155,7 +155,7 @@ class Chore:
         return FunctionReward(fn, name="slow")
 
 
-@pytest.mark.parametrize(("seconds", "moves"), [(0.5, 1), (2.0, 1), (3.9, 1), (4.0, 2), (11.0, 5)])
+@pytest.mark.parametrize(("seconds", "moves"), [(0.5, 1), (2.0, 1), (4.6, 1), (4.7, 2), (11.0, 5)])
 def test_no_move_is_begun_that_would_overrun_the_seconds_at_the_pace_so_far(seconds, moves):
     clock = Chore(lambda k: 2.0)
     steps = run(problem(clock.reward()), seconds=seconds, clock=clock)
@@ -166,15 +166,22 @@ def test_no_move_is_begun_that_would_overrun_the_seconds_at_the_pace_so_far(seco
 
 def test_the_pace_is_that_of_the_slowest_move():
     clock = Chore(lambda k: 5.0 if k == 1 else 1.0)
-    steps = run(problem(clock.reward()), seconds=12.0, clock=clock)
-    assert [step.seconds for step in steps] == [1.0, 6.0, 7.0, 8.0, 9.0]  # at 7 there is room for a slow one, at 8 not
+    steps = run(problem(clock.reward()), seconds=14.0, clock=clock)
+    assert [step.seconds for step in steps] == [
+        1.0,
+        6.0,
+        7.0,
+        8.0,
+        9.0,
+    ]  # at 7 there is room for a slow one and a third, at 8 not
 
 
-@pytest.mark.parametrize(("nfe", "moves"), [(0, 1), (12, 1), (23, 1), (24, 2), (100, 8)])
+@pytest.mark.parametrize(("nfe", "moves"), [(0, 1), (16, 1), (27, 1), (28, 2), (100, 8), (111, 8)])
 def test_no_move_is_begun_that_would_overrun_the_denoiser_calls(nfe, moves):
     steps = run(problem(), nfe=nfe)
     assert len(steps) == moves + 1
     assert steps[-2].nfe.cost == 3 * CALLS * moves
+    assert steps[-1].nfe.cost <= nfe or moves == 1
     assert steps[-1].status == (Status.NFE,) * 2
 
 

@@ -51,6 +51,7 @@ __all__ = ["Family", "Orders", "bounds", "orders"]
 
 Family = Literal["strided", "random"]
 STORED = 4  # permutations kept by the strided family
+AT_ONCE = 2**22  # elements of all orders of all rows together, below which they are gathered at once
 LENGTH = 4096  # elements summed in single precision before double precision takes over
 
 
@@ -84,6 +85,11 @@ class Orders:
         for order in self.orders:
             read = self.read(torch.cat([self.bases[order.base]] * 2)[None], order)
             yield read.transpose(2, 3).flatten()
+
+    @functools.cached_property
+    def index(self) -> Tensor:
+        """Every order as indices, `(J, n)`."""
+        return torch.stack(list(self))
 
     def read(self, doubled: Tensor, order: Order) -> Tensor:
         """A view `(B, c, k, s)` of elements in a base's order, twice in a row `(B, 2n)`: blocks lie along k."""
@@ -130,12 +136,16 @@ class _Bounds(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, flat: Tensor, which: Orders) -> tuple[Tensor, Tensor]:
         count, block = flat.shape[1] // which.block, which.block
-        means, grams = [], []
-        for order, doubled in _gathered(flat, which):
-            blocks = which.read(doubled, order)
-            means.append(blocks.double().mean((1, 3)) if flat.numel() < LENGTH else blocks.mean(3).double().mean(1))
-            grams.append(_gram(blocks))
-        mean, gram = torch.stack(means, 1), torch.stack(grams, 1) / count
+        if flat.numel() * len(which) <= AT_ONCE:
+            blocks = flat[:, which.index].unflatten(2, (count, block)).double()
+            mean, gram = blocks.mean(2), blocks.transpose(2, 3) @ blocks / count
+        else:
+            means, grams = [], []
+            for order, doubled in _gathered(flat, which):
+                blocks = which.read(doubled, order)
+                means.append(blocks.mean(3).double().mean(1))
+                grams.append(_gram(blocks))
+            mean, gram = torch.stack(means, 1), torch.stack(grams, 1) / count
         deviation = gram - torch.eye(block, dtype=gram.dtype, device=gram.device)
         broken = ~(deviation.isfinite().flatten(2).all(2) & mean.isfinite().all(2))
         values, vectors = torch.linalg.eigh(deviation.masked_fill(broken[:, :, None, None], 0))
@@ -159,8 +169,16 @@ class _Bounds(torch.autograd.Function):
         which: Orders = ctx.which
         shifted = (grad1.double()[..., None] * slope1).to(flat.dtype)  # (B, J, k): the same for every block
         scaled = (grad2.double() * slope2).to(flat.dtype)  # (B, J): along u, by how much of u is in the block
-        active = ((shifted != 0).any(2) | (scaled != 0)).any(0).tolist()
+        active = ((shifted != 0).any(2) | (scaled != 0)).any(0)
         total, vector = torch.zeros_like(flat), vector.to(flat.dtype)
+        if flat.numel() * len(which) <= AT_ONCE:
+            index = which.index[active]
+            blocks = flat[:, index].unflatten(2, (-1, which.block))
+            vector, scaled, shifted = vector[:, active], scaled[:, active], shifted[:, active]
+            along = torch.einsum("bjk,bjmk->bjm", vector, blocks) * scaled[..., None]
+            gradient = along[..., None] * vector[:, :, None] + shifted[:, :, None]
+            return total.index_add_(1, index.flatten(), gradient.flatten(1)), None
+        active = active.tolist()
         size = flat.shape[1]
         for base in range(len(which.bases)):
             mine = [j for j, order in enumerate(which.orders) if order.base == base and active[j]]

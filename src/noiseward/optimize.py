@@ -71,8 +71,9 @@ class Budget:
 
     Arguments:
         steps: moves; N moves are N + 1 evaluations.
-        seconds: wall time; no move is begun that would overrun it at the pace of the slowest so far.
-        nfe: denoiser calls, `NFE.cost`; no move is begun that would overrun it.
+        seconds: wall time. No move is begun that would overrun it at the pace of the slowest so far, with a third of a
+            move kept for the closing evaluation: backpropagation costs at least twice its forward pass.
+        nfe: denoiser calls, `NFE.cost`, in the same way. The first move is always made.
         reward: a row that reaches it stops moving.
 
     Example:
@@ -99,9 +100,9 @@ class Budget:
         """The reason not to make move number `index`, or None; `pace` is what the dearest move cost so far."""
         if self.steps is not None and index >= self.steps:
             return Status.STEPS
-        if self.seconds is not None and seconds + pace[0] > self.seconds:
+        if self.seconds is not None and seconds + pace[0] * 4 / 3 > self.seconds:
             return Status.SECONDS
-        if self.nfe is not None and nfe.cost + pace[1] > self.nfe:
+        if self.nfe is not None and nfe.cost + pace[1] * 4 / 3 > self.nfe:
             return Status.NFE
         return None
 

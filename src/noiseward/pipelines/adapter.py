@@ -191,10 +191,10 @@ class _Memo:
             key = _key((args, sorted(kwargs.items())))
             if key not in self._known:
                 with torch.no_grad():
-                    self._known[key] = encode(*args, **kwargs)
+                    self._known[key] = encode(*args, **kwargs), (args, kwargs)  # kept, so that no id is used again
                 if len(self._known) > self._size:
                     self._known.popitem(last=False)
-            return self._known[key]
+            return self._known[key][0]
 
         return remembered
 
