@@ -1,0 +1,61 @@
+"""The built-in text-to-image model: emoji stickers of 64 x 64 pixels on a colored background.
+
+`path()` is a plain diffusers folder, a `StableDiffusionPipeline` in float32, trained by this project on pictures it
+renders itself; see the model card `README.md` beside it. A caption names a noun and, if it likes, the background:
+"a duck", "a duck on a black background".
+
+Example:
+    >>> from noiseward import stickers
+    >>> "duck" in stickers.nouns() and "black" in stickers.colors()
+    True
+    >>> (stickers.path() / "model_index.json").exists()
+    True
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+__all__ = ["colors", "nouns", "path"]
+
+_HERE = Path(__file__).resolve().parent
+
+
+def path() -> Path:
+    """The pipeline's folder.
+
+    Returns:
+        A folder for `StableDiffusionPipeline.from_pretrained(path, local_files_only=True)`.
+
+    Example:
+        >>> path().name
+        'model'
+    """
+    return _HERE / "model"
+
+
+@cache
+def _words() -> dict[str, list[str]]:
+    return json.loads((_HERE / "words.json").read_text(encoding="utf-8"))
+
+
+def nouns() -> tuple[str, ...]:
+    """The nouns this version was trained to draw.
+
+    Example:
+        >>> "rabbit" in nouns()
+        True
+    """
+    return tuple(_words()["nouns"])
+
+
+def colors() -> tuple[str, ...]:
+    """The background colors a caption can name.
+
+    Example:
+        >>> len(colors())
+        12
+    """
+    return tuple(_words()["colors"])

@@ -1,0 +1,105 @@
+"""Every number of the recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / ".training"  # checkpoints, logs, sample pictures; ignored by git
+PACKAGE = ROOT / "src" / "noiseward" / "stickers"
+
+
+@dataclass(frozen=True)
+class Data:
+    """How a picture is composed; lengths in pixels, the tilt in degrees, colors in 8-bit levels."""
+
+    font: str = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
+    size: int = 64
+    border: int = 5
+    scale: tuple[float, float] = (0.65, 0.95)
+    tilt: float = 20.0
+    jitter: int = 8
+    named: float = 0.5
+    seed: int = 20
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one network is trained: Muon and AdamW, linear warm-up, cosine decay to `final` times the peak rates."""
+
+    steps: int
+    batch: int
+    rate: float = 1.5e-3  # AdamW
+    matrix_rate: float = 0.01  # Muon
+    warmup: int = 200
+    final: float = 0.02
+    decay: float = 0.01
+    average: float = 0.999  # of the weights
+    clip: float = 1.0
+    minutes: float = 3.0  # between checkpoints
+    pause: float = 5.0  # minutes between sample pictures
+
+
+DATA = Data()
+# 0.1: 30,000 pictures in trial runs with AdamW, then these steps in two processes; 24.5 dB.
+AUTOENCODER = Stage(steps=2_000, batch=8, warmup=50)
+
+
+@dataclass(frozen=True)
+class Text:
+    """The text encoder of the pipeline; `length` is also the tokenizer's."""
+
+    length: int = 16
+    width: int = 128
+    layers: int = 2
+    heads: int = 4
+
+
+TEXT = Text()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One of the two CLIP models: sizes, and how strongly its training pictures are spoiled."""
+
+    seed: int
+    stage: Stage
+    width: int
+    layers: int
+    text_width: int
+    text_layers: int
+    projection: int = 128
+    blur: int = 1
+    noise: float = 0.2
+    hide: int = 0
+
+
+CLIPS = {
+    "judge": Clip(11, Stage(steps=1_600, batch=64, rate=1e-3), 160, 4, 128, 2, blur=2, noise=0.2, hide=16),
+    "clip": Clip(12, Stage(steps=1_600, batch=64, rate=1e-3), 128, 5, 128, 2, blur=1, noise=0.3, hide=0),
+}
+
+
+@dataclass(frozen=True)
+class Latents:
+    """How many compositions are encoded for the denoiser."""
+
+    chunk: int = 8192
+    chunks: int = 6
+
+
+@dataclass(frozen=True)
+class Version:
+    """What the shipped model knows: the first `nouns` of the list; and which CLIPs are shipped with it."""
+
+    name: str = "0.1"
+    nouns: int = 48
+    clips: tuple[str, ...] = ()
+
+
+LATENTS = Latents()
+VERSION = Version()
+DECODER = Stage(steps=12_000, batch=8, rate=8e-4, matrix_rate=5e-3)
+# 0.1 was exported at step 2,350, its rate decayed to the end by then, in two processes: 64 minutes, 150,000 pictures.
+DENOISER = Stage(steps=12_000, batch=32, average=0.998, pause=10.0)
