@@ -164,7 +164,8 @@ class _Bounds(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad1: Tensor, grad2: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        grad1, grad2 = gradients
         flat, slope1, slope2, vector = ctx.saved_tensors
         which: Orders = ctx.which
         shifted = (grad1.double()[..., None] * slope1).to(flat.dtype)  # (B, J, k): the same for every block

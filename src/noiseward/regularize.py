@@ -75,7 +75,8 @@ class Concentration(Regularizer):
     ) -> None:
         if not weight >= 0:
             raise ArgumentError(f"regularizer weight {weight} given: at least 0 wanted")
-        self.weight, self.block, self.permutations, self.family = weight, block, permutations, family
+        self.weight, self.block, self.permutations = weight, block, permutations
+        self.family: Family = family
 
     def __call__(self, noise: Tensor, layout: Layout) -> Tensor:
         log1, log2 = bounds(layout.live(noise), block=self.block, permutations=self.permutations, family=self.family)
