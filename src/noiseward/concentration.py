@@ -164,7 +164,7 @@ class _Bounds(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         grad1, grad2 = gradients
         flat, slope1, slope2, vector = ctx.saved_tensors
         which: Orders = ctx.which
