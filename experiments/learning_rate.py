@@ -43,9 +43,17 @@ def main() -> None:
         "eta": 1.0,
         "small": small,
     }
-    best = {reward: max(by_rate, key=lambda rate: by_rate[rate]["gain"]["mean"]) for reward, by_rate in results.items()}
-    verdict = "; ".join(f"{reward} gains most at lr {rate}" for reward, rate in best.items())
-    write("learning_rate", settings=settings, results=results, verdict=verdict, figure=draw(results))
+    write("learning_rate", settings=settings, results=results, verdict=verdict(results), figure=draw(results))
+
+
+def verdict(results: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
+    """What the lowest and the highest rate gain, and at which P(z)."""
+    lowest, highest = (str(rate) for rate in (RATES[0], RATES[-1]))
+    ends = ((reward, rate, by_rate[rate]) for reward, by_rate in results.items() for rate in (lowest, highest))
+    return "; ".join(
+        f"{reward} at lr {rate}: +{numbers['gain']['mean']:.2f}, P(z) {numbers['probability']['mean']:.2g}"
+        for reward, rate, numbers in ends
+    )
 
 
 def draw(results: dict[str, dict[str, dict[str, dict[str, float]]]]) -> Figure:

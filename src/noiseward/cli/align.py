@@ -35,7 +35,7 @@ def align(
     target: Annotated[float | None, typer.Option(help="Stop a picture when its reward reaches this.")] = None,
     batch: Annotated[int, typer.Option(help="Pictures per prompt, with seeds SEED, SEED + 1, ...")] = 1,
     seed: Annotated[int, typer.Option(help="Start from the picture the pipeline gives for this seed.")] = 0,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.  [default: 0.01]")] = None,
     memory: Annotated[str | None, typer.Option(help="fast: keep activations; balanced: recompute them.")] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Sampler steps.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Classifier-free guidance.")] = None,
@@ -63,6 +63,7 @@ def align(
     call = {name: value for name, value in named.items() if value is not None}
     call.update(_assignment(text) for text in set_ or [])
 
+    import torch
     from rich.console import Console
 
     from noiseward.cli.tables import report
@@ -83,6 +84,8 @@ def align(
         call=call,
         **options,
     )
+    if spec.model == "stickers":
+        torch.set_num_threads(1)  # as fast as more on so small a model, and at no other program's mercy
     folder = out or fresh_folder(Path("runs"), spec)
     execute(spec, folder, console=Console(stderr=True), quiet=quiet)
     if quiet:

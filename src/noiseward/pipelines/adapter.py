@@ -59,10 +59,11 @@ class DiffusersSampler(Sampler):
         ArgumentError: an argument the pipeline does not know, or one that has another place here.
 
     Example:
-        >>> from diffusers import StableDiffusionPipeline  # doctest: +SKIP
-        >>> pipe = StableDiffusionPipeline.from_pretrained("path/to/model")  # doctest: +SKIP
-        >>> sampler = DiffusersSampler(pipe, num_inference_steps=20, eta=1.0)  # doctest: +SKIP
-        >>> images = sampler(sampler.init(2, seed=7), "a duck")  # doctest: +SKIP
+        >>> from noiseward import stickers
+        >>> from noiseward.pipelines import load
+        >>> sampler = DiffusersSampler(load(stickers.path()), num_inference_steps=4, eta=1.0)
+        >>> sampler(sampler.init(2, seed=7), "a duck").shape
+        torch.Size([2, 3, 64, 64])
     """
 
     def __init__(self, pipe: Any, *, memory: str = "balanced", **call: Any) -> None:
