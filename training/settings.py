@@ -86,20 +86,20 @@ class Latents:
     """How many compositions are encoded for the denoiser."""
 
     chunk: int = 8192
-    chunks: int = 6
+    chunks: int = 8
 
 
 @dataclass(frozen=True)
 class Version:
     """What the shipped model knows: the first `nouns` of the list; and which CLIPs are shipped with it."""
 
-    name: str = "0.1"
-    nouns: int = 48
-    clips: tuple[str, ...] = ()
+    name: str = "0.2"
+    nouns: int = 64
+    clips: tuple[str, ...] = ("clip", "judge")
 
 
 LATENTS = Latents()
 VERSION = Version()
 DECODER = Stage(steps=12_000, batch=8, rate=8e-4, matrix_rate=5e-3)
 # 0.1 was exported at step 2,350, its rate decayed to the end by then, in two processes: 64 minutes, 150,000 pictures.
-DENOISER = Stage(steps=12_000, batch=32, average=0.998, pause=10.0)
+DENOISER = Stage(steps=9_000, batch=32, average=0.998, pause=10.0)
