@@ -19,9 +19,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from noiseward.concentration import Family, bounds
+from noiseward.concentration import bounds
 from noiseward.errors import ArgumentError
 from noiseward.noise import Layout
+from noiseward.orders import Family
 
 __all__ = ["Concentration", "NoRegularizer", "Regularizer", "probability"]
 
