@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from noiseward import ArgumentError, DiffusersSampler, FunctionReward, GradientError, align
+from noiseward import ArgumentError, DiffusersSampler, FunctionReward, GradientAscent, GradientError, align
 from noiseward.optimize import Status
+from noiseward.project import NormProjection
+from noiseward.regularize import Shell
+from noiseward.strict import SUSPECT
 from noiseward.toys import GaussianModel, Quadratic
 from tests.tiny import CALL, stable_diffusion
 
@@ -45,6 +49,30 @@ def test_a_sampler_and_a_reward_of_ones_own():
     solution = align(model.sampler(), None, Quadratic(1.0), batch=2, steps=40, lr=0.1, progress=False)
     assert (solution.reward > -0.01).all()
     assert "row 1: reward" in repr(solution)
+
+
+def test_guards_by_name_are_the_guards(pipe):
+    named = align(
+        pipe, "a", "brightness", steps=3, lr=0.3, regularizer="shell:0.5", project=["norm"], progress=False, **CALL
+    )
+    built = align(
+        pipe, "a", "brightness", steps=3, regularizer=Shell(0.5),
+        optimizer=GradientAscent(lr=0.3, project=(NormProjection(),)), progress=False, **CALL,
+    )  # fmt: skip
+    assert named.history[-1]["penalty"] == built.history[-1]["penalty"] != [0.0]
+    assert torch.equal(named.noise, built.noise)
+    sizes = named.noise[0].flatten(1).norm(dim=1) / math.sqrt(named.noise[0, 0].numel())
+    assert (named.index > 0).all() and torch.allclose(sizes[:-1], torch.ones(len(sizes) - 1))  # the last is dead
+
+
+def test_a_target_for_the_probability_is_kept_and_one_can_see_that_it_was(pipe):
+    free, held = (
+        align(pipe, "a", "brightness", steps=12, lr=0.2, regularizer=rho, progress=False, **CALL)
+        for rho in ("none", "concentration:target=0.2")
+    )
+    assert free.probability[0] < 0.01 and free.strict_probability[0] < SUSPECT
+    assert f"strict P(z) {free.strict_probability[0]:.1g} ({free.suspect[0]})" in repr(free)
+    assert held.probability[0] >= 0.2 and held.gain.item() > 0
 
 
 def test_a_function_and_a_mapping_as_reward(pipe):
@@ -100,6 +128,12 @@ def test_a_solution_is_saved_whole(pipe, tmp_path):
         ({"prompt": []}, "no prompt given"),
         ({"reward": []}, "no reward given"),
         ({"reward": "shine"}, "no reward is called 'shine'"),
+        ({"regularizer": "concentrate"}, "no regularizer is called 'concentrate': .*concentration"),
+        ({"regularizer": "concentration:-1"}, "regularizer weight -1.0 given: at least 0 wanted"),
+        ({"regularizer": "concentration:target=2"}, "target=2 given: a probability between 0 and 1 wanted"),
+        ({"regularizer": "concentration:block=7"}, "blocks of 7 given: they must divide"),
+        ({"project": "whiten"}, "no projection is called 'whiten'"),
+        ({"project": ["norm"], "optimizer": GradientAscent()}, "project= given beside an optimizer"),
     ],
 )
 def test_bad_input_is_one_line(pipe, options, says):

@@ -56,12 +56,25 @@ def test_align_raises_the_reward_and_says_where_the_pictures_are(run, small, tmp
 def test_the_spec_mirrors_the_options(run, small, tmp_path):
     status, _, err = run(
         "align", "a", "--reward", "brightness:2", "--reward", "contrast", "--nfe", "60", "--seed", "9", "--batch", "2",
-        "--lr", "0.02", "--eta", "0.5", "--set", "guidance_rescale=0.3", "--out", "here", "-q", *small,
+        "--lr", "0.02", "--regularizer", "concentration:target=0.1", "--project", "norm",
+        "--eta", "0.5", "--set", "guidance_rescale=0.3", "--out", "here", "-q", *small,
     )  # fmt: skip
     assert status == 0, err
     spec = json.loads((tmp_path / "here/spec.json").read_text())
     assert (spec["reward"], spec["nfe"], spec["seed"], spec["batch"]) == (["brightness:2", "contrast"], 60, 9, 2)
+    assert (spec["regularizer"], spec["project"]) == ("concentration:target=0.1", ["norm"])
     assert (spec["lr"], spec["call"]["eta"], spec["call"]["guidance_rescale"]) == (0.02, 0.5, 0.3)
+
+
+def test_noise_that_no_longer_looks_like_noise_is_marked_with_advice(run, small):
+    status, out, err = run("align", "a", "b", "--reward", "brightness", "--steps", "8", "--lr", "0.5", *small)
+    assert status == 0, err
+    told = json.loads(Path("runs/a-brightness/status.json").read_text())
+    for row in (0, 1):
+        assert told["strict"][row] < 1e-3
+        assert f"row {row}: strict P(z) {told['strict'][row]:.1g} ({told['suspect'][row]}): its noise no longer" in out
+    status, out, err = run("align", "a", "--reward", "brightness", "--steps", "1", "--lr", "0.001", *small)
+    assert status == 0 and "strict" not in out, err
 
 
 def test_show_and_list_tell_what_happened(run, small):

@@ -8,7 +8,9 @@ import torch
 from noiseward.concentration import bounds
 from noiseward.errors import ArgumentError
 from noiseward.noise import Draw, Layout
-from noiseward.regularize import Concentration, NoRegularizer, probability
+from noiseward.orders import orders
+from noiseward.regularize import Concentration, NoRegularizer, Shell, probability
+from noiseward.strict import strict_probability
 
 f64 = torch.float64
 
@@ -71,6 +73,9 @@ def test_penalty_and_gradient_are_exactly_zero_where_all_bounds_are_one():
     (gradient,) = torch.autograd.grad(penalty.sum(), z)
     assert torch.equal(penalty == 0, plausible)
     assert torch.equal(gradient.abs().sum(1) == 0, plausible)
+    one = z.detach()[plausible][:1].requires_grad_(True)
+    (gradient,) = torch.autograd.grad(Concentration(block=1, permutations=5)(one[:, None], layout(64)).sum(), one)
+    assert not gradient.any()
 
 
 def test_the_penalty_is_weight_times_minus_the_mean_log_bounds():
@@ -111,13 +116,104 @@ def test_a_row_does_not_depend_on_how_many_rows_there_are():
     torch.testing.assert_close(probability(z)[[0, 99, 199]], alone, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("weight", [-1.0, math.nan])
-def test_bad_weights_are_refused(weight):
+@pytest.mark.parametrize("make", [Concentration, Shell])
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_bad_weights_are_refused(make, weight):
     with pytest.raises(ArgumentError, match=f"weight {weight} given: at least 0 wanted"):
-        Concentration(weight)
+        make(weight)
 
 
 @pytest.mark.parametrize("block", [5, 7, 0, -1])
 def test_blocks_that_do_not_divide_the_noise_are_refused_naming_some_that_do(block):
     with pytest.raises(ArgumentError, match=rf"blocks of {block} given: .* 16 .* as \[1, 2, 4, 8, 16\] do"):
         Concentration(block=block)(fresh(16, 1)[:, None], layout(16))
+
+
+def published(z, permutations, k=4):
+    """The published number, by its procedure: log p / 2 clamped at -log 2, the order given once beside the mean."""
+
+    def pair(x):
+        blocks = x.view(-1, k)
+        m = len(blocks)
+        first = -m * blocks.mean(0).norm() ** 2 / (2 * k)
+        gap = torch.linalg.matrix_norm(blocks.T @ blocks / m - torch.eye(k, dtype=x.dtype), ord=2)
+        second = -m / 2 * max((1 + gap).sqrt() - 1 - math.sqrt(k / m), 0) ** 2
+        return sum(min(max(math.log(2) + float(one), -math.inf) - math.log(2), -math.log(2)) for one in (first, second))
+
+    return -pair(z) - sum(pair(z[order]) for order in permutations) / len(permutations)
+
+
+@pytest.mark.parametrize("family", ["strided", "random"])
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.2, 0.0), (1.0, 0.3)])
+def test_the_reference_convention_is_the_published_number(family, scale, shift):
+    z = scale * fresh(512, 1) + shift
+    permutations = orders(512, 20, 4, family, z.device).index()[1:]
+    penalty = Concentration(2.0, permutations=20, family=family, convention="reference")(z[:, None], layout(512))
+    assert penalty.item() == pytest.approx(2 * published(z[0], permutations), rel=1e-9)
+
+
+def test_the_floor_of_the_reference_convention_is_4_log_2():
+    z = fresh(64, 20)
+    log1, log2 = bounds(z, block=1, permutations=3)
+    plausible = ((log1 + log2) == 0).all(1)
+    penalty = Concentration(block=1, permutations=3, convention="reference")(z[:, None], layout(64))
+    assert 5 < plausible.sum() < 20
+    torch.testing.assert_close(penalty.min(), torch.tensor(4 * math.log(2), dtype=f64))
+    assert torch.equal((penalty - 4 * math.log(2)).abs() < 1e-12, plausible)
+
+
+def test_the_shell_is_minus_the_log_density_of_the_norm_of_each_draw():
+    two = Layout(
+        (Draw("start", (9,), "start", dtype=f64), Draw("step 1", (16,), dtype=f64), Draw("mask", (5,), "other"))
+    )
+    noise = two.fresh([0, 1]).double().requires_grad_()
+    penalty = Shell(0.5)(noise, two)
+    expected = 0.0
+    for part, size in zip(two.split(noise)[:2], (9, 16), strict=True):
+        norm = part.norm(dim=1)
+        log_density = (size - 1) * norm.log() - norm**2 / 2
+        mode = math.sqrt(size - 1)
+        expected = expected - 0.5 * (log_density - ((size - 1) * math.log(mode) - mode**2 / 2))
+    torch.testing.assert_close(penalty, expected)
+    assert (penalty > 0).all()
+    (gradient,) = torch.autograd.grad(penalty.sum(), noise)
+    start, step, mask = two.split(gradient)
+    given = two.split(noise)
+    torch.testing.assert_close(start, 0.5 * given[0] * (1 - 8 / given[0].square().sum(1, keepdim=True)))
+    torch.testing.assert_close(step, 0.5 * given[1] * (1 - 15 / given[1].square().sum(1, keepdim=True)))
+    assert not mask.any()
+
+
+def test_the_shell_is_zero_on_itself_and_for_one_element_a_parabola():
+    noise = fresh(64, 3)
+    on = noise / noise.norm(dim=1, keepdim=True) * math.sqrt(63)
+    assert Shell(1.0)(on[:, None], layout(64)).abs().max() < 1e-10
+    torch.testing.assert_close(Shell(2.0)(fresh(1, 3)[:, None], layout(1)), fresh(1, 3)[:, 0] ** 2)
+
+
+def test_the_strict_probability_is_had_by_asking_for_it():
+    two = Layout((Draw("start", (64,), "start"), Draw("step 1", (64,))))
+    noise = two.fresh([0, 1, 2])
+    noise[1, 0] *= 3
+    assert torch.equal(probability(noise, two, strict=True), strict_probability(noise, two)[0].float())
+    assert probability(noise, two, strict=True)[1] < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"family": "sorted"}, "family 'sorted' given: choose from: strided, random"),
+        ({"convention": "code"}, "convention 'code' given: choose from: paper, reference"),
+        ({"permutations": -1}, "permutations=-1 given: at least 0 wanted"),
+        ({"permutations": 0, "convention": "reference"}, "permutations=0 given: at least 1 wanted"),
+    ],
+)
+def test_arguments_that_do_not_exist_are_refused(arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        Concentration(**arguments)
+
+
+@pytest.mark.parametrize("judge", [probability, lambda z, where: probability(z, where, strict=True)])
+def test_noise_of_another_layout_is_refused(judge):
+    with pytest.raises(ArgumentError, match=r"noise of shape \(1, 1, 63\) given, \(B, 1, 64\) wanted"):
+        judge(torch.zeros(1, 1, 63), layout(64))

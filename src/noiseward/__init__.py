@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from noiseward.objective import Evaluation, Objective
     from noiseward.optimize import Budget, Optimizer, Status, Step, iterate
     from noiseward.pipelines import DiffusersSampler
+    from noiseward.project import NormProjection, Projection, SpectralProjection
     from noiseward.recompute import NFE
-    from noiseward.regularize import Concentration, NoRegularizer, Regularizer, probability
+    from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell, probability
     from noiseward.reward import FunctionReward, Reward, WeightedSum
     from noiseward.sample import FunctionSampler, Sampler
     from noiseward.solution import Solution, optimize
+    from noiseward.strict import strict_probability
     from noiseward.tape import NoiseTape
 
 __version__ = "0.1.0"
@@ -61,15 +63,19 @@ __all__ = [
     "NoRegularizer",
     "NoiseTape",
     "NoisewardError",
+    "NormProjection",
     "Objective",
     "Optimizer",
+    "Projection",
     "Regularizer",
     "Reward",
     "RewardError",
     "RunError",
     "Sampler",
     "Seeds",
+    "Shell",
     "Solution",
+    "SpectralProjection",
     "Status",
     "Step",
     "TapeError",
@@ -78,6 +84,7 @@ __all__ = [
     "iterate",
     "optimize",
     "probability",
+    "strict_probability",
 ]
 
 _HOMES = {
@@ -92,10 +99,12 @@ _HOMES = {
     "optimize": ("Budget", "Optimizer", "Status", "Step", "iterate"),
     "pipelines": ("DiffusersSampler",),
     "recompute": ("NFE",),
-    "regularize": ("Concentration", "NoRegularizer", "Regularizer", "probability"),
+    "project": ("NormProjection", "Projection", "SpectralProjection"),
+    "regularize": ("Concentration", "NoRegularizer", "Regularizer", "Shell", "probability"),
     "reward": ("FunctionReward", "Reward", "WeightedSum"),
     "sample": ("FunctionSampler", "Sampler"),
     "solution": ("Solution", "optimize"),
+    "strict": ("strict_probability",),
     "tape": ("NoiseTape",),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

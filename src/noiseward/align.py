@@ -17,21 +17,25 @@ from noiseward import rewards, stickers
 from noiseward.ascend import GradientAscent
 from noiseward.errors import ArgumentError
 from noiseward.estimate import Estimator
+from noiseward.named import parse
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
 from noiseward.optimize import Budget, Optimizer, Step, iterate
 from noiseward.pipelines import DiffusersSampler, load
 from noiseward.progress import watch
-from noiseward.regularize import Regularizer
+from noiseward.project import NormProjection, Projection, SpectralProjection
+from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell
 from noiseward.reward import FunctionReward, Reward, WeightedSum
 from noiseward.sample import Sampler
 from noiseward.solution import Solution, collect
 
-__all__ = ["BUILT_IN", "DEFAULT_LR", "Problem", "align", "default_budget", "prepare"]
+__all__ = ["BUILT_IN", "DEFAULT_LR", "Problem", "align", "default_budget", "prepare", "projections"]
 
 BUILT_IN = "stickers"
 DEFAULT_STEPS = 30
 DEFAULT_LR = 0.01
+REGULARIZERS = {"concentration": Concentration, "shell": Shell, "none": NoRegularizer}
+PROJECTIONS = {"norm": NormProjection, "spectral": SpectralProjection}
 
 Rewards = str | Reward | Callable[..., Tensor] | Sequence[str] | Mapping[Reward, float]
 
@@ -64,7 +68,8 @@ def align(
     seed: int = 0,
     lr: float = DEFAULT_LR,
     estimator: Estimator | None = None,
-    regularizer: Regularizer | None = None,
+    regularizer: Regularizer | str | None = None,
+    project: Sequence[Projection | str] = (),
     optimizer: Optimizer | None = None,
     memory: str | None = None,
     progress: bool = True,
@@ -84,7 +89,10 @@ def align(
         lr: learning rate of the default optimizer, Adam. 0.01 is the published implementation's. Measured here
             (`experiments/learning_rate.py`, 30 moves), 0.05 and 0.1 gain as much or up to twice as much, and leave the
             noise's distribution: P(z) falls to 0.
-        estimator, regularizer, optimizer: other parts than the default ones.
+        estimator, optimizer: other parts than the default ones.
+        regularizer: one, or its name with its arguments: `concentration:1.0`, `concentration:target=0.1`, `shell:0.01`,
+            `none`.
+        project: constraints on the noise, or their names: `norm`, `spectral`.
         memory: `fast` or `balanced`, see `DiffusersSampler`.
         progress: show a progress bar.
         call: the pipeline's own arguments. Where it takes `eta`, that is 1 by default: every step's noise can move.
@@ -97,11 +105,13 @@ def align(
         >>> bool(solution.gain > 0)
         True
     """
+    if optimizer is not None and project:
+        raise ArgumentError("project= given beside an optimizer: GradientAscent takes it itself")
     problem = prepare(
         model,
         prompt,
         reward,
-        optimizer=optimizer or GradientAscent(estimator, lr=lr),
+        optimizer=optimizer or GradientAscent(estimator, lr=lr, project=projections(project)),
         budget=default_budget(steps=steps, seconds=seconds, nfe=nfe, reward=target),
         regularizer=regularizer,
         batch=batch,
@@ -128,7 +138,7 @@ def prepare(
     *,
     optimizer: Optimizer,
     budget: Budget,
-    regularizer: Regularizer | None = None,
+    regularizer: Regularizer | str | None = None,
     batch: int = 1,
     seed: int = 0,
     memory: str | None = None,
@@ -149,9 +159,16 @@ def prepare(
         raise ArgumentError("no prompt given: give at least one, or None for a model without prompts")
     rows = None if prompt is None else [text for text in each for _ in range(batch)]
     seeds = [seed + b for _ in each for b in range(batch)]
-    objective = Objective(sampler, score, rows, regularizer)
+    rho = parse(regularizer, REGULARIZERS, "regularizer") if isinstance(regularizer, str) else regularizer
+    objective = Objective(sampler, score, rows, rho)
     optimizer.check(objective)
     return Problem(objective, sampler.init(len(seeds), seed=seeds), optimizer, budget, Seeds(tuple(seeds)))
+
+
+def projections(given: Sequence[Projection | str]) -> tuple[Projection, ...]:
+    """Projections, where they are given by name made."""
+    each = [given] if isinstance(given, str | Projection) else given
+    return tuple(parse(one, PROJECTIONS, "projection") if isinstance(one, str) else one for one in each)
 
 
 def _reward(reward: Rewards) -> Reward:

@@ -70,6 +70,8 @@ class GradientAscent(Optimizer):
 
     def check(self, objective: Objective) -> None:
         self.estimator.check(objective.reward)
+        for projection in self.project:
+            projection.check(objective.sampler.layout)
 
     def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
         evaluation, direction = self.estimator(objective, noise, seeds)

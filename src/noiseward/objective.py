@@ -58,6 +58,7 @@ class Objective:
         reward: r.
         prompt: c, one string or one per row.
         regularizer: rho.
+        multiplier: what each row's penalty is multiplied by, `(B,)`; `iterate` adapts it where rho has a target.
 
     Example:
         >>> from noiseward.toys import GaussianModel, Quadratic
@@ -69,7 +70,13 @@ class Objective:
     """
 
     def __init__(
-        self, sampler: Sampler, reward: Reward, prompt: Prompt = None, regularizer: Regularizer | None = None
+        self,
+        sampler: Sampler,
+        reward: Reward,
+        prompt: Prompt = None,
+        regularizer: Regularizer | None = None,
+        *,
+        multiplier: Tensor | None = None,
     ) -> None:
         for given, wanted in ((sampler, Sampler), (reward, Reward)):
             if not isinstance(given, wanted):
@@ -78,23 +85,36 @@ class Objective:
                 )
         self.sampler, self.reward, self.prompt = sampler, reward, prompt
         self.regularizer = regularizer or NoRegularizer()
+        self.multiplier = multiplier
 
     def __call__(self, noise: Tensor) -> Evaluation:
         """Sample, score and weigh noise `(B, *noise_shape)`."""
         sample = self.sampler(noise, self.prompt)
         reward, terms = score(self.reward, sample, prompts(self.prompt, noise.shape[0]))
-        penalty = self.regularizer(noise, self.sampler.layout)
+        penalty = self.penalty(noise)
         return Evaluation(sample, reward, terms, penalty, reward - penalty.to(reward.dtype))
+
+    def penalty(self, noise: Tensor) -> Tensor:
+        """The penalty `(B,)` of noise `(B, *noise_shape)`; the sampler is not called."""
+        penalty = self.regularizer(noise, self.sampler.layout)
+        return penalty if self.multiplier is None else penalty * self.multiplier.to(penalty)
+
+    def weighed(self, multiplier: Tensor | None) -> Objective:
+        """The objective with each row's penalty multiplied by a number of its own, `(B,)`; None for none."""
+        return Objective(self.sampler, self.reward, self.prompt, self.regularizer, multiplier=multiplier)
 
     def repeat(self, times: int) -> Objective:
         """The objective of a batch in which each row stands `times` times in a row."""
-        if self.prompt is None or isinstance(self.prompt, str):
-            return self
-        repeated = [prompt for prompt in self.prompt for _ in range(times)]
-        return Objective(self.sampler, self.reward, repeated, self.regularizer)
+        prompt, multiplier = self.prompt, self.multiplier
+        rows = 1 if prompt is None or isinstance(prompt, str) else len(prompt)
+        rows = rows if multiplier is None else len(multiplier)
+        return self.rows([row for row in range(rows) for _ in range(times)])
 
     def rows(self, index: Sequence[int]) -> Objective:
         """The objective of some rows of the batch."""
-        if self.prompt is None or isinstance(self.prompt, str):
-            return self
-        return Objective(self.sampler, self.reward, [self.prompt[row] for row in index], self.regularizer)
+        prompt, multiplier = self.prompt, self.multiplier
+        if prompt is not None and not isinstance(prompt, str):
+            prompt = [prompt[row] for row in index]
+        if multiplier is not None:
+            multiplier = multiplier[list(index)]
+        return Objective(self.sampler, self.reward, prompt, self.regularizer, multiplier=multiplier)

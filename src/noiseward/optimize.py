@@ -8,7 +8,9 @@ of which is forward only:
     (e_k, z_{k+1}, s_{k+1}) = \mathrm{step}(z_k, s_k), \quad k = 0 \dots N-1; \qquad e_N = \mathrm{evaluate}(z_N).
 
 *Pair law.* A step holds the noise :math:`z_k` and the evaluation :math:`e_k` of that very noise, never of the next one;
-the best so far is kept per row the same way, so that a result is never worse than its start.
+the best so far is kept per row the same way, so that a result is never worse than its start. Best is what has the
+highest value. Where the regularizer has a target for P(z), its weight changes along the way and values do not compare:
+then best is the highest reward among the steps that meet the target, and the highest P(z) while none does.
 
 *Row law.* A row that reached the wanted reward, or whose reward or noise became non-finite, is frozen: it stays in the
 batch, does not move, and its neighbours do not notice.
@@ -30,7 +32,7 @@ from noiseward.errors import ArgumentError, RewardError
 from noiseward.noise import Seeds
 from noiseward.objective import Evaluation, Objective
 from noiseward.recompute import NFE
-from noiseward.regularize import probability
+from noiseward.regularize import adapted, probability
 
 __all__ = ["Best", "Budget", "Optimizer", "State", "Status", "Step", "iterate"]
 
@@ -115,6 +117,7 @@ class Best:
         noise: `(B, *noise_shape)`.
         sample: `(B, *X)`.
         reward, value: `(B,)`; -inf for a row that was never finite.
+        probability: P(z) of that noise, `(B,)`.
         index: `(B,)`, the step it was found at.
     """
 
@@ -122,15 +125,25 @@ class Best:
     sample: Tensor
     reward: Tensor
     value: Tensor
+    probability: Tensor
     index: Tensor
 
-    def update(self, index: int, noise: Tensor, evaluation: Evaluation, allowed: Tensor) -> Best:
-        """The better of this and an evaluation, for each row that is allowed to change."""
-        better = allowed & evaluation.value.isfinite() & (evaluation.value > self.value)
-        found = torch.full_like(self.index, index)
-        new = (noise, evaluation.sample, evaluation.reward, evaluation.value, found)
-        old = (self.noise, self.sample, self.reward, self.value, self.index)
-        return Best(*(_where(better, a, b) for a, b in zip(new, old, strict=True)))
+    def update(self, new: Best, allowed: Tensor, target: float | None = None) -> Best:
+        """The better of this and a new one, for each row that is allowed to change.
+
+        Arguments:
+            new: an evaluation, with its noise, P(z) and step.
+            allowed: `(B,)`.
+            target: the P(z) to keep, if the regularizer has one.
+        """
+        better = new.value > self.value
+        if target is not None:
+            met, was = new.probability >= target, self.probability >= target
+            higher = torch.where(met, new.reward > self.reward, new.probability > self.probability)
+            better = torch.where(met == was, higher, met) | ~self.value.isfinite()
+        better = allowed & new.value.isfinite() & better
+        fields = (field.name for field in dataclasses.fields(self))
+        return Best(**{name: _where(better, getattr(new, name), getattr(self, name)) for name in fields})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +156,8 @@ class Step:
         probability: P(z) of this noise, `(B,)`.
         grad_norm: norm of the direction before clipping, `(B,)`; None where no direction was asked for.
         moved: :math:`z_{k+1}`; None after the last evaluation.
-        state: the optimizer's state that goes with `moved`, or with `noise` where that is None.
+        state: the optimizer's state that goes with `moved`, or with `noise` where that is None; and the `multiplier` of
+            a regularizer with a target.
         status: one per row.
         best: the best of each row up to here.
         nfe, seconds: spent by the run up to here.
@@ -214,26 +228,33 @@ def iterate(
         2 12 True
     """
     optimizer.check(objective)
-    sampler, layout = objective.sampler, objective.sampler.layout
+    sampler, layout, target = objective.sampler, objective.sampler.layout, objective.regularizer.target
     at = _resume(start) if isinstance(start, Step) else _begin(start)
     layout.check(at.noise)
+    objective.regularizer.check(layout)
     seeds = seeds or Seeds(tuple(range(at.noise.shape[0])))
     begun = clock() - at.seconds
     while True:
         now, calls = clock(), sampler.nfe
         over = budget.spent(at.index, now - begun, at.nfe, at.pace)
+        multiplier, own = at.state.get("multiplier"), {k: part for k, part in at.state.items() if k != "multiplier"}
+        weighed = objective if multiplier is None else objective.weighed(multiplier)
         if over is None:
-            evaluation, moved, state = optimizer.step(objective, at.noise, at.state, seeds.at(at.index))
+            evaluation, moved, state = optimizer.step(weighed, at.noise, own, seeds.at(at.index))
             grad_norm = state.get("grad_norm")
         else:
             with torch.no_grad():
-                evaluation, moved, state, grad_norm = objective(at.noise), None, at.state, None
-        best = at.best or _first(at.noise, evaluation, objective)
-        best = best.update(at.index, at.noise, evaluation, _running(at.status, evaluation.value))
-        status = _judge(at.status, evaluation, _sound(evaluation, moved, grad_norm), budget, over)
+                evaluation, moved, state, grad_norm = weighed(at.noise), None, at.state, None
+        likely = probability(at.noise, layout).to(evaluation.value.device)
+        if target is not None and moved is not None:
+            state = {**state, "multiplier": adapted(torch.ones_like(likely) if multiplier is None else multiplier,
+                                                    likely, target)}  # fmt: skip
+        new = _found(at.index, at.noise, evaluation, likely)
+        best = (at.best or _worst(new, objective)).update(new, _running(at.status, evaluation.value), target)
+        met = likely >= target if target is not None else torch.ones_like(likely, dtype=torch.bool)
+        status = _judge(at.status, evaluation, _sound(evaluation, moved, grad_norm), met, budget, over)
         if moved is not None:
             moved, state = _freeze(at, moved, state, status)
-        likely = probability(at.noise, layout)
         spent, seconds = sampler.nfe - calls, clock() - begun
         pace = at.pace if over else (max(at.pace[0], seconds + begun - now), max(at.pace[1], spent.cost))
         step = Step(
@@ -281,16 +302,21 @@ def _resume(step: Step) -> _Place:
     return _Place(index, noise, step.state, status, step.best, step.nfe, step.seconds, step.pace)
 
 
-def _first(noise: Tensor, evaluation: Evaluation, objective: Objective) -> Best:
+def _found(index: int, noise: Tensor, evaluation: Evaluation, likely: Tensor) -> Best:
+    """An evaluation as a candidate for the best."""
+    found = torch.full((noise.shape[0],), index, device=noise.device)
+    return Best(noise, evaluation.sample, evaluation.reward, evaluation.value, likely, found)
+
+
+def _worst(first: Best, objective: Objective) -> Best:
     """A best that anything finite improves on."""
-    if not evaluation.value.isfinite().any():
+    if not first.value.isfinite().any():
         raise RewardError(
-            f"reward '{objective.reward.name}' is {evaluation.reward[0].item()} for every row at the start: a finite "
+            f"reward '{objective.reward.name}' is {first.reward[0].item()} for every row at the start: a finite "
             "number per row is wanted; check the reward, and the model's precision if its sample is not finite"
         )
-    worst = torch.full_like(evaluation.value, -torch.inf)
-    index = torch.zeros(noise.shape[0], dtype=torch.long, device=noise.device)
-    return Best(noise, evaluation.sample, worst, worst, index)
+    worst = torch.full_like(first.value, -torch.inf)
+    return dataclasses.replace(first, reward=worst, value=worst, index=torch.zeros_like(first.index))
 
 
 def _running(status: Sequence[Status], like: Tensor) -> Tensor:
@@ -317,10 +343,15 @@ def _freeze(at: _Place, moved: Tensor, state: State, status: Sequence[Status]) -
 
 
 def _judge(
-    status: Sequence[Status], evaluation: Evaluation, sound: Sequence[bool], budget: Budget, over: Status | None
+    status: Sequence[Status],
+    evaluation: Evaluation,
+    sound: Sequence[bool],
+    met: Tensor,
+    budget: Budget,
+    over: Status | None,
 ) -> tuple[Status, ...]:
     """The status of each row after an evaluation; rows that stopped before stay as they are."""
-    wanted = evaluation.value.isfinite()
+    wanted = evaluation.value.isfinite() & met
     wanted = wanted & (evaluation.reward >= budget.reward) if budget.reward is not None else torch.zeros_like(wanted)
     judged = []
     for old, fine, done in zip(status, sound, wanted.tolist(), strict=True):

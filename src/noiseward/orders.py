@@ -29,7 +29,7 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 
-__all__ = ["Family", "Orders", "orders"]
+__all__ = ["Family", "Orders", "check_blocks", "orders"]
 
 Family = Literal["strided", "random"]
 STORED = 4  # permutations kept by the strided family
@@ -69,12 +69,17 @@ def orders(size: int, permutations: int, block: int, family: Family, device: tor
     Raises:
         ArgumentError: the blocks do not divide the elements.
     """
+    check_blocks(size, block)
+    return _kept(size, permutations, block, family, device)
+
+
+def check_blocks(size: int, block: int) -> None:
+    """Raise `ArgumentError` unless blocks of that many elements divide them; it names some that do."""
     if block < 1 or size % block:
         allowed = [k for k in (1, 2, 3, 4, 5, 6, 8, 16, 32) if size % k == 0]
         raise ArgumentError(
             f"blocks of {block} given: they must divide the {size} live elements of a row, as {allowed} do"
         )
-    return _kept(size, permutations, block, family, device)
 
 
 @functools.lru_cache(maxsize=4)
@@ -130,9 +135,9 @@ class SmallOrders(Orders):
 
     def gradient(self, flat: Tensor, constant: Tensor, scale: Tensor, vector: Tensor) -> Tensor:
         total, active = torch.zeros_like(flat), _active(constant, scale)
-        index = self._index[active]
-        for first in range(0, len(flat), max(1, PASS // self._index.numel())):
-            rows = slice(first, first + max(1, PASS // self._index.numel()))
+        index, rows_at_once = self._index[active], max(1, PASS // self._index.numel())
+        for first in range(0, len(flat) if active else 0, rows_at_once):
+            rows = slice(first, first + rows_at_once)
             blocks = flat[rows, index.flatten()].unflatten(1, (len(active), -1, self.block))
             u, c, s = vector[rows, active], constant[rows, active], scale[rows, active]
             along = torch.einsum("bjk,bjmk->bjm", u, blocks) * s[..., None]

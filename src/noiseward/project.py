@@ -48,6 +48,10 @@ class Projection(abc.ABC):
     def direction(self, direction: Tensor, layout: Layout) -> Tensor:
         """The projected direction, `(B, *noise_shape)`; its norm carries no meaning. Zero stays zero."""
 
+    @abc.abstractmethod
+    def check(self, layout: Layout) -> None:
+        """Raise `ArgumentError` if noise of that layout cannot be projected, before anything is sampled."""
+
 
 @final
 class NormProjection(Projection):
@@ -66,6 +70,9 @@ class NormProjection(Projection):
 
     def direction(self, direction: Tensor, layout: Layout) -> Tensor:
         return direction
+
+    def check(self, layout: Layout) -> None:
+        pass
 
 
 @final
@@ -87,11 +94,11 @@ class SpectralProjection(Projection):
     block = 16
 
     def noise(self, noise: Tensor, layout: Layout) -> Tensor:
-        self._check(layout)
+        self.check(layout)
         return _each_draw(noise, layout, self._whiten)
 
     def direction(self, direction: Tensor, layout: Layout) -> Tensor:
-        self._check(layout)
+        self.check(layout)
 
         def whiten(flat: Tensor) -> Tensor:
             size = flat.norm(dim=1, keepdim=True)
@@ -100,7 +107,7 @@ class SpectralProjection(Projection):
 
         return _each_draw(direction, layout, whiten)
 
-    def _check(self, layout: Layout) -> None:
+    def check(self, layout: Layout) -> None:
         for draw in layout:
             if draw.moves and draw.size % (2 * self.block):
                 raise ArgumentError(

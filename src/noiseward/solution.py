@@ -8,6 +8,7 @@ result.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from noiseward.noise import Layout, Seeds
 from noiseward.objective import Evaluation, Objective
 from noiseward.optimize import Best, Budget, Optimizer, Status, Step, iterate
 from noiseward.recompute import NFE
+from noiseward.strict import ADVICE, SUSPECT, strict_probability
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,7 +101,21 @@ class Solution:
     @property
     def probability(self) -> list[float]:
         """P(z) of each row's best noise."""
-        return [self._at(row)["probability"][row] for row in range(len(self.status))]
+        return self.last.best.probability.tolist()
+
+    @property
+    def strict_probability(self) -> list[float]:
+        """The strict probability of each row's best noise (`strict.py`); below 1e-3 it hardly passes for noise."""
+        return self._strict[0].tolist()
+
+    @property
+    def suspect(self) -> list[str]:
+        """What looks least like noise in each row, such as `norm of start`."""
+        return self._strict[1]
+
+    @functools.cached_property
+    def _strict(self) -> tuple[Tensor, list[str]]:
+        return strict_probability(self.noise, self.layout)
 
     @property
     def gain(self) -> Tensor:
@@ -161,15 +177,13 @@ class Solution:
         pictures.save(self, folder)
         return folder
 
-    def _at(self, row: int) -> dict[str, Any]:
-        index = int(self.index[row])
-        return next(record for record in self.history if record["index"] == index)
-
     def __repr__(self) -> str:
         lines = [f"Solution of {len(self.history)} steps, {self.nfe.forward} denoiser calls, {self.seconds:.1f} s"]
         for row, status in enumerate(self.status):
             start, best, likely = float(self.initial.reward[row]), float(self.reward[row]), self.probability[row]
             lines.append(f"  row {row}: reward {start:.4g} -> {best:.4g}, P(z) {likely:.2g}; {status.value}")
+            if self.strict_probability[row] < SUSPECT:
+                lines.append(f"    strict P(z) {self.strict_probability[row]:.1g} ({self.suspect[row]}): {ADVICE}")
         return "\n".join(lines)
 
 

@@ -35,7 +35,13 @@ from torch import Tensor
 from noiseward.concentration import bounds
 from noiseward.noise import Draw, Layout
 
-__all__ = ["strict_probability"]
+__all__ = ["ADVICE", "SUSPECT", "strict_probability"]
+
+SUSPECT = 1e-3  # noise whose strict probability is lower is marked
+ADVICE = (
+    "its noise no longer looks like noise, so the picture may have left what the model draws: compare it with the "
+    "start, or try fewer steps, a smaller lr, or a projection (norm, spectral)"
+)
 
 
 def strict_probability(noise: Tensor, layout: Layout | None = None) -> tuple[Tensor, list[str]]:

@@ -36,6 +36,13 @@ def align(
     batch: Annotated[int, typer.Option(help="Pictures per prompt, with seeds SEED, SEED + 1, ...")] = 1,
     seed: Annotated[int, typer.Option(help="Start from the picture the pipeline gives for this seed.")] = 0,
     lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.  [default: 0.01]")] = None,
+    regularizer: Annotated[
+        str | None,
+        typer.Option(help="concentration:target=0.1 (a P(z) to keep), concentration:1.0 (a weight), shell:0.01, none."),
+    ] = None,
+    project: Annotated[
+        list[str] | None, typer.Option(help="Keep each draw's noise on its sphere: norm; white: spectral. Repeatable.")
+    ] = None,
     memory: Annotated[str | None, typer.Option(help="fast: keep activations; balanced: recompute them.")] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Sampler steps.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Classifier-free guidance.")] = None,
@@ -80,6 +87,8 @@ def align(
         target=target,
         batch=batch,
         seed=seed,
+        regularizer=regularizer,
+        project=tuple(project or ()),
         memory=memory,
         call=call,
         **options,

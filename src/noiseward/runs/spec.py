@@ -6,7 +6,7 @@ import dataclasses
 import re
 from typing import Any
 
-from noiseward.align import BUILT_IN, DEFAULT_LR, Problem, default_budget, prepare
+from noiseward.align import BUILT_IN, DEFAULT_LR, Problem, default_budget, prepare, projections
 from noiseward.ascend import GradientAscent
 
 __all__ = ["RunSpec"]
@@ -33,6 +33,8 @@ class RunSpec:
     batch: int = 1
     seed: int = 0
     lr: float = DEFAULT_LR
+    regularizer: str | None = None
+    project: tuple[str, ...] = ()
     memory: str | None = None
     call: dict[str, Any] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
@@ -43,7 +45,8 @@ class RunSpec:
             self.model,
             list(self.prompt),
             list(self.reward),
-            optimizer=GradientAscent(lr=self.lr),
+            optimizer=GradientAscent(lr=self.lr, project=projections(self.project)),
+            regularizer=self.regularizer,
             budget=default_budget(steps=self.steps, seconds=self.seconds, nfe=self.nfe, reward=self.target),
             batch=self.batch,
             seed=self.seed,

@@ -70,8 +70,7 @@ class RunFolder:
             self._log(step)
             self._tensors("latest.safetensors", *_latest(step))
             if bool((step.best.index == step.index).any()):
-                best = {name: getattr(step.best, name) for name in ("noise", "sample", "reward", "value", "index")}
-                self._tensors("best.safetensors", best, {})
+                self._tensors("best.safetensors", dict(vars(step.best)), {})
                 if time.monotonic() - written > PICTURES_EVERY and _pictured(step.best.sample):
                     self._pictures("best", step.best.sample)
                     written = time.monotonic()
@@ -85,7 +84,8 @@ class RunFolder:
             self._replace("strip.png", lambda path: solution.strip().save(path, format="PNG"))
         self._replace("plot.png", lambda path: pictures.plot(solution.history).save(path, format="PNG"))
         rows = [status.name for status in solution.status]
-        self._status(state, solution.last, rows, dead_draws=list(solution.dead_draws))
+        strict = {"strict": solution.strict_probability, "suspect": solution.suspect}
+        self._status(state, solution.last, rows, dead_draws=list(solution.dead_draws), **strict)
 
     def fail(self, error: Exception) -> None:
         """Note in a directory that was begun that the run ended with an error."""
