@@ -1,6 +1,6 @@
 """Pictures rendered by this project: an emoji glyph as a sticker on a solid background.
 
-A picture is a glyph with a white sticker border, flipped or not, tilted by at most 20 degrees, scaled so
+A picture is a glyph with a white sticker border, tilted by at most 20 degrees, scaled so
 that its longer side is 65 to 95 % of the picture, placed at random so that it stays inside, on a background
 of one of 12 colors with a little jitter. Glyphs come from the Noto Color Emoji font, whose bitmaps exist
 only at size 109; they are scaled down once per size, and only turned and moved (bicubic) per picture.
@@ -63,7 +63,7 @@ def describe(stream: str, index: int, nouns: tuple[str, ...]) -> Picture:
         background=tuple(int(np.clip(c + j, 0, 255)) for c, j in zip(COLORS[color], jitter, strict=True)),
         side=side,
         tilt=math.radians(DATA.tilt * (2 * numbers[4] - 1)),
-        flipped=bool(numbers[5] < 0.5),
+        flipped=bool(numbers[5] < DATA.mirrored),
         left=room * (2 * numbers[6] - 1),
         top=room * (2 * numbers[7] - 1),
     )

@@ -20,6 +20,7 @@ class Data:
     scale: tuple[float, float] = (0.65, 0.95)
     tilt: float = 20.0
     jitter: int = 8
+    mirrored: float = 0.0  # half of what the autoencoder and the judge of 0.2 saw; none of what its denoiser saw
     named: float = 0.5
     seed: int = 20
 
@@ -102,4 +103,4 @@ LATENTS = Latents()
 VERSION = Version()
 DECODER = Stage(steps=12_000, batch=8, rate=8e-4, matrix_rate=5e-3)
 # 0.1 was exported at step 2,350, its rate decayed to the end by then, in two processes: 64 minutes, 150,000 pictures.
-DENOISER = Stage(steps=9_000, batch=32, average=0.998, pause=10.0)
+DENOISER = Stage(steps=7_000, batch=32, average=0.998, pause=10.0)

@@ -17,23 +17,25 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 __all__ = ["colors", "nouns", "path"]
 
 _HERE = Path(__file__).resolve().parent
 
 
-def path() -> Path:
-    """The pipeline's folder.
+def path(part: Literal["model", "clip", "judge"] = "model") -> Path:
+    """A folder: the pipeline, or one of two CLIP models trained on other pictures, independently of each other.
 
-    Returns:
-        A folder for `StableDiffusionPipeline.from_pretrained(path, local_files_only=True)`.
+    Arguments:
+        part: `model`, for `StableDiffusionPipeline.from_pretrained(path(), local_files_only=True)`; `clip`, for the
+            reward of that name; `judge`, which scores and is never climbed. Both are for `CLIPModel.from_pretrained`.
 
     Example:
-        >>> path().name
-        'model'
+        >>> path().name, path("judge").name
+        ('model', 'judge')
     """
-    return _HERE / "model"
+    return _HERE / part
 
 
 @cache
