@@ -1,0 +1,47 @@
+"""The held-out judge of the built-in model: is it the noun that was asked for, on the background that was asked for?
+
+The judge is a CLIP model trained on pictures of its own; nothing here is ever climbed. A noun is right when the judge
+prefers it to 31 others, drawn at random (the same ones for a noun every time); a background, when the median color of
+the picture's border is nearest to the named one of the 12.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from random import Random
+
+import torch
+from torch import Tensor
+
+from noiseward import stickers
+from noiseward.rewards.dual_encoder import DualEncoder
+from training.words import COLORS, caption
+
+AMONG = 32
+
+
+@cache
+def judge() -> DualEncoder:
+    """The model, loaded once."""
+    return DualEncoder.load(stickers.path("judge"), name="judge")
+
+
+@torch.no_grad()
+def right_noun(images: Tensor, nouns: list[str]) -> list[float]:
+    """1 where the judge finds the noun in a picture of `(B, 3, H, W)` in [0, 1], else 0."""
+    known = list(stickers.nouns())
+    scores = judge().pictures(images) @ judge().texts([caption(noun) for noun in known]).T
+    right = []
+    for row, noun in zip(scores, nouns, strict=True):
+        others = Random(noun).sample([other for other in known if other != noun], min(AMONG, len(known)) - 1)
+        right.append(float(row[known.index(noun)] > row[[known.index(other) for other in others]].max()))
+    return right
+
+
+@torch.no_grad()
+def right_background(images: Tensor, colors: list[str]) -> list[float]:
+    """1 where the border of a picture has the color that was named, else 0."""
+    edges = [images[..., 0, :], images[..., -1, :], images[..., 1:-1, 0], images[..., 1:-1, -1]]
+    border = torch.cat(edges, -1).median(-1).values * 255
+    nearest = torch.cdist(border.float(), torch.tensor(list(COLORS.values())).float()).argmin(1)
+    return [float(list(COLORS)[n] == color) for n, color in zip(nearest.tolist(), colors, strict=True)]
