@@ -88,6 +88,14 @@ def test_show_and_list_tell_what_happened(run, small):
     assert "a-brightness" in out and "done" in out
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_word_the_built_in_model_does_not_know_is_one_line_not_an_error(run):
+    status, _, err = run("align", "a dukc", "--reward", "brightness", "--steps", "0", "--num-inference-steps", "2")
+    assert status == 0, err
+    assert "noiseward: stickers does not know 'dukc' (but 'duck'): 'noiseward models stickers' lists" in err
+    assert "Warning" not in err
+
+
 def test_a_reward_from_a_file(run, small, tmp_path):
     (tmp_path / "mine.py").write_text("def redness(images):\n    return images[:, 0].mean((1, 2))\n")
     status, out, err = run("align", "a", "--reward", "mine.py:redness", "--steps", "2", *small)

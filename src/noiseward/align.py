@@ -157,6 +157,9 @@ def prepare(
     each = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
     if not each:
         raise ArgumentError("no prompt given: give at least one, or None for a model without prompts")
+    if model == BUILT_IN:
+        for text in dict.fromkeys(each):
+            stickers.check_words(text)
     rows = None if prompt is None else [text for text in each for _ in range(batch)]
     seeds = [seed + b for _ in each for b in range(batch)]
     rho = parse(regularizer, REGULARIZERS, "regularizer") if isinstance(regularizer, str) else regularizer

@@ -11,6 +11,7 @@
     └── RunError                            a run directory that cannot be written or read
 
 A traceback of one of these on the command line would be a bug: the command line prints the line and exits 1.
+What is not wrong but should be known is a `NoisewardWarning`, one line too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "NoisewardError",
+    "NoisewardWarning",
     "ArgumentError",
     "ModelError",
     "TapeError",
@@ -34,6 +36,10 @@ __all__ = [
 
 class NoisewardError(Exception):
     """Any error this library raises on purpose."""
+
+
+class NoisewardWarning(UserWarning):
+    """Something that goes on, but hardly as it was meant."""
 
 
 class ArgumentError(NoisewardError, ValueError):

@@ -6,12 +6,13 @@ Commands import what they need when they run, so that `noiseward --help` does no
 from __future__ import annotations
 
 import sys
+import warnings
 
 import typer
 
 from noiseward import __version__
 from noiseward.cli import align, doctor, list_runs, models, rewards, show
-from noiseward.errors import NoisewardError
+from noiseward.errors import NoisewardError, NoisewardWarning
 
 __all__ = ["app", "main"]
 
@@ -41,6 +42,7 @@ def top(version: bool = typer.Option(False, "--version", help="Print the version
 
 def main() -> None:
     """Run the command line; an error of this library is one line on standard error and exit status 1."""
+    warnings.showwarning = _show
     try:
         app()
     except NoisewardError as error:
@@ -48,3 +50,9 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)
+
+
+def _show(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+    """A warning of this library as one line; others, which its user can do nothing about, not at all."""
+    if issubclass(category, NoisewardWarning):
+        print(f"noiseward: {message}", file=sys.stderr)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from noiseward.errors import ArgumentError, ModelError, NoisewardError, choices
+from noiseward.errors import ArgumentError, ModelError, NoisewardError, NoisewardWarning, choices
 from noiseward.noise import Layout
 from noiseward.recompute import NFE
 from noiseward.sample import FunctionSampler, Prompt, Sampler
@@ -85,6 +85,7 @@ class DiffusersSampler(Sampler):
             warnings.warn(
                 f"{type(pipe).__name__}'s safety checker leaves the graph and is set aside while optimizing: "
                 "check the results yourself",
+                NoisewardWarning,
                 stacklevel=2,
             )
         self._prompts = _Memo()

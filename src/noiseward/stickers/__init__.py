@@ -14,12 +14,19 @@ Example:
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["colors", "nouns", "path"]
+from noiseward.errors import NoisewardWarning
+
+__all__ = ["check_words", "colors", "nouns", "path"]
+
+GRAMMAR = ("a", "an", "on", "background")
 
 _HERE = Path(__file__).resolve().parent
 
@@ -41,6 +48,28 @@ def path(part: Literal["model", "clip", "judge"] = "model") -> Path:
 @cache
 def _words() -> dict[str, list[str]]:
     return json.loads((_HERE / "words.json").read_text(encoding="utf-8"))
+
+
+def check_words(caption: str) -> None:
+    """Warn of words that mean nothing to the model, naming the nearest it knows.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings(record=True, action="always") as caught:
+        ...     check_words("a duck on a red background")
+        ...     check_words("two ducks")
+        >>> print(*(warning.message for warning in caught))
+        stickers does not know 'two', 'ducks' (but 'duck'): 'noiseward models stickers' lists what it knows
+    """
+    known = [*nouns(), *colors()]
+    said = []
+    for word in re.findall(r"[\w'-]+", caption.lower()):
+        if word not in (*known, *GRAMMAR):
+            near = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
+            said.append(f"'{word}'" + (f" (but {', '.join(map(repr, near))})" if near else ""))
+    if said:
+        text = f"stickers does not know {', '.join(said)}: 'noiseward models stickers' lists what it knows"
+        warnings.warn(text, NoisewardWarning, stacklevel=2)
 
 
 def nouns() -> tuple[str, ...]:

@@ -1,0 +1,34 @@
+"""The built-in model as it is shipped."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from noiseward import NoisewardWarning, stickers
+
+
+@pytest.mark.parametrize(
+    ("caption", "says"),
+    [
+        ("a dukc", "'dukc' (but 'duck')"),
+        ("A HAPPY duck on a grey background", "'grey' (but 'gray'"),
+        ("a zebra, please", "'zebra', 'please'"),
+    ],
+)
+def test_words_it_does_not_know_are_named_with_the_nearest_it_knows(caption, says):
+    with pytest.warns(NoisewardWarning) as caught:
+        stickers.check_words(caption)
+    (warning,) = caught
+    assert says in str(warning.message) and "\n" not in str(warning.message)
+
+
+def test_what_it_knows_is_not_remarked_on():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for noun in stickers.nouns():
+            stickers.check_words(f"a {noun}")
+        for color in stickers.colors():
+            stickers.check_words(f"An owl on a {color.title()} background.")
+        stickers.check_words("")
