@@ -96,6 +96,19 @@ def test_a_word_the_built_in_model_does_not_know_is_one_line_not_an_error(run):
     assert "Warning" not in err
 
 
+def test_resume_goes_on_with_a_run(run, small):
+    run("align", "a", "--reward", "brightness", "--steps", "1", "-q", *small)
+    status, out, err = run("resume", "runs/a-brightness", "--steps", "+2")
+    assert status == 0, err
+    assert [step["index"] for step in RunFolder(Path("runs/a-brightness")).steps()] == [0, 1, 2, 3]
+    assert "4 evaluations" in out and "runs/a-brightness/strip.png" in out
+    status, _, err = run("resume", "nowhere")
+    assert (
+        status == 1
+        and err == "noiseward: nowhere is no run directory, it has no spec.json: 'noiseward list' shows runs\n"
+    )
+
+
 def test_a_reward_from_a_file(run, small, tmp_path):
     (tmp_path / "mine.py").write_text("def redness(images):\n    return images[:, 0].mean((1, 2))\n")
     status, out, err = run("align", "a", "--reward", "mine.py:redness", "--steps", "2", *small)

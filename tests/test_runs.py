@@ -31,8 +31,10 @@ def run(spec, tmp_path):
 def test_a_run_holds_everything(run, spec):
     names = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     pictures = {f"{which}/{row:02d}.png" for which in ("initial", "best") for row in (0, 1)}
-    plain = {"spec.json", "env.json", "steps.jsonl", "status.json", "latest.safetensors", "best.safetensors"}
-    assert names == pictures | plain | {"strip.png", "plot.png"}
+    plain = {"spec.json", "env.json", "steps.jsonl", "status.json", "strip.png", "plot.png", ".lock"}
+    noise = {f"{name}.safetensors" for name in ("initial", "best", "latest")}
+    frames = {f"frames/{step:05d}-{row:02d}.png" for step in range(4) for row in (0, 1)}
+    assert names == pictures | plain | noise | frames
     asked = run.read("spec.json")
     assert (asked["prompt"], asked["reward"], asked["seed"]) == (["a", "b"], ["brightness"], 5)
     assert run.read("env.json")["torch"] == torch.__version__
@@ -60,7 +62,9 @@ def test_the_latest_file_has_no_times_and_is_the_same_again(run, spec, tmp_path)
     for name in ("latest.safetensors", "best.safetensors"):
         assert (run.path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     with safe_open(run.path / "latest.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["loop"])["index"] == 3
+        assert (
+            json.loads(file.metadata()["loop"])["index"] == 3
+        )  # where it would go on: the last noise was evaluated without a move
 
 
 def test_a_run_is_readable_after_every_step(spec, tmp_path):
@@ -70,7 +74,7 @@ def test_a_run_is_readable_after_every_step(spec, tmp_path):
         assert folder.read("status.json")["state"] == "running"
         assert torch.equal(load_file(folder.path / "best.safetensors")["noise"], step.best.noise)
         assert (folder.path / "best/01.png").exists()
-    assert not list(folder.path.rglob(".*"))
+    assert [path.name for path in folder.path.rglob(".*")] == [".lock"]
 
 
 def test_a_log_cut_short_by_a_crash_is_read_up_to_there(run):

@@ -34,7 +34,7 @@ from noiseward.objective import Evaluation, Objective
 from noiseward.recompute import NFE
 from noiseward.regularize import adapted, probability
 
-__all__ = ["Best", "Budget", "Optimizer", "State", "Status", "Step", "iterate"]
+__all__ = ["Best", "Budget", "Optimizer", "Place", "State", "Status", "Step", "iterate"]
 
 State = dict[str, Tensor]
 
@@ -147,6 +147,20 @@ class Best:
 
 
 @dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the loop stands before an evaluation: all it needs to go on. The fields are those of `Step`."""
+
+    index: int
+    noise: Tensor
+    state: State
+    status: tuple[Status, ...]
+    best: Best | None
+    nfe: NFE
+    seconds: float
+    pace: tuple[float, int]
+
+
+@dataclasses.dataclass(frozen=True)
 class Step:
     """One step of the loop, and all that is needed to go on from it.
 
@@ -160,6 +174,7 @@ class Step:
             a regularizer with a target.
         status: one per row.
         best: the best of each row up to here.
+        spent: denoiser calls of this step alone.
         nfe, seconds: spent by the run up to here.
         pace: seconds and NFE cost of the dearest move so far.
     """
@@ -173,9 +188,19 @@ class Step:
     state: State
     status: tuple[Status, ...]
     best: Best
+    spent: NFE
     nfe: NFE
     seconds: float
     pace: tuple[float, int]
+
+    @property
+    def place(self) -> Place:
+        """Where the loop stands after this step; after one without `moved`, before it."""
+        status = tuple(old if old is Status.NONFINITE else Status.RUNNING for old in self.status)
+        if self.moved is None:
+            nfe = self.nfe - self.spent
+            return Place(self.index, self.noise, self.state, status, self.best, nfe, self.seconds, self.pace)
+        return Place(self.index + 1, self.moved, self.state, status, self.best, self.nfe, self.seconds, self.pace)
 
     def record(self) -> dict[str, Any]:
         """The step as plain numbers: what `steps.jsonl` and `Solution.history` hold."""
@@ -195,7 +220,7 @@ class Step:
 
 def iterate(
     objective: Objective,
-    start: Tensor | Step,
+    start: Tensor | Step | Place,
     *,
     optimizer: Optimizer,
     budget: Budget,
@@ -206,8 +231,9 @@ def iterate(
 
     Arguments:
         objective: what to climb.
-        start: noise `(B, *noise_shape)`, or a `Step` to go on from: bit for bit as if the run had never stopped. After
-            a run's last step, whose evaluation was forward only, that noise is evaluated once more.
+        start: noise `(B, *noise_shape)`, or a `Step` (or its `Place`) to go on from: bit for bit as if the run had
+            never stopped. After a run's last step, whose evaluation was forward only, that noise is evaluated once
+            more.
         optimizer: how to move.
         budget: when to stop.
         seeds: randomness of the optimizer, one seed per row; default: the row numbers.
@@ -229,7 +255,7 @@ def iterate(
     """
     optimizer.check(objective)
     sampler, layout, target = objective.sampler, objective.sampler.layout, objective.regularizer.target
-    at = _resume(start) if isinstance(start, Step) else _begin(start)
+    at = start.place if isinstance(start, Step) else start if isinstance(start, Place) else _begin(start)
     layout.check(at.noise)
     objective.regularizer.check(layout)
     seeds = seeds or Seeds(tuple(range(at.noise.shape[0])))
@@ -267,6 +293,7 @@ def iterate(
             state=state,
             status=status,
             best=best,
+            spent=spent,
             nfe=at.nfe + spent,
             seconds=seconds,
             pace=pace,
@@ -274,32 +301,11 @@ def iterate(
         yield step
         if moved is None:
             return
-        at = _resume(step)
+        at = step.place
 
 
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where the loop stands before an evaluation; the fields are those of `Step`."""
-
-    index: int
-    noise: Tensor
-    state: State
-    status: tuple[Status, ...]
-    best: Best | None
-    nfe: NFE
-    seconds: float
-    pace: tuple[float, int]
-
-
-def _begin(noise: Tensor) -> _Place:
-    return _Place(0, noise.detach(), {}, (Status.RUNNING,) * noise.shape[0], None, NFE(), 0.0, (0.0, 0))
-
-
-def _resume(step: Step) -> _Place:
-    """The place after a step; after one without `moved`, its own noise once more."""
-    index, noise = (step.index, step.noise) if step.moved is None else (step.index + 1, step.moved)
-    status = tuple(old if old is Status.NONFINITE else Status.RUNNING for old in step.status)
-    return _Place(index, noise, step.state, status, step.best, step.nfe, step.seconds, step.pace)
+def _begin(noise: Tensor) -> Place:
+    return Place(0, noise.detach(), {}, (Status.RUNNING,) * noise.shape[0], None, NFE(), 0.0, (0.0, 0))
 
 
 def _found(index: int, noise: Tensor, evaluation: Evaluation, likely: Tensor) -> Best:
@@ -333,7 +339,7 @@ def _sound(evaluation: Evaluation, moved: Tensor | None, grad_norm: Tensor | Non
     return sound.tolist()
 
 
-def _freeze(at: _Place, moved: Tensor, state: State, status: Sequence[Status]) -> tuple[Tensor | None, State]:
+def _freeze(at: Place, moved: Tensor, state: State, status: Sequence[Status]) -> tuple[Tensor | None, State]:
     """The next noise and state, with rows that stopped left where they were; None when all did."""
     moving = _running(status, moved)
     if not moving.any():

@@ -25,7 +25,7 @@ from noiseward.strict import ADVICE, SUSPECT, strict_probability
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Frames", "Solution", "collect", "optimize"]
+__all__ = ["Frames", "Past", "Solution", "collect", "optimize"]
 
 
 class Frames:
@@ -49,13 +49,22 @@ class Frames:
         self._kept: list[tuple[int, Tensor]] = []
 
     def add(self, index: int, sample: Tensor) -> None:
-        """Offer the samples `(B, *X)` of a step."""
+        """Offer the samples `(B, *X)` of a step; one that is known already is replaced."""
         if index % self._stride:
             return
+        self._kept = [(k, kept) for k, kept in self._kept if k < index]
         self._kept.append((index, sample.detach().cpu()))
-        if len(self._kept) > self.limit:
+        while len(self._kept) > self.limit:
             self._stride *= 2
             self._kept = [(k, kept) for k, kept in self._kept if k % self._stride == 0]
+
+    @classmethod
+    def of(cls, kept: list[tuple[int, Tensor]], limit: int = 12) -> Frames:
+        """Frames that were kept before, to which more can be added."""
+        frames = cls(limit)
+        frames._kept = list(kept)
+        frames._stride = kept[1][0] - kept[0][0] if len(kept) > 1 else 1
+        return frames
 
     def __iter__(self):
         return iter(self._kept)
@@ -187,17 +196,31 @@ class Solution:
         return "\n".join(lines)
 
 
-def collect(steps: Iterable[Step], objective: Objective) -> Solution:
+@dataclasses.dataclass(frozen=True)
+class Past:
+    """What a run that goes on already has: its first evaluation, its records, its frames."""
+
+    initial: Evaluation
+    history: list[dict[str, Any]]
+    frames: Frames
+
+
+def collect(steps: Iterable[Step], objective: Objective, *, past: Past | None = None) -> Solution:
     """Fold steps into a solution.
 
     On KeyboardInterrupt after the first step, the rows still running get `Status.INTERRUPTED` and the fold ends.
+
+    Arguments:
+        steps: what `iterate` yields.
+        objective: what it climbs.
+        past: what was before, where the steps go on from a place of an earlier run.
     """
-    history: list[dict[str, Any]] = []
-    frames = Frames()
+    history, frames = ([], Frames()) if past is None else (list(past.history), past.frames)
     first = last = None
     interrupted = False
     try:
         for step in steps:
+            history = [record for record in history if record["index"] < step.index] if first is None else history
             history.append(step.record())
             frames.add(step.index, step.evaluation.sample)
             first, last = first or step, step
@@ -216,7 +239,7 @@ def collect(steps: Iterable[Step], objective: Objective) -> Solution:
         reward=best.reward,
         value=best.value,
         index=best.index,
-        initial=first.evaluation,
+        initial=first.evaluation if past is None else past.initial,
         status=status,
         history=history,
         frames=frames,

@@ -11,7 +11,7 @@ import warnings
 import typer
 
 from noiseward import __version__
-from noiseward.cli import align, doctor, list_runs, models, rewards, show
+from noiseward.cli import align, doctor, list_runs, models, resume, rewards, show
 from noiseward.errors import NoisewardError, NoisewardWarning
 
 __all__ = ["app", "main"]
@@ -25,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("align")(align.align)
+app.command("resume")(resume.resume)
 app.command("show")(show.show)
 app.command("list")(list_runs.list_runs)
 app.command("models")(models.models)

@@ -1,21 +1,29 @@
-"""Do what a spec says and keep it in a run directory."""
+"""Do what a spec says and keep it in a run directory; go on with one."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from noiseward.optimize import Status
+import torch
+
+from noiseward.align import Problem
+from noiseward.errors import RunError
+from noiseward.optimize import Place, Status, iterate
+from noiseward.pipelines import DiffusersSampler
 from noiseward.progress import watch
+from noiseward.runs.files import locked
 from noiseward.runs.interrupt import Interruptible
+from noiseward.runs.resume import extended, past, place
 from noiseward.runs.spec import RunSpec
 from noiseward.runs.store import RunFolder
-from noiseward.solution import Solution, collect
+from noiseward.solution import Frames, Past, Solution, collect
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["execute", "fresh_folder"]
+__all__ = ["execute", "fingerprint", "fresh_folder", "resume"]
 
 
 def execute(spec: RunSpec, out: Path, *, console: Console | None = None, quiet: bool = False) -> Solution:
@@ -30,18 +38,99 @@ def execute(spec: RunSpec, out: Path, *, console: Console | None = None, quiet: 
     Raises:
         NoisewardError: bad input, before anything is written; or a failure on the way, which `status.json` then names.
     """
-    folder = RunFolder(out)
+    folder, spec = RunFolder(out), spec.resolved()
     folder.check_new()
-    problem = spec.problem()
+    return _run(spec.problem(), spec, folder, hold=True, console=console, quiet=quiet)
+
+
+def resume(
+    out: Path,
+    *,
+    steps: str | None = None,
+    seconds: str | None = None,
+    nfe: str | None = None,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Solution:
+    """Go on with a run that was killed, interrupted, or finished.
+
+    For budgets in steps, denoiser calls and reward the result is that of a run never interrupted, bit for bit on a CPU.
+
+    Arguments:
+        out: the run directory.
+        steps, seconds, nfe: a larger budget, in all (`50`) or beside what was asked before (`+20`).
+        console: where the progress bar is drawn.
+        quiet: draw none.
+
+    Raises:
+        RunError: another process writes the run, a file of it cannot be read, or the model is another one now.
+    """
+    folder = RunFolder(out)
+    spec = extended(folder.spec(), steps=steps, seconds=seconds, nfe=nfe)
+    with locked(out):
+        problem = spec.problem()
+        at = place(folder, problem.noise.device)
+        if at is not None:
+            _same_model(folder, problem, at)
+        folder.write_spec(spec)
+        if at is None:  # it ended before its first step was written
+            folder.rewrite([])
+            return _run(problem, spec, folder, console=console, quiet=quiet)
+        before, frames = past(folder, at.index)
+        return _run(problem, spec, folder, at=at, past=before, frames=frames, console=console, quiet=quiet)
+
+
+def _run(
+    problem: Problem,
+    spec: RunSpec,
+    folder: RunFolder,
+    *,
+    at: Place | None = None,
+    past: Past | None = None,
+    frames: Frames | None = None,
+    hold: bool = False,
+    console: Console | None,
+    quiet: bool,
+) -> Solution:
+    steps = iterate(
+        problem.objective, at or problem.noise, optimizer=problem.optimizer, budget=problem.budget, seeds=problem.seeds
+    )
     with Interruptible() as interruptible:
-        kept = folder.keep(interruptible.within(problem.iterate()), spec)
+        kept = folder.keep(
+            interruptible.within(steps), spec, fingerprint=fingerprint(problem), frames=frames, hold=hold
+        )
         try:
-            solution = collect(kept if quiet else watch(kept, problem.budget, console=console), problem.objective)
+            shown = kept if quiet else watch(kept, problem.budget, console=console)
+            solution = collect(shown, problem.objective, past=past)
         except Exception as error:
             folder.fail(error)
             raise
         folder.finish(solution, "interrupted" if Status.INTERRUPTED in solution.status else "done")
     return solution
+
+
+def fingerprint(problem: Problem) -> str:
+    """A short digest of the draws of a sampler and a few numbers of every weight of its model."""
+    sampler = problem.objective.sampler
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(repr([(draw.name, draw.shape, draw.role, draw.live) for draw in sampler.layout]).encode())
+    if isinstance(sampler, DiffusersSampler):
+        modules = (part for _, part in sorted(sampler.pipe.components.items()) if isinstance(part, torch.nn.Module))
+        parameters = [parameter.detach().flatten()[:8] for module in modules for parameter in module.parameters()]
+        digest.update(torch.cat([part.float().cpu() for part in parameters]).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _same_model(folder: RunFolder, problem: Problem, at: Place) -> None:
+    try:
+        problem.objective.sampler.layout.check(at.noise)
+    except ValueError as error:
+        raise RunError(f"{folder.path} was run with another model or other arguments: {error}") from None
+    known = folder.read("env.json").get("fingerprint")
+    if known and known != fingerprint(problem):
+        raise RunError(
+            f"{folder.path} was run with other weights than '{folder.spec().model}' has now: restore them, or run again"
+        )
 
 
 def fresh_folder(runs: Path, spec: RunSpec) -> Path:

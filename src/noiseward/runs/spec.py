@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 from noiseward.align import BUILT_IN, DEFAULT_LR, Problem, default_budget, prepare, projections
 from noiseward.ascend import GradientAscent
+from noiseward.errors import RunError
+from noiseward.runs.files import read_json
 
 __all__ = ["RunSpec"]
 
@@ -53,6 +56,30 @@ class RunSpec:
             memory=self.memory,
             call=self.call,
         )
+
+    def resolved(self) -> RunSpec:
+        """The spec with the default budget written out."""
+        budget = default_budget(steps=self.steps, seconds=self.seconds, nfe=self.nfe)
+        return dataclasses.replace(self, steps=budget.steps)
+
+    @classmethod
+    def read(cls, path: Path) -> RunSpec:
+        """The spec in a file.
+
+        Raises:
+            RunError: it is garbled, or of a newer format.
+        """
+        content = read_json(path)
+        written = content.get("format")
+        if not isinstance(written, int) or written > FORMAT:
+            raise RunError(f"{path} has format {written}, this version reads up to {FORMAT}: update noiseward")
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        unknown, missing = set(content) - set(known), {"prompt", "reward"} - set(content)
+        if unknown or missing:
+            what = f"unknown {', '.join(sorted(unknown))}" if unknown else f"no {' and no '.join(sorted(missing))}"
+            raise RunError(f"{path} has {what}: restore it, or run again")
+        plain: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in content.items()}
+        return cls(**plain)
 
     @property
     def slug(self) -> str:

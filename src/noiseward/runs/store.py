@@ -1,27 +1,32 @@
-"""A run directory: written step by step, readable at any instant.
+"""A run directory: written step by step, readable at any instant, and enough to go on from.
 
     spec.json            what was asked
-    env.json             versions and device
+    env.json             versions, device, and a fingerprint of the model
     steps.jsonl          one line per step, append-only: `Step.record()`
-    latest.safetensors   the noise to go on from and the optimizer's state; the rest of the loop's state as metadata
-    best.safetensors     the best noise of each row, its sample, reward, value and step
+    initial.safetensors  the first evaluation: sample, reward, penalty, value, terms
+    best.safetensors     the best noise of each row, its sample, reward, value, P(z) and step
+    latest.safetensors   the noise to go on from and the optimizer's state; the rest of the loop's place as metadata
+    frames/00003-00.png  a few pictures along the way: step and row
     initial/00.png ...   the pictures the run started from, one per row
     best/00.png ...      the best pictures so far
     strip.png, plot.png  the trajectory, and reward and P(z) against steps
     status.json          state, rows, step, seconds
 
-Files other than the log are replaced by rename, so a reader never sees half of one; a log whose last line is cut short
-by a crash is read up to that line.
+*Order.* A step is written as a line of the log, then best, then its frame, then latest, then status. Files other than
+the log are replaced in one move, so each is whole at any instant, and `latest` never runs ahead of the others: whoever
+goes on from `latest` may repeat the last step, and finds the same again. A log whose last line was cut short is read up
+to that line; lines after `latest` are dropped when the run goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,13 +34,15 @@ from typing import Any
 from noiseward import __version__, pictures
 from noiseward.errors import ArgumentError, RunError
 from noiseward.optimize import Step
+from noiseward.runs.files import locked, read_json, replace, tensors
 from noiseward.runs.spec import RunSpec
-from noiseward.solution import Solution
+from noiseward.solution import Frames, Solution
 
 __all__ = ["RunFolder", "find"]
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
 PICTURES_EVERY = 5.0  # seconds between two writings of the best pictures
+FRAMES = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +59,7 @@ class RunFolder:
         """Raise `RunError` unless a new run can be written here; writes nothing."""
         if self.path.is_dir() and any(self.path.iterdir()):
             what = "holds a run already" if (self.path / "spec.json").exists() else "is not empty"
-            raise RunError(f"{self.path} {what}: give a new directory with --out")
+            raise RunError(f"{self.path} {what}: give a new directory with --out, or 'noiseward resume' a run")
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path} is a file: give a new directory with --out")
         parent = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
@@ -61,37 +68,59 @@ class RunFolder:
                 f"{self.path} cannot be written: {parent} is not writable; give another directory with --out"
             )
 
-    def keep(self, steps: Iterable[Step], spec: RunSpec) -> Iterator[Step]:
-        """Pass steps on, each written down before the next is made. The first creates the directory."""
-        written = 0.0
-        for step in steps:
-            if step.index == 0:
-                self._begin(spec, step)
-            self._log(step)
-            self._tensors("latest.safetensors", *_latest(step))
-            if bool((step.best.index == step.index).any()):
-                self._tensors("best.safetensors", dict(vars(step.best)), {})
-                if time.monotonic() - written > PICTURES_EVERY and _pictured(step.best.sample):
-                    self._pictures("best", step.best.sample)
-                    written = time.monotonic()
-            self._status("running", step)
-            yield step
+    def keep(
+        self,
+        steps: Iterable[Step],
+        spec: RunSpec,
+        *,
+        fingerprint: str = "",
+        frames: Frames | None = None,
+        hold: bool = True,
+    ) -> Iterator[Step]:
+        """Pass steps on, each written down before the next is made. The first creates the directory.
+
+        Arguments:
+            steps: what `iterate` yields, from the first or from a place of this run on.
+            spec: what was asked.
+            fingerprint: of the model, for `env.json`.
+            frames: those the run has already.
+            hold: lock the directory; False for who holds it already.
+        """
+        written, frames, lock = 0.0, frames or Frames(FRAMES), contextlib.ExitStack()
+        with lock:
+            for step in steps:
+                if not (self.path / "latest.safetensors").exists():
+                    self._make()
+                    if hold:
+                        lock.enter_context(locked(self.path))
+                    self._begin(spec, step, fingerprint)
+                self._log(step)
+                if bool((step.best.index == step.index).any()) or not (self.path / "best.safetensors").exists():
+                    tensors(self.path / "best.safetensors", dict(vars(step.best)))
+                    if time.monotonic() - written > PICTURES_EVERY and _pictured(step.best.sample):
+                        self._pictures("best", step.best.sample)
+                        written = time.monotonic()
+                self._frame(step, frames)
+                tensors(self.path / "latest.safetensors", *_place(step))
+                self._status("running", step)
+                yield step
 
     def finish(self, solution: Solution, state: str) -> None:
         """Write the closing pictures and the final status."""
         if _pictured(solution.sample):
             self._pictures("best", solution.sample)
-            self._replace("strip.png", lambda path: solution.strip().save(path, format="PNG"))
-        self._replace("plot.png", lambda path: pictures.plot(solution.history).save(path, format="PNG"))
+            replace(self.path / "strip.png", lambda path: solution.strip().save(path, format="PNG"))
+        replace(self.path / "plot.png", lambda path: pictures.plot(solution.history).save(path, format="PNG"))
         rows = [status.name for status in solution.status]
         strict = {"strict": solution.strict_probability, "suspect": solution.suspect}
         self._status(state, solution.last, rows, dead_draws=list(solution.dead_draws), **strict)
 
     def fail(self, error: Exception) -> None:
-        """Note in a directory that was begun that the run ended with an error."""
-        if (self.path / "spec.json").exists():
-            known = self.read("status.json") if (self.path / "status.json").exists() else {}
-            self._json("status.json", {**known, "state": "failed", "error": str(error)})
+        """Note in a directory that was begun that the run ended with an error; never raises."""
+        with contextlib.suppress(RunError):
+            if (self.path / "spec.json").exists():
+                known = self.read("status.json") if (self.path / "status.json").exists() else {}
+                self._json("status.json", {**known, "state": "failed", "error": str(error)})
 
     def read(self, name: str) -> dict[str, Any]:
         """One of the JSON files.
@@ -99,22 +128,20 @@ class RunFolder:
         Raises:
             RunError: it is missing or garbled.
         """
-        try:
-            return json.loads((self.path / name).read_text())
-        except FileNotFoundError:
-            raise RunError(f"{self.path} is no run directory, it has no {name}: 'noiseward list' shows runs") from None
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.path / name} cannot be read ({error}): restore it, or run again") from None
+        return read_json(self.path / name)
+
+    def spec(self) -> RunSpec:
+        """What was asked."""
+        return RunSpec.read(self.path / "spec.json")
 
     def steps(self) -> list[dict[str, Any]]:
         """Every step that was written whole."""
         records = []
         try:
             lines = (self.path / "steps.jsonl").read_text().splitlines()
-        except OSError as error:
-            raise RunError(
-                f"{self.path / 'steps.jsonl'} cannot be read ({error.strerror}): restore it, or run again"
-            ) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "no text"
+            raise RunError(f"{self.path / 'steps.jsonl'} cannot be read ({reason}): restore it, or run again") from None
         for number, line in enumerate(lines, start=1):
             try:
                 records.append(json.loads(line))
@@ -125,22 +152,55 @@ class RunFolder:
                     ) from None
         return records
 
-    def _begin(self, spec: RunSpec, step: Step) -> None:
+    def rewrite(self, records: list[dict[str, Any]]) -> None:
+        """Replace the log."""
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        replace(self.path / "steps.jsonl", lambda path: path.write_text(text))
+
+    def write_spec(self, spec: RunSpec) -> None:
+        """Replace the spec: a run that goes on is asked for more."""
+        self._json("spec.json", dataclasses.asdict(spec))
+
+    def _make(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(
                 f"{self.path} cannot be made ({error.strerror}): give another directory with --out"
             ) from None
-        self._json("spec.json", dataclasses.asdict(spec))
+
+    def _begin(self, spec: RunSpec, step: Step, fingerprint: str) -> None:
         libraries = {"noiseward": __version__, **{name: version(name) for name in LIBRARIES}}
-        self._json("env.json", {"python": platform.python_version(), "device": str(step.noise.device), **libraries})
+        machine = {"python": platform.python_version(), "device": str(step.noise.device), "fingerprint": fingerprint}
+        self._json("env.json", {**machine, **libraries})
+        self.write_spec(spec)
         if _pictured(step.evaluation.sample):
             self._pictures("initial", step.evaluation.sample)
+        evaluation = {name: getattr(step.evaluation, name) for name in ("sample", "reward", "penalty", "value")}
+        terms = {f"terms.{name}": term for name, term in step.evaluation.terms.items()}
+        tensors(self.path / "initial.safetensors", {**evaluation, **terms})
 
     def _log(self, step: Step) -> None:
-        with open(self.path / "steps.jsonl", "a") as log:
-            log.write(json.dumps(step.record()) + "\n")
+        try:
+            with open(self.path / "steps.jsonl", "a") as log:
+                log.write(json.dumps(step.record()) + "\n")
+        except OSError as error:
+            raise RunError(
+                f"{self.path / 'steps.jsonl'} cannot be written ({error.strerror}): free space or give another --out"
+            ) from None
+
+    def _frame(self, step: Step, frames: Frames) -> None:
+        """Keep a few pictures, evenly spread; files of frames that are dropped go too."""
+        if not _pictured(step.evaluation.sample):
+            return
+        before = {index for index, _ in frames}
+        frames.add(step.index, step.evaluation.sample)
+        after = {index for index, _ in frames}
+        if step.index in after:
+            self._pictures("frames", step.evaluation.sample, f"{step.index:05d}-")
+        for gone in before - after:
+            for file in (self.path / "frames").glob(f"{gone:05d}-*.png"):
+                file.unlink(missing_ok=True)
 
     def _status(self, state: str, step: Step, rows: list[str] | None = None, **more: Any) -> None:
         status = {
@@ -154,31 +214,14 @@ class RunFolder:
         }
         self._json("status.json", status)
 
-    def _pictures(self, name: str, sample: Any) -> None:
+    def _pictures(self, name: str, sample: Any, prefix: str = "") -> None:
         (self.path / name).mkdir(exist_ok=True)
         for row, image in enumerate(pictures.images(sample)):
-            self._replace(f"{name}/{row:02d}.png", lambda path, image=image: image.save(path, format="PNG"))
-
-    def _tensors(self, name: str, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
-        from safetensors.torch import save_file
-
-        plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        self._replace(name, lambda path: save_file(plain, path, metadata=metadata))
+            file = self.path / name / f"{prefix}{row:02d}.png"
+            replace(file, lambda path, image=image: image.save(path, format="PNG"))
 
     def _json(self, name: str, content: dict[str, Any]) -> None:
-        self._replace(name, lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
-
-    def _replace(self, name: str, write: Callable[[Path], Any]) -> None:
-        """Write a file beside its place, then put it there in one move."""
-        target = self.path / name
-        beside = target.with_name(f".{target.name}.new")
-        try:
-            write(beside)
-            os.replace(beside, target)
-        except OSError as error:
-            raise RunError(
-                f"{target} cannot be written ({error.strerror or error}): free space or give another --out"
-            ) from None
+        replace(self.path / name, lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
 
 
 def find(folder: Path) -> list[RunFolder]:
@@ -189,16 +232,15 @@ def find(folder: Path) -> list[RunFolder]:
     return [RunFolder(spec.parent) for spec in specs]
 
 
-def _latest(step: Step) -> tuple[dict[str, Any], dict[str, str]]:
-    """What is needed to go on, without times."""
-    tensors = {"noise": step.noise if step.moved is None else step.moved}
-    tensors.update({f"state.{name}": part for name, part in step.state.items()})
+def _place(step: Step) -> tuple[dict[str, Any], dict[str, str]]:
+    """What is needed to go on, without times: tensors, and the rest as metadata."""
+    place = step.place
+    tensors = {"noise": place.noise, **{f"state.{name}": part for name, part in place.state.items()}}
     rest = {
-        "index": step.index,
-        "moved": step.moved is not None,
-        "status": [status.name for status in step.status],
-        "nfe": dataclasses.asdict(step.nfe),
-        "pace_nfe": step.pace[1],
+        "index": place.index,
+        "status": [status.name for status in place.status],
+        "nfe": dataclasses.asdict(place.nfe),
+        "pace_nfe": place.pace[1],
     }
     return tensors, {"loop": json.dumps(rest)}
 

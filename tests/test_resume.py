@@ -1,0 +1,218 @@
+"""A run that was killed, interrupted or finished goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from noiseward import ArgumentError, RunError
+from noiseward.runs import RunFolder, RunSpec, execute, resume
+from noiseward.runs.files import locked, read_tensors
+from noiseward.runs.resume import extended
+from tests.crash import killed
+from tests.tiny import CALL
+
+
+@pytest.fixture(scope="module")
+def spec(model):
+    return RunSpec(
+        prompt=("a", "b"), reward=("brightness",), model=model, steps=4, seed=5, lr=0.05,
+        regularizer="concentration:target=0.3", call={**CALL, "eta": 1.0},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(spec, tmp_path_factory):
+    """A run never disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    execute(spec, folder, quiet=True)
+    return folder
+
+
+def begin(spec: RunSpec, folder: Path, steps: int) -> None:
+    """Write some steps of a run, and nothing after them."""
+    problem = spec.problem()
+    kept = RunFolder(folder).keep(problem.iterate(), spec)
+    for _, _ in zip(range(steps), kept, strict=False):
+        pass
+
+
+def same(one: Path, other: Path) -> None:
+    """Assert that two runs hold the same, times aside."""
+    for name in ("best.safetensors", "latest.safetensors", "initial.safetensors", "strip.png"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    logs = [[{**record, "seconds": 0} for record in RunFolder(folder).steps()] for folder in (one, other)]
+    assert logs[0] == logs[1]
+    told = [{**RunFolder(folder).read("status.json"), "seconds": 0} for folder in (one, other)]
+    assert told[0] == told[1]
+    pictures = [sorted(str(path.relative_to(folder)) for path in folder.rglob("*/*.png")) for folder in (one, other)]
+    assert pictures[0] == pictures[1]
+    assert all((one / name).read_bytes() == (other / name).read_bytes() for name in pictures[0])
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_a_run_cut_after_any_step_ends_as_the_one_never_cut(spec, whole, tmp_path, steps):
+    begin(spec, tmp_path / "run", steps)
+    solution = resume(tmp_path / "run", quiet=True)
+    same(tmp_path / "run", whole)
+    assert [record["index"] for record in solution.history] == [0, 1, 2, 3, 4]
+    assert torch.equal(solution.initial.sample, read_tensors(whole / "initial.safetensors")[0]["sample"])
+
+
+@pytest.fixture(scope="module")
+def operations(spec, tmp_path_factory):
+    """How many operations on files a run makes."""
+    folder = tmp_path_factory.mktemp("counted") / "run"
+    count, _ = killed(lambda report: execute(spec, folder, quiet=True) and None, folder, at=0)
+    return count
+
+
+INSTANTS = int(os.environ.get("NOISEWARD_CRASHES", "6"))  # scripts/crashes asks for 100
+
+
+@pytest.mark.parametrize("instant", range(INSTANTS))
+def test_a_run_killed_at_any_instant_is_readable_and_goes_on(spec, whole, operations, tmp_path, instant):
+    folder = tmp_path / "run"
+    at = 1 + instant * (operations - 1) // max(INSTANTS - 1, 1)
+
+    def work(report):
+        problem = spec.problem()
+        for step in RunFolder(folder).keep(problem.iterate(), spec):
+            report(f"step {step.index}")
+
+    died, reported = killed(work, folder, at)
+    assert died == -at or abs(died) < at  # the last instants belong to the closing pictures
+    if not (folder / "spec.json").exists():
+        assert not reported
+        with pytest.raises(RunError, match="is no run directory, it has no spec.json"):
+            resume(folder, quiet=True)
+        return
+    logged = [record["index"] for record in RunFolder(folder).steps()] if (folder / "steps.jsonl").exists() else []
+    assert all(int(line.split()[1]) in logged for line in reported)
+    for file in folder.rglob("*"):
+        if file.suffix == ".json" and not file.name.startswith("."):
+            json.loads(file.read_text())
+        if file.suffix == ".safetensors" and not file.name.startswith("."):
+            read_tensors(file)
+    resume(folder, quiet=True)
+    same(folder, whole)
+
+
+def test_a_finished_run_goes_on_when_more_is_asked_for(spec, whole, tmp_path):
+    short = RunSpec(**{**vars(spec), "steps": 2})
+    execute(short, tmp_path / "run", quiet=True)
+    resume(tmp_path / "run", steps="+2", quiet=True)
+    same(tmp_path / "run", whole)
+    assert RunFolder(tmp_path / "run").spec().steps == 4
+
+
+def test_an_interrupted_run_goes_on(spec, whole, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import pathlib\n"
+        "def light(images):\n"
+        f"    tally = pathlib.Path({str(tmp_path / 'tally')!r})\n"
+        "    calls = len(tally.read_text()) if tally.exists() else 0\n"
+        "    tally.write_text('x' * (calls + 1))\n"
+        "    if calls == 2:\n        raise KeyboardInterrupt\n"
+        "    return images.mean((1, 2, 3))\n"
+    )
+    mine = RunSpec(**{**vars(spec), "reward": (f"{file}:light",)})
+    execute(mine, tmp_path / "run", quiet=True)
+    assert RunFolder(tmp_path / "run").read("status.json")["state"] == "interrupted"
+    resume(tmp_path / "run", quiet=True)
+    for name in ("latest.safetensors", "best.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_two_processes_on_one_run_are_one_too_many(spec, tmp_path):
+    begin(spec, tmp_path / "run", 1)
+    with locked(tmp_path / "run"), pytest.raises(RunError, match="is being written by another process"):
+        resume(tmp_path / "run", quiet=True)
+    resume(tmp_path / "run", steps="1", quiet=True)  # the lock ended with its owner
+
+
+@pytest.mark.parametrize("name", ["latest.safetensors", "best.safetensors", "initial.safetensors", "spec.json"])
+@pytest.mark.parametrize("how", ["cut", "garbled"])
+def test_a_damaged_file_is_named_in_one_line(spec, tmp_path, name, how):
+    begin(spec, tmp_path / "run", 2)
+    file = tmp_path / "run" / name
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] if how == "cut" else b"\x00garbage" + content[8:])
+    with pytest.raises(RunError, match=re.escape(name)) as caught:
+        resume(tmp_path / "run", quiet=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_of_a_newer_format_or_another_model_is_refused(spec, tmp_path):
+    folder = tmp_path / "run"
+    begin(spec, folder, 1)
+    content = json.loads((folder / "spec.json").read_text())
+    for change, says in (
+        ({"format": 99}, "has format 99, this version reads up to 1: update noiseward"),
+        ({"colour": "red"}, "has unknown colour"),
+        ({"call": {**CALL, "num_inference_steps": 6}}, "was run with another model or other arguments"),
+    ):
+        (folder / "spec.json").write_text(json.dumps({**content, **change}))
+        with pytest.raises(RunError, match=says):
+            resume(folder, quiet=True)
+    del content["reward"]
+    (folder / "spec.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match="has no reward"):
+        resume(folder, quiet=True)
+
+
+def test_other_weights_are_noticed(spec, whole, tmp_path):
+    import shutil
+
+    shutil.copytree(whole, tmp_path / "run")
+    told = json.loads((tmp_path / "run/env.json").read_text())
+    (tmp_path / "run/env.json").write_text(json.dumps({**told, "fingerprint": "0000000000000000"}))
+    with pytest.raises(RunError, match="was run with other weights"):
+        resume(tmp_path / "run", steps="+1", quiet=True)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(spec, whole, tmp_path, monkeypatch):
+    real, calls = os.replace, []
+
+    def full(*arguments):
+        calls.append(1)
+        if len(calls) > 30:
+            raise OSError(28, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RunError, match="cannot be written .No space left on device.: free space"):
+        execute(spec, tmp_path / "run", quiet=True)
+    monkeypatch.setattr(os, "replace", real)
+    assert not [path for path in (tmp_path / "run").rglob(".*.new")]
+    resume(tmp_path / "run", quiet=True)
+    same(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"steps": "many"}, "--steps many given: a number in all"),
+        ({"steps": "1.5"}, "--steps 1.5 given"),
+        ({"nfe": "-3"}, "--nfe -3 given"),
+        ({"seconds": "+10"}, "had no limit of seconds"),
+    ],
+)
+def test_budgets_that_are_none_are_refused(spec, given, says):
+    with pytest.raises(ArgumentError, match=re.escape(says)):
+        extended(spec, **{"steps": None, "seconds": None, "nfe": None, **given})
+
+
+def test_a_larger_budget_is_in_all_or_beside_the_one_before(spec):
+    assert extended(spec, steps="+3", seconds=None, nfe=None).steps == 7
+    assert extended(spec, steps="9", seconds="2.5", nfe="100").resolved() == RunSpec(
+        **{**vars(spec), "steps": 9, "seconds": 2.5, "nfe": 100}
+    )
+    unlimited = RunSpec(**{**vars(spec), "steps": None})
+    assert extended(unlimited, steps="+5", seconds=None, nfe=None).steps == 35  # after the default of 30
