@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from noiseward.errors import DrawMismatch, UnseenRandomness
+from noiseward.errors import DrawMismatch, TapeError, UnseenRandomness
 from noiseward.sample import FunctionSampler
+from noiseward.tape import aside
 from noiseward.toys import GaussianModel
 
 
@@ -112,3 +113,35 @@ def test_a_sampler_without_a_gradient_has_no_draw_known_to_be_dead(fn):
 def test_a_gradient_of_something_else_than_the_draws_is_not_theirs():
     net = nn.Linear(2, 2)
     assert FunctionSampler(lambda batch: net(torch.randn(batch, 2).detach())).layout.dead == ()
+
+
+def with_a_posterior(net):
+    def fn(batch):
+        with aside():
+            image = 0.5 + 0.1 * torch.randn(batch, 2)
+        x = net(torch.randn(batch, 2) + image)
+        with aside():
+            mask = torch.randn(batch, 2)
+        return net(x + torch.randn(batch, 2)) + mask
+
+    return fn
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["with a denoiser", "without"])
+def test_draws_made_aside_are_other_and_never_move(named):
+    net = nn.Tanh()
+    layout = FunctionSampler(with_a_posterior(net), net if named else None).layout
+    assert [(draw.name, draw.role, draw.moves) for draw in layout] == [
+        ("other 1", "other", False), ("start", "start", True), ("other 2", "other", False), ("step 1", "step", True),
+    ]  # fmt: skip
+    moved = layout.movable(torch.ones(1, 4, 2))
+    assert moved[0, :, 0].tolist() == [0, 1, 0, 1]
+
+
+def test_a_sampler_whose_draws_are_all_aside_has_nothing_to_optimize():
+    def fn(batch):
+        with aside():
+            return torch.randn(batch, 2)
+
+    with pytest.raises(TapeError, match="nothing to optimize"):
+        FunctionSampler(fn).init()

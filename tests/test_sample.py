@@ -212,6 +212,16 @@ def test_denoiser_calls_are_counted_per_row_together_and_one_by_one(together, re
     assert sampler.nfe - before == NFE(forward=5, backward=5, recomputed=5 * recompute)
 
 
+def test_several_denoisers_are_each_driven_and_their_calls_add_up():
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    sampler = FunctionSampler(lambda batch: second(first(torch.randn(batch, 2))), [first, second], recompute=True)
+    noise = sampler.init(2).requires_grad_()
+    before = sampler.nfe
+    torch.autograd.grad(sampler(noise).sum(), noise)
+    assert sampler.nfe - before == NFE(forward=2, backward=2, recomputed=2)
+    assert not any(parameter.requires_grad for net in (first, second) for parameter in net.parameters())
+
+
 def test_counting_goes_on_after_a_row_that_failed():
     def fn():
         x = torch.randn(2)

@@ -19,7 +19,7 @@ import abc
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
 import torch
@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from noiseward.errors import ArgumentError, DrawMismatch, TapeError, UnseenRandomness
-from noiseward.noise import Draw, Layout
+from noiseward.noise import Draw, Layout, Role
 from noiseward.recompute import NFE, Meter, driven
 from noiseward.tape import NoiseTape, record, replay
 
@@ -107,8 +107,8 @@ class FunctionSampler(Sampler):
             `fn()`. `batch` is a number of rows, `prompt` a list with one string per row, or None. It returns samples
             `(batch, *X)`; without `batch`, one sample, with or without a leading axis of 1. A decorator such as
             `torch.no_grad()` on the whole of it takes the gradient away: pass the undecorated function.
-        denoiser: the module it calls at each step. It is frozen, taken off the tape, counted in `nfe`, and recomputed.
-            Without it, whole runs are counted instead.
+        denoiser: the module it calls at each step, or several of them. They are frozen, taken off the tape, and their
+            calls are counted in `nfe` and, if asked, recomputed. Without it, whole runs are counted instead.
         recompute: recompute the denoiser's activations instead of keeping them.
 
     Raises:
@@ -122,12 +122,15 @@ class FunctionSampler(Sampler):
         (torch.Size([3, 2, 2]), torch.Size([3, 2]))
     """
 
-    def __init__(self, fn: Callable[..., Tensor], denoiser: Module | None = None, *, recompute: bool = False) -> None:
+    def __init__(
+        self, fn: Callable[..., Tensor], denoiser: Module | Sequence[Module] | None = None, *, recompute: bool = False
+    ) -> None:
         names = _names(fn)
-        if recompute and denoiser is None:
+        denoisers = [denoiser] if isinstance(denoiser, Module) else list(denoiser or [])
+        if recompute and not denoisers:
             raise ArgumentError("recompute=True needs denoiser=, the module whose activations are recomputed")
         self._fn, self._names = fn, names
-        self._denoiser = denoiser.requires_grad_(False) if denoiser is not None else None
+        self._denoisers = [module.requires_grad_(False) for module in denoisers]
         self._recompute = recompute
         self._meter = Meter()
         self._found: _Found | None = None
@@ -185,12 +188,14 @@ class FunctionSampler(Sampler):
             raise TapeError(
                 f"the sampler returned shape {tuple(sample.shape)} for a batch of {batch}: lead with the batch axis"
             )
-        return sample if self._denoiser is not None else self._meter.output(sample)
+        return sample if self._denoisers else self._meter.output(sample)
 
-    def _watched(self, tape: NoiseTape) -> contextlib.AbstractContextManager[None]:
-        if self._denoiser is None:
-            return contextlib.nullcontext()
-        return driven(self._denoiser, tape=tape, meter=self._meter, recompute=self._recompute)
+    @contextlib.contextmanager
+    def _watched(self, tape: NoiseTape) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for module in self._denoisers:
+                stack.enter_context(driven(module, tape=tape, meter=self._meter, recompute=self._recompute))
+            yield
 
     def _discover(self, prompt: list[str] | None) -> _Found:
         """Find out, once, what one row draws, and that its sample is a function of its draws."""
@@ -199,31 +204,22 @@ class FunctionSampler(Sampler):
         drawn: list[Tensor] = []
         before: list[int] = []  # at each call of the denoiser, the number of draws made before it
         with contextlib.ExitStack() as watching:
-            if self._denoiser is not None:
-                hook = self._denoiser.register_forward_pre_hook(lambda *_: before.append(len(drawn)))
+            for module in self._denoisers:
+                hook = module.register_forward_pre_hook(lambda *_: before.append(len(drawn)))
                 watching.callback(hook.remove)
             with torch.no_grad(), record(0, into=drawn) as tape:
                 recorded = self._run(tape, 1, prompt)
-        if not drawn:
+        if len(drawn) == len(tape.others):
             raise TapeError("the sampler drew no Gaussian noise with torch: there is nothing to optimize")
         if not recorded.isfinite().all():
             raise TapeError(
                 "the sampler's own sample is not finite: check the model and its precision before optimizing"
             )
         leading = all(draw.shape[:1] == (1,) for draw in drawn)
-        starts = before[0] if before else 1
+        names = _named(len(drawn), tape.others, before[0] if before else None)
         draws = tuple(
-            Draw(
-                name="start"
-                if starts == 1 and k == 0
-                else f"start {k + 1}"
-                if k < starts
-                else f"step {k - starts + 1}",
-                shape=tuple(draw.shape[1:] if leading else draw.shape),
-                role="start" if k < starts else "step",
-                dtype=draw.dtype,
-            )
-            for k, draw in enumerate(drawn)
+            Draw(name, tuple(draw.shape[1:] if leading else draw.shape), role, dtype=draw.dtype)
+            for draw, (name, role) in zip(drawn, names, strict=True)
         )
         found = _Found(
             Layout(draws, tape.device or torch.device("cpu")), leading, together=leading and "batch" in self._names
@@ -272,6 +268,18 @@ def _names(fn: Callable[..., Tensor]) -> set[str]:
             "bind the rest with functools.partial or a lambda"
         )
     return names & {"batch", "prompt"}
+
+
+def _named(count: int, others: set[int], called: int | None) -> list[tuple[str, Role]]:
+    """Name and role of each of `count` draws, `called` of them made before the denoiser's first call, if known."""
+    own = [k for k in range(count) if k not in others]
+    starts = [k for k in own if k < called] if called is not None else own[:1]
+    roles: list[Role] = ["other" if k in others else "start" if k in starts else "step" for k in range(count)]
+    names = []
+    for k, role in enumerate(roles):
+        alone = role != "step" and roles.count(role) == 1
+        names.append(role if alone else f"{role} {roles[: k + 1].count(role)}")
+    return list(zip(names, roles, strict=True))
 
 
 def _same(recorded: Tensor, replayed: Tensor) -> None:

@@ -15,6 +15,9 @@ A replay that is asked for fewer, more, or differently shaped draws than it hold
 cannot see at all (numpy, other threads, Box-Muller from `torch.rand`, dropout) is caught by comparing a replay with its
 recording: see `sample.py`.
 
+Some code draws for a purpose of its own: an encoder's posterior, a mask's noise. Draws made :func:`aside` are recorded
+and replayed like all others, and noted as no part of the sampler's noise.
+
 The mode costs a Python call per torch call, so it is stepped :meth:`~NoiseTape.off` around the denoiser, which draws
 nothing. That leaves the mode and enters it again; disabling torch functions instead would also disable tensor
 subclasses such as quantized weights.
@@ -32,7 +35,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from noiseward.errors import DrawMismatch, TapeError
 
-__all__ = ["NoiseTape", "record", "replay"]
+__all__ = ["NoiseTape", "aside", "record", "replay"]
 
 Source = Callable[[int, tuple[int, ...], torch.dtype], Tensor]
 
@@ -47,6 +50,7 @@ class NoiseTape(TorchFunctionMode):
         asked: how many draws were asked for so far.
         device: where the first draw was asked for; None before.
         seen: how many torch calls went through the mode, each of which costs a few microseconds.
+        others: numbers of the draws that were made :func:`aside`.
     """
 
     def __init__(self, source: Source) -> None:
@@ -55,6 +59,8 @@ class NoiseTape(TorchFunctionMode):
         self.asked = 0
         self.seen = 0
         self.device: torch.device | None = None
+        self.others: set[int] = set()
+        self.aside = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.seen += 1
@@ -90,6 +96,8 @@ class NoiseTape(TorchFunctionMode):
                 f"the sampler draws complex noise ({dtype}), draw {self.asked}: only real draws can be replayed"
             )
         self.device = self.device or device
+        if self.aside:
+            self.others.add(self.asked)
         draw = self.source(self.asked, tuple(map(int, shape)), dtype)
         self.asked += 1
         return draw.clone().to(device=device, dtype=dtype)
@@ -174,6 +182,32 @@ def record(seed: int, into: list[Tensor]) -> Iterator[NoiseTape]:
 
     with NoiseTape(fresh) as tape:
         yield tape
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """Within a sampler: the draws made in the body are not noise to optimize, but, say, a VAE's posterior.
+
+    They are given the role `other`: replayed, so that the sample repeats, and never moved. Without a tape this does
+    nothing.
+
+    Example:
+        >>> with record(0, into=[]) as tape:
+        ...     x = torch.randn(2)
+        ...     with aside():
+        ...         image = 1.0 + 0.1 * torch.randn(2)
+        >>> tape.others
+        {1}
+    """
+    tapes = [mode for mode in _get_current_function_mode_stack() if isinstance(mode, NoiseTape)]
+    before = [tape.aside for tape in tapes]
+    for tape in tapes:
+        tape.aside = True
+    try:
+        yield
+    finally:
+        for tape, was in zip(tapes, before, strict=True):
+            tape.aside = was
 
 
 @contextlib.contextmanager
