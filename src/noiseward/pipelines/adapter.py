@@ -6,8 +6,9 @@ who packs latents, who passes what to `scheduler.step`, all stays where it is. F
 
 * the denoiser's calls are taken off the tape, counted, and recomputed if asked;
 * `encode_prompt` runs off the tape and without a graph, once per prompt;
-* the scheduler is a fresh one, because multistep schedulers keep the last run's graph alive;
-* the safety checker is set aside, because it leaves the graph;
+* what an encoder's posterior draws, of a picture that was given, is marked as no noise of the sampler;
+* the scheduler is a copy, because multistep schedulers keep the last run's graph alive;
+* safety checker and watermark are set aside, because they leave the graph;
 
 and afterwards the pipeline is as it was, except that its parameters stay frozen and its modules in eval mode.
 """
@@ -15,6 +16,7 @@ and afterwards the pipeline is as it was, except that its parameters stay frozen
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import warnings
 from collections import OrderedDict
@@ -27,13 +29,18 @@ from torch.nn import Module
 
 from noiseward.errors import ArgumentError, ModelError, NoisewardError, NoisewardWarning, choices
 from noiseward.noise import Layout
+from noiseward.pipelines.refusals import check_modules
+from noiseward.pipelines.rows import arguments
 from noiseward.recompute import NFE
 from noiseward.sample import FunctionSampler, Prompt, Sampler
+from noiseward.tape import aside
 
 __all__ = ["DiffusersSampler"]
 
 MEMORY = ("fast", "balanced")  # keep all activations; recompute the denoiser's
 _DENOISERS = ("unet", "transformer")
+_BESIDE = ("transformer_2", "controlnet")  # called at each step as well
+_LEAVES_THE_GRAPH = {"safety_checker": "safety checker", "watermark": "watermark"}
 _REFUSED = {
     "generator": "use seed=: the noise is drawn outside the pipeline",
     "latents": "pass noise to the sampler instead",
@@ -41,6 +48,9 @@ _REFUSED = {
     "output_type": "samples are always tensors; solution.images are pictures",
     "return_dict": "samples are always tensors; solution.images are pictures",
     "num_images_per_prompt": "use batch=: every image is a row of its own",
+    "num_videos_per_prompt": "use batch=: every video is a row of its own",
+    "num_waveforms_per_prompt": "use batch=: every waveform is a row of its own",
+    "batch_size": "use batch=: every image is a row of its own",
 }
 
 
@@ -73,23 +83,26 @@ class DiffusersSampler(Sampler):
         self._call, self._parameters = _unwrapped(pipe)
         self._arguments = self._checked(call)
         modules = {name: part for name, part in pipe.components.items() if isinstance(part, Module)}
+        check_modules(type(pipe).__name__, modules)
         for module in modules.values():
             module.requires_grad_(False).eval()
-        denoiser = next((modules[name] for name in _DENOISERS if name in modules), None)
-        if denoiser is None:
+        denoisers = [modules[name] for name in _DENOISERS if name in modules]
+        if not denoisers:
             raise ModelError(
                 f"{type(pipe).__name__} has no denoiser among {', '.join(sorted(modules))}: one of "
                 f"{' or '.join(_DENOISERS)} is wanted; drive it with FunctionSampler(fn, denoiser=...)"
             )
-        if pipe.components.get("safety_checker") is not None:
-            warnings.warn(
-                f"{type(pipe).__name__}'s safety checker leaves the graph and is set aside while optimizing: "
-                "check the results yourself",
-                NoisewardWarning,
-                stacklevel=2,
-            )
+        for name, part in _LEAVES_THE_GRAPH.items():
+            if getattr(pipe, name, None) is not None:
+                warnings.warn(
+                    f"{type(pipe).__name__}'s {part} leaves the graph and is set aside while optimizing: "
+                    f"{'check the results' if name == 'safety_checker' else 'apply it to the results'} yourself",
+                    NoisewardWarning,
+                    stacklevel=2,
+                )
         self._prompts = _Memo()
-        self._inner = FunctionSampler(self._run, denoiser, recompute=memory == "balanced")
+        denoisers += [modules[name] for name in _BESIDE if name in modules]
+        self._inner = FunctionSampler(self._run, denoisers, recompute=memory == "balanced")
 
     @staticmethod
     def parameters(pipe: Any) -> set[str]:
@@ -109,42 +122,44 @@ class DiffusersSampler(Sampler):
 
     def _run(self, batch: int, prompt: list[str] | None) -> Tensor:
         """The pipeline's own call for some rows; its noise comes from the tape around it."""
-        arguments = {name: _per_row(name, value, batch) for name, value in self._arguments.items()}
-        if "prompt" in self._parameters and not _embedded(arguments):
-            arguments["prompt"] = prompt or [""] * batch
-        elif "batch_size" in self._parameters:
-            arguments["batch_size"] = batch
+        name = type(self.pipe).__name__
+        given = arguments(self.pipe, self._parameters, self._arguments, batch, prompt)
+        ours = {"generator": None, "output_type": "pt", "return_dict": False}
         with self._borrowed():
             try:
-                return self._call(self.pipe, **arguments, generator=None, output_type="pt", return_dict=False)[0]
-            except (ValueError, TypeError) as error:  # how pipelines refuse arguments
-                if isinstance(error, NoisewardError):
-                    raise
-                reason = " ".join(str(error).split())
-                raise ModelError(f"{type(self.pipe).__name__} refuses this call: {reason}") from error
+                sample = self._call(self.pipe, **given, **{k: v for k, v in ours.items() if k in self._parameters})
+            except NoisewardError:
+                raise
+            except Exception as error:  # whatever a pipeline raises when it is asked for what it cannot do
+                reason = " ".join(str(error).split())[:300]
+                refused = isinstance(error, ValueError | TypeError)  # how pipelines refuse arguments
+                raise ModelError(
+                    f"{name} {'refuses this call' if refused else f'fails with {type(error).__name__}'}: {reason}"
+                ) from error
+        sample = sample[0] if isinstance(sample, tuple) else sample
+        if not isinstance(sample, Tensor):
+            raise ModelError(
+                f"{name} returns {type(sample).__name__}, no tensor: wrap its parts with FunctionSampler(fn)"
+            )
+        return sample
 
     @contextlib.contextmanager
     def _borrowed(self) -> Iterator[None]:
         """Prepare the pipeline for one run and leave it as it was."""
-        pipe = self.pipe
-        scheduler, checker = pipe.scheduler, pipe.components.get("safety_checker")
+        pipe, vae = self.pipe, self.pipe.components.get("vae")
         bar = dict(vars(pipe).get("_progress_bar_config", {}))
-        encode = getattr(type(pipe), "encode_prompt", None)
-        pipe.scheduler = type(scheduler).from_config(scheduler.config)
-        pipe.set_progress_bar_config(**{**bar, "disable": True})
-        if checker is not None:
-            pipe.safety_checker = None
-        if encode is not None:
-            pipe.encode_prompt = self._prompts.around(pipe.encode_prompt)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(setattr, pipe, "_progress_bar_config", bar)
+            pipe.set_progress_bar_config(**{**bar, "disable": True})
+            stack.enter_context(_instead(pipe, "scheduler", _fresh(pipe.scheduler)))
+            for name in _LEAVES_THE_GRAPH:
+                if getattr(pipe, name, None) is not None:
+                    stack.enter_context(_instead(pipe, name, None))
+            if callable(getattr(pipe, "encode_prompt", None)):
+                stack.enter_context(_instead(pipe, "encode_prompt", self._prompts.around(pipe.encode_prompt)))
+            if vae is not None and callable(getattr(vae, "encode", None)):
+                stack.enter_context(_instead(vae, "encode", _posterior_aside(vae.encode)))
             yield
-        finally:
-            pipe.scheduler = scheduler
-            pipe._progress_bar_config = bar
-            if checker is not None:
-                pipe.safety_checker = checker
-            if encode is not None:
-                del pipe.encode_prompt
 
     def _checked(self, call: dict[str, Any]) -> dict[str, Any]:
         for name in call:
@@ -171,13 +186,46 @@ def _unwrapped(pipe: Any) -> tuple[Callable[..., Any], set[str]]:
     return call, set(inspect.signature(call).parameters) - {"self"}
 
 
-def _per_row(name: str, value: Any, batch: int) -> Any:
-    """Text arguments such as `negative_prompt` and `prompt_2`, once per row, as the prompts are."""
-    return [value] * batch if "prompt" in name and isinstance(value, str) else value
+@contextlib.contextmanager
+def _instead(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """`owner.name` is `value` for the body of a `with`."""
+    own = name in vars(owner)
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own or isinstance(before, Module):
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
 
 
-def _embedded(arguments: dict[str, Any]) -> bool:
-    return arguments.get("prompt_embeds") is not None
+def _fresh(scheduler: Any) -> Any:
+    """A copy, with whatever was set on the scheduler since it was made."""
+    try:
+        return copy.deepcopy(scheduler)
+    except RuntimeError:  # it holds the graph of somebody's run
+        return type(scheduler).from_config(scheduler.config)
+
+
+def _posterior_aside(encode: Callable[..., Any]) -> Callable[..., Any]:
+    """A VAE's `encode`, whose posterior draws aside: it blurs the given picture, and is no noise of the sampler."""
+
+    def encoded(*args: Any, **kwargs: Any) -> Any:
+        result = encode(*args, **kwargs)
+        posterior: Any = result[0] if isinstance(result, tuple) else getattr(result, "latent_dist", None)
+        draw = getattr(posterior, "sample", None)
+        if callable(draw):
+
+            def drawn(*args: Any, **kwargs: Any) -> Any:
+                with aside():
+                    return draw(*args, **kwargs)
+
+            posterior.sample = drawn
+        return result
+
+    return encoded
 
 
 class _Memo:
@@ -190,6 +238,9 @@ class _Memo:
         """`encode`, answered from memory where possible; without a graph."""
 
         def remembered(*args: Any, **kwargs: Any) -> Any:
+            if any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
+                with torch.no_grad():
+                    return encode(*args, **kwargs)  # embeddings: there is nothing to spare
             key = _key((args, sorted(kwargs.items())))
             if key not in self._known:
                 with torch.no_grad():

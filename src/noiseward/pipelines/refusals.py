@@ -1,0 +1,61 @@
+"""What a gradient cannot pass, found before anything is computed: each is one line that says what to do instead.
+
+A gradient that silently misses part of a network looks plausible and is worthless. These are the ways of saving memory
+or time that would cause it, or would end in an error far from its cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch.nn import Module
+
+from noiseward.errors import ModelError
+
+__all__ = ["check_modules"]
+
+_OFFLOADS = {"CpuOffload", "UserCpuOffloadHook"}
+_HARMLESS = {"PeftInputAutocastDisableHook"}
+_SETTINGS = {
+    "GroupOffloadingHook": "offloads its weights in groups",
+    "LazyPrefetchGroupOffloadingHook": "offloads its weights in groups",
+    "LayerwiseCastingHook": "stores its weights in another precision (layerwise casting)",
+}
+_QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+
+
+def check_modules(pipeline: str, modules: Mapping[str, Module]) -> None:
+    """Raise `ModelError` if a gradient would not get through one of a pipeline's modules."""
+    for name, module in modules.items():
+        for reason, remedy in _reasons(module):
+            raise ModelError(f"{pipeline}'s {name} {reason}: {remedy}")
+
+
+def _reasons(module: Module) -> Iterator[tuple[str, str]]:
+    for part in module.modules():
+        hook = vars(part).get("_hf_hook")
+        if hook is not None and _offloads(hook):
+            yield (
+                "is offloaded to the CPU between calls, where a gradient cannot find its weights",
+                "load it without offloading (pipe.remove_all_hooks()); memory='balanced' saves activations instead",
+            )
+        registry = vars(part).get("_diffusers_hook")
+        for each in registry.hooks.values() if registry is not None else ():
+            kind = type(each).__name__
+            if kind not in _HARMLESS:
+                reason = _SETTINGS.get(kind, f"keeps something from call to call ({kind})")
+                yield reason, "a gradient would not be right; load the pipeline without it"
+        if type(part).__module__.startswith(_QUANTIZED):
+            yield (
+                f"is quantized ({type(part).__module__}), which has no gradient",
+                "use weights in bfloat16, or a quantization that can be trained through",
+            )
+
+
+def _offloads(hook: Any) -> bool:
+    return (
+        type(hook).__name__ in _OFFLOADS
+        or bool(getattr(hook, "offload", False))
+        or any(_offloads(each) for each in getattr(hook, "hooks", ()))
+    )

@@ -1,0 +1,47 @@
+"""Stable Diffusion that is shown a picture: ControlNet, img2img, inpainting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import (
+    ControlNetModel,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+)
+
+from tests.families.unets import parts
+
+
+def picture() -> Any:
+    """A picture in [0, 1], `(1, 3, 16, 16)`."""
+    return torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+
+
+def mask() -> Any:
+    """What to repaint: the left half."""
+    given = torch.zeros(1, 1, 16, 16)
+    given[..., :8] = 1
+    return given
+
+
+def controlnet() -> Any:
+    """With a ControlNet whose outputs, zero when it is made, are not."""
+    made = parts()
+    net = ControlNetModel.from_unet(made["unet"], conditioning_channels=3, conditioning_embedding_out_channels=(8, 8))
+    for name, weight in net.named_parameters():
+        if name.startswith(("controlnet_", "controlnet_cond_embedding.conv_out")):
+            torch.nn.init.normal_(weight, std=0.2)
+    return StableDiffusionControlNetPipeline(**made, controlnet=net)
+
+
+def img2img() -> Any:
+    """Starts from an encoded picture, with noise on top."""
+    return StableDiffusionImg2ImgPipeline(**parts())
+
+
+def inpaint() -> Any:
+    """The UNet of 9 channels that inpainting checkpoints have."""
+    return StableDiffusionInpaintPipeline(**parts(in_channels=9))

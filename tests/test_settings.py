@@ -1,0 +1,217 @@
+"""Ways people set up a pipeline: each works, with the stock sample and a right gradient, or is refused in one line."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from noiseward import ArgumentError, DiffusersSampler, FunctionSampler, ModelError
+from tests.battery import slopes, weigh
+from tests.families import guided, pixels
+from tests.tiny import CALL, stable_diffusion
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return stable_diffusion()
+
+
+def same_as_stock(pipe, prompt: str | None = "a", **call) -> bool:
+    sampler = DiffusersSampler(pipe, **{**CALL, **call})
+    named = {} if "prompt_embeds" in call else {"prompt": prompt}
+    stock = pipe(**named, **{**CALL, **call}, generator=torch.Generator().manual_seed(2), output_type="pt").images
+    return torch.equal(sampler(sampler.init(1, seed=2), prompt), stock)
+
+
+def add_lora(pipe, folder):
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    donor = stable_diffusion()
+    torch.manual_seed(1)
+    donor.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    type(donor).save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(donor.unet))
+    pipe.load_lora_weights(folder)
+
+
+def test_lora_weights_are_part_of_the_sample_and_of_the_gradient(pipe, tmp_path):
+    tuned = stable_diffusion()
+    add_lora(tuned, tmp_path)
+    assert same_as_stock(tuned)
+    plain, with_lora = (DiffusersSampler(which, **CALL) for which in (pipe, tuned))
+    assert not torch.equal(plain(plain.init(1), "a"), with_lora(with_lora.init(1), "a"))
+    assert max(slopes(DiffusersSampler(tuned.to(torch.float64), eta=1.0, **CALL), "a", 1e-4).values()) < 1e-6
+
+
+def test_bfloat16_gives_the_stock_sample_and_nearly_the_gradient_of_float32(pipe):
+    half = stable_diffusion().to(torch.bfloat16)
+    assert same_as_stock(half, eta=1.0)
+    gradients = []
+    for which in (pipe, half):
+        sampler = DiffusersSampler(which, eta=1.0, **CALL)
+        noise = DiffusersSampler(pipe, eta=1.0, **CALL).init(1).requires_grad_()
+        gradients.append(torch.autograd.grad(weigh(sampler(noise, "a")).sum(), noise)[0])
+    assert gradients[1].dtype == torch.float32
+    assert torch.cosine_similarity(*(gradient.flatten() for gradient in gradients), dim=0) > 0.99
+
+
+def test_guidance_rescale_has_the_stock_sample_and_a_right_gradient(pipe):
+    assert same_as_stock(pipe, guidance_rescale=0.7)
+    wide = DiffusersSampler(stable_diffusion().to(torch.float64), guidance_rescale=0.7, **CALL)
+    assert max(slopes(wide, "a", 1e-4).values()) < 1e-6
+
+
+def test_a_negative_prompt_is_every_rows(pipe):
+    assert same_as_stock(pipe, negative_prompt="d e")
+    sampler = DiffusersSampler(pipe, negative_prompt="d e", **CALL)
+    plain = DiffusersSampler(pipe, **CALL)
+    noise = sampler.init(2, seed=[3, 3])
+    rows = sampler(noise, "a")
+    assert torch.equal(rows[0], rows[1]) and not torch.equal(rows, plain(noise, "a"))
+
+
+def test_embeddings_stand_for_the_prompt_in_every_row(pipe):
+    with torch.no_grad():
+        embeds, negative = pipe.encode_prompt("b c", "cpu", 1, True)
+    given = {"prompt_embeds": embeds, "negative_prompt_embeds": negative}
+    assert same_as_stock(pipe, None, **given)
+    embedded, spoken = DiffusersSampler(pipe, **given, **CALL), DiffusersSampler(pipe, **CALL)
+    noise = spoken.init(2)
+    assert torch.equal(embedded(noise), spoken(noise, "b c"))
+    with pytest.raises(ArgumentError, match=r"prompt_embeds of shape \(2, 8, 16\) given: a leading axis of 1"):
+        DiffusersSampler(pipe, prompt_embeds=embeds.repeat(2, 1, 1), **CALL).init(1)
+
+
+def test_what_was_set_on_the_scheduler_is_kept():
+    pipe = stable_diffusion()
+    before = DiffusersSampler(pipe, **CALL)
+    noise = before.init(1)
+    first = before(noise, "a")
+    pipe.scheduler.final_alpha_cumprod = torch.tensor(0.9999)
+    assert not torch.equal(DiffusersSampler(pipe, **CALL)(noise, "a"), first)
+    assert same_as_stock(pipe)
+
+
+def test_a_class_is_named_by_number_or_name():
+    pipe = pixels.dit()
+    sampler = DiffusersSampler(pipe, num_inference_steps=2)
+    noise = sampler.init(1)
+    number, name = sampler(noise, "1"), sampler(noise, "goldfish")
+    assert torch.equal(number, name) and not torch.equal(number, sampler(noise, "cock"))
+    assert torch.equal(DiffusersSampler(pipe, num_inference_steps=2, class_labels=1)(noise), number)
+    for wrong, says in [("goldfisch", "did you mean 'goldfish'"), (None, "no class given: DiTPipeline draws one")]:
+        with pytest.raises(ArgumentError, match=says):
+            sampler(noise, wrong)
+    with pytest.raises(ArgumentError, match="one class for all rows"):
+        DiffusersSampler(pipe, class_labels=[1, 7]).init(1)
+
+
+def test_a_prompt_is_refused_where_none_is_taken():
+    sampler = DiffusersSampler(pixels.ddpm(), num_inference_steps=2)
+    with pytest.raises(ArgumentError, match="prompt 'a duck' given: DDPMPipeline takes none"):
+        sampler(sampler.init(1), "a duck")
+
+
+class Watermarker:
+    def apply_watermark(self, images):
+        return torch.from_numpy(images.numpy())
+
+
+def test_a_watermark_is_set_aside_with_a_warning():
+    pipe = stable_diffusion()
+    pipe.watermark = Watermarker()
+    with pytest.warns(UserWarning, match="watermark leaves the graph and is set aside"):
+        sampler = DiffusersSampler(pipe, **CALL)
+    sampler(sampler.init(1), "a")
+    assert isinstance(pipe.watermark, Watermarker)
+
+
+def test_a_pipelines_own_errors_are_one_line():
+    sampler = DiffusersSampler(guided.controlnet(), **CALL)  # no image
+    with pytest.raises(ModelError, match="StableDiffusionControlNetPipeline refuses this call: .*image") as caught:
+        sampler.init(1)
+    assert "\n" not in str(caught.value)
+
+
+def offload(pipe):
+    from accelerate import cpu_offload_with_hook
+
+    cpu_offload_with_hook(pipe.unet, "cpu")
+
+
+def offload_in_sequence(pipe):
+    from accelerate import cpu_offload
+
+    cpu_offload(pipe.vae, "cpu")
+
+
+def offload_groups(pipe):
+    cpu = torch.device("cpu")
+    pipe.unet.enable_group_offload(cpu, cpu, offload_type="leaf_level")
+
+
+def cast_layers(pipe):
+    pipe.unet.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
+
+
+def cache(pipe):
+    from diffusers import PyramidAttentionBroadcastConfig, apply_pyramid_attention_broadcast
+
+    config = PyramidAttentionBroadcastConfig(
+        cross_attention_block_skip_range=2, current_timestep_callback=lambda: 500,
+        cross_attention_block_identifiers=("blocks",),
+    )  # fmt: skip
+    apply_pyramid_attention_broadcast(pipe.unet, config)
+
+
+class QuantizedLinear(nn.Module):
+    """Stands for torch's own quantized layer, which warns that it is deprecated as soon as it is touched."""
+
+    __module__ = "torch.ao.nn.quantized.dynamic.modules.linear"
+
+
+def quantize(pipe):
+    pipe.unet.time_embedding.linear_1 = QuantizedLinear()
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        (offload, "unet is offloaded to the CPU between calls.*remove_all_hooks"),
+        (offload_in_sequence, "vae is offloaded to the CPU"),
+        (offload_groups, "unet offloads its weights in groups"),
+        (cast_layers, "unet stores its weights in another precision"),
+        (cache, "unet keeps something from call to call .PyramidAttentionBroadcastHook."),
+        (quantize, "unet is quantized .*bfloat16"),
+    ],
+)
+def test_what_a_gradient_cannot_pass_is_refused_in_one_line(setting, says):
+    pipe = stable_diffusion()
+    setting(pipe)
+    with pytest.raises(ModelError, match=says) as caught:
+        DiffusersSampler(pipe, **CALL)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # the compiler's own doing
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_compiled_denoiser_gives_the_sample_and_gradient_of_the_plain_one(in_place, recompute):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3))
+
+    def samples(module):
+        sampler = FunctionSampler(
+            lambda batch: module(module(torch.randn(batch, 3)) + torch.randn(batch, 3)), module, recompute=recompute
+        )
+        noise = sampler.init(2).requires_grad_()
+        sample = sampler(noise)
+        return sample, torch.autograd.grad(sample.sin().sum(), noise)[0]
+
+    plain = samples(net)
+    if in_place:
+        net.compile(backend="eager")
+    compiled = samples(net if in_place else torch.compile(net, backend="eager"))
+    assert all(torch.equal(one, other) for one, other in zip(plain, compiled, strict=True))
