@@ -16,7 +16,6 @@ and afterwards the pipeline is as it was, except that its parameters stay frozen
 from __future__ import annotations
 
 import contextlib
-import copy
 import inspect
 import warnings
 from collections import OrderedDict
@@ -31,6 +30,7 @@ from noiseward.errors import ArgumentError, ModelError, NoisewardError, Noisewar
 from noiseward.noise import Layout
 from noiseward.pipelines.refusals import check_modules
 from noiseward.pipelines.rows import arguments
+from noiseward.pipelines.schedulers import fresh, without_trees
 from noiseward.recompute import NFE
 from noiseward.sample import FunctionSampler, Prompt, Sampler
 from noiseward.tape import aside
@@ -151,7 +151,8 @@ class DiffusersSampler(Sampler):
         with contextlib.ExitStack() as stack:
             stack.callback(setattr, pipe, "_progress_bar_config", bar)
             pipe.set_progress_bar_config(**{**bar, "disable": True})
-            stack.enter_context(_instead(pipe, "scheduler", _fresh(pipe.scheduler)))
+            stack.enter_context(without_trees(pipe.scheduler))
+            stack.enter_context(_instead(pipe, "scheduler", fresh(pipe.scheduler)))
             for name in _LEAVES_THE_GRAPH:
                 if getattr(pipe, name, None) is not None:
                     stack.enter_context(_instead(pipe, name, None))
@@ -199,14 +200,6 @@ def _instead(owner: Any, name: str, value: Any) -> Iterator[None]:
             setattr(owner, name, before)
         else:
             delattr(owner, name)
-
-
-def _fresh(scheduler: Any) -> Any:
-    """A copy, with whatever was set on the scheduler since it was made."""
-    try:
-        return copy.deepcopy(scheduler)
-    except RuntimeError:  # it holds the graph of somebody's run
-        return type(scheduler).from_config(scheduler.config)
 
 
 def _posterior_aside(encode: Callable[..., Any]) -> Callable[..., Any]:

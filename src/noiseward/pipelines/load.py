@@ -1,4 +1,4 @@
-"""Load a diffusers pipeline from a folder or a hub id; what goes wrong is said in one line."""
+"""Load a diffusers pipeline by name, hub id, folder or file; what goes wrong is said in one line."""
 
 from __future__ import annotations
 
@@ -9,47 +9,161 @@ from typing import Any
 
 import torch
 
-from noiseward.errors import ModelError
+from noiseward.errors import ArgumentError, ModelError, choices
+from noiseward.pipelines.cards import Card, cards
+from noiseward.pipelines.schedulers import exchanged
 
 __all__ = ["load"]
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+DEVICES = ("auto", "cpu", "cuda", "mps")
+CHECKPOINTS = (".safetensors", ".ckpt")
+# What diffusers takes a checkpoint's weights for, by how that begins, and the pipeline it is for.
+_KINDS = {
+    "xl_base": "StableDiffusionXLPipeline",
+    "playground": "StableDiffusionXLPipeline",
+    "v1": "StableDiffusionPipeline",
+    "v2": "StableDiffusionPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "flux": "FluxPipeline",
+}
 
-def load(model: str | Path, *, dtype: torch.dtype | None = None, device: str | torch.device | None = None) -> Any:
+
+def load(
+    model: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: str | torch.device | None = None,
+    scheduler: str | None = None,
+    lora: str | Path | None = None,
+) -> Any:
     """A pipeline in the diffusers format.
 
     Arguments:
-        model: a folder that holds `model_index.json`, or a hub id such as `owner/name`.
+        model: a folder that holds `model_index.json`; a short name (`noiseward models` lists them); a hub id such as
+            `owner/name`; or a checkpoint in one file, `.safetensors` or `.ckpt`.
         dtype: precision of the weights; default: bfloat16 on a GPU, float32 elsewhere.
-        device: default: the GPU if there is one.
+        device: `auto`, the default, is the GPU if there is one.
+        scheduler: another scheduler than the model's: a short name or a class of diffusers.
+        lora: a file or folder of LoRA weights to add.
 
     Raises:
         ModelError: there is no such model, or it cannot be read.
+        ArgumentError: an unknown dtype, device or scheduler.
     """
+    card = cards().get(str(model))
+    place = _device(device)
+    precision = _dtype(dtype or (card.dtype if card else None), place)
+    path = Path(model).expanduser()
+    if path.is_file() and path.suffix in CHECKPOINTS:
+        pipe = _from_file(path, precision)
+    else:
+        pipe = _from_pretrained(str(model), path, card, precision)
+    scheduler = scheduler or (card.scheduler if card else None)
+    if scheduler is not None:
+        pipe.scheduler = exchanged(pipe.scheduler, scheduler)
+    if lora is not None:
+        _add(pipe, Path(lora).expanduser())
+    try:
+        return pipe.to(place)
+    except (RuntimeError, AssertionError) as error:  # a device that is not there, or not large enough
+        raise ModelError(f"{type(pipe).__name__} cannot be put on {place}: {_line(error)}") from error
+
+
+def _from_pretrained(model: str, path: Path, card: Card | None, dtype: torch.dtype) -> Any:
+    """From a folder, or by hub id from the local cache or the network."""
     import diffusers
 
-    path = Path(model).expanduser()
-    if not path.exists() and (path.is_absolute() or str(model).count("/") != 1 or str(model).startswith(".")):
-        raise ModelError(f"model '{model}' is no folder here and no hub id (owner/name): give one of these")
-    if path.exists() and not (path / "model_index.json").is_file():
+    here = path.exists()
+    source, revision = (card.id, card.revision) if card and not here else (model, None)
+    if not here and card is None and (path.is_absolute() or model.count("/") != 1 or model.startswith(".")):
+        raise ModelError(
+            f"model '{model}' is no folder here, no short name and no hub id (owner/name): {choices(model, cards())}"
+        )
+    if here and not (path / "model_index.json").is_file():
         raise ModelError(
             f"{path} is no pipeline folder, it has no model_index.json: give the folder that save_pretrained() wrote"
         )
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     try:
-        with _hushed(path.exists()):
-            pipe = diffusers.DiffusionPipeline.from_pretrained(str(path if path.exists() else model), dtype=dtype)
-        return pipe.to(device)
+        with _hushed(here):
+            return diffusers.DiffusionPipeline.from_pretrained(
+                str(path) if here else source, dtype=dtype, revision=revision, local_files_only=here
+            )
     except Exception as error:  # whatever the loaders of five libraries raise: a file that is missing, short or garbled
-        reason = " ".join(str(error).split())[:200]
-        if path.exists():
+        if here:
             raise ModelError(
-                f"{path} cannot be loaded, a file is missing or damaged ({type(error).__name__}: {reason})"
+                f"{path} cannot be loaded, a file is missing or damaged ({type(error).__name__}: {_line(error)})"
             ) from error
         raise ModelError(
             f"model '{model}' is neither a folder here nor could it be had from the hub: download it first "
-            f"(hf download {model}), or give a folder ({type(error).__name__}: {reason})"
+            f"(hf download {source}), or give a folder ({type(error).__name__}: {_line(error)})"
         ) from error
+
+
+def _from_file(path: Path, dtype: torch.dtype) -> Any:
+    """From a checkpoint in one file, as the makers of Stable Diffusion publish them."""
+    import diffusers
+    from diffusers.loaders.single_file_utils import infer_diffusers_model_type, load_single_file_checkpoint
+
+    try:
+        with _hushed(True):
+            kind = infer_diffusers_model_type(load_single_file_checkpoint(str(path)))
+    except Exception as error:
+        raise ModelError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {_line(error)})") from error
+    name = next((pipeline for start, pipeline in _KINDS.items() if kind.startswith(start)), None)
+    if name is None:
+        raise ModelError(
+            f"{path} is a checkpoint of kind '{kind}': load it with the pipeline it is for and pass that "
+            f"(kinds known here: {', '.join(_KINDS)})"
+        )
+    try:
+        with _hushed(True):
+            return getattr(diffusers, name).from_single_file(str(path), dtype=dtype)
+    except Exception as error:
+        raise ModelError(
+            f"{path} has weights but no configuration, and that of '{kind}' could not be had from the hub: fetch it "
+            f"once with a network, or convert the file to a folder ({type(error).__name__}: {_line(error)})"
+        ) from error
+
+
+def _add(pipe: Any, path: Path) -> None:
+    """Load LoRA weights into a pipeline."""
+    if not path.exists():
+        raise ModelError(f"LoRA weights '{path}' are not here: give a .safetensors file, or the folder it is in")
+    if not callable(getattr(pipe, "load_lora_weights", None)):
+        raise ModelError(f"{type(pipe).__name__} takes no LoRA weights")
+    folder, name = (path.parent, path.name) if path.is_file() else (path, None)
+    try:
+        with _hushed(True):
+            pipe.load_lora_weights(str(folder), weight_name=name, local_files_only=True)
+    except Exception as error:
+        raise ModelError(f"LoRA weights {path} do not fit ({type(error).__name__}: {_line(error)})") from error
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if isinstance(device, torch.device):
+        return device
+    if (device or "auto").partition(":")[0] not in DEVICES:
+        raise ArgumentError(f"device='{device}' given: {choices(str(device), DEVICES)}")
+    if device not in (None, "auto"):
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise ArgumentError(f"dtype='{dtype}' given: {choices(dtype, DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 @contextlib.contextmanager
