@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -12,3 +14,30 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("model")
     stable_diffusion().save_pretrained(path)
     return str(path)
+
+
+@pytest.fixture
+def small(model):
+    """Options that make the command line use the tiny pipeline."""
+    from tests.tiny import CALL
+
+    sizes = [part for name, value in CALL.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    return ["--model", model, *sizes]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run a command in an empty folder; gives exit status, output and errors."""
+    from noiseward import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["noiseward", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return command

@@ -12,31 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from noiseward import cli
 from noiseward.runs import RunFolder
-from tests.tiny import CALL
-
-
-@pytest.fixture
-def small(model):
-    sizes = [part for name, value in CALL.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    return ["--model", model, *sizes]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run a command in an empty folder; gives exit status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["noiseward", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return command
 
 
 def test_align_raises_the_reward_and_says_where_the_pictures_are(run, small, tmp_path):
@@ -129,7 +105,9 @@ def test_rewards_and_models_and_version_are_listed(run):
 def test_doctor_examines_a_model(run, model):
     status, out, _ = run("doctor", "--model", model, "--num-inference-steps", "3")
     assert status == 0, out
-    assert "4 draws" in out and "finite difference" in out and "FAIL" not in out
+    assert "4 draws are seen and replayed (1 start, 3 step)" in out and "finite difference" in out
+    assert "seed 0 gives the pipeline's own picture" in out and "MB per call" in out and "FAIL" not in out
+    assert "verdict: fit for noise optimization" in out
 
 
 @pytest.mark.parametrize(
@@ -165,7 +143,7 @@ def test_an_empty_prompt_is_a_usage_error(run, small, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "says"), [("nowhere", "no folder here and no hub id"), (".", "no model_index.json")])
+@pytest.mark.parametrize(("name", "says"), [("nowhere", "no folder here, no short name"), (".", "no model_index.json")])
 def test_a_model_that_is_none(run, tmp_path, name, says):
     status, _, err = run("align", "a", "--reward", "brightness", "--model", name)
     assert (status, len(err.strip().splitlines())) == (1, 1)

@@ -189,7 +189,11 @@ def test_a_missing_weights_file_is_one_line(pipe, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("no-such-model", "no folder here and no hub id"), (".", "no model_index.json"), ("a/b/c", "no hub id")],
+    [
+        ("no-such-model", "no folder here, no short name and no hub id"),
+        (".", "no model_index.json"),
+        ("a/b/c", "no hub id"),
+    ],
 )
 def test_a_model_that_is_none_is_one_line(name, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -21,7 +21,7 @@ from noiseward.named import parse
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
 from noiseward.optimize import Budget, Optimizer, Step, iterate
-from noiseward.pipelines import DiffusersSampler, load
+from noiseward.pipelines import DiffusersSampler, cards, load
 from noiseward.progress import watch
 from noiseward.project import NormProjection, Projection, SpectralProjection
 from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell
@@ -72,13 +72,18 @@ def align(
     project: Sequence[Projection | str] = (),
     optimizer: Optimizer | None = None,
     memory: str | None = None,
+    scheduler: str | None = None,
+    lora: str | Path | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
     progress: bool = True,
     **call: Any,
 ) -> Solution:
     """Raise the reward of the samples of a prompt by moving the sampler's own noise.
 
     Arguments:
-        model: a diffusers pipeline, a `Sampler`, a pipeline folder, a hub id, or `stickers`, the built-in model.
+        model: a diffusers pipeline, a `Sampler`, `stickers` (the built-in model), or what `load` takes: a short name
+            such as `sdxl`, a pipeline folder, a hub id, a checkpoint in one file.
         prompt: one or several; each is sampled `batch` times. None for a model without prompts.
         reward: a name (`noiseward rewards` lists them), `NAME:WEIGHT`, several of these, `path/to/file.py:function`, a
             `Reward`, a differentiable function of images, or a mapping from rewards to weights.
@@ -94,6 +99,7 @@ def align(
             `none`.
         project: constraints on the noise, or their names: `norm`, `spectral`.
         memory: `fast` or `balanced`, see `DiffusersSampler`.
+        scheduler, lora, dtype, device: how a model given by name is loaded, see `load`.
         progress: show a progress bar.
         call: the pipeline's own arguments. Where it takes `eta`, that is 1 by default: every step's noise can move.
 
@@ -117,6 +123,7 @@ def align(
         batch=batch,
         seed=seed,
         memory=memory,
+        loading={"scheduler": scheduler, "lora": lora, "dtype": dtype, "device": device},
         call=call,
     )
     steps_made = problem.iterate()
@@ -142,18 +149,20 @@ def prepare(
     batch: int = 1,
     seed: int = 0,
     memory: str | None = None,
+    loading: Mapping[str, Any] = MappingProxyType({}),
     call: Mapping[str, Any] = MappingProxyType({}),
 ) -> Problem:
     """What `align` runs, not yet run; model, prompt, reward, batch, seed and memory are explained there.
 
     Arguments:
         optimizer, budget, regularizer: the parts `align` makes from numbers.
+        loading: how a model given by name is loaded: `scheduler`, `lora`, `dtype`, `device`.
         call: the pipeline's own arguments.
     """
     if batch < 1:
         raise ArgumentError(f"batch={batch} given: at least 1 wanted")
     score = _reward(reward)
-    sampler = _sampler(model, memory, dict(call))
+    sampler = _sampler(model, memory, dict(call), {name: value for name, value in loading.items() if value is not None})
     each = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
     if not each:
         raise ArgumentError("no prompt given: give at least one, or None for a model without prompts")
@@ -186,19 +195,22 @@ def _reward(reward: Rewards) -> Reward:
     return rewards.parse(list(reward))
 
 
-def _sampler(model: Any, memory: str | None, call: dict[str, Any]) -> Sampler:
+def _sampler(model: Any, memory: str | None, call: dict[str, Any], loading: dict[str, Any]) -> Sampler:
     if isinstance(model, Sampler):
-        if call or memory:
-            raise ArgumentError(
-                f"{', '.join([*call, *(['memory'] if memory else [])])} given beside a sampler: it takes them itself"
-            )
+        given = [*call, *(["memory"] if memory else []), *loading]
+        if given:
+            raise ArgumentError(f"{', '.join(given)} given beside a sampler: it takes them itself")
         return model
     defaults: dict[str, Any] = {"eta": 1.0}
     if model == BUILT_IN:
         defaults = {"eta": 1.0, "num_inference_steps": 20, "guidance_scale": 3.0}
         memory = memory or "fast"
         model = stickers.path()
-    pipe = load(model) if isinstance(model, str | Path) else model
+    elif isinstance(model, str) and model in cards():
+        defaults |= cards()[model].call
+    if not isinstance(model, str | Path) and loading:
+        raise ArgumentError(f"{', '.join(loading)} given beside a pipeline: prepare it yourself, or give its name")
+    pipe = load(model, **loading) if isinstance(model, str | Path) else model
     known = DiffusersSampler.parameters(pipe)
     chosen = {**{name: value for name, value in defaults.items() if name in known}, **call}
     return DiffusersSampler(pipe, memory=memory or "balanced", **chosen)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from noiseward.cli.assignments import assignments
+
 __all__ = ["align"]
 
 
-def _spoken(prompts: list[str]) -> list[str]:
-    if any(not prompt.strip() for prompt in prompts):
+def _spoken(prompts: list[str] | None) -> list[str]:
+    if any(not prompt.strip() for prompt in prompts or []):
         raise typer.BadParameter("an empty prompt was given: say what to draw, as in 'a duck'")
-    return prompts
+    return prompts or []
 
 
 def align(
-    prompt: Annotated[
-        list[str], typer.Argument(help="What to draw; several prompts run in one batch.", callback=_spoken)
-    ],
     reward: Annotated[
         list[str],
         typer.Option(
@@ -28,7 +26,15 @@ def align(
             "'noiseward rewards' lists the names."
         ),
     ],
-    model: Annotated[str, typer.Option(help="stickers (built in), a diffusers folder, or a hub id.")] = "stickers",
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(help="What to draw; several run in one batch. None for a model without.", callback=_spoken),
+    ] = None,
+    model: Annotated[str, typer.Option(help="A short name ('noiseward models'), folder, hub id or file.")] = "stickers",
+    scheduler: Annotated[str | None, typer.Option(help="Another scheduler: ddim, euler-a, ..., or a class.")] = None,
+    lora: Annotated[str | None, typer.Option(help="A file or folder of LoRA weights.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the weights: float32, bfloat16, ...")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.  [default: auto]")] = None,
     steps: Annotated[int | None, typer.Option(help="Moves of the noise.  [default: 30, if no other limit]")] = None,
     seconds: Annotated[float | None, typer.Option(help="Stop before this much time has passed.")] = None,
     nfe: Annotated[int | None, typer.Option(help="Stop before this many denoiser calls (backward counts 2).")] = None,
@@ -59,6 +65,8 @@ def align(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table.")] = False,
 ) -> None:
     """Raise a reward by moving the sampler's own noise, and keep pictures and noise in a run directory."""
+    if not prompt and model == "stickers":
+        raise typer.BadParameter("no prompt was given: say what to draw, as in 'a duck'", param_hint="PROMPT")
     named = {
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,
@@ -68,7 +76,7 @@ def align(
         "negative_prompt": negative_prompt,
     }
     call = {name: value for name, value in named.items() if value is not None}
-    call.update(_assignment(text) for text in set_ or [])
+    call.update(assignments(set_))
 
     import torch
     from rich.console import Console
@@ -78,7 +86,7 @@ def align(
 
     options: dict[str, Any] = {} if lr is None else {"lr": lr}
     spec = RunSpec(
-        prompt=tuple(prompt),
+        prompt=tuple(prompt or ()),
         reward=tuple(reward),
         model=model,
         steps=steps,
@@ -90,6 +98,10 @@ def align(
         regularizer=regularizer,
         project=tuple(project or ()),
         memory=memory,
+        scheduler=scheduler,
+        lora=lora,
+        dtype=dtype,
+        device=device,
         call=call,
         **options,
     )
@@ -101,14 +113,3 @@ def align(
         print(folder)
     else:
         report(RunFolder(folder), Console())
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE`, the value read as a Python literal where it is one."""
-    name, mark, value = text.partition("=")
-    if not mark or not name.isidentifier():
-        raise typer.BadParameter(f"'{text}' given: KEY=VALUE wanted, as in guidance_rescale=0.7", param_hint="--set")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value

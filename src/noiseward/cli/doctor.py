@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from noiseward.cli.assignments import assignments
 
 __all__ = ["doctor"]
 
 
 def doctor(
-    model: Annotated[str, typer.Option(help="stickers, a diffusers folder, or a hub id.")] = "stickers",
+    model: Annotated[str, typer.Option(help="A short name ('noiseward models'), folder, hub id or file.")] = "stickers",
+    scheduler: Annotated[str | None, typer.Option(help="Another scheduler: ddim, euler-a, ..., or a class.")] = None,
+    lora: Annotated[str | None, typer.Option(help="A file or folder of LoRA weights.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the weights: float32, bfloat16, ...")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.  [default: auto]")] = None,
+    memory: Annotated[str | None, typer.Option(help="fast: keep activations; balanced: recompute them.")] = None,
     num_inference_steps: Annotated[int, typer.Option(min=1, help="Sampler steps of the check.")] = 5,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other argument of the pipeline, as KEY=VALUE.")
+    ] = None,
 ) -> None:
-    """Check versions and device, and that a model can be driven: seeds, draws, gradients."""
+    """Check versions and device, and that a model can be driven: draws, seeds, gradients, memory."""
+    call: dict[str, Any] = {"num_inference_steps": num_inference_steps, **assignments(set_)}
+
     import platform
     from importlib.metadata import version
 
@@ -23,8 +35,9 @@ def doctor(
     from noiseward import __version__
     from noiseward.align import prepare
     from noiseward.ascend import GradientAscent
-    from noiseward.checkup import examine
+    from noiseward.checkup import examine, verdict
     from noiseward.optimize import Budget
+    from noiseward.reward import FunctionReward
 
     console = Console(highlight=False)
     console.print(
@@ -33,10 +46,21 @@ def doctor(
     )
     console.print(", ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers", "safetensors")))
     console.print("device", torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu")
-    optimizer, budget, call = GradientAscent(), Budget(steps=0), {"num_inference_steps": num_inference_steps}
-    problem = prepare(model, "", "brightness", optimizer=optimizer, budget=budget, call=call)
-    findings = examine(problem)
-    for finding in findings:
-        console.print(f"{'ok  ' if finding.fine else 'FAIL'}  {finding.says}", soft_wrap=True)
-    if not all(finding.fine for finding in findings):
+    problem = prepare(
+        model,
+        "",
+        FunctionReward(lambda sample: sample.flatten(1).mean(1), name="mean"),  # pictures, sound, video: all have one
+        optimizer=GradientAscent(),
+        budget=Budget(steps=0),
+        memory=memory,
+        loading={"scheduler": scheduler, "lora": lora, "dtype": dtype, "device": device},
+        call=call,
+    )
+    findings = []
+    for finding in examine(problem):
+        findings.append(finding)
+        mark = "ok  " if finding.fine else "FAIL" if finding.must else "note"
+        console.print(f"{mark}  {finding.says}", soft_wrap=True)
+    console.print(f"verdict: {verdict(findings)}")
+    if any(finding.must and not finding.fine for finding in findings):
         raise typer.Exit(1)

@@ -10,11 +10,12 @@ __all__ = ["models"]
 
 
 def models(name: Annotated[str | None, typer.Argument(help="A model, for what it knows.")] = None) -> None:
-    """List what --model takes; with a name, what that model can draw."""
+    """List what --model and --scheduler take; with a name, what is known of that model."""
     from rich.console import Console
 
     from noiseward import stickers
     from noiseward.errors import ArgumentError, choices
+    from noiseward.pipelines.cards import cards, scheduler_names
 
     console = Console(highlight=False)
     if name is None:
@@ -25,11 +26,26 @@ def models(name: Annotated[str | None, typer.Argument(help="A model, for what it
             len(stickers.colors()),
             "colors",
         )
+        for short, card in cards().items():
+            console.print(f"{short:14} {card.says}", soft_wrap=True)
         console.print("path/to/model  a diffusers folder: what pipe.save_pretrained() wrote")
+        console.print("path/to/file   a checkpoint in one file, .safetensors or .ckpt")
         console.print("owner/name     a hub id, from the local cache or downloaded")
+        console.print(
+            "schedulers:    --scheduler", ", ".join(scheduler_names()), "or a class of diffusers", soft_wrap=True
+        )
+        return
+    if name in cards():
+        card = cards()[name]
+        call = ", ".join(f"{key}={value}" for key, value in card.call.items())
+        console.print("id:       ", card.id, f"(hf download {card.id})", soft_wrap=True)
+        console.print("is:       ", card.says, soft_wrap=True)
+        console.print("scheduler:", card.scheduler or "its own")
+        console.print("dtype:    ", card.dtype or "bfloat16 on a GPU, float32 elsewhere")
+        console.print("call:     ", call, soft_wrap=True)
         return
     if name != "stickers":
-        raise ArgumentError(f"'{name}' is not built in: {choices(name, ['stickers'])}")
+        raise ArgumentError(f"'{name}' is no model's name: {choices(name, ['stickers', *cards()])}")
     console.print("nouns: ", ", ".join(stickers.nouns()), soft_wrap=False)
     console.print("colors:", ", ".join(stickers.colors()))
     console.print("say 'a NOUN' or 'a NOUN on a COLOR background'")

@@ -32,7 +32,7 @@ from noiseward.pipelines.refusals import check_modules
 from noiseward.pipelines.rows import arguments
 from noiseward.pipelines.schedulers import fresh, without_trees
 from noiseward.recompute import NFE
-from noiseward.sample import FunctionSampler, Prompt, Sampler
+from noiseward.sample import FunctionSampler, Prompt, Sampler, prompts
 from noiseward.tape import aside
 
 __all__ = ["DiffusersSampler"]
@@ -119,6 +119,13 @@ class DiffusersSampler(Sampler):
 
     def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
         return self._inner(noise, prompt)
+
+    def stock(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor:
+        """The pipeline's own sample of a seed, `(1, *X)`: without tape or graph, safety checker and watermark aside."""
+        given = arguments(self.pipe, self._parameters, self._arguments, 1, prompts(prompt, 1))
+        ours = {"generator": torch.Generator().manual_seed(seed), "output_type": "pt", "return_dict": False}
+        with self._borrowed():
+            return self.pipe(**given, **{k: v for k, v in ours.items() if k in self._parameters})[0]
 
     def _run(self, batch: int, prompt: list[str] | None) -> Tensor:
         """The pipeline's own call for some rows; its noise comes from the tape around it."""

@@ -39,6 +39,10 @@ class RunSpec:
     regularizer: str | None = None
     project: tuple[str, ...] = ()
     memory: str | None = None
+    scheduler: str | None = None
+    lora: str | None = None
+    dtype: str | None = None
+    device: str | None = None
     call: dict[str, Any] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
 
@@ -46,7 +50,7 @@ class RunSpec:
         """Load the model and the rewards; raises before anything is written."""
         return prepare(
             self.model,
-            list(self.prompt),
+            list(self.prompt) or None,
             list(self.reward),
             optimizer=GradientAscent(lr=self.lr, project=projections(self.project)),
             regularizer=self.regularizer,
@@ -54,6 +58,7 @@ class RunSpec:
             batch=self.batch,
             seed=self.seed,
             memory=self.memory,
+            loading={name: getattr(self, name) for name in ("scheduler", "lora", "dtype", "device")},
             call=self.call,
         )
 
@@ -85,5 +90,5 @@ class RunSpec:
     def slug(self) -> str:
         """A short name for a folder."""
         rewards = [text.rpartition(".py:")[2].split(":")[0] for text in self.reward]
-        words = re.sub(r"[^a-z0-9]+", "-", f"{self.prompt[0]} {' '.join(rewards)}".lower()).strip("-")
+        words = re.sub(r"[^a-z0-9]+", "-", f"{' '.join(self.prompt[:1])} {' '.join(rewards)}".lower()).strip("-")
         return words[:60].strip("-") or "run"
