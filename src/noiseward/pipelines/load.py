@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import torch
 
 from noiseward.errors import ArgumentError, ModelError, choices
 from noiseward.pipelines.cards import Card, cards
+from noiseward.pipelines.quiet import hushed
 from noiseward.pipelines.schedulers import exchanged
 
 __all__ = ["load"]
@@ -85,7 +84,7 @@ def _from_pretrained(model: str, path: Path, card: Card | None, dtype: torch.dty
             f"{path} is no pipeline folder, it has no model_index.json: give the folder that save_pretrained() wrote"
         )
     try:
-        with _hushed(here):
+        with hushed(here):
             return diffusers.DiffusionPipeline.from_pretrained(
                 str(path) if here else source, dtype=dtype, revision=revision, local_files_only=here
             )
@@ -106,7 +105,7 @@ def _from_file(path: Path, dtype: torch.dtype) -> Any:
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type, load_single_file_checkpoint
 
     try:
-        with _hushed(True):
+        with hushed(True):
             kind = infer_diffusers_model_type(load_single_file_checkpoint(str(path)))
     except Exception as error:
         raise ModelError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {_line(error)})") from error
@@ -117,7 +116,7 @@ def _from_file(path: Path, dtype: torch.dtype) -> Any:
             f"(kinds known here: {', '.join(_KINDS)})"
         )
     try:
-        with _hushed(True):
+        with hushed(True):
             return getattr(diffusers, name).from_single_file(str(path), dtype=dtype)
     except Exception as error:
         raise ModelError(
@@ -134,7 +133,7 @@ def _add(pipe: Any, path: Path) -> None:
         raise ModelError(f"{type(pipe).__name__} takes no LoRA weights")
     folder, name = (path.parent, path.name) if path.is_file() else (path, None)
     try:
-        with _hushed(True):
+        with hushed(True):
             pipe.load_lora_weights(str(folder), weight_name=name, local_files_only=True)
     except Exception as error:
         raise ModelError(f"LoRA weights {path} do not fit ({type(error).__name__}: {_line(error)})") from error
@@ -164,24 +163,3 @@ def _dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
-
-
-@contextlib.contextmanager
-def _hushed(bars: bool) -> Iterator[None]:
-    """Without the loaders' remarks on optional packages and, if asked, without their progress bars."""
-    from diffusers.utils import logging as diffusers_log
-    from transformers.utils import logging as transformers_log
-
-    logs = (diffusers_log, transformers_log)
-    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
-    for log in logs:
-        log.set_verbosity_error()
-        if bars:
-            log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log, (verbosity, shown) in zip(logs, before, strict=True):
-            log.set_verbosity(verbosity)
-            if bars and shown:
-                log.enable_progress_bar()

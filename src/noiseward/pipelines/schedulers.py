@@ -23,6 +23,7 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError, ModelError, choices
 from noiseward.pipelines.cards import scheduler_names
+from noiseward.pipelines.quiet import hushed
 
 __all__ = ["exchanged", "fresh", "without_trees"]
 
@@ -60,7 +61,8 @@ def exchanged(scheduler: Any, name: str, **settings: Any) -> Any:
         shift = scheduler.config.get("shift", 1.0)
         chosen |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
     try:
-        made = make.from_config(scheduler.config, **{**chosen, **settings})
+        with hushed():  # it says which settings it does not know: most
+            made = make.from_config(scheduler.config, **{**chosen, **settings})
     except Exception as error:  # a package that is missing, a setting it lacks or does not support
         raise ModelError(f"{kind} cannot be made here: {' '.join(str(error).split())}") from error
     lacking = [attribute for attribute in _NEEDED if hasattr(scheduler, attribute) and not hasattr(made, attribute)]
