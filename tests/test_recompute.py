@@ -101,6 +101,25 @@ def test_output_objects_come_back_as_such():
     assert type(out) is Predicted and torch.equal(out.residuals[0]["deep"], 2 * x)
 
 
+class Posterior:
+    def __init__(self, mean):
+        self.mean = mean
+
+
+def test_an_object_that_hides_tensors_is_refused_when_recomputed_and_counted_when_not():
+    x = torch.ones(1, 3, dtype=torch.float64, requires_grad=True)
+    returns = Denoiser(lambda net, x: Posterior(net(x)))
+    takes = Denoiser(lambda net, q: net(q.mean))
+    with pytest.raises(GradientError, match="denoiser returns Posterior.*recompute=False"):
+        run(returns, lambda: returns(x), True)
+    with pytest.raises(GradientError, match="denoiser takes Posterior"):
+        run(takes, lambda: takes(Posterior(2 * x)), True)
+    run(takes, lambda: takes(Posterior(x.detach())), True)  # no gradient can be lost
+    meter = Meter()
+    torch.autograd.grad(run(returns, lambda: returns(x).mean.sum(), False, meter), x)
+    assert meter.nfe == NFE(forward=1, backward=1)
+
+
 def test_recomputation_happens_under_the_autocast_of_the_call():
     linear = nn.Linear(3, 3).requires_grad_(False)
     x = torch.tensor([[0.1234, 1.2345, 2.3456]])

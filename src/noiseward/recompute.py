@@ -5,7 +5,8 @@ of activations. With `recompute=True` each call keeps only its inputs and is run
 memory stays that of one call, at the price of one more forward per call. This is one explicit autograd function around
 the call. (`torch.utils.checkpoint` in its reentrant form loses the graph of object outputs and closed-over tensors, the
 defect behind a published implementation whose gradient never reached its denoiser; in its other form its memory grows
-with the number of calls.)
+with the number of calls.) Only what goes in and comes out as a tensor, or as a nesting of containers that hold tensors,
+has a gradient then; an object that hides tensors is refused rather than cut off.
 
 The cost of everything here is counted in denoiser calls: see :class:`NFE`.
 """
@@ -79,8 +80,9 @@ class Meter:
                 self.count(backward=1)
 
         for leaf in tree_flatten(result)[0]:
-            if isinstance(leaf, Tensor) and leaf.requires_grad:
-                leaf.register_hook(arrived)
+            for tensor in [leaf] if isinstance(leaf, Tensor) else _hidden(leaf):
+                if tensor.requires_grad:
+                    tensor.register_hook(arrived)
         return result
 
 
@@ -113,8 +115,12 @@ def recomputed(function: Callable[..., Any], meter: Meter, args: tuple[Any, ...]
     """`function(*args, **kwargs)`, keeping only its tensor arguments for the gradient.
 
     Arguments and result may be any nesting of tuples, lists, dicts and diffusers outputs.
+
+    Raises:
+        GradientError: an argument or the result hides tensors in an object of another kind.
     """
     leaves, spec = tree_flatten((args, kwargs))
+    _check("takes", [leaf for leaf in leaves if any(tensor.requires_grad for tensor in _hidden(leaf))])
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
         return function(*args, **kwargs)
@@ -124,6 +130,7 @@ def recomputed(function: Callable[..., Any], meter: Meter, args: tuple[Any, ...]
     def run(*given: Tensor) -> tuple[Tensor, ...]:
         again, named = tree_unflatten(_fill(arguments, given), spec)
         results, returned["spec"] = tree_flatten(function(*again, **named))
+        _check("returns", [leaf for leaf in results if _hidden(leaf)])
         returned["leaves"] = [_HOLE if isinstance(leaf, Tensor) else leaf for leaf in results]
         return tuple(leaf for leaf in results if isinstance(leaf, Tensor))
 
@@ -132,6 +139,21 @@ def recomputed(function: Callable[..., Any], meter: Meter, args: tuple[Any, ...]
 
 
 _HOLE = object()
+
+
+def _hidden(leaf: Any) -> list[Tensor]:
+    """The tensors in an object that is no container to the tree, such as a distribution with its mean."""
+    if isinstance(leaf, Tensor | Module | type) or not hasattr(leaf, "__dict__"):
+        return []
+    return [tensor for tensor in tree_flatten(dict(vars(leaf)))[0] if isinstance(tensor, Tensor)]
+
+
+def _check(verb: str, opaque: list[Any]) -> None:
+    if opaque:
+        raise GradientError(
+            f"the denoiser {verb} {type(opaque[0]).__name__}, and recomputing cannot see the tensors in it: keep the "
+            "activations (recompute=False), or name as denoiser the module inside that deals in tensors"
+        )
 
 
 def _fill(leaves: list[Any], tensors: Sequence[Tensor]) -> list[Any]:
