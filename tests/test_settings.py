@@ -127,6 +127,21 @@ def test_a_watermark_is_set_aside_with_a_warning():
     assert isinstance(pipe.watermark, Watermarker)
 
 
+def test_a_picture_may_be_named_by_its_path(tmp_path):
+    from PIL import Image
+
+    picture = Image.effect_noise((16, 16), 80).convert("RGB")
+    picture.save(tmp_path / "start.png")
+    pipe = guided.img2img()
+    named, given = (
+        DiffusersSampler(pipe, image=image, strength=0.5, num_inference_steps=2)
+        for image in (str(tmp_path / "start.png"), picture)
+    )
+    assert torch.equal(named(named.init(1), "a"), given(given.init(1), "a"))
+    with pytest.raises(ArgumentError, match="image='nowhere.png' given, no picture that can be read"):
+        DiffusersSampler(pipe, image="nowhere.png")
+
+
 def test_a_pipelines_own_errors_are_one_line():
     sampler = DiffusersSampler(guided.controlnet(), **CALL)  # no image
     with pytest.raises(ModelError, match="StableDiffusionControlNetPipeline refuses this call: .*image") as caught:

@@ -29,7 +29,7 @@ from torch.nn import Module
 from noiseward.errors import ArgumentError, ModelError, NoisewardError, NoisewardWarning, choices
 from noiseward.noise import Layout
 from noiseward.pipelines.refusals import check_modules
-from noiseward.pipelines.rows import arguments
+from noiseward.pipelines.rows import arguments, opened
 from noiseward.pipelines.schedulers import fresh, without_trees
 from noiseward.recompute import NFE
 from noiseward.sample import FunctionSampler, Prompt, Sampler, prompts
@@ -177,7 +177,7 @@ class DiffusersSampler(Sampler):
                 raise ArgumentError(
                     f"{type(self.pipe).__name__} has no argument '{name}': {choices(name, sorted(self._parameters))}"
                 )
-        return call
+        return {name: opened(name, value) for name, value in call.items()}
 
 
 def _unwrapped(pipe: Any) -> tuple[Callable[..., Any], set[str]]:

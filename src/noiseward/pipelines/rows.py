@@ -7,13 +7,14 @@ take: DiT wants a class, by number or by name. Pipelines that draw whatever they
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, choices
 
-__all__ = ["arguments"]
+__all__ = ["arguments", "opened"]
 
 
 def arguments(
@@ -47,6 +48,23 @@ def arguments(
     if "batch_size" in parameters:
         given["batch_size"] = batch
     return given
+
+
+def opened(name: str, value: Any) -> Any:
+    """An argument as it was given; the picture itself where an image is named by its path, as on a command line.
+
+    Raises:
+        ArgumentError: there is no such picture.
+    """
+    if not (isinstance(value, str | Path) and name.endswith("image")):
+        return value
+    from PIL import Image
+
+    try:
+        with Image.open(value) as picture:
+            return picture.convert("L" if "mask" in name else "RGB")
+    except OSError as error:
+        raise ArgumentError(f"{name}='{value}' given, no picture that can be read ({error}): give its path") from error
 
 
 def _per_row(name: str, value: Any, batch: int) -> Any:
