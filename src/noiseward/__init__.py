@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from noiseward.noise import Draw, Layout, Seeds
     from noiseward.objective import Evaluation, Objective
     from noiseward.optimize import Budget, Optimizer, Status, Step, iterate
+    from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
     from noiseward.pipelines import DiffusersSampler
     from noiseward.project import NormProjection, Projection, SpectralProjection
     from noiseward.recompute import NFE
@@ -58,6 +59,8 @@ __all__ = [
     "FunctionSampler",
     "GradientAscent",
     "GradientError",
+    "Hybrid1",
+    "Hybrid2",
     "Layout",
     "ModelError",
     "NFE",
@@ -82,6 +85,7 @@ __all__ = [
     "Step",
     "TapeError",
     "WeightedSum",
+    "ZerothOrder",
     "align",
     "iterate",
     "optimize",
@@ -100,6 +104,7 @@ _HOMES = {
     "noise": ("Draw", "Layout", "Seeds"),
     "objective": ("Evaluation", "Objective"),
     "optimize": ("Budget", "Optimizer", "Status", "Step", "iterate"),
+    "perturb": ("Hybrid1", "Hybrid2", "ZerothOrder"),
     "pipelines": ("DiffusersSampler",),
     "recompute": ("NFE",),
     "project": ("NormProjection", "Projection", "SpectralProjection"),

@@ -6,7 +6,8 @@ differentiable reward that is the gradient itself,
 .. math::
     \nabla_z \big[ r(M(z)) - \rho(z) \big] = J_M(z)^\top \nabla r - \nabla \rho,
 
-by backpropagation through every step of the sampler: :class:`Backprop`.
+by backpropagation through every step of the sampler: :class:`Backprop`. Where the reward has no gradient, it is
+estimated from candidates: see `perturb.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from noiseward.noise import Seeds
 from noiseward.objective import Evaluation, Objective
 from noiseward.reward import Reward, WeightedSum
 
-__all__ = ["Backprop", "Estimator"]
+__all__ = ["Backprop", "Estimator", "pulled"]
 
 
 class Estimator(abc.ABC):
@@ -68,8 +69,9 @@ class Backprop(Estimator):
         parts = reward.rewards if isinstance(reward, WeightedSum) else [reward]
         black = ", ".join(f"'{part.name}'" for part in parts if not part.differentiable)
         raise GradientError(
-            f"reward {black} is a black box, it has no gradient to follow: use a differentiable reward "
-            "(FunctionReward(fn, differentiable=True) if yours is one)"
+            f"reward {black} is a black box, it has no gradient to follow: take the estimator Hybrid2, Hybrid1 or "
+            "ZerothOrder, or search (BestOfN, ZeroOrderSearch, TrustRegion, ChannelEvolution); a function that has a "
+            "gradient is FunctionReward(fn, differentiable=True)"
         )
 
     def __call__(self, objective: Objective, noise: Tensor, seeds: Seeds) -> tuple[Evaluation, Tensor]:
@@ -82,20 +84,20 @@ class Backprop(Estimator):
                     "no gradient reaches the sample: the sampler runs under torch.no_grad() or leaves torch; "
                     "pass it without that decorator (fn.__wrapped__)"
                 )
-            gradient = _pulled(evaluation.reward, variable)
+            gradient = pulled(evaluation.reward, variable)
             if gradient is None:
                 raise GradientError(
                     f"reward '{objective.reward.name}' returned a score without a gradient to the noise: it detaches "
                     "its input, leaves torch, or should be declared differentiable=False; or the sampler detaches it"
                 )
-            penalty = _pulled(evaluation.penalty, variable)
+            penalty = pulled(evaluation.penalty, variable)
             if penalty is not None:
                 gradient = gradient - penalty
         return evaluation.detach(), objective.sampler.layout.movable(gradient)
 
 
-def _pulled(scores: Tensor, noise: Tensor) -> Tensor | None:
-    """The gradient of the sum of scores, or None where no graph leads from them to the noise."""
+def pulled(scores: Tensor, noise: Tensor) -> Tensor | None:
+    """The gradient of the sum of scores `(B,)`, or None where no graph leads from them to the noise."""
     if not scores.requires_grad:
         return None
     return torch.autograd.grad(scores.sum(), noise, allow_unused=True)[0]

@@ -5,6 +5,9 @@ r"""The equation: a **sampler** turns **noise** into a sample; a **reward** scor
 
 M is the sampler, c the prompt, r the reward, :math:`\rho` the penalty. What an **optimizer** climbs is the *value*, the
 reward less the penalty.
+
+An objective also keeps the bill, `nfe`: the denoiser calls each row took part in. A sampler counts its calls, however
+many rows they have; where several of them were candidates of one row, `charge` adds what that row took part in beyond.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import final
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
+from noiseward.recompute import NFE, Meter
 from noiseward.regularize import NoRegularizer, Regularizer
 from noiseward.reward import Reward, score
 from noiseward.sample import Prompt, Sampler, prompts
@@ -86,10 +90,23 @@ class Objective:
         self.sampler, self.reward, self.prompt = sampler, reward, prompt
         self.regularizer = regularizer or NoRegularizer()
         self.multiplier = multiplier
+        self._charged = Meter()
+
+    @property
+    def nfe(self) -> NFE:
+        """Denoiser calls so far, per row."""
+        return self.sampler.nfe + self._charged.nfe
+
+    def charge(self, nfe: NFE) -> None:
+        """Add calls to the bill (or take them off) that the sampler counts otherwise than a row does."""
+        self._charged.nfe += nfe
 
     def __call__(self, noise: Tensor) -> Evaluation:
         """Sample, score and weigh noise `(B, *noise_shape)`."""
-        sample = self.sampler(noise, self.prompt)
+        return self.judge(noise, self.sampler(noise, self.prompt))
+
+    def judge(self, noise: Tensor, sample: Tensor) -> Evaluation:
+        """Score and weigh noise whose samples `(B, *X)` are there already."""
         reward, terms = score(self.reward, sample, prompts(self.prompt, noise.shape[0]))
         penalty = self.penalty(noise)
         return Evaluation(sample, reward, terms, penalty, reward - penalty.to(reward.dtype))
@@ -101,20 +118,25 @@ class Objective:
 
     def weighed(self, multiplier: Tensor | None) -> Objective:
         """The objective with each row's penalty multiplied by a number of its own, `(B,)`; None for none."""
-        return Objective(self.sampler, self.reward, self.prompt, self.regularizer, multiplier=multiplier)
+        return self._asked(self.prompt, multiplier)
 
     def repeat(self, times: int) -> Objective:
-        """The objective of a batch in which each row stands `times` times in a row."""
+        """The objective of a batch in which each row stands `times` times in a row; the bill is the same one."""
         prompt, multiplier = self.prompt, self.multiplier
         rows = 1 if prompt is None or isinstance(prompt, str) else len(prompt)
         rows = rows if multiplier is None else len(multiplier)
         return self.rows([row for row in range(rows) for _ in range(times)])
 
     def rows(self, index: Sequence[int]) -> Objective:
-        """The objective of some rows of the batch."""
+        """The objective of some rows of the batch; the bill is the same one."""
         prompt, multiplier = self.prompt, self.multiplier
         if prompt is not None and not isinstance(prompt, str):
             prompt = [prompt[row] for row in index]
         if multiplier is not None:
             multiplier = multiplier[list(index)]
-        return Objective(self.sampler, self.reward, prompt, self.regularizer, multiplier=multiplier)
+        return self._asked(prompt, multiplier)
+
+    def _asked(self, prompt: Prompt, multiplier: Tensor | None) -> Objective:
+        other = Objective(self.sampler, self.reward, prompt, self.regularizer, multiplier=multiplier)
+        other._charged = self._charged
+        return other

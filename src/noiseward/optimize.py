@@ -254,14 +254,14 @@ def iterate(
         2 12 True
     """
     optimizer.check(objective)
-    sampler, layout, target = objective.sampler, objective.sampler.layout, objective.regularizer.target
+    layout, target = objective.sampler.layout, objective.regularizer.target
     at = start.place if isinstance(start, Step) else start if isinstance(start, Place) else _begin(start)
     layout.check(at.noise)
     objective.regularizer.check(layout)
     seeds = seeds or Seeds(tuple(range(at.noise.shape[0])))
     begun = clock() - at.seconds
     while True:
-        now, calls = clock(), sampler.nfe
+        now, calls = clock(), objective.nfe
         over = budget.spent(at.index, now - begun, at.nfe, at.pace)
         multiplier, own = at.state.get("multiplier"), {k: part for k, part in at.state.items() if k != "multiplier"}
         weighed = objective if multiplier is None else objective.weighed(multiplier)
@@ -281,7 +281,7 @@ def iterate(
         status = _judge(at.status, evaluation, _sound(evaluation, moved, grad_norm), met, budget, over)
         if moved is not None:
             moved, state = _freeze(at, moved, state, status)
-        spent, seconds = sampler.nfe - calls, clock() - begun
+        spent, seconds = objective.nfe - calls, clock() - begun
         pace = at.pace if over else (max(at.pace[0], seconds + begun - now), max(at.pace[1], spent.cost))
         step = Step(
             index=at.index,

@@ -32,7 +32,8 @@ __all__ = ["NFE", "Meter", "driven"]
 
 @dataclasses.dataclass(frozen=True)
 class NFE:
-    """Number of denoiser calls one row took part in; a call on a whole batch counts once.
+    """Number of denoiser calls one row took part in; a call on a whole batch counts once, one with several candidates
+    of the row as often.
 
     Arguments:
         forward: calls made by the sampler.

@@ -1,0 +1,99 @@
+"""Candidates: many noises per row, evaluated without a graph.
+
+Row i of a batch gets q candidates. They are sampled in the order row 0's, row 1's, ... in pieces of at most `chunk`
+rows per call of the sampler, so that memory is that of one piece whatever q is. What is kept of all of them is their
+samples, which are small beside what it took to make them; a candidate's noise is made when its piece comes, and made
+again from its seed by whoever needs it again.
+
+A black-box reward is then called once, with all candidates, so that one behind HTTP or on another machine can work on
+them at the same time. A differentiable one is a network on this device more often than not, and scores the pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from noiseward.errors import ArgumentError
+from noiseward.noise import Layout, Seeds
+from noiseward.objective import Evaluation, Objective
+from noiseward.recompute import NFE
+from noiseward.reward import score
+from noiseward.sample import prompts
+
+__all__ = ["check_counts", "evaluate", "fresh", "scores"]
+
+
+def evaluate(
+    objective: Objective, make: Callable[[int, int], Tensor], *, rows: int, count: int, chunk: int, penalty: bool = True
+) -> Evaluation:
+    """The evaluation of candidates, each field `(B, q, ...)`.
+
+    Every row is charged the calls of its own q candidates, however the batch was cut.
+
+    Arguments:
+        objective: of the batch, B rows.
+        make: `make(row, i)` is candidate i of a row, `noise_shape`.
+        rows, count: B and q.
+        chunk: rows per call of the sampler.
+        penalty: False for a penalty of zero, where nobody asks for it.
+    """
+    repeated = objective.repeat(count)
+    total = rows * count
+    samples: Tensor | None = None
+    penalties = []
+    counted = once = NFE()
+    with torch.no_grad():
+        for begin in range(0, total, chunk):
+            piece = range(begin, min(begin + chunk, total))
+            noise = torch.stack([make(index // count, index % count) for index in piece])
+            before, mine = objective.nfe, repeated.rows(piece)
+            sample = objective.sampler(noise, mine.prompt)
+            once = objective.nfe - before
+            counted += once
+            samples = sample.new_empty(total, *sample.shape[1:]) if samples is None else samples
+            samples[piece.start : piece.stop] = sample
+            penalties.append(mine.penalty(noise) if penalty else noise.new_zeros(len(piece)))
+        assert samples is not None
+        objective.charge(NFE(forward=once.forward * count) - counted)
+        reward, terms = scores(repeated, samples, chunk)
+    penalties = torch.cat(penalties)
+    evaluation = Evaluation(samples, reward, terms, penalties, reward - penalties.to(reward.dtype))
+    return _folded(evaluation, rows, count)
+
+
+def scores(objective: Objective, samples: Tensor, chunk: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Rewards and terms of samples: at once by a black box, `chunk` rows at a time by a differentiable reward."""
+    spoken = prompts(objective.prompt, samples.shape[0])
+    step = chunk if objective.reward.differentiable else samples.shape[0]
+    found = []
+    with torch.no_grad():
+        for begin in range(0, samples.shape[0], step):
+            part = slice(begin, begin + step)
+            found.append(score(objective.reward, samples[part], spoken[part] if spoken else None))
+    terms = {name: torch.cat([one[name] for _, one in found]) for name in found[0][1]}
+    return torch.cat([total for total, _ in found]), terms
+
+
+def fresh(noise: Tensor, layout: Layout, seeds: Seeds, row: int, purpose: str) -> Tensor:
+    """Standard normal noise for one row, `noise_shape`; zero on draws that do not move."""
+    drawn = torch.randn(noise.shape[1:], generator=seeds.generator(row, purpose), dtype=noise.dtype)
+    return layout.movable(drawn[None].to(noise.device))[0]
+
+
+def check_counts(**counts: int) -> None:
+    """Raise `ArgumentError` unless every count is a whole number, at least 1."""
+    for name, count in counts.items():
+        if not (isinstance(count, int) and count >= 1):
+            raise ArgumentError(f"{name}={count} given: a whole number, at least 1, wanted")
+
+
+def _folded(evaluation: Evaluation, rows: int, count: int) -> Evaluation:
+    sample, reward, penalty, value = (
+        part.unflatten(0, (rows, count))
+        for part in (evaluation.sample, evaluation.reward, evaluation.penalty, evaluation.value)
+    )
+    terms = {name: term.unflatten(0, (rows, count)) for name, term in evaluation.terms.items()}
+    return Evaluation(sample, reward, terms, penalty, value)
