@@ -8,6 +8,7 @@ from torch import nn, optim
 
 from noiseward.ascend import GradientAscent
 from noiseward.estimate import Backprop
+from noiseward.evolve import ChannelEvolution
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
 from noiseward.optimize import Budget, Status, iterate
@@ -15,6 +16,7 @@ from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
 from noiseward.regularize import Concentration
 from noiseward.reward import FunctionReward, WeightedSum
 from noiseward.sample import FunctionSampler
+from noiseward.search import BestOfN, TrustRegion, ZeroOrderSearch
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
 f64 = torch.float64
@@ -85,6 +87,10 @@ OPTIMIZERS = {
     "RMSprop": GradientAscent(update=optim.RMSprop, lr=0.03),
     "Rprop": GradientAscent(update=optim.Rprop, lr=0.1),
     **{f"Adam, {name}": GradientAscent(estimator, lr=0.1) for name, estimator in ESTIMATORS.items()},
+    "best of n": BestOfN(4, chunk=5),
+    "zero-order search": ZeroOrderSearch(4, 0.8, chunk=5),
+    "trust region": TrustRegion(4, 2, chunk=5),
+    "channel evolution": ChannelEvolution(4, chunk=5),
 }
 
 samplers = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)

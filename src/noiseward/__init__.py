@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         TapeError,
     )
     from noiseward.estimate import Backprop, Estimator
+    from noiseward.evolve import ChannelEvolution
     from noiseward.noise import Draw, Layout, Seeds
     from noiseward.objective import Evaluation, Objective
     from noiseward.optimize import Budget, Optimizer, Status, Step, iterate
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell, probability
     from noiseward.reward import FunctionReward, Reward, WeightedSum
     from noiseward.sample import FunctionSampler, Sampler
+    from noiseward.search import BestOfN, TrustRegion, ZeroOrderSearch
     from noiseward.solution import Solution, optimize
     from noiseward.strict import strict_probability
     from noiseward.tape import NoiseTape
@@ -49,7 +51,9 @@ __version__ = "0.1.0"
 __all__ = [
     "ArgumentError",
     "Backprop",
+    "BestOfN",
     "Budget",
+    "ChannelEvolution",
     "Concentration",
     "DiffusersSampler",
     "Draw",
@@ -84,7 +88,9 @@ __all__ = [
     "Status",
     "Step",
     "TapeError",
+    "TrustRegion",
     "WeightedSum",
+    "ZeroOrderSearch",
     "ZerothOrder",
     "align",
     "iterate",
@@ -101,6 +107,7 @@ _HOMES = {
         "RewardError", "RunError", "TapeError",
     ),
     "estimate": ("Backprop", "Estimator"),
+    "evolve": ("ChannelEvolution",),
     "noise": ("Draw", "Layout", "Seeds"),
     "objective": ("Evaluation", "Objective"),
     "optimize": ("Budget", "Optimizer", "Status", "Step", "iterate"),
@@ -111,6 +118,7 @@ _HOMES = {
     "regularize": ("Concentration", "NoRegularizer", "Regularizer", "Shell", "probability"),
     "reward": ("FunctionReward", "Reward", "WeightedSum"),
     "sample": ("FunctionSampler", "Sampler"),
+    "search": ("BestOfN", "TrustRegion", "ZeroOrderSearch"),
     "solution": ("Solution", "optimize"),
     "strict": ("strict_probability",),
     "tape": ("NoiseTape",),

@@ -23,7 +23,7 @@ from noiseward.recompute import NFE
 from noiseward.reward import score
 from noiseward.sample import prompts
 
-__all__ = ["check_counts", "evaluate", "fresh", "scores"]
+__all__ = ["best", "check_counts", "compare", "evaluate", "fresh", "merged", "ranked", "scores"]
 
 
 def evaluate(
@@ -77,10 +77,41 @@ def scores(objective: Objective, samples: Tensor, chunk: int) -> tuple[Tensor, d
     return torch.cat([total for total, _ in found]), terms
 
 
+def compare(
+    objective: Objective, noise: Tensor, make: Callable[[int, int], Tensor], *, count: int, chunk: int
+) -> tuple[Evaluation, Tensor]:
+    """The evaluation of the noise, without a graph, and the values of its candidates to rank, `(B, q)`."""
+    with torch.no_grad():
+        evaluation = objective(noise)
+    found = evaluate(objective, make, rows=noise.shape[0], count=count, chunk=chunk)
+    return evaluation, ranked(found.value)
+
+
+def ranked(value: Tensor) -> Tensor:
+    """Values to compare: what is not finite loses."""
+    return torch.where(value.isfinite(), value, -torch.inf)
+
+
+def best(evaluation: Evaluation, noise: Tensor, found: Tensor, make: Callable[[int, int], Tensor]) -> Tensor:
+    """Per row the candidate of the highest value `(B, q)` if it beats the noise, else the noise."""
+    value, which = found.max(1)
+    wins = (value > ranked(evaluation.value)).tolist()
+    return torch.stack([make(row, i) if wins[row] else noise[row] for row, i in enumerate(which.tolist())])
+
+
+def merged(new: Tensor, old: Tensor, layout: Layout) -> Tensor:
+    """One row's noise `noise_shape`: the new draws where they move, the old ones elsewhere."""
+    parts = zip(layout.split(new[None]), layout.split(old[None]), layout, strict=True)
+    return layout.join([a if draw.moves else b for a, b, draw in parts])[0]
+
+
 def fresh(noise: Tensor, layout: Layout, seeds: Seeds, row: int, purpose: str) -> Tensor:
     """Standard normal noise for one row, `noise_shape`; zero on draws that do not move."""
     drawn = torch.randn(noise.shape[1:], generator=seeds.generator(row, purpose), dtype=noise.dtype)
-    return layout.movable(drawn[None].to(noise.device))[0]
+    for part, draw in zip(layout.split(drawn[None]), layout, strict=True):  # views
+        if not draw.moves:
+            part.zero_()
+    return drawn.to(noise.device)
 
 
 def check_counts(**counts: int) -> None:
