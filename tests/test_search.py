@@ -90,7 +90,7 @@ def test_a_run_resumed_from_any_step_is_bit_for_bit_the_run_that_never_stopped(s
 
 @searches
 def test_candidates_that_are_not_finite_lose(search):
-    objective = Objective(model().sampler(), FunctionReward(lambda x: x[:, 0].sqrt(), name="half"))
+    objective = Objective(model().sampler(), FunctionReward(lambda x: (x[:, 0] - 0.4).sqrt(), name="half"))
     start = objective.sampler.init(4)
     before = objective(start).reward
     after = run(objective, search, 6, start=start)[-1].best.reward
@@ -220,8 +220,8 @@ def test_the_centers_of_a_trust_region_are_the_best_of_all_it_ever_saw():
     for step in steps[:-1]:
         own, tried = next(calls), next(calls)
         known = torch.cat([known, own if step.index == 0 else known.new_empty(0), tried])
-        torch.testing.assert_close(step.state["value"][0], known.sort(descending=True).values[:3])
-        torch.testing.assert_close(objective.rows([0])(step.state["center"][0]).reward, step.state["value"][0])
+        torch.testing.assert_close(step.state["reward"][0], known.sort(descending=True).values[:3])
+        torch.testing.assert_close(objective.rows([0])(step.state["center"][0]).reward, step.state["reward"][0])
         next_call = seen.pop()  # that check was not the search's
         assert len(next_call) == 3
         assert torch.equal(step.moved[0], step.state["center"][0, 0])

@@ -79,12 +79,11 @@ def scores(objective: Objective, samples: Tensor, chunk: int) -> tuple[Tensor, d
 
 def compare(
     objective: Objective, noise: Tensor, make: Callable[[int, int], Tensor], *, count: int, chunk: int
-) -> tuple[Evaluation, Tensor]:
-    """The evaluation of the noise, without a graph, and the values of its candidates to rank, `(B, q)`."""
+) -> tuple[Evaluation, Evaluation]:
+    """The evaluations of the noise, without a graph, and of its candidates, `(B, q, ...)`."""
     with torch.no_grad():
         evaluation = objective(noise)
-    found = evaluate(objective, make, rows=noise.shape[0], count=count, chunk=chunk)
-    return evaluation, ranked(found.value)
+    return evaluation, evaluate(objective, make, rows=noise.shape[0], count=count, chunk=chunk)
 
 
 def ranked(value: Tensor) -> Tensor:
@@ -92,9 +91,9 @@ def ranked(value: Tensor) -> Tensor:
     return torch.where(value.isfinite(), value, -torch.inf)
 
 
-def best(evaluation: Evaluation, noise: Tensor, found: Tensor, make: Callable[[int, int], Tensor]) -> Tensor:
-    """Per row the candidate of the highest value `(B, q)` if it beats the noise, else the noise."""
-    value, which = found.max(1)
+def best(evaluation: Evaluation, noise: Tensor, found: Evaluation, make: Callable[[int, int], Tensor]) -> Tensor:
+    """Per row the candidate of the highest value if it beats the noise, else the noise."""
+    value, which = ranked(found.value).max(1)
     wins = (value > ranked(evaluation.value)).tolist()
     return torch.stack([make(row, i) if wins[row] else noise[row] for row, i in enumerate(which.tolist())])
 

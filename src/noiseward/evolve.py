@@ -28,7 +28,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from noiseward.candidates import best, check_counts, compare, merged
+from noiseward.candidates import best, check_counts, compare, merged, ranked
 from noiseward.errors import ArgumentError
 from noiseward.noise import Draw, Layout, Seeds
 from noiseward.objective import Evaluation, Objective
@@ -107,7 +107,7 @@ class ChannelEvolution(Optimizer):
         evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
         mean, deviation = state["mean"].clone(), state["deviation"].clone()
         rate = (3 + math.log(size)) / (5 * math.sqrt(size))
-        for row, weight in enumerate(utilities(found).to(noise.dtype)):
+        for row, weight in enumerate(utilities(ranked(found.value)).to(noise.dtype)):
             shifts = torch.stack([shift(row, i) for i in range(self.samples)])
             mean[row] += deviation[row] * (weight @ shifts)
             deviation[row] *= (rate / 2 * (weight @ (shifts.square() - 1))).exp()

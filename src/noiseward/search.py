@@ -27,7 +27,6 @@ Draws that do not move are left alone. A candidate whose value is not finite los
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import final
 
 import torch
@@ -183,41 +182,33 @@ class TrustRegion(Optimizer):
             return turned(state["center"][row, region], xi, angle, layout, _part(xi, seeds, row, i))
 
         evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
-        rows = [self._row(row, evaluation, noise, found, candidate, state) for row in range(noise.shape[0])]
-        after = {name: torch.stack([one[name] for one in rows]) for name in rows[0]}
-        return evaluation, after["center"][:, 0], after
-
-    def _row(
-        self,
-        row: int,
-        evaluation: Evaluation,
-        noise: Tensor,
-        found: Tensor,
-        candidate: Callable[[int, int], Tensor],
-        state: State,
-    ) -> State:
-        """The regions of one row after a step, best center first."""
-        value = found[row]
-        if state:
-            centers, held = state["center"][row], state["value"][row]
-            sine, streak = state["sine"][row], state["streak"][row]
-            parent = torch.arange(len(value), device=value.device) % self.regions
-            won = torch.stack([(value[parent == k] > held[k]).any() for k in range(self.regions)])
-            sine, streak = self._resized(sine, torch.where(won, streak.clamp(min=0) + 1, streak.clamp(max=0) - 1))
-            parents = torch.cat([torch.arange(self.regions, device=value.device), parent])
+        if known:
+            centers, rewards, sine, streak = (state[name] for name in ("center", "reward", "sine", "streak"))
+            penalty = objective.repeat(self.regions).penalty(centers.flatten(0, 1)).view_as(rewards)
+            held = ranked(rewards - penalty.to(rewards.dtype))  # with today's multiplier
         else:
-            centers, held = noise[row : row + 1], ranked(evaluation.value[row : row + 1])
-            sine, streak = value.new_full((1,), self.sine), value.new_zeros(1)
-            parents = torch.zeros(1 + len(value), dtype=torch.long, device=value.device)
-        pool = torch.cat([held, value])
-        order = pool.sort(descending=True, stable=True).indices[: self.regions]
-        first = len(held)
-        return {
-            "center": torch.stack([centers[k] if k < first else candidate(row, k - first) for k in order.tolist()]),
-            "value": pool[order],
-            "sine": sine[parents[order]],
-            "streak": streak[parents[order]],
+            centers, rewards, held = noise[:, None], evaluation.reward[:, None], ranked(evaluation.value[:, None])
+            sine, streak = torch.full_like(held, self.sine), torch.zeros_like(held)
+        value = ranked(found.value)
+        parent = torch.arange(self.samples, device=value.device) % held.shape[1]
+        if known:
+            best_child = torch.stack([value[:, parent == k].amax(1) for k in range(self.regions)], 1)
+            sine, streak = self._resized(
+                sine, torch.where(best_child > held, streak.clamp(min=0) + 1, streak.clamp(max=0) - 1)
+            )
+        order = torch.cat([held, value], 1).sort(dim=1, descending=True, stable=True).indices[:, : self.regions]
+        source = torch.cat([torch.arange(held.shape[1], device=value.device), parent])[order]
+        chosen = [
+            torch.stack([centers[row, k] if k < held.shape[1] else candidate(row, k - held.shape[1]) for k in of_row])
+            for row, of_row in enumerate(order.tolist())
+        ]
+        after = {
+            "center": torch.stack(chosen),
+            "reward": torch.cat([rewards, found.reward], 1).gather(1, order),
+            "sine": sine.gather(1, source),
+            "streak": streak.gather(1, source),
         }
+        return evaluation, after["center"][:, 0], after
 
     def _resized(self, sine: Tensor, streak: Tensor) -> tuple[Tensor, Tensor]:
         grown = torch.where(streak >= self.patience, (sine * self.factor).clamp(max=1.0), sine)
