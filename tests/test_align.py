@@ -9,7 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from noiseward import ArgumentError, DiffusersSampler, FunctionReward, GradientAscent, GradientError, align
+from noiseward import (
+    ArgumentError,
+    Backprop,
+    DiffusersSampler,
+    FunctionReward,
+    GradientAscent,
+    GradientError,
+    Hybrid2,
+    ZeroOrderSearch,
+    align,
+)
 from noiseward.optimize import Status
 from noiseward.project import NormProjection
 from noiseward.regularize import Shell
@@ -143,9 +153,33 @@ def test_bad_input_is_one_line(pipe, options, says):
     assert "\n" not in str(caught.value)
 
 
-def test_a_black_box_is_refused_before_anything_is_sampled(pipe):
-    with pytest.raises(GradientError, match="'jpeg' is a black box"):
-        align(pipe, "a", ["brightness", "jpeg"], progress=False, **CALL)
+@pytest.mark.parametrize("estimator", [Backprop(), "backprop"])
+def test_asking_for_a_gradient_that_is_not_there_names_the_alternatives_before_anything_is_sampled(pipe, estimator):
+    with pytest.raises(GradientError, match="'jpeg' is a black box.*Hybrid2, Hybrid1 or ZerothOrder, or search"):
+        align(pipe, "a", ["brightness", "jpeg"], estimator=estimator, progress=False, **CALL)
+
+
+def test_a_reward_without_a_gradient_is_climbed_by_hybrid_2_which_is_said_in_one_line(pipe, capsys):
+    solution = align(pipe, "a", ["brightness", "jpeg"], steps=1, **CALL)
+    says = capsys.readouterr().err.splitlines()[0]
+    assert says.startswith("reward '1 brightness + 1 jpeg' has no gradient: climbing it with hybrid2:samples=16,scale=")
+    assert (solution.nfe.forward, solution.nfe.backward) == (18 * 4, 4)
+    align(pipe, "a", "jpeg", steps=0, estimator="hybrid1", **CALL)
+    assert "has no gradient" not in capsys.readouterr().err
+
+
+def test_estimators_and_searches_by_name_are_those_of_their_classes(pipe):
+    for name, part in {
+        "estimator": ("hybrid2:samples=2,scale=0.1", Hybrid2(2, 0.1)),
+        "optimizer": ("zero-order:samples=2,cosine=0.5", ZeroOrderSearch(2, 0.5)),
+    }.items():
+        one, two = (
+            align(pipe, "a", "jpeg", steps=2, progress=False, **{name: which}, **CALL).last.noise for which in part
+        )
+        assert torch.equal(one, two)
+    for what in ({"estimator": "hybrid1"}, {"project": "norm"}):
+        with pytest.raises(ArgumentError, match=f"{next(iter(what))}= given beside an optimizer"):
+            align(pipe, "a", "jpeg", optimizer="best-of-n", **what, **CALL)
 
 
 def test_arguments_beside_a_sampler_are_refused():

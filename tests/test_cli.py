@@ -115,7 +115,17 @@ def test_doctor_examines_a_model(run, model):
     [
         (["--reward", "shine"], 1, "no reward is called 'shine'"),
         (["--reward", "brightnes"], 1, "did you mean 'brightness'"),
-        (["--reward", "jpeg"], 1, "'jpeg' is a black box"),
+        (
+            ["--reward", "jpeg", "--estimator", "backprop"],
+            1,
+            "'jpeg' is a black box, it has no gradient to follow: take",
+        ),
+        (["--reward", "jpeg", "--estimator", "hybrid"], 1, "did you mean 'hybrid2' or 'hybrid1'?"),
+        (["--reward", "jpeg", "--estimator", "hybrid2:sample=3"], 1, "no argument 'sample': did you mean 'samples'"),
+        (["--reward", "jpeg", "--estimator", "hybrid2:samples=0"], 1, "samples=0 given: a whole number, at least 1"),
+        (["--reward", "jpeg", "--search", "best"], 1, "no search is called 'best': did you mean 'best-of-n'?"),
+        (["--reward", "jpeg", "--search", "best-of-n", "--lr", "0.1"], 1, "--lr given beside --search"),
+        (["--reward", "jpeg", "--search", "best-of-n", "--estimator", "hybrid2"], 1, "--estimator given beside"),
         (["--reward", "brightness", "--set", "colour=red"], 1, "no argument 'colour'"),
         (["--reward", "brightness", "--set", "colour"], 2, "KEY=VALUE"),
         (["--reward", "brightness", "--steps", "-1"], 1, "steps=-1 given: at least 0 wanted"),
@@ -141,6 +151,67 @@ def test_an_empty_prompt_is_a_usage_error(run, small, tmp_path):
     status, _, err = run("align", " ", "--reward", "brightness", *small)
     assert status == 2 and "empty prompt" in err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reward_without_a_gradient_is_climbed_and_what_with_is_said_in_one_line(run, small, tmp_path):
+    status, out, err = run("align", "a", "--reward", "jpeg", "--steps", "1", "--out", "here", *small)
+    assert status == 0, err
+    assert err.splitlines()[0].startswith("reward 'jpeg' has no gradient: climbing it with hybrid2:samples=16,scale=")
+    steps = RunFolder(tmp_path / "here").steps()
+    assert steps[0]["nfe"] == {"forward": 4 * 17, "backward": 4, "recomputed": 4}  # of 4 sampler steps
+    options = ("--estimator", "zeroth-order:samples=4,antithetic=true", "--steps", "1", "-q", "--out", "there")
+    assert run("align", "a", "--reward", "jpeg", *options, *small)[0] == 0
+    assert RunFolder(tmp_path / "there").steps()[0]["nfe"]["forward"] == 4 * 5
+    assert RunFolder(tmp_path / "there").read("spec.json")["estimator"] == options[1]
+
+
+def test_a_search_is_run_by_name(run, small, tmp_path):
+    options = ("--search", "trust-region:samples=4,regions=2", "--steps", "2", "-q", "--out", "here")
+    status, _, err = run("align", "a", "--reward", "jpeg", *options, *small)
+    assert status == 0, err
+    steps = RunFolder(tmp_path / "here").steps()
+    assert [step["grad_norm"] for step in steps] == [None] * 3
+    assert steps[2]["reward"][0] >= steps[1]["reward"][0] >= steps[0]["reward"][0]
+    status, out, _ = run("show", "here")
+    assert status == 0 and "search trust-region" in out
+
+
+def test_a_direction_that_was_zero_is_said_at_the_end(run, small, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from noiseward import FunctionReward\nflat = FunctionReward(lambda x: [1.0] * len(x), False, name='flat')\n"
+    )
+    options = ("--estimator", "hybrid2:samples=2", "--steps", "2", "--out", "here")
+    status, out, err = run("align", "a", "--reward", "mine.py:flat", *options, *small)
+    assert status == 0, err
+    assert "row 0: the direction was zero at 2 of 2 moves: all candidates scored the same" in out
+
+
+def test_a_reward_is_served_to_another_process_until_ctrl_c(run, small, tmp_path):
+    command = [
+        sys.executable,
+        "-c",
+        "from noiseward.cli import main; main()",
+        "serve-reward",
+        "darkness",
+        "--port",
+        "0",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    url = line.split(" at ")[1].split()[0]
+    assert line.startswith("serving 'darkness' at http://127.0.0.1:")
+    options = ("--steps", "1", "-q", "--out", "here", "--estimator", "hybrid2:samples=3")
+    status, _, err = run("align", "a", "b", "--reward", url, *options, *small)
+    assert status == 0, err
+    served = RunFolder(tmp_path / "here").steps()[0]["reward"]
+    assert run("align", "a", "b", "--reward", "darkness", "--steps", "0", "-q", "--out", "local", *small)[0] == 0
+    assert served == pytest.approx(RunFolder(tmp_path / "local").steps()[0]["reward"], abs=0.5 / 255)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "ended\n", "")
+    status, _, err = run("align", "a", "--reward", "http://", *small)
+    assert status == 1 and "'http://' is no address of a reward server" in err
 
 
 @pytest.mark.parametrize(("name", "says"), [("nowhere", "no folder here, no short name"), (".", "no model_index.json")])

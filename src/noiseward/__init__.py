@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from noiseward.recompute import NFE
     from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell, probability
     from noiseward.reward import FunctionReward, Reward, WeightedSum
+    from noiseward.rewards.remote import RemoteReward
     from noiseward.sample import FunctionSampler, Sampler
     from noiseward.search import BestOfN, TrustRegion, ZeroOrderSearch
     from noiseward.solution import Solution, optimize
@@ -77,6 +78,7 @@ __all__ = [
     "Optimizer",
     "Projection",
     "Regularizer",
+    "RemoteReward",
     "Reward",
     "RewardError",
     "RunError",
@@ -117,6 +119,7 @@ _HOMES = {
     "project": ("NormProjection", "Projection", "SpectralProjection"),
     "regularize": ("Concentration", "NoRegularizer", "Regularizer", "Shell", "probability"),
     "reward": ("FunctionReward", "Reward", "WeightedSum"),
+    "rewards.remote": ("RemoteReward",),
     "sample": ("FunctionSampler", "Sampler"),
     "search": ("BestOfN", "TrustRegion", "ZeroOrderSearch"),
     "solution": ("Solution", "optimize"),

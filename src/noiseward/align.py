@@ -6,6 +6,7 @@ r"""The front door: a pipeline (or a name), a prompt and a reward in, the aligne
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -16,24 +17,44 @@ from torch import Tensor
 from noiseward import rewards, stickers
 from noiseward.ascend import GradientAscent
 from noiseward.errors import ArgumentError
-from noiseward.estimate import Estimator
+from noiseward.estimate import Backprop, Estimator
+from noiseward.evolve import ChannelEvolution
 from noiseward.named import parse
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
 from noiseward.optimize import Budget, Optimizer, Step, iterate
+from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
 from noiseward.pipelines import DiffusersSampler, cards, load
 from noiseward.progress import watch
 from noiseward.project import NormProjection, Projection, SpectralProjection
 from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell
 from noiseward.reward import FunctionReward, Reward, WeightedSum
 from noiseward.sample import Sampler
+from noiseward.search import BestOfN, TrustRegion, ZeroOrderSearch
 from noiseward.solution import Solution, collect
 
-__all__ = ["BUILT_IN", "DEFAULT_LR", "Problem", "align", "default_budget", "prepare", "projections"]
+__all__ = [
+    "BUILT_IN",
+    "DEFAULT_LR",
+    "ESTIMATORS",
+    "SEARCHES",
+    "Problem",
+    "align",
+    "default_budget",
+    "prepare",
+    "projections",
+]
 
 BUILT_IN = "stickers"
 DEFAULT_STEPS = 30
 DEFAULT_LR = 0.01
+ESTIMATORS = {"backprop": Backprop, "hybrid2": Hybrid2, "hybrid1": Hybrid1, "zeroth-order": ZerothOrder}
+SEARCHES = {
+    "best-of-n": BestOfN,
+    "zero-order": ZeroOrderSearch,
+    "trust-region": TrustRegion,
+    "evolution": ChannelEvolution,
+}
 REGULARIZERS = {"concentration": Concentration, "shell": Shell, "none": NoRegularizer}
 PROJECTIONS = {"norm": NormProjection, "spectral": SpectralProjection}
 
@@ -42,13 +63,14 @@ Rewards = str | Reward | Callable[..., Tensor] | Sequence[str] | Mapping[Reward,
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Everything `iterate` needs: what to climb, from where, how, and for how long."""
+    """Everything `iterate` needs: what to climb, from where, how, and for how long; and a note on what was chosen."""
 
     objective: Objective
     noise: Tensor
     optimizer: Optimizer
     budget: Budget
     seeds: Seeds
+    note: str | None = None
 
     def iterate(self) -> Iterator[Step]:
         """Every step of the run."""
@@ -67,10 +89,10 @@ def align(
     batch: int = 1,
     seed: int = 0,
     lr: float = DEFAULT_LR,
-    estimator: Estimator | None = None,
+    estimator: Estimator | str | None = None,
     regularizer: Regularizer | str | None = None,
     project: Sequence[Projection | str] = (),
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizer | str | None = None,
     memory: str | None = None,
     scheduler: str | None = None,
     lora: str | Path | None = None,
@@ -94,7 +116,10 @@ def align(
         lr: learning rate of the default optimizer, Adam. 0.01 is the published implementation's. Measured here
             (`experiments/learning_rate.py`, 30 moves), 0.05 and 0.1 gain as much or up to twice as much, and leave the
             noise's distribution: P(z) falls to 0.
-        estimator, optimizer: other parts than the default ones.
+        estimator: where the direction comes from, or its name with its arguments: `backprop`, `hybrid2:samples=16`,
+            `hybrid1`, `zeroth-order`. Default: `backprop`; `hybrid2` for a reward without a gradient.
+        optimizer: what moves the noise, instead of gradient ascent; or the name of a search with its arguments:
+            `best-of-n`, `zero-order`, `trust-region`, `evolution`.
         regularizer: one, or its name with its arguments: `concentration:1.0`, `concentration:target=0.1`, `shell:0.01`,
             `none`.
         project: constraints on the noise, or their names: `norm`, `spectral`.
@@ -111,13 +136,14 @@ def align(
         >>> bool(solution.gain > 0)
         True
     """
-    if optimizer is not None and project:
-        raise ArgumentError("project= given beside an optimizer: GradientAscent takes it itself")
     problem = prepare(
         model,
         prompt,
         reward,
-        optimizer=optimizer or GradientAscent(estimator, lr=lr, project=projections(project)),
+        optimizer=optimizer,
+        estimator=estimator,
+        lr=lr,
+        project=project,
         budget=default_budget(steps=steps, seconds=seconds, nfe=nfe, reward=target),
         regularizer=regularizer,
         batch=batch,
@@ -126,6 +152,8 @@ def align(
         loading={"scheduler": scheduler, "lora": lora, "dtype": dtype, "device": device},
         call=call,
     )
+    if progress and problem.note:
+        print(problem.note, file=sys.stderr)
     steps_made = problem.iterate()
     return collect(watch(steps_made, problem.budget) if progress else steps_made, problem.objective)
 
@@ -143,8 +171,11 @@ def prepare(
     prompt: str | Sequence[str] | None,
     reward: Rewards,
     *,
-    optimizer: Optimizer,
     budget: Budget,
+    optimizer: Optimizer | str | None = None,
+    estimator: Estimator | str | None = None,
+    lr: float = DEFAULT_LR,
+    project: Sequence[Projection | str] = (),
     regularizer: Regularizer | str | None = None,
     batch: int = 1,
     seed: int = 0,
@@ -152,16 +183,17 @@ def prepare(
     loading: Mapping[str, Any] = MappingProxyType({}),
     call: Mapping[str, Any] = MappingProxyType({}),
 ) -> Problem:
-    """What `align` runs, not yet run; model, prompt, reward, batch, seed and memory are explained there.
+    """What `align` runs, not yet run; but for these, the arguments are explained there.
 
     Arguments:
-        optimizer, budget, regularizer: the parts `align` makes from numbers.
+        budget: what `align` makes from numbers.
         loading: how a model given by name is loaded: `scheduler`, `lora`, `dtype`, `device`.
         call: the pipeline's own arguments.
     """
     if batch < 1:
         raise ArgumentError(f"batch={batch} given: at least 1 wanted")
     score = _reward(reward)
+    mover, note = _optimizer(score, optimizer, estimator, lr, project)
     sampler = _sampler(model, memory, dict(call), {name: value for name, value in loading.items() if value is not None})
     each = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
     if not each:
@@ -173,14 +205,38 @@ def prepare(
     seeds = [seed + b for _ in each for b in range(batch)]
     rho = parse(regularizer, REGULARIZERS, "regularizer") if isinstance(regularizer, str) else regularizer
     objective = Objective(sampler, score, rows, rho)
-    optimizer.check(objective)
-    return Problem(objective, sampler.init(len(seeds), seed=seeds), optimizer, budget, Seeds(tuple(seeds)))
+    mover.check(objective)
+    return Problem(objective, sampler.init(len(seeds), seed=seeds), mover, budget, Seeds(tuple(seeds)), note)
 
 
 def projections(given: Sequence[Projection | str]) -> tuple[Projection, ...]:
     """Projections, where they are given by name made."""
     each = [given] if isinstance(given, str | Projection) else given
     return tuple(parse(one, PROJECTIONS, "projection") if isinstance(one, str) else one for one in each)
+
+
+def _optimizer(
+    reward: Reward,
+    optimizer: Optimizer | str | None,
+    estimator: Estimator | str | None,
+    lr: float,
+    project: Sequence[Projection | str],
+) -> tuple[Optimizer, str | None]:
+    """What moves the noise, and what to say about it if it was not asked for."""
+    if optimizer is not None:
+        for name, given in (("estimator", estimator), ("project", project)):
+            if given:
+                raise ArgumentError(f"{name}= given beside an optimizer: GradientAscent takes it itself, a search none")
+        return (parse(optimizer, SEARCHES, "search") if isinstance(optimizer, str) else optimizer), None
+    note = None
+    if estimator is None and not reward.differentiable:
+        estimator = hybrid = Hybrid2()
+        note = (
+            f"reward '{reward.name}' has no gradient: climbing it with hybrid2:samples={hybrid.samples},"
+            f"scale={hybrid.scale:g} (or choose an estimator or a search)"
+        )
+    source = parse(estimator, ESTIMATORS, "estimator") if isinstance(estimator, str) else estimator
+    return GradientAscent(source, lr=lr, project=projections(project)), note
 
 
 def _reward(reward: Rewards) -> Reward:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from noiseward.strict import ADVICE, SUSPECT, strict_probability
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Frames", "Past", "Solution", "collect", "optimize"]
+__all__ = ["Frames", "Past", "Solution", "collect", "optimize", "stalled"]
 
 
 class Frames:
@@ -193,7 +193,25 @@ class Solution:
             lines.append(f"  row {row}: reward {start:.4g} -> {best:.4g}, P(z) {likely:.2g}; {status.value}")
             if self.strict_probability[row] < SUSPECT:
                 lines.append(f"    strict P(z) {self.strict_probability[row]:.1g} ({self.suspect[row]}): {ADVICE}")
+            if note := stalled(self.history, row):
+                lines.append(f"    {note}")
         return "\n".join(lines)
+
+
+def stalled(history: Sequence[Mapping[str, Any]], row: int) -> str | None:
+    """What to say about a row whose direction was zero at some moves, from the records of its steps; None if at none.
+
+    Example:
+        >>> stalled([{"grad_norm": [0.0]}, {"grad_norm": [2.0]}, {"grad_norm": None}], 0)
+        'the direction was zero at 1 of 2 moves: all candidates scored the same, or the reward is flat there; try ...'
+    """
+    norms = [record["grad_norm"][row] for record in history if record["grad_norm"] is not None]
+    if 0.0 not in norms:
+        return None
+    return (
+        f"the direction was zero at {norms.count(0.0)} of {len(norms)} moves: all candidates scored the same, or the "
+        "reward is flat there; try an estimator with a larger scale"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

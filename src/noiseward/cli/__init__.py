@@ -11,7 +11,7 @@ import warnings
 import typer
 
 from noiseward import __version__
-from noiseward.cli import align, doctor, list_runs, models, resume, rewards, show
+from noiseward.cli import align, doctor, list_runs, models, resume, rewards, serve_reward, show
 from noiseward.errors import NoisewardError, NoisewardWarning
 
 __all__ = ["app", "main"]
@@ -30,6 +30,7 @@ app.command("show")(show.show)
 app.command("list")(list_runs.list_runs)
 app.command("models")(models.models)
 app.command("rewards")(rewards.rewards)
+app.command("serve-reward")(serve_reward.serve_reward)
 app.command("doctor")(doctor.doctor)
 
 

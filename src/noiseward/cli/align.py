@@ -22,7 +22,8 @@ def align(
     reward: Annotated[
         list[str],
         typer.Option(
-            help="NAME, NAME:WEIGHT, or path/to/file.py:function (this runs that file). Repeat to add rewards up. "
+            help="NAME, NAME:WEIGHT, path/to/file.py:function (this runs that file), or http://host:port (a server "
+            "that gets the pictures). Repeat to add rewards up. "
             "'noiseward rewards' lists the names."
         ),
     ],
@@ -42,6 +43,20 @@ def align(
     batch: Annotated[int, typer.Option(help="Pictures per prompt, with seeds SEED, SEED + 1, ...")] = 1,
     seed: Annotated[int, typer.Option(help="Start from the picture the pipeline gives for this seed.")] = 0,
     lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.  [default: 0.01]")] = None,
+    estimator: Annotated[
+        str | None,
+        typer.Option(
+            help="Where directions come from: backprop, hybrid2, hybrid1, zeroth-order; with arguments, as in "
+            "hybrid2:samples=16,scale=0.05.  [default: backprop; hybrid2 for a reward without a gradient]"
+        ),
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            help="Search without gradients instead: best-of-n, zero-order, trust-region, evolution; with arguments, as "
+            "in zero-order:samples=8,cosine=0.98."
+        ),
+    ] = None,
     regularizer: Annotated[
         str | None,
         typer.Option(help="concentration:target=0.1 (a P(z) to keep), concentration:1.0 (a weight), shell:0.01, none."),
@@ -82,8 +97,13 @@ def align(
     from rich.console import Console
 
     from noiseward.cli.tables import report
+    from noiseward.errors import ArgumentError
     from noiseward.runs import RunFolder, RunSpec, execute, fresh_folder
 
+    if search is not None:
+        for name, given in (("estimator", estimator), ("lr", lr), ("project", project)):
+            if given is not None:
+                raise ArgumentError(f"--{name} given beside --search: a search follows no direction; leave one out")
     options: dict[str, Any] = {} if lr is None else {"lr": lr}
     spec = RunSpec(
         prompt=tuple(prompt or ()),
@@ -95,6 +115,8 @@ def align(
         target=target,
         batch=batch,
         seed=seed,
+        estimator=estimator,
+        search=search,
         regularizer=regularizer,
         project=tuple(project or ()),
         memory=memory,

@@ -22,3 +22,4 @@ def rewards() -> None:
     console.print(
         "path/to/file.py:function is a reward of your own: images (B, 3, H, W) in [0, 1] to (B,); it runs that file"
     )
+    console.print("http://host:port is a reward server, such as 'noiseward serve-reward NAME' on this machine")

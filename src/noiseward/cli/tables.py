@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from noiseward.optimize import Status
+from noiseward.solution import stalled
 from noiseward.strict import ADVICE, SUSPECT
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def report(folder: RunFolder, console: Console) -> None:
     for row, (strict, aspect) in enumerate(zip(status.get("strict", []), status.get("suspect", []), strict=True)):
         if strict < SUSPECT:
             console.print(f"row {row}: strict P(z) {strict:.1g} ({aspect}): {ADVICE}", highlight=False, soft_wrap=True)
+    for row in range(len(prompts)):
+        if note := stalled(steps, row):
+            console.print(f"row {row}: {note}", highlight=False, soft_wrap=True)
     if status.get("dead_draws"):
         console.print(f"without effect on the picture, left alone: {', '.join(status['dead_draws'])}", highlight=False)
     nfe = steps[-1]["nfe"]

@@ -1,7 +1,7 @@
 """Named rewards, and rewards from a user's own file.
 
 `parse` reads what the command line and `align` take: `brightness`, `jpeg:0.5` (a weight), `path/to/file.py:function`,
-`path/to/file.py:function:0.5`.
+`path/to/file.py:function:0.5`, `http://127.0.0.1:8000` (a server, see `remote.py`), `http://127.0.0.1:8000:0.5`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def named(name: str) -> Reward:
     """
     if name not in ENTRIES:
         raise ArgumentError(
-            f"no reward is called '{name}': {choices(name, ENTRIES)} (or give path/to/file.py:function)"
+            f"no reward is called '{name}': {choices(name, ENTRIES)} (or give path/to/file.py:function, or http://host:port)"
         )
     module, _, attribute = ENTRIES[name].where.partition(":")
     make: Callable[[], Reward] = getattr(importlib.import_module(module), attribute)
@@ -77,7 +78,15 @@ def parse(texts: Sequence[str]) -> Reward:
     return WeightedSum(dict(parts))
 
 
+_SERVER = re.compile(r"(https?://(?:\[[^]]*\]|[^/:]*)(?::\d+)?(?:/[^:]*)?)(?::(.+))?")
+
+
 def _parse(text: str) -> tuple[Reward, float]:
+    if text.startswith(("http://", "https://")):
+        from noiseward.rewards.remote import RemoteReward
+
+        found = _SERVER.fullmatch(text)
+        return RemoteReward(found[1] if found else text), _weight(found[2] if found and found[2] else "", text)
     path, mark, rest = text.rpartition(".py:")
     if mark:
         function, _, weight = rest.partition(":")

@@ -92,6 +92,8 @@ def _run(
     console: Console | None,
     quiet: bool,
 ) -> Solution:
+    if problem.note and console and not quiet:
+        console.print(problem.note, highlight=False, soft_wrap=True)
     steps = iterate(
         problem.objective, at or problem.noise, optimizer=problem.optimizer, budget=problem.budget, seeds=problem.seeds
     )

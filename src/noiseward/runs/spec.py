@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from noiseward.align import BUILT_IN, DEFAULT_LR, Problem, default_budget, prepare, projections
-from noiseward.ascend import GradientAscent
+from noiseward.align import BUILT_IN, DEFAULT_LR, Problem, default_budget, prepare
 from noiseward.errors import RunError
 from noiseward.runs.files import read_json
 
@@ -36,6 +35,8 @@ class RunSpec:
     batch: int = 1
     seed: int = 0
     lr: float = DEFAULT_LR
+    estimator: str | None = None
+    search: str | None = None
     regularizer: str | None = None
     project: tuple[str, ...] = ()
     memory: str | None = None
@@ -52,7 +53,10 @@ class RunSpec:
             self.model,
             list(self.prompt) or None,
             list(self.reward),
-            optimizer=GradientAscent(lr=self.lr, project=projections(self.project)),
+            optimizer=self.search,
+            estimator=self.estimator,
+            lr=self.lr,
+            project=self.project,
             regularizer=self.regularizer,
             budget=default_budget(steps=self.steps, seconds=self.seconds, nfe=self.nfe, reward=self.target),
             batch=self.batch,

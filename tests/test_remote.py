@@ -1,0 +1,281 @@
+"""Rewards behind HTTP: a real server, and servers that hang, die, mix things up or talk nonsense."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+
+from noiseward.errors import ArgumentError, RewardError
+from noiseward.reward import FunctionReward, score
+from noiseward.rewards import named, parse
+from noiseward.rewards.remote import RemoteReward
+from noiseward.rewards.serve import server, serving
+
+
+def pictures(rows):
+    """Pictures whose levels PNG can hold, so that nothing is lost on the way."""
+    levels = torch.randint(0, 256, (rows, 3, 6, 5), generator=torch.Generator().manual_seed(0))
+    return levels.float() / 255
+
+
+@contextlib.contextmanager
+def scripted(behave):
+    """A server that answers request number n with `behave(handler, n, items)`."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            items = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["items"]
+            seen.append(items)
+            with contextlib.suppress(ConnectionError):
+                behave(self, len(seen), items)
+
+        def log_message(self, format, *args):
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    running.daemon_threads, running.block_on_close = True, False
+    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{running.server_port}/score", seen
+    finally:
+        running.shutdown()
+        running.server_close()
+
+
+def answer(handler, content, status=200, cut=None):
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    handler.send_response(status)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body[:cut])
+
+
+def fine(items):
+    return {"scores": [{"id": item["id"], "score": int(item["id"]) / 2} for item in items]}
+
+
+def remote(url, **options):
+    return RemoteReward(url, **{"timeout": 5.0, "retries": 2, "backoff": 0.01, **options})
+
+
+def refused(reward, rows=2):
+    with pytest.raises(RewardError) as caught:
+        reward(pictures(rows), None)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_served_reward_gives_the_scores_of_the_reward_itself():
+    sample = pictures(5)
+    with serving(named("jpeg")) as url:
+        torch.testing.assert_close(remote(url, batch=2)(sample, None), named("jpeg")(sample, None))
+    assert not RemoteReward(url).differentiable and RemoteReward(url).name == url.removeprefix("http://")
+
+
+def test_prompts_go_with_their_pictures():
+    def fn(x, prompt):
+        return [len(text) + float(row.mean()) for text, row in zip(prompt, x, strict=True)]
+
+    long = FunctionReward(fn, differentiable=False, name="long")
+    sample, prompts = pictures(4), ["a", "abc", "äöü 鸭", ""]
+    with serving(long) as url:
+        torch.testing.assert_close(remote(url, batch=3)(sample, prompts), score(long, sample, prompts)[0])
+
+
+def test_batches_overlap_and_come_back_in_order():
+    together = threading.Barrier(3, timeout=10)
+
+    def behave(handler, number, items):
+        together.wait()  # nobody is answered before three are asked
+        time.sleep(0.02 * (number % 3))
+        answer(handler, fine(items))
+
+    with scripted(behave) as (url, seen):
+        scores = remote(url, batch=2, workers=3, retries=0)(pictures(12), None)
+    assert scores.tolist() == [row / 2 for row in range(12)]
+    assert [len(items) for items in seen] == [2] * 6
+
+
+def test_an_answer_in_another_order_is_put_in_order():
+    with scripted(lambda handler, _, items: answer(handler, {"scores": fine(items)["scores"][::-1]})) as (url, _):
+        assert remote(url)(pictures(5), None).tolist() == [0, 0.5, 1, 1.5, 2]
+
+
+NONSENSE = {
+    "no JSON": (b"<html>hello</html>", "answered nonsense, '<html>hello</html>'"),
+    "half of it": (b'{"scores": [', "answered nonsense"),
+    "nothing": (b"", "answered nonsense"),
+    "another shape": ({"score": [1, 2]}, "answered nonsense"),
+    "a list": ([1.0, 2.0], "answered nonsense"),
+    "numbers alone": ({"scores": [1.0, 2.0]}, "answered nonsense"),
+    "null": (b"null", "answered nonsense"),
+    "not text": (b"\xff\xfe", "answered nonsense"),
+    "nan": (b'{"scores": [{"id": "0", "score": 1}, {"id": "1", "score": NaN}]}', "scored picture 1 nan"),
+    "infinity": (b'{"scores": [{"id": "0", "score": -Infinity}, {"id": "1", "score": 1}]}', "scored picture 0 -inf"),
+    "a word": ({"scores": [{"id": "0", "score": "high"}, {"id": "1", "score": 1}]}, "scored picture 0 'high'"),
+    "a truth": ({"scores": [{"id": "0", "score": True}, {"id": "1", "score": 1}]}, "scored picture 0 True"),
+    "too few": ({"scores": [{"id": "0", "score": 1}]}, "scored 1 ids for the 2 it was sent"),
+    "one twice": ({"scores": [{"id": "0", "score": 1}] * 2}, "one score for each id wanted"),
+    "one too many": ({"scores": [{"id": str(k), "score": 1} for k in (0, 1, 1)]}, "scored 3 ids"),
+    "somebody else's": ({"scores": [{"id": "0", "score": 1}, {"id": "7", "score": 1}]}, "one score for each id"),
+}
+
+
+@pytest.mark.parametrize(("content", "says"), NONSENSE.values(), ids=NONSENSE)
+def test_nonsense_is_an_error_in_one_line_at_once(content, says):
+    with scripted(lambda handler, _, items: answer(handler, content)) as (url, seen):
+        assert says in refused(remote(url))
+    assert len(seen) == 1
+
+
+def test_a_server_that_hangs_is_given_up_after_all_tries():
+    with scripted(lambda handler, *_: time.sleep(1.5)) as (url, seen):
+        before = time.monotonic()
+        assert "did not answer within 0.15 s" in refused(remote(url, timeout=0.15, retries=1))
+        assert time.monotonic() - before < 1.2 and len(seen) == 2
+
+
+def test_a_server_that_dribbles_is_given_up_too():
+    def behave(handler, number, items):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        for _ in range(60):
+            handler.wfile.write(b" ")
+            time.sleep(0.05)
+
+    with scripted(behave) as (url, _):
+        before = time.monotonic()
+        assert "did not answer within 0.2 s" in refused(remote(url, timeout=0.2, retries=0))
+        assert time.monotonic() - before < 2
+
+
+BREAKING = {
+    "dies in the middle": lambda handler, items: answer(handler, fine(items), cut=12),
+    "dies before": lambda handler, items: handler.connection.shutdown(socket.SHUT_RDWR),
+    "is overloaded": lambda handler, items: answer(handler, {"error": "later"}, 503),
+    "asks for patience": lambda handler, items: answer(handler, {"error": "later"}, 429),
+}
+
+
+@pytest.mark.parametrize("broken", BREAKING.values(), ids=BREAKING)
+def test_what_may_pass_is_tried_again_and_given_up_if_it_does_not_pass(broken):
+    def recovering(handler, number, items):
+        broken(handler, items) if number < 3 else answer(handler, fine(items))
+
+    with scripted(recovering) as (url, seen):
+        assert remote(url)(pictures(2), None).tolist() == [0, 0.5]
+        assert len(seen) == 3
+    with scripted(lambda handler, _, items: broken(handler, items)) as (url, seen):
+        assert "(3 tries)" in refused(remote(url))
+        assert len(seen) == 3
+
+
+def test_waiting_doubles_between_tries():
+    times = []
+
+    def behave(handler, number, items):
+        times.append(time.monotonic())
+        answer(handler, {}, 500)
+
+    with scripted(behave) as (url, _):
+        refused(remote(url, retries=3, backoff=0.08))
+    waits = [b - a for a, b in zip(times, times[1:], strict=False)]
+    assert all(wait >= 0.95 * 0.08 * 2**k for k, wait in enumerate(waits)) and len(waits) == 3
+
+
+def test_a_refusal_is_passed_on_with_the_servers_own_words_and_not_tried_again():
+    with scripted(lambda handler, _, items: answer(handler, {"error": "no\nducks"}, 422)) as (url, seen):
+        assert "answered 422 Unprocessable" in (said := refused(remote(url))) and said.endswith(": no ducks")
+        assert len(seen) == 1
+    with serving(FunctionReward(lambda x: x.sum(), differentiable=False, name="summed")) as url:
+        assert "422" in (said := refused(remote(url))) and "'summed' returned shape () for 2 rows" in said
+
+
+def test_nobody_there():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    assert "cannot be reached" in refused(remote(f"http://127.0.0.1:{port}", retries=0))
+
+
+def test_a_proxy_is_not_asked_for_what_is_on_this_machine(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with serving(named("darkness")) as url:
+        assert remote(url, retries=0)(torch.zeros(1, 3, 4, 4), None).tolist() == [1]
+
+
+def ask(url, body, kind="application/json"):
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": kind})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=5) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_the_server_refuses_what_is_no_request_and_serves_on():
+    def item(image):
+        return json.dumps({"items": [{"id": "0", "image": image}]}).encode()
+
+    with serving(named("darkness")) as url:
+        for body in (b"", b"[", b"{}", b'{"items": []}', b'{"items": [3]}', item("!"), item("QUJD"), item(7)):
+            status, said = ask(url, body)
+            assert status == 400 and said["error"].startswith("the request cannot be read"), body
+        assert ask(url, b"{}", "text/plain")[0] == 415
+        assert remote(url)(torch.zeros(1, 3, 4, 4), None).tolist() == [1]
+        assert url.startswith("http://127.0.0.1:")
+
+
+def test_a_port_that_is_taken_is_said_in_one_line():
+    with server(named("darkness")) as running, pytest.raises(ArgumentError, match="cannot be listened on"):
+        server(named("darkness"), running.server_port)
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "name"),
+    [
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000", "127.0.0.1:8000"),
+        ("http://localhost", "http://localhost", "localhost"),
+        ("https://judge.example/v1/score", "https://judge.example/v1/score", "judge.example"),
+        ("http://[::1]:80", "http://[::1]:80", "[::1]:80"),
+        ("http://127.0.0.1:8000:0.5", "http://127.0.0.1:8000", "0.5 127.0.0.1:8000"),
+        ("http://localhost:0.5", "http://localhost", "0.5 localhost"),
+        ("https://judge.example/v1:2", "https://judge.example/v1", "2 judge.example"),
+    ],
+)
+def test_an_address_is_a_reward_with_or_without_a_weight(text, url, name):
+    reward = parse([text])
+    inner = reward if isinstance(reward, RemoteReward) else next(iter(reward.rewards))
+    assert (reward.name, inner.url, reward.differentiable) == (name, url, False)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: RemoteReward("ftp://host"), "'ftp://host' is no address of a reward server"),
+        (lambda: RemoteReward("http://"), "is no address"),
+        (lambda: RemoteReward("http://host:port"), "is no address"),
+        (lambda: RemoteReward("http://h", batch=0), "batch=0 given"),
+        (lambda: RemoteReward("http://h", workers=0), "workers=0"),
+        (lambda: RemoteReward("http://h", retries=-1), "retries=-1 given: a whole number, at least 0"),
+        (lambda: RemoteReward("http://h", timeout=0.0), "timeout=0.0"),
+        (lambda: parse(["http://h:8000:much"]), "'much' in reward 'http://h:8000:much' is no weight"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_at_construction(make, says):
+    with pytest.raises(ArgumentError, match=says) as caught:
+        make()
+    assert "\n" not in str(caught.value)
