@@ -2,7 +2,7 @@
 
 Time: `Hybrid2` with q candidates against q samplings in one batch without a graph and one `Backprop` step, in turns;
 `ZerothOrder` against q + 1 samplings; `Hybrid1` against the `Backprop` step alone. Memory: the peak of fresh processes
-that make one step each, with more and more candidates at the same chunk.
+that make one step each, of 3 sampler steps, with more and more candidates at the same chunk.
 
     python -m benchmarks.estimators [--small]
 """
@@ -28,16 +28,16 @@ SAMPLES, CHUNK, SCALE = 16, 16, 0.05
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="4 sampler steps, 3 turns, 2 processes each")
+    parser.add_argument("--small", action="store_true", help="4 sampler steps, 3 turns, 1 process each")
     parser.add_argument("--peak", type=int, nargs=2, metavar=("SAMPLES", "CHUNK"), help="print a process's peak in MiB")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.peak:
         samples, chunk = arguments.peak
-        once(problem(10), Hybrid2(samples, SCALE, chunk=chunk))
+        once(problem(3), Hybrid2(samples, SCALE, chunk=chunk))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
-    steps, turns, processes = (4, 3, 2) if arguments.small else (10, 7, 3)
+    steps, turns, processes = (4, 3, 1) if arguments.small else (10, 7, 3)
     posed = problem(steps)
     many = posed.objective.sampler.init(SAMPLES, seed=0)
     one = posed.noise

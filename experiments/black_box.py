@@ -1,42 +1,38 @@
 """Which way of climbing without the reward's gradient gets how far for how many denoiser calls? On the built-in model.
 
 The paper claims that of its three estimators Hybrid-2 is the fastest and the best. Here they meet, with 4 and 16
-candidates per step, four searches that use no gradient at all, on rewards that have none (`jpeg`) or whose gradient is
-withheld. Each method makes one long run per caption and seed; every smaller budget is read off it. A run ends when its
-denoiser calls, a backward counting 2, are spent. Beside the reward stands how plausible the noise still is, P(z) and
-the strict probability, and, where the built-in judge is installed, how well the picture still fits its caption.
+candidates per step, and four searches that use no gradient at all, on rewards that have none (`jpeg`) or whose gradient
+is withheld. Each method makes one long run per caption and seed; every smaller budget is read off it. A run ends when
+its denoiser calls, a backward counting 2, are spent. Beside the reward stands how plausible the noise still is, P(z)
+and the strict probability, and, where the built-in judge is installed, whether it sees what was asked for.
 
 The ring toy has a part of its own: Hybrid-2 against the exact gradient on the paper's two-dimensional example.
 
-    python -m experiments.black_box [--small] [--only METHOD]
+    python -m experiments.black_box [--small] [--part 0/2]
 
-Runs that are done are kept in `.training/black_box/`, one file each, and not made again: interrupt it when you like.
+Runs that are done are kept (`cells.py`) and not made again: interrupt it when you like, or share it among processes.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
-import json
 import math
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from experiments.cells import cell, mine
+from experiments.judge import right_noun
 from experiments.report import interval, write
-from noiseward import Budget, FunctionReward, FunctionSampler, Hybrid2, Objective, align, iterate
+from noiseward import Budget, FunctionReward, FunctionSampler, Hybrid2, Objective, Reward, align, iterate, stickers
 from noiseward.ascend import GradientAscent
-from noiseward.errors import ArgumentError
 from noiseward.rewards import named
-from noiseward.strict import strict_probability
+from noiseward.rewards.dual_encoder import DualEncoder
 
-KEPT = Path(".training") / "black_box"
 CAPTIONS = ("a duck", "a rabbit", "a heart")
 REWARDS = ("jpeg", "darkness", "clip")  # the last two as black boxes; clip where it is installed
 METHODS = {
@@ -46,6 +42,7 @@ METHODS = {
         for name in ("zeroth-order", "hybrid1", "hybrid2")
         for samples in (4, 16)
     },
+    "hybrid2, 16, published scale": {"estimator": "hybrid2:samples=16,scale=0.01"},
     **{name: {"optimizer": name} for name in ("best-of-n", "zero-order", "trust-region", "evolution")},
 }
 STEPS = 10  # of the sampler
@@ -54,89 +51,77 @@ STEPS = 10  # of the sampler
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="one caption, one seed, jpeg, 400 calls")
-    parser.add_argument("--only", choices=METHODS, help="make the runs of one method and write no results")
+    parser.add_argument("--part", help="i/n: make the i-th of n shares of the runs, and write no results")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     small = arguments.small
     captions, seeds, nfe = (CAPTIONS[:1], 1, 400) if small else (CAPTIONS, 2, 3_000)
     budgets = [nfe // 8, nfe // 4, nfe // 2, nfe]
     results: dict[str, dict[str, Any]] = {}
+    count = 0
     for reward in REWARDS[:1] if small else REWARDS:
-        score = hidden(reward)
+        score = installed(reward)
         if score is None:
             print(f"reward '{reward}' is not installed: left out", flush=True)
             continue
         results[reward] = {}
         for name, how in METHODS.items():
-            if arguments.only not in (None, name) or (name == "backprop" and reward == "jpeg"):
+            if name == "backprop" and not score.differentiable:
                 continue
-            chosen = named(reward) if name == "backprop" else score
-            runs = [kept(reward, chosen, name, how, *at, nfe) for at in itertools.product(captions, range(seeds))]
-            results[reward][name] = summary(runs, budgets)
-            print(reward, name, results[reward][name]["gain"][str(nfe)], flush=True)
-    ring = ring_curve(5 if small else 50)
-    if arguments.only:
+            runs = []
+            for caption, seed in itertools.product(captions, range(seeds)):
+                count += 1
+                if mine(count, arguments.part):
+                    key: dict[str, Any] = dict(reward=reward, how=how, caption=caption, seed=seed, nfe=nfe, steps=STEPS)
+                    seen = score if name == "backprop" else hidden(score)
+                    runs.append(cell("black_box", key, lambda key=key, seen=seen: made(seen, **key)))
+            if runs:
+                results[reward][name] = summary(runs, budgets)
+                print(reward, name, results[reward][name]["gain"][str(nfe)], flush=True)
+    if arguments.part:
         return
+    ring = ring_curve(5 if small else 50)
     settings = {
         "captions": captions, "seeds": seeds, "nfe": nfe, "num_inference_steps": STEPS, "guidance_scale": 3.0,
         "eta": 1.0, "budgets": budgets, "small": small,
     }  # fmt: skip
     results["ring"] = ring
     figure = draw({name: part for name, part in results.items() if name != "ring"}, ring)
-    write(
-        "black_box_small" if small else "black_box",
-        settings=settings,
-        results=results,
-        verdict=verdict(results),
-        figure=figure,
-    )
+    name = "black_box_small" if small else "black_box"
+    write(name, settings=settings, results=results, verdict=verdict(results), figure=figure)
 
 
-def hidden(name: str) -> FunctionReward | None:
-    """A reward without its gradient; None where it is not installed."""
-    try:
-        reward = named(name)
-    except ArgumentError:
-        return None
-    return FunctionReward(lambda images, prompt: reward(images, prompt), differentiable=False, name=name)
+def installed(name: str) -> Reward | None:
+    """A reward; None where the model it needs is not there."""
+    if name != "clip":
+        return named(name)
+    return DualEncoder.load(stickers.path("clip"), name="clip") if stickers.path("clip").exists() else None
 
 
-def judged(sample: Tensor, caption: str) -> float | None:
-    """How well a picture fits its caption by the judge, who is no reward of any run; None where there is no judge."""
-    try:
-        return float(named("judge")(sample, [caption])[0])
-    except ArgumentError:
-        return None
+def hidden(reward: Reward) -> Reward:
+    """A reward without its gradient."""
+    return FunctionReward(lambda images, prompt: reward(images, prompt), differentiable=False, name=reward.name)
 
 
-def kept(reward: str, score: Any, name: str, how: dict[str, str], caption: str, seed: int, nfe: int) -> dict[str, Any]:
-    """One run, from its file if it was made before."""
-    key = json.dumps([reward, name, how, caption, seed, nfe, STEPS])
-    file = KEPT / f"{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}.json"
-    if file.exists():
-        return json.loads(file.read_text())
-    call = {"num_inference_steps": STEPS, "guidance_scale": 3.0}
-    chosen: dict[str, Any] = dict(how)
-    solution = align("stickers", caption, score, nfe=nfe, seed=100 + seed, progress=False, **chosen, **call)
-    run = {
-        "key": json.loads(key),
-        "calls": [_cost(record["nfe"]) for record in solution.history],
+def fits(sample: Tensor, caption: str) -> float | None:
+    """Whether the judge, who is climbed by nobody, sees in a picture what was asked for; None without a judge."""
+    return right_noun(sample, [caption.removeprefix("a ")])[0] if stickers.path("judge").exists() else None
+
+
+def made(score: Reward, *, how: dict[str, str], caption: str, seed: int, nfe: int, **rest: Any) -> dict[str, Any]:
+    """One run, as plain numbers."""
+    chosen: dict[str, Any] = {**how, "num_inference_steps": STEPS, "guidance_scale": 3.0}
+    solution = align("stickers", caption, score, nfe=nfe, seed=100 + seed, progress=False, **chosen)
+    spent = [record["nfe"] for record in solution.history]
+    return {
+        "calls": [one["forward"] + 2 * one["backward"] + one["recomputed"] for one in spent],
         "reward": [record["reward"][0] for record in solution.history],
         "probability": solution.probability[0],
-        "strict": float(strict_probability(solution.noise, solution.layout)[0]),
-        "judge": judged(solution.sample, caption),
-        "judge_before": judged(solution.initial.sample, caption),
+        "strict": solution.strict_probability[0],
+        "fits": fits(solution.sample, caption),
+        "fitted": fits(solution.initial.sample, caption),
         "seconds": solution.seconds,
     }
-    KEPT.mkdir(parents=True, exist_ok=True)
-    beside = file.with_suffix(".new")
-    beside.write_text(json.dumps(run))
-    os.replace(beside, file)
-    return run
-
-
-def _cost(nfe: dict[str, int]) -> int:
-    return nfe["forward"] + 2 * nfe["backward"] + nfe["recomputed"]
 
 
 def gained(run: dict[str, Any], budget: int) -> float:
@@ -147,12 +132,13 @@ def gained(run: dict[str, Any], budget: int) -> float:
 
 def summary(runs: list[dict[str, Any]], budgets: list[int]) -> dict[str, Any]:
     """Means over runs, with intervals."""
-    known = [run for run in runs if run["judge"] is not None]
+    known = [run for run in runs if run["fits"] is not None]
     return {
         "gain": {str(budget): interval([gained(run, budget) for run in runs]) for budget in budgets},
         "probability": interval([run["probability"] for run in runs]),
         "strict": interval([run["strict"] for run in runs]),
-        "judge_change": interval([run["judge"] - run["judge_before"] for run in known]) if known else None,
+        "fits": interval([run["fits"] for run in known]) if known else None,
+        "fitted_before": interval([run["fitted"] for run in known]) if known else None,
         "seconds": interval([run["seconds"] for run in runs]),
     }
 

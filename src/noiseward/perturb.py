@@ -59,8 +59,11 @@ class ZerothOrder(Estimator):
     with the number of elements of the noise; the hybrids' with that of the sample, or less.
 
     Arguments:
-        samples: q, candidates per row and step.
-        scale: :math:`\mu`.
+        samples: q, candidates per row and step; 16 are the paper's.
+        scale: :math:`\mu`. The published implementation takes 0.01. Measured here on the built-in model (10 sampler
+            steps, 16 candidates, one step of norm 3 along the direction, three seeds), 0.05 raises `jpeg`, which comes
+            in whole bytes, by 0.14 instead of 0.13 with `Hybrid2`, by 0.05 instead of 0.02 with `ZerothOrder`, by 0.07
+            instead of -0.03 with `Hybrid1`, and does not change what `Hybrid2` does for `darkness`.
         antithetic: use pairs; q must be even.
         normalize: scale each row's direction to norm 1, before the exact gradient of the penalty is subtracted.
         chunk: rows of candidates per call of the sampler.
@@ -83,7 +86,7 @@ class ZerothOrder(Estimator):
     def __init__(
         self,
         samples: int = 16,
-        scale: float = 0.01,
+        scale: float = 0.05,
         *,
         antithetic: bool = False,
         normalize: bool = True,
@@ -156,7 +159,7 @@ class Hybrid1(Estimator):
         True
     """
 
-    def __init__(self, samples: int = 16, scale: float = 0.01, *, normalize: bool = True, chunk: int = 16) -> None:
+    def __init__(self, samples: int = 16, scale: float = 0.05, *, normalize: bool = True, chunk: int = 16) -> None:
         _check(samples, scale, chunk)
         self.samples, self.scale, self.normalize, self.chunk = samples, scale, normalize, chunk
 
@@ -218,7 +221,7 @@ class Hybrid2(Estimator):
         True
     """
 
-    def __init__(self, samples: int = 16, scale: float = 0.01, *, normalize: bool = True, chunk: int = 16) -> None:
+    def __init__(self, samples: int = 16, scale: float = 0.05, *, normalize: bool = True, chunk: int = 16) -> None:
         _check(samples, scale, chunk)
         self.samples, self.scale, self.normalize, self.chunk = samples, scale, normalize, chunk
 
