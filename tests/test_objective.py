@@ -15,6 +15,9 @@ class Squares(Regularizer):
     def __call__(self, noise, layout):
         return 0.25 * layout.live(noise).square().sum(1)
 
+    def check(self, layout):
+        pass
+
 
 def spoken(batch, prompt):
     return torch.randn(batch, 2) + torch.tensor([[float(len(text))] for text in prompt])
