@@ -187,29 +187,30 @@ def test_a_direction_that_was_zero_is_said_at_the_end(run, small, tmp_path):
 
 
 def test_a_reward_is_served_to_another_process_until_ctrl_c(run, small, tmp_path):
-    command = [
-        sys.executable,
-        "-c",
-        "from noiseward.cli import main; main()",
-        "serve-reward",
-        "darkness",
-        "--port",
-        "0",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    url = line.split(" at ")[1].split()[0]
-    assert line.startswith("serving 'darkness' at http://127.0.0.1:")
-    options = ("--steps", "1", "-q", "--out", "here", "--estimator", "hybrid2:samples=3")
-    status, _, err = run("align", "a", "b", "--reward", url, *options, *small)
-    assert status == 0, err
-    served = RunFolder(tmp_path / "here").steps()[0]["reward"]
-    assert run("align", "a", "b", "--reward", "darkness", "--steps", "0", "-q", "--out", "local", *small)[0] == 0
-    assert served == pytest.approx(RunFolder(tmp_path / "local").steps()[0]["reward"], abs=0.5 / 255)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (0, "ended\n", "")
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever started the tests
+    command = [sys.executable, "-c", code + "from noiseward.cli import main; main()", "serve-reward", "darkness"]
+    process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        url = line.split(" at ")[1].split()[0]
+        assert line.startswith("serving 'darkness' at http://127.0.0.1:")
+        options = ("--steps", "1", "-q", "--out", "here", "--estimator", "hybrid2:samples=3")
+        status, _, err = run("align", "a", "b", "--reward", url, *options, *small)
+        assert status == 0, err
+        served = RunFolder(tmp_path / "here").steps()[0]["reward"]
+        assert run("align", "a", "b", "--reward", "darkness", "--steps", "0", "-q", "--out", "local", *small)[0] == 0
+        assert served == pytest.approx(RunFolder(tmp_path / "local").steps()[0]["reward"], abs=0.5 / 255)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out, err) == (0, "ended\n", "")
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def test_an_address_that_is_none_is_refused(run, small):
     status, _, err = run("align", "a", "--reward", "http://", *small)
     assert status == 1 and "'http://' is no address of a reward server" in err
 

@@ -41,7 +41,8 @@ def test_between_steps_it_waits_for_the_next_to_begin():
 
 
 def test_after_the_last_step_it_is_not_raised_and_later_it_works_as_before():
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.default_int_handler
+    signal.signal(signal.SIGINT, before)  # in the background, tests are started with it ignored
     with Interruptible() as interruptible:
         assert len(list(interruptible.within(steps()))) == 5
         press_ctrl_c()

@@ -17,6 +17,8 @@ from noiseward.runs.resume import extended
 from tests.crash import killed
 from tests.tiny import CALL
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
 
 @pytest.fixture(scope="module")
 def spec(model):

@@ -118,7 +118,13 @@ def test_directories_that_cannot_be_written_are_refused(spec, tmp_path, monkeypa
 
 @pytest.mark.parametrize(
     "change",
-    [{"reward": ("shine",)}, {"model": "nowhere"}, {"call": {"colour": 1}}, {"reward": ("jpeg",)}, {"steps": -2}],
+    [
+        {"reward": ("shine",)},
+        {"model": "nowhere"},
+        {"call": {"colour": 1}},
+        {"reward": ("jpeg",), "estimator": "backprop"},
+        {"steps": -2},
+    ],
 )
 def test_bad_input_leaves_nothing_behind(spec, tmp_path, change):
     bad = RunSpec(**{**vars(spec), **change})

@@ -60,9 +60,9 @@ class ZerothOrder(Estimator):
 
     Arguments:
         samples: q, candidates per row and step; 16 are the paper's.
-        scale: :math:`\mu`. The published implementation takes 0.01. A first look on the built-in model (`jpeg`, 10 sampler
-            steps, 16 candidates, three seeds, one step) favored 0.05 with `ZerothOrder` and `Hybrid1` and did not
-            decide for `Hybrid2`; `experiments/black_box.py` compares both.
+        scale: :math:`\mu`. The published implementation takes 0.01. A first look on the built-in model (`jpeg`, 10
+            sampler steps, 16 candidates, three seeds, one step) favored 0.05 with `ZerothOrder` and `Hybrid1` and did
+            not decide for `Hybrid2`; `experiments/black_box.py` compares both.
         antithetic: use pairs; q must be even.
         normalize: scale each row's direction to norm 1, before the exact gradient of the penalty is subtracted.
         chunk: rows of candidates per call of the sampler.

@@ -11,7 +11,7 @@ import warnings
 import typer
 
 from noiseward import __version__
-from noiseward.cli import align, doctor, list_runs, models, resume, rewards, serve_reward, show
+from noiseward.cli import align, doctor, export, list_runs, models, replay, resume, rewards, serve_reward, show
 from noiseward.errors import NoisewardError, NoisewardWarning
 
 __all__ = ["app", "main"]
@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 app.command("align")(align.align)
 app.command("resume")(resume.resume)
+app.command("replay")(replay.replay)
+app.command("export")(export.export)
 app.command("show")(show.show)
 app.command("list")(list_runs.list_runs)
 app.command("models")(models.models)

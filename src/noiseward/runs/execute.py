@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from noiseward.align import Problem
 from noiseward.errors import RunError
@@ -23,7 +24,7 @@ from noiseward.solution import Frames, Past, Solution, collect
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["execute", "fingerprint", "fresh_folder", "resume"]
+__all__ = ["execute", "fingerprint", "fresh_folder", "resume", "same_model"]
 
 
 def execute(spec: RunSpec, out: Path, *, console: Console | None = None, quiet: bool = False) -> Solution:
@@ -71,7 +72,7 @@ def resume(
         problem = spec.problem()
         at = place(folder, problem.noise.device)
         if at is not None:
-            _same_model(folder, problem, at)
+            same_model(folder, problem, at.noise)
         folder.write_spec(spec)
         if at is None:  # it ended before its first step was written
             folder.rewrite([])
@@ -123,9 +124,10 @@ def fingerprint(problem: Problem) -> str:
     return digest.hexdigest()
 
 
-def _same_model(folder: RunFolder, problem: Problem, at: Place) -> None:
+def same_model(folder: RunFolder, problem: Problem, noise: Tensor) -> None:
+    """Raise `RunError` unless a problem is that of a run: noise of the same layout, a model of the same weights."""
     try:
-        problem.objective.sampler.layout.check(at.noise)
+        problem.objective.sampler.layout.check(noise)
     except ValueError as error:
         raise RunError(f"{folder.path} was run with another model or other arguments: {error}") from None
     known = folder.read("env.json").get("fingerprint")

@@ -1,0 +1,41 @@
+"""`noiseward replay`: the pictures of a run once more, from its noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["replay"]
+
+
+def replay(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write the pictures.  [default: RUN/replay]")] = None,
+) -> None:
+    """Sample the best noise again, and say whether the pictures are the same bit for bit."""
+    import torch
+    from rich.console import Console
+
+    from noiseward import pictures
+    from noiseward.runs import RunFolder
+    from noiseward.runs.replay import changed
+    from noiseward.runs.replay import replay as again
+
+    folder, console = RunFolder(run), Console(highlight=False, soft_wrap=True)
+    if folder.spec().model == "stickers":
+        torch.set_num_threads(1)
+    for name, (then, now) in changed(folder).items():
+        console.print(f"{name} was {then} then and is {now} now: the pictures may differ")
+    found = again(folder)
+    target = out or run / "replay"
+    if found.sample.ndim == 4 and found.sample.shape[1] in (1, 3):
+        target.mkdir(parents=True, exist_ok=True)
+        for row, image in enumerate(pictures.images(found.sample)):
+            image.save(target / f"{row:02d}.png")
+    for row, (same, apart) in enumerate(zip(found.identical, found.difference, strict=True)):
+        said = "identical, bit for bit" if same else f"differs by at most {apart:.2g}"
+        console.print(f"row {row}: {said}; reward {found.reward[row].item():.6g}")
+    if target.exists():
+        console.print(str(target))

@@ -1,0 +1,58 @@
+"""The pictures of a run once more, from its noise: the proof that a run is a record and not a file name."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from importlib.metadata import version
+
+import torch
+from torch import Tensor
+
+from noiseward import __version__
+from noiseward.runs.execute import same_model
+from noiseward.runs.files import read_tensors
+from noiseward.runs.store import LIBRARIES, RunFolder
+
+__all__ = ["Replay", "changed", "replay"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay:
+    """What a run's best noise gives today.
+
+    Attributes:
+        sample: `(B, *X)`.
+        reward: `(B,)`.
+        identical: per row, whether the sample is the recorded one bit for bit.
+        difference: the largest absolute difference of each row.
+    """
+
+    sample: Tensor
+    reward: Tensor
+    identical: list[bool]
+    difference: list[float]
+
+
+def replay(folder: RunFolder) -> Replay:
+    """Sample and score the best noise of a run again.
+
+    Raises:
+        RunError: a file is missing or garbled, or the model is another one now.
+    """
+    problem = folder.spec().problem()
+    known, _ = read_tensors(folder.path / "best.safetensors")
+    same_model(folder, problem, known["noise"])
+    with torch.no_grad():
+        evaluation = problem.objective(known["noise"].to(problem.noise.device))
+    sample = evaluation.sample.cpu()
+    apart = (sample.double() - known["sample"].double()).abs().flatten(1).amax(1)
+    identical = [torch.equal(now, then) for now, then in zip(sample, known["sample"], strict=True)]
+    return Replay(sample, evaluation.reward.cpu(), identical, apart.tolist())
+
+
+def changed(folder: RunFolder) -> dict[str, tuple[str, str]]:
+    """Versions that differ from those of the run: name to (then, now)."""
+    then = folder.read("env.json")
+    now = {"python": platform.python_version(), "noiseward": __version__, **{name: version(name) for name in LIBRARIES}}
+    return {name: (str(then[name]), value) for name, value in now.items() if name in then and then[name] != value}

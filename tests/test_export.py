@@ -1,0 +1,139 @@
+"""Replaying a run, and handing it on as a grid, an animation, a table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from noiseward import ArgumentError, RunError
+from noiseward.runs import RunFolder, RunSpec, execute
+from noiseward.runs.export import animation, grid, table
+from noiseward.runs.files import read_tensors
+from noiseward.runs.replay import changed, replay
+from tests.tiny import CALL
+
+
+@pytest.fixture(scope="module")
+def spec(model):
+    return RunSpec(prompt=("a", "b"), reward=("brightness", "contrast"), model=model, steps=3, lr=0.3, call=dict(CALL))
+
+
+@pytest.fixture(scope="module")
+def run(spec, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    execute(spec, folder, quiet=True)
+    return RunFolder(folder)
+
+
+def picture(path):
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+def test_a_replay_is_the_run_bit_for_bit(run):
+    found = replay(run)
+    known, _ = read_tensors(run.path / "best.safetensors")
+    assert torch.equal(found.sample, known["sample"])
+    assert found.identical == [True, True] and found.difference == [0, 0]
+    torch.testing.assert_close(found.reward, known["reward"])
+
+
+def test_a_replay_of_other_noise_is_not_called_the_same(copy):
+    from safetensors.torch import save_file
+
+    known, _ = read_tensors(copy.path / "best.safetensors")
+    known["sample"][1] += 0.25
+    save_file(known, copy.path / "best.safetensors")
+    found = replay(copy)
+    assert found.identical == [True, False]
+    assert found.difference[1] == pytest.approx(0.25)
+
+
+def test_versions_that_changed_are_told(copy):
+    assert changed(copy) == {}
+    told = json.loads((copy.path / "env.json").read_text())
+    (copy.path / "env.json").write_text(json.dumps({**told, "torch": "1.0"}))
+    assert changed(copy) == {"torch": ("1.0", torch.__version__)}
+
+
+def test_another_model_is_not_replayed(copy):
+    content = json.loads((copy.path / "spec.json").read_text())
+    content["call"]["num_inference_steps"] = 6
+    (copy.path / "spec.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match="another model or other arguments"):
+        replay(copy)
+
+
+def test_a_grid_has_starts_above_and_bests_below(run, tmp_path):
+    image = picture(grid(run, tmp_path / "grid.png"))
+    side = picture(run.path / "best/00.png").width
+    factor = max(1, 128 // side)
+    assert image.size == (2 * factor * side + 4, 2 * factor * side + 4)
+    for row in (0, 1):
+        for line, name in enumerate(("initial", "best")):
+            corner = picture(run.path / name / f"{row:02d}.png").getpixel((0, 0))
+            assert image.getpixel((row * (factor * side + 4), line * (factor * side + 4))) == corner
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_an_animation_goes_from_the_start_to_the_best_and_stays_there(run, tmp_path, suffix):
+    with Image.open(animation(run, tmp_path / f"way{suffix}")) as image:
+        assert 5 <= image.n_frames <= 5 + 8  # equal frames in a row may be one that stays longer
+        assert image.info["loop"] == 0
+
+
+def test_a_table_has_every_number_of_every_step(run, tmp_path):
+    with open(table(run, tmp_path / "steps.csv"), newline="") as file:
+        lines = list(csv.DictReader(file))
+    steps = run.steps()
+    assert len(lines) == 2 * len(steps)
+    for line in lines:
+        step, row = steps[int(line["step"])], int(line["row"])
+        assert float(line["reward"]) == step["reward"][row]
+        assert float(line["contrast"]) == step["terms"]["contrast"][row]
+        assert int(line["nfe_backward"]) == step["nfe"]["backward"]
+        assert line["grad_norm"] == ("" if step["grad_norm"] is None else str(step["grad_norm"][row]))
+
+
+def test_what_cannot_be_exported_is_one_line(copy, tmp_path):
+    with pytest.raises(ArgumentError, match=r"an animation is a .gif or a .webp"):
+        animation(copy, tmp_path / "way.mp4")
+    with pytest.raises(RunError, match="cannot be written"):
+        table(copy, tmp_path / "no" / "where.csv")
+    shutil.rmtree(copy.path / "frames")
+    with pytest.raises(RunError, match="has no frames"):
+        animation(copy, tmp_path / "way.gif")
+    (copy.path / "best/00.png").write_bytes(b"no picture")
+    with pytest.raises(RunError, match="is damaged"):
+        grid(copy, tmp_path / "grid.png")
+    (copy.path / "steps.jsonl").write_text("")
+    with pytest.raises(RunError, match="has no steps"):
+        table(copy, tmp_path / "steps.csv")
+
+
+def test_the_command_line_replays_and_exports(run, copy, monkeypatch, capsys):
+    import sys
+
+    from noiseward import cli
+
+    for arguments, says in (
+        (("replay",), ["row 0: identical, bit for bit", "row 1: identical, bit for bit"]),
+        (("export",), ["grid.png", "evolution.webp", "steps.csv"]),
+    ):
+        monkeypatch.setattr(sys, "argv", ["noiseward", *arguments, str(copy.path)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out = capsys.readouterr().out
+        assert not ended.value.code and all(one in out for one in says)
+    assert picture(copy.path / "replay/01.png").tobytes() == picture(copy.path / "best/01.png").tobytes()
