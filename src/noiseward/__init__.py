@@ -39,10 +39,11 @@ if TYPE_CHECKING:
     from noiseward.project import NormProjection, Projection, SpectralProjection
     from noiseward.recompute import NFE
     from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell, probability
-    from noiseward.reward import FunctionReward, Reward, WeightedSum
+    from noiseward.reward import FunctionReward, Reward, UnitGradient, WeightedSum
     from noiseward.rewards.remote import RemoteReward
     from noiseward.sample import FunctionSampler, Sampler
     from noiseward.search import BestOfN, TrustRegion, ZeroOrderSearch
+    from noiseward.shaping import Augmented, Clamped
     from noiseward.solution import Solution, optimize
     from noiseward.strict import strict_probability
     from noiseward.tape import NoiseTape
@@ -51,10 +52,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
+    "Augmented",
     "Backprop",
     "BestOfN",
     "Budget",
     "ChannelEvolution",
+    "Clamped",
     "Concentration",
     "DiffusersSampler",
     "Draw",
@@ -91,6 +94,7 @@ __all__ = [
     "Step",
     "TapeError",
     "TrustRegion",
+    "UnitGradient",
     "WeightedSum",
     "ZeroOrderSearch",
     "ZerothOrder",
@@ -118,10 +122,11 @@ _HOMES = {
     "recompute": ("NFE",),
     "project": ("NormProjection", "Projection", "SpectralProjection"),
     "regularize": ("Concentration", "NoRegularizer", "Regularizer", "Shell", "probability"),
-    "reward": ("FunctionReward", "Reward", "WeightedSum"),
+    "reward": ("FunctionReward", "Reward", "UnitGradient", "WeightedSum"),
     "rewards.remote": ("RemoteReward",),
     "sample": ("FunctionSampler", "Sampler"),
     "search": ("BestOfN", "TrustRegion", "ZeroOrderSearch"),
+    "shaping": ("Augmented", "Clamped"),
     "solution": ("Solution", "optimize"),
     "strict": ("strict_probability",),
     "tape": ("NoiseTape",),

@@ -16,9 +16,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, NoisewardError, RewardError
+from noiseward.errors import ArgumentError, GradientError, NoisewardError, RewardError
 
-__all__ = ["FunctionReward", "Reward", "WeightedSum", "score"]
+__all__ = ["FunctionReward", "Reward", "UnitGradient", "WeightedSum", "score"]
 
 
 class Reward(abc.ABC):
@@ -78,11 +78,73 @@ def _positional(fn: Callable[..., Any]) -> int:
 
 
 @final
+class UnitGradient(Reward):
+    r"""A reward whose gradient is scaled to norm 1 in each row; its value stays as it is.
+
+    .. math:: r(x), \qquad \nabla r(x) / \lVert \nabla r(x) \rVert
+
+    Rewards of different units, cosines and kilobytes, then pull at the sample with their weights alone. What comes out
+    is a direction, not the gradient of any function: it does not agree with finite differences of the value, it does
+    not shrink near a maximum, and a weight sets how hard a reward pulls, not what a rise of it is worth. A gradient of
+    zero stays zero.
+
+    Arguments:
+        reward: one with a gradient.
+
+    Example:
+        >>> import torch
+        >>> reward = UnitGradient(FunctionReward(lambda x: 100 * x.sum(1), name="steep"))
+        >>> x = torch.zeros(1, 4, requires_grad=True)
+        >>> torch.autograd.grad(reward(x, None).sum(), x)[0].tolist()
+        [[0.5, 0.5, 0.5, 0.5]]
+    """
+
+    differentiable = True
+
+    def __init__(self, reward: Reward) -> None:
+        if not reward.differentiable:
+            raise ArgumentError(f"reward '{reward.name}' has no gradient to normalize: leave it as it is")
+        self.reward, self.name = reward, reward.name
+
+    def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
+        if not (torch.is_grad_enabled() and sample.requires_grad):
+            return _checked(self.reward, sample, prompt)
+        return _Unit.apply(sample, self.reward, prompt)  # pyright: ignore[reportReturnType]
+
+
+class _Unit(torch.autograd.Function):
+    """The gradient is computed with the value, normalized, and kept: backward only multiplies."""
+
+    @staticmethod
+    def forward(ctx: Any, sample: Tensor, reward: Reward, prompt: Sequence[str] | None) -> Tensor:
+        with torch.enable_grad():
+            leaf = sample.detach().requires_grad_(True)
+            scores = _checked(reward, leaf, prompt)
+            if not scores.requires_grad:
+                raise GradientError(
+                    f"reward '{reward.name}' came without a gradient: build it of differentiable operations, or "
+                    "declare it a black box, differentiable=False"
+                )
+            (gradient,) = torch.autograd.grad(scores.sum(), leaf)
+        norm = gradient.flatten(1).norm(dim=1).view(-1, *(1,) * (sample.ndim - 1))
+        ctx.save_for_backward(torch.where(norm > 0, gradient / norm.where(norm > 0, torch.ones_like(norm)), gradient))
+        return scores.detach()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore
+        (unit,) = ctx.saved_tensors
+        return upstream.view(-1, *(1,) * (unit.ndim - 1)).to(unit) * unit, None, None
+
+
+@final
 class WeightedSum(Reward):
     r"""Several rewards at once, :math:`\sum_i w_i r_i`; each is reported as a term, unweighted.
 
     Arguments:
         rewards: the rewards and their weights.
+        normalize: let each pull with a gradient of norm 1 in each row, times its weight (`UnitGradient`). The value
+            stays the weighted sum, and with it which step is the best.
 
     Example:
         >>> import torch
@@ -92,16 +154,17 @@ class WeightedSum(Reward):
         [0.5]
     """
 
-    def __init__(self, rewards: Mapping[Reward, float]) -> None:
+    def __init__(self, rewards: Mapping[Reward, float], *, normalize: bool = False) -> None:
         if not rewards:
             raise ArgumentError("no reward given: a weighted sum needs at least one")
         for reward, weight in rewards.items():
-            if not math.isfinite(weight):
-                raise ArgumentError(f"weight {weight} given for reward '{reward.name}': weights are finite numbers")
+            if not isinstance(weight, int | float) or not math.isfinite(weight):
+                raise ArgumentError(f"weight {weight!r} given for reward '{reward.name}': weights are finite numbers")
         names = [reward.name for reward in rewards]
         if len(set(names)) < len(names):
             raise ArgumentError(f"two rewards have the same name ({', '.join(names)}): name each differently")
-        self.rewards = dict(rewards)
+        shaped = UnitGradient if normalize else lambda reward: reward
+        self.rewards = {shaped(reward): weight for reward, weight in rewards.items()}
         self.name = " + ".join(f"{weight:g} {reward.name}" for reward, weight in rewards.items())
         self.differentiable = all(reward.differentiable for reward in rewards)
 
