@@ -11,10 +11,14 @@ from PIL import Image
 from noiseward import ArgumentError, RewardError
 from noiseward.reward import score
 from noiseward.rewards import ENTRIES, named, parse
+from noiseward.shaping import Augmented
 
 
 def pictures(rows: int = 3) -> torch.Tensor:
     return torch.rand(rows, 3, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+PIXELS = {name: entry for name, entry in ENTRIES.items() if ".pixels:" in entry.where}
 
 
 def test_brightness_is_the_mean_pixel_and_darkness_the_rest():
@@ -38,6 +42,42 @@ def test_contrast_of_one_color_is_zero_with_a_finite_gradient():
     assert (gradient == 0).all()
 
 
+def test_saturation_is_the_spread_of_the_channels():
+    sample = pictures()
+    by_hand = [(row.max(0).values - row.min(0).values).mean() for row in sample]
+    torch.testing.assert_close(named("saturation")(sample, None), torch.stack(by_hand))
+
+
+def test_colorfulness_is_the_published_formula():
+    levels = 255 * pictures()
+    red, green, blue = levels.unbind(1)
+    one, two = (red - green).flatten(1).numpy(), (0.5 * (red + green) - blue).flatten(1).numpy()
+    by_hand = (one.var(1) + two.var(1)) ** 0.5 + 0.3 * (one.mean(1) ** 2 + two.mean(1) ** 2) ** 0.5
+    torch.testing.assert_close(255 * named("colorfulness")(levels / 255, None), torch.from_numpy(by_hand))
+
+
+def test_sharpness_is_one_for_a_checkerboard_and_half_for_one_of_twice_the_size():
+    board = (torch.arange(8)[:, None] + torch.arange(8)) % 2
+    coarse = board[:4, :4].repeat_interleave(2, 0).repeat_interleave(2, 1)
+    fine, wide = (named("sharpness")(one.float().expand(1, 3, -1, -1), None).item() for one in (board, coarse))
+    assert fine == pytest.approx(1) and wide == pytest.approx((3 / 7) ** 0.5)
+
+
+def test_symmetry_is_zero_for_a_mirrored_picture_and_least_for_black_beside_white():
+    half = pictures(1)
+    halves = torch.zeros(1, 3, 4, 6)
+    halves[..., 3:] = 1
+    assert named("symmetry")(torch.cat([half, half.flip(3)], 3), None).item() == 0
+    assert named("symmetry")(halves, None).item() == -1
+
+
+@pytest.mark.parametrize("name", ["saturation", "colorfulness", "sharpness", "symmetry"])
+def test_a_picture_of_one_color_has_finite_gradients(name):
+    flat = torch.full((1, 3, 4, 4), 0.3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(named(name)(flat, None).sum(), flat)
+    assert gradient.isfinite().all()
+
+
 def test_jpeg_is_the_negative_size_of_the_file_pil_writes():
     sample = pictures().float()
     sizes = named("jpeg")(sample, None)
@@ -48,12 +88,12 @@ def test_jpeg_is_the_negative_size_of_the_file_pil_writes():
         assert size.item() == pytest.approx(-len(file.getvalue()) / 1000)
 
 
-@pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.differentiable])
+@pytest.mark.parametrize("name", [name for name, entry in PIXELS.items() if entry.differentiable])
 def test_declared_gradients_agree_with_finite_differences(name):
     assert torch.autograd.gradcheck(lambda x: named(name)(x, None), pictures(2).requires_grad_())
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", PIXELS)
 def test_entries_keep_what_they_declare(name):
     reward, sample = named(name), pictures().float().requires_grad_()
     total, terms = score(reward, sample, None)
@@ -62,17 +102,45 @@ def test_entries_keep_what_they_declare(name):
     assert list(terms) == [name]
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", PIXELS)
 def test_rows_are_scored_alone(name):
     sample = pictures(4).float()
     alone = torch.cat([named(name)(sample[row : row + 1], None) for row in range(4)])
     torch.testing.assert_close(named(name)(sample, None), alone)
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", PIXELS)
 def test_what_is_no_picture_is_refused(name):
     with pytest.raises(RewardError, match=r"looks at pictures \(B, 3, H, W\)"):
         score(named(name), torch.zeros(2, 4, 8, 8), None)
+
+
+@pytest.mark.parametrize(
+    ("sample", "says"),
+    [
+        (torch.zeros(1, 1, 8, 8), "repeat the one channel"),
+        (torch.zeros(1, 4, 8, 8), "drop the alpha channel"),
+        (torch.linspace(-1, 1, 192).view(1, 3, 8, 8), r"from -1 to 1 given: .*\(x \+ 1\) / 2"),
+        (torch.full((1, 3, 8, 8), 255.0), "from 255 to 255 given: .*divide by 255"),
+    ],
+)
+@pytest.mark.parametrize("name", PIXELS)
+def test_pictures_with_other_channels_or_in_another_range_are_refused_with_the_cure(name, sample, says):
+    with pytest.raises(RewardError, match=says) as caught:
+        score(named(name), sample, None)
+    assert "\n" not in str(caught.value)
+
+
+def test_arguments_that_any_reward_takes():
+    sample = pictures().float()
+    bright = named("brightness")(sample, None)
+    total, terms = score(parse(["brightness:clamp=0.5,weight=2,name=light", "brightness:-1,cutouts=3"]), sample, None)
+    torch.testing.assert_close(terms["light"], bright.clamp(max=0.5))
+    crops = Augmented(named("brightness"), cutouts=3)(sample, None)
+    torch.testing.assert_close(total, 2 * terms["light"] - crops)
+    leaf = sample.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(parse(["contrast:unit=true"])(leaf, None).sum(), leaf)
+    torch.testing.assert_close(gradient.flatten(1).norm(dim=1), torch.ones(3))
 
 
 def test_several_rewards_are_weighted_and_reported():
@@ -108,6 +176,15 @@ def test_a_file_may_declare_a_black_box(tmp_path):
     [
         ("brightnes", "did you mean 'brightness'"),
         ("brightness:much", "'much' in reward 'brightness:much' is no weight"),
+        ("brightness:nan", "'nan' in reward 'brightness:nan' is no weight"),
+        ("brightness:weight=1,weight=2", "gives 'weight' twice"),
+        ("brightness:clamp=high", "'clamp=high' in reward 'brightness:clamp=high' given: a number wanted"),
+        ("brightness:unit=yes", "true or false wanted"),
+        ("brightness:cutouts=0", "cutouts=0 given: at least 1"),
+        ("jpeg:unit=true", "'jpeg' has no gradient to normalize"),
+        ("brightness:color=red", "reward 'brightness' has no argument 'color': it takes none"),
+        ("hpsv2:version=3", "version '3' of reward 'hpsv2' given: choose from: 2.0, 2.1"),
+        ("hpsv2:verson=2.0", "has no argument 'verson': did you mean 'version'"),
         ("nowhere.py:f", "nowhere.py is no file"),
     ],
 )

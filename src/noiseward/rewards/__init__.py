@@ -2,77 +2,72 @@
 
 `parse` reads what the command line and `align` take: `brightness`, `jpeg:0.5` (a weight), `path/to/file.py:function`,
 `path/to/file.py:function:0.5`, `http://127.0.0.1:8000` (a server, see `remote.py`), `http://127.0.0.1:8000:0.5`.
+A name may have arguments: its own, as in `hpsv2:version=2.0`, and these of any:
+
+    weight=0.5       what it is multiplied by; a number right after the name means the same
+    name=fit         how tables call it, where two have the same name
+    clamp=7          it stops growing there (`Clamped`)
+    cutouts=16       the mean over that many crops (`Augmented`)
+    unit=true        its gradient has norm 1 in each row (`UnitGradient`)
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import importlib.util
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from noiseward.errors import ArgumentError, RewardError, choices
-from noiseward.reward import FunctionReward, Reward, WeightedSum
+from noiseward.named import parse as parse_named
+from noiseward.reward import FunctionReward, Reward, UnitGradient, WeightedSum
+from noiseward.rewards.catalog import ENTRIES, Entry, installed, maker
+from noiseward.shaping import Augmented, Clamped
 
-__all__ = ["ENTRIES", "Entry", "named", "parse"]
+__all__ = ["ENTRIES", "Entry", "named", "parse", "weighted"]
 
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A named reward, before anything of it is imported.
-
-    Arguments:
-        where: `module:name` of something that makes the reward when called.
-        measures: one sentence on what it measures.
-        range: the values it takes.
-        differentiable: whether it has a gradient.
-    """
-
-    where: str
-    measures: str
-    range: str
-    differentiable: bool = True
+SHAPES = {
+    "cutouts": lambda reward, count: Augmented(reward, cutouts=int(count)),
+    "clamp": lambda reward, target: Clamped(reward, target=float(target)),
+    "unit": lambda reward, wanted: UnitGradient(reward) if {"true": True, "false": False}[wanted.lower()] else reward,
+}  # in this order, from the inside out
 
 
-ENTRIES = {
-    "brightness": Entry("noiseward.rewards.pixels:brightness", "mean of all pixels", "0 to 1"),
-    "darkness": Entry("noiseward.rewards.pixels:darkness", "1 - brightness", "0 to 1"),
-    "contrast": Entry("noiseward.rewards.pixels:contrast", "standard deviation of the luminance", "0 to 0.5"),
-    "jpeg": Entry("noiseward.rewards.pixels:jpeg", "negative size in kB as a quality-95 JPEG", "below 0", False),
-}
-
-
-def named(name: str) -> Reward:
-    """The reward of that name.
+def named(text: str) -> Reward:
+    """The reward of that name, with its own arguments if it has any.
 
     Raises:
-        ArgumentError: there is none; the message names the nearest.
+        ArgumentError: there is none, or it takes others; the message names the nearest.
 
     Example:
         >>> named("darkness").differentiable
         True
     """
-    if name not in ENTRIES:
+    name = text.partition(":")[0].strip()
+    known = [*ENTRIES, *installed()] if name not in ENTRIES else [name]
+    if name not in known:
         raise ArgumentError(
-            f"no reward is called '{name}': {choices(name, ENTRIES)} (or give path/to/file.py:function, or http://host:port)"
+            f"no reward is called '{name}': {choices(name, known)} (or give path/to/file.py:function, or "
+            "http://host:port)"
         )
-    module, _, attribute = ENTRIES[name].where.partition(":")
-    make: Callable[[], Reward] = getattr(importlib.import_module(module), attribute)
-    return make()
+    made = parse_named(text, {name: maker(name)}, "reward")
+    if not isinstance(made, Reward):
+        raise RewardError(f"reward '{name}' is a {type(made).__name__}: its package was to make a noiseward.Reward")
+    return made
 
 
 def parse(texts: Sequence[str]) -> Reward:
-    """The reward some texts `NAME[:WEIGHT]` stand for; several are summed.
+    """The reward some texts `NAME[:WEIGHT]` or `NAME:KEY=VALUE,...` stand for; several are summed.
 
     Example:
-        >>> parse(["brightness", "jpeg:0.01"]).name
-        '1 brightness + 0.01 jpeg'
+        >>> parse(["brightness", "jpeg:0.01", "contrast:clamp=0.2,weight=2"]).name
+        '1 brightness + 0.01 jpeg + 2 contrast'
     """
     if not texts:
         raise ArgumentError(f"no reward given: choose from {', '.join(ENTRIES)}, or give path/to/file.py:function")
-    parts = [_parse(text) for text in texts]
+    parts = [weighted(text) for text in texts]
     if len(parts) == 1 and parts[0][1] == 1.0:
         return parts[0][0]
     return WeightedSum(dict(parts))
@@ -81,7 +76,8 @@ def parse(texts: Sequence[str]) -> Reward:
 _SERVER = re.compile(r"(https?://(?:\[[^]]*\]|[^/:]*)(?::\d+)?(?:/[^:]*)?)(?::(.+))?")
 
 
-def _parse(text: str) -> tuple[Reward, float]:
+def weighted(text: str) -> tuple[Reward, float]:
+    """The reward one text stands for, and its weight."""
     if text.startswith(("http://", "https://")):
         from noiseward.rewards.remote import RemoteReward
 
@@ -91,17 +87,41 @@ def _parse(text: str) -> tuple[Reward, float]:
     if mark:
         function, _, weight = rest.partition(":")
         return _from_file(Path(path + ".py"), function), _weight(weight, text)
-    name, _, weight = text.partition(":")
-    return named(name), _weight(weight, text)
+    name, mark, rest = text.partition(":")
+    own: list[str] = []
+    given: dict[str, str] = {}
+    for number, piece in enumerate(rest.split(",") if mark else ()):
+        key, equals, value = (part.strip() for part in piece.partition("="))
+        key, value = (key, value) if equals or number else ("weight", key)
+        if key not in (*SHAPES, "weight", "name"):
+            own.append(piece)
+        elif key in given:
+            raise ArgumentError(f"reward '{text}' gives '{key}' twice: give it once")
+        else:
+            given[key] = value
+    weight = _weight(given.get("weight", ""), text)
+    reward: Any = named(":".join([name, *([",".join(own)] if own else [])]))
+    reward.name = given.get("name") or reward.name
+    for key, shape in SHAPES.items():
+        if key in given:
+            try:
+                reward = shape(reward, given[key])
+            except (ValueError, KeyError) as error:
+                if isinstance(error, ArgumentError):
+                    raise
+                wanted = "true or false" if key == "unit" else "a number"
+                raise ArgumentError(f"'{key}={given[key]}' in reward '{text}' given: {wanted} wanted") from None
+    return reward, weight
 
 
 def _weight(weight: str, text: str) -> float:
     try:
-        return float(weight) if weight else 1.0
+        number = float(weight) if weight else 1.0
     except ValueError:
-        raise ArgumentError(
-            f"'{weight}' in reward '{text}' is no weight: NAME:WEIGHT wants a number, as in 'jpeg:0.5'"
-        ) from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ArgumentError(f"'{weight}' in reward '{text}' is no weight: NAME:WEIGHT wants a number, as in 'jpeg:0.5'")
+    return number
 
 
 def _from_file(path: Path, name: str) -> Reward:

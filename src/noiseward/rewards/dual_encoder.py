@@ -9,10 +9,9 @@ with a scale s that some (PickScore) learned and most report as 1 or 100. The te
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
@@ -21,8 +20,11 @@ from torch.nn import functional as F
 from noiseward.errors import ModelError, RewardError
 from noiseward.reward import Reward
 from noiseward.rewards.preprocess import Preprocess
+from noiseward.rewards.weights import JSON, Repo, files, without_bars
 
-__all__ = ["DualEncoder"]
+__all__ = ["PICKSCORE", "DualEncoder", "built_in", "clip", "clip_folder", "clip_repo", "judge", "pickscore"]
+
+PICKSCORE = Repo("yuvalkirstain/PickScore_v1", ("config.json", "model.safetensors"), JSON, 3945)
 
 
 @final
@@ -63,7 +65,8 @@ class DualEncoder(Reward):
         """Unit vectors `(B, D)` of texts; each text is encoded once."""
         new = [text for text in dict.fromkeys(prompts) if text not in self._known]
         if new:
-            words = self.tokenizer(new, padding="max_length", truncation=True, return_tensors="pt")
+            length = self.model.config.text_config.max_position_embeddings
+            words = self.tokenizer(new, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
             ids = words.input_ids.to(self.model.device)
             with torch.no_grad():
                 vectors = self.model.get_text_features(input_ids=ids).pooler_output
@@ -71,8 +74,8 @@ class DualEncoder(Reward):
         return torch.stack([self._known[text] for text in prompts])
 
     @classmethod
-    def load(cls, where: str | Path, *, name: str, scale: float = 1.0) -> DualEncoder:
-        """A model from a folder or a hub id, with its tokenizer and image processor.
+    def load(cls, where: str | Path, *, name: str, scale: float | None = 1.0) -> DualEncoder:
+        """A model from a folder or a hub id, with its tokenizer and image processor; scale None is the one it learned.
 
         Raises:
             ModelError: it cannot be loaded.
@@ -80,24 +83,80 @@ class DualEncoder(Reward):
         from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
         try:
-            with _without_bars():
-                model = CLIPModel.from_pretrained(where, dtype=torch.float32)
+            with without_bars():
+                loaded: Any = CLIPModel.from_pretrained(
+                    where, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+                )
+                model, found = loaded
                 tokenizer = AutoTokenizer.from_pretrained(where)
                 config = CLIPImageProcessorPil.from_pretrained(where).to_dict()
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise ModelError(f"{where} cannot be loaded as a CLIP model: {first}") from None
-        return cls(model, tokenizer, Preprocess.of(config), name=name, scale=scale)
+        wrong = [f"'{key}' is missing" for key in sorted(found["missing_keys"])]
+        wrong += [
+            f"'{key}' is {tuple(have)}, not {tuple(need)}" for key, have, need in sorted(found["mismatched_keys"])
+        ]
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise ModelError(f"{where} does not fit its configuration: {'; '.join(wrong[:3])}{more}")
+        learned = model.logit_scale.exp().item()
+        return cls(model, tokenizer, Preprocess.of(config), name=name, scale=learned if scale is None else scale)
 
 
-@contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
-    from transformers.utils import logging
+def clip_repo(model: str) -> Repo:
+    """What is needed of a CLIP on the hub."""
+    return Repo(model, ("config.json", "model.safetensors"), JSON)
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+
+def clip_folder(model: str, reward: str) -> Path:
+    """The folder of a CLIP: of the built-in model's (`stickers`), one's own, or a hub id's in the local cache."""
+    if model == "stickers":
+        return built_in("clip")
+    own = Path(model).expanduser()
+    return own if own.is_dir() else files(clip_repo(model), "", f"{reward}:model={model}", argument="model")
+
+
+def built_in(part: Literal["clip", "judge"]) -> Path:
+    """The folder of a CLIP that comes with the built-in model.
+
+    Raises:
+        ModelError: this version has none.
+    """
+    from noiseward import stickers
+
+    folder = stickers.path(part)
+    if not (folder / "config.json").exists():
+        raise ModelError(
+            f"this version of stickers comes without its {part}: name another CLIP, as in "
+            "clip:model=openai/clip-vit-base-patch32"
+        )
+    return folder
+
+
+def clip(model: str = "stickers", *, scale: float = 1.0) -> DualEncoder:
+    """The cosine of picture and prompt under a CLIP.
+
+    Arguments:
+        model: a hub id, a folder, or `stickers`: the one that comes with the built-in model.
+        scale: what the cosine is multiplied by.
+    """
+    return DualEncoder.load(clip_folder(model, "clip"), name="clip", scale=scale)
+
+
+def judge() -> DualEncoder:
+    """The CLIP that comes with the built-in model for judging alone, trained independently of its `clip`."""
+    return DualEncoder.load(built_in("judge"), name="stickers-judge")
+
+
+def pickscore(path: str = "") -> DualEncoder:
+    """PickScore: a CLIP ViT-H/14 trained on choices people made between pictures; about 18 to 24.
+
+    Arguments:
+        path: a folder with its files; default: the local cache.
+
+    References:
+        Pick-a-Pic: An Open Dataset of User Preferences for Text-to-Image Generation
+        https://arxiv.org/abs/2305.01569
+    """
+    return DualEncoder.load(files(PICKSCORE, path, "pickscore"), name="pickscore", scale=None)

@@ -1,0 +1,116 @@
+"""The rewards that have a name: what each measures, what it takes, and which weights it needs.
+
+Packages add their own through the entry point group `noiseward.rewards`: a name, and a function that makes a `Reward`.
+Its arguments are what may follow the name; each has a default, whose kind says how it is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+from noiseward.errors import RewardError
+from noiseward.reward import Reward
+
+__all__ = ["ENTRIES", "GROUP", "Entry", "installed", "maker"]
+
+GROUP = "noiseward.rewards"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A named reward, before anything of it is imported.
+
+    Arguments:
+        where: `module:name` of something that makes the reward when called.
+        measures: one sentence on what it measures.
+        range: the values it takes.
+        differentiable: whether it has a gradient.
+        prompted: whether it compares the picture with its prompt.
+        needs: an argument without which it cannot be made, as it is written.
+        weights: `module:name` of the `Repo`s it takes weights from, where it takes any.
+        licence: of these weights.
+    """
+
+    where: str
+    measures: str
+    range: str
+    differentiable: bool = True
+    prompted: bool = False
+    needs: str = ""
+    weights: tuple[str, ...] = ()
+    licence: str = ""
+
+
+def _pixels(name: str, measures: str, range: str, differentiable: bool = True) -> Entry:
+    return Entry(f"noiseward.rewards.pixels:{name}", measures, range, differentiable)
+
+
+_HERE = "noiseward.rewards."
+ENTRIES = {
+    "brightness": _pixels("brightness", "mean of all pixels", "0 to 1"),
+    "darkness": _pixels("darkness", "1 - brightness", "0 to 1"),
+    "contrast": _pixels("contrast", "standard deviation of the luminance", "0 to 0.5"),
+    "saturation": _pixels("saturation", "largest less smallest channel, on average", "0 to 1"),
+    "colorfulness": _pixels("colorfulness", "Hasler and Süsstrunk's, over 255", "0 to about 0.9"),
+    "sharpness": _pixels("sharpness", "differences between neighboring pixels", "0 to 1"),
+    "symmetry": _pixels("symmetry", "negative difference to the mirror image", "-1 to 0"),
+    "jpeg": _pixels("jpeg", "negative size in kB as a quality-95 JPEG", "below 0", False),
+    "clip": Entry(
+        f"{_HERE}dual_encoder:clip", "fit to the prompt, by the built-in model's CLIP or clip:model=HUB_ID", "-1 to 1",
+        prompted=True, licence="as the model; built in: Apache-2.0",
+    ),
+    "stickers-judge": Entry(
+        f"{_HERE}dual_encoder:judge", "fit to the prompt, by a CLIP for judging only", "-1 to 1", prompted=True,
+        licence="Apache-2.0",
+    ),
+    "aesthetic": Entry(
+        f"{_HERE}aesthetic:aesthetic", "how much people would like it (LAION)", "about 1 to 10",
+        weights=(f"{_HERE}aesthetic:HEAD", f"{_HERE}aesthetic:CLIP"), licence="Apache-2.0 (head), MIT (CLIP)",
+    ),
+    "pickscore": Entry(
+        f"{_HERE}dual_encoder:pickscore", "human preference (PickScore v1)", "about 18 to 24", prompted=True,
+        weights=(f"{_HERE}dual_encoder:PICKSCORE",), licence="none stated by its authors; code MIT",
+    ),
+    "hpsv2": Entry(
+        f"{_HERE}open_clip:hpsv2", "human preference (HPSv2; version=2.0 or 2.1)", "about 0.2 to 0.35", prompted=True,
+        weights=(f"{_HERE}open_clip:HPSV2", f"{_HERE}open_clip:TOKENIZER"), licence="Apache-2.0, MIT (tokenizer)",
+    ),
+    "imagereward": Entry(
+        f"{_HERE}image_reward:imagereward", "human preference (ImageReward v1.0)", "about -2 to 2", prompted=True,
+        weights=(f"{_HERE}image_reward:IMAGE_REWARD", f"{_HERE}image_reward:TOKENIZER"), licence="Apache-2.0",
+    ),
+    "similarity": Entry(
+        f"{_HERE}similarity:similarity", "likeness to a picture, under a CLIP", "-1 to 1", needs="path=picture.png",
+        weights=(f"{_HERE}aesthetic:CLIP",), licence="MIT (CLIP)",
+    ),
+    "classifier": Entry(
+        f"{_HERE}classifier:classifier", "log-probability of a class, by a transformers image classifier", "below 0",
+        needs="model=HUB_ID,target=LABEL", licence="as the model",
+    ),
+}  # fmt: skip
+
+
+def installed() -> dict[str, EntryPoint]:
+    """Rewards that other installed packages offer, by name; a name taken here stays with us."""
+    return {each.name: each for each in entry_points(group=GROUP) if each.name not in ENTRIES}
+
+
+def maker(name: str) -> Callable[..., Reward]:
+    """What makes the reward of a name that is known.
+
+    Raises:
+        RewardError: another package's reward that cannot be imported.
+    """
+    if name in ENTRIES:
+        module, _, attribute = ENTRIES[name].where.partition(":")
+        return getattr(import_module(module), attribute)
+    point = installed()[name]
+    try:
+        found = point.load()
+    except Exception as error:
+        package = point.dist.name if point.dist else point.value
+        raise RewardError(f"reward '{name}' of {package} raised {type(error).__name__} on import: {error}") from error
+    return found
