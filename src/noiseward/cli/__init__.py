@@ -31,7 +31,7 @@ app.command("export")(export.export)
 app.command("show")(show.show)
 app.command("list")(list_runs.list_runs)
 app.command("models")(models.models)
-app.command("rewards")(rewards.rewards)
+app.add_typer(rewards.app, name="rewards")
 app.command("serve-reward")(serve_reward.serve_reward)
 app.command("doctor")(doctor.doctor)
 

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from noiseward.errors import ModelError
 from noiseward.reward import Reward
 from noiseward.rewards.dual_encoder import DualEncoder, clip_folder, clip_repo
+from noiseward.rewards.dual_encoder import repos as clip_repos
 from noiseward.rewards.weights import Repo, files, head, read
 
-__all__ = ["CLIP", "HEAD", "Aesthetic", "aesthetic", "load_head"]
+__all__ = ["CLIP", "HEAD", "Aesthetic", "aesthetic", "load_head", "repos"]
 
 CLIP = Repo("openai/clip-vit-large-patch14", clip_repo("").wanted, clip_repo("").also, 1712)
 HEAD = Repo("trl-lib/ddpo-aesthetic-predictor", ("aesthetic-model.pth",), (), 4)
@@ -50,6 +51,11 @@ class Aesthetic(Reward):
 def load_head(path: Path) -> nn.Sequential:
     """The head from a file of weights `layers.0` ... `layers.7`."""
     return head(read(path), path)
+
+
+def repos(path: str = "", *, model: str = CLIP.id) -> tuple[Repo, ...]:
+    """What `aesthetic` takes from the hub."""
+    return (*(() if path else (HEAD,)), *((CLIP,) if model == CLIP.id else clip_repos(model)))
 
 
 def aesthetic(path: str = "", *, model: str = CLIP.id) -> Aesthetic:

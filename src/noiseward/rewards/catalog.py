@@ -10,11 +10,14 @@ import dataclasses
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-from noiseward.errors import RewardError
+from noiseward.errors import ArgumentError, RewardError, choices
+from noiseward.named import parse
 from noiseward.reward import Reward
+from noiseward.rewards.weights import Repo
 
-__all__ = ["ENTRIES", "GROUP", "Entry", "installed", "maker"]
+__all__ = ["ENTRIES", "GROUP", "Entry", "installed", "maker", "needed", "state"]
 
 GROUP = "noiseward.rewards"
 
@@ -29,8 +32,8 @@ class Entry:
         range: the values it takes.
         differentiable: whether it has a gradient.
         prompted: whether it compares the picture with its prompt.
-        needs: an argument without which it cannot be made, as it is written.
-        weights: `module:name` of the `Repo`s it takes weights from, where it takes any.
+        weights: `module:function` that gives the `Repo`s it takes weights from, for the reward's own arguments; empty
+            where it takes none.
         licence: of these weights.
     """
 
@@ -39,8 +42,7 @@ class Entry:
     range: str
     differentiable: bool = True
     prompted: bool = False
-    needs: str = ""
-    weights: tuple[str, ...] = ()
+    weights: str = ""
     licence: str = ""
 
 
@@ -60,35 +62,35 @@ ENTRIES = {
     "jpeg": _pixels("jpeg", "negative size in kB as a quality-95 JPEG", "below 0", False),
     "clip": Entry(
         f"{_HERE}dual_encoder:clip", "fit to the prompt, by the built-in model's CLIP or clip:model=HUB_ID", "-1 to 1",
-        prompted=True, licence="as the model; built in: Apache-2.0",
+        prompted=True, weights=f"{_HERE}dual_encoder:repos", licence="built in: Apache-2.0; else as the model",
     ),
     "stickers-judge": Entry(
         f"{_HERE}dual_encoder:judge", "fit to the prompt, by a CLIP for judging only", "-1 to 1", prompted=True,
-        licence="Apache-2.0",
+        weights=f"{_HERE}dual_encoder:judge_repos", licence="Apache-2.0",
     ),
     "aesthetic": Entry(
         f"{_HERE}aesthetic:aesthetic", "how much people would like it (LAION)", "about 1 to 10",
-        weights=(f"{_HERE}aesthetic:HEAD", f"{_HERE}aesthetic:CLIP"), licence="Apache-2.0 (head), MIT (CLIP)",
+        weights=f"{_HERE}aesthetic:repos", licence="Apache-2.0 (head), MIT (CLIP)",
     ),
     "pickscore": Entry(
         f"{_HERE}dual_encoder:pickscore", "human preference (PickScore v1)", "about 18 to 24", prompted=True,
-        weights=(f"{_HERE}dual_encoder:PICKSCORE",), licence="none stated by its authors; code MIT",
+        weights=f"{_HERE}dual_encoder:pickscore_repos", licence="none stated by its authors; code MIT",
     ),
     "hpsv2": Entry(
         f"{_HERE}open_clip:hpsv2", "human preference (HPSv2; version=2.0 or 2.1)", "about 0.2 to 0.35", prompted=True,
-        weights=(f"{_HERE}open_clip:HPSV2", f"{_HERE}open_clip:TOKENIZER"), licence="Apache-2.0, MIT (tokenizer)",
+        weights=f"{_HERE}open_clip:repos", licence="Apache-2.0, MIT (tokenizer)",
     ),
     "imagereward": Entry(
         f"{_HERE}image_reward:imagereward", "human preference (ImageReward v1.0)", "about -2 to 2", prompted=True,
-        weights=(f"{_HERE}image_reward:IMAGE_REWARD", f"{_HERE}image_reward:TOKENIZER"), licence="Apache-2.0",
+        weights=f"{_HERE}image_reward:repos", licence="Apache-2.0",
     ),
     "similarity": Entry(
-        f"{_HERE}similarity:similarity", "likeness to a picture, under a CLIP", "-1 to 1", needs="path=picture.png",
-        weights=(f"{_HERE}aesthetic:CLIP",), licence="MIT (CLIP)",
+        f"{_HERE}similarity:similarity", "likeness to a picture, under a CLIP", "-1 to 1",
+        weights=f"{_HERE}similarity:repos", licence="MIT (CLIP)",
     ),
     "classifier": Entry(
         f"{_HERE}classifier:classifier", "log-probability of a class, by a transformers image classifier", "below 0",
-        needs="model=HUB_ID,target=LABEL", licence="as the model",
+        weights=f"{_HERE}classifier:repos", licence="as the model",
     ),
 }  # fmt: skip
 
@@ -105,8 +107,7 @@ def maker(name: str) -> Callable[..., Reward]:
         RewardError: another package's reward that cannot be imported.
     """
     if name in ENTRIES:
-        module, _, attribute = ENTRIES[name].where.partition(":")
-        return getattr(import_module(module), attribute)
+        return _at(ENTRIES[name].where)
     point = installed()[name]
     try:
         found = point.load()
@@ -114,3 +115,36 @@ def maker(name: str) -> Callable[..., Reward]:
         package = point.dist.name if point.dist else point.value
         raise RewardError(f"reward '{name}' of {package} raised {type(error).__name__} on import: {error}") from error
     return found
+
+
+def needed(text: str) -> tuple[Repo, ...]:
+    """What a reward takes from the hub, by its name and arguments as the command line takes them.
+
+    Raises:
+        ArgumentError: there is no such reward, or it has other arguments.
+    """
+    name, mark, rest = text.partition(":")
+    name = name.strip()
+    if name not in ENTRIES:
+        known = [*ENTRIES, *installed()]
+        raise ArgumentError(f"no reward is called '{name}': {choices(name, known)}")
+    where = ENTRIES[name].weights
+    return parse(f"{name}{mark}{rest}", {name: _at(where)}, "reward") if where else ()
+
+
+def state(name: str) -> list[tuple[str, str, str]]:
+    """Of each piece of a reward's weights: what it is, its size, and whether it is on this machine."""
+    if ENTRIES[name].weights == "":
+        return []
+    repos = needed(name)
+    if not repos:
+        return [("named by its arguments, or comes with the built-in model", "", "")]
+    return [
+        (f"{repo.id} ({', '.join(repo.wanted)})", f"{repo.megabytes} MB", "yes" if repo.cached() else "no")
+        for repo in repos
+    ]
+
+
+def _at(where: str) -> Any:
+    module, _, attribute = where.partition(":")
+    return getattr(import_module(module), attribute)

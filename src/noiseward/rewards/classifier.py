@@ -14,7 +14,7 @@ from noiseward.reward import Reward
 from noiseward.rewards.preprocess import Preprocess
 from noiseward.rewards.weights import JSON, Repo, files, without_bars
 
-__all__ = ["Classifier", "classifier", "classifier_repo"]
+__all__ = ["Classifier", "classifier", "classifier_repo", "repos"]
 
 
 @final
@@ -59,6 +59,11 @@ def _near(wanted: str, labels: dict[str, int]) -> str:
 def classifier_repo(model: str) -> Repo:
     """What is needed of a classifier on the hub."""
     return Repo(model, ("config.json", "preprocessor_config.json", "model.safetensors"), JSON)
+
+
+def repos(model: str = "", *, target: str = "") -> tuple[Repo, ...]:
+    """What `classifier` takes from the hub."""
+    return (classifier_repo(model),) if model and not Path(model).expanduser().is_dir() else ()
 
 
 def classifier(model: str = "", *, target: str = "") -> Classifier:

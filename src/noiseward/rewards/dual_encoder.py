@@ -22,7 +22,19 @@ from noiseward.reward import Reward
 from noiseward.rewards.preprocess import Preprocess
 from noiseward.rewards.weights import JSON, Repo, files, without_bars
 
-__all__ = ["PICKSCORE", "DualEncoder", "built_in", "clip", "clip_folder", "clip_repo", "judge", "pickscore"]
+__all__ = [
+    "PICKSCORE",
+    "DualEncoder",
+    "built_in",
+    "clip",
+    "clip_folder",
+    "clip_repo",
+    "judge",
+    "pickscore",
+    "judge_repos",
+    "pickscore_repos",
+    "repos",
+]
 
 PICKSCORE = Repo("yuvalkirstain/PickScore_v1", ("config.json", "model.safetensors"), JSON, 3945)
 
@@ -142,6 +154,21 @@ def clip(model: str = "stickers", *, scale: float = 1.0) -> DualEncoder:
         scale: what the cosine is multiplied by.
     """
     return DualEncoder.load(clip_folder(model, "clip"), name="clip", scale=scale)
+
+
+def repos(model: str = "stickers", *, scale: float = 1.0) -> tuple[Repo, ...]:
+    """What `clip` takes from the hub."""
+    return () if model == "stickers" or Path(model).expanduser().is_dir() else (clip_repo(model),)
+
+
+def judge_repos() -> tuple[Repo, ...]:
+    """Nothing: it comes with the built-in model."""
+    return ()
+
+
+def pickscore_repos(path: str = "") -> tuple[Repo, ...]:
+    """What `pickscore` takes from the hub."""
+    return () if path else (PICKSCORE,)
 
 
 def judge() -> DualEncoder:

@@ -24,7 +24,7 @@ from noiseward.reward import Reward
 from noiseward.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from noiseward.rewards.weights import JSON, Repo, Source, files, fit, head, one, read, without_bars
 
-__all__ = ["IMAGE_REWARD", "TOKENIZER", "ImageReward", "imagereward"]
+__all__ = ["IMAGE_REWARD", "TOKENIZER", "ImageReward", "imagereward", "repos"]
 
 IMAGE_REWARD = Repo("THUDM/ImageReward", ("ImageReward.pt",), (), 1790)
 TOKENIZER = Repo("google-bert/bert-base-uncased", ("tokenizer.json", "tokenizer_config.json"), JSON, 1)
@@ -95,6 +95,11 @@ class ImageReward(Reward):
         )
         scores = parts["head"](read.last_hidden_state[:, 0]).squeeze(1)
         return ((scores - MEAN) / STD).to(sample.dtype)
+
+
+def repos(path: str = "", *, tokenizer: str = "") -> tuple[Repo, ...]:
+    """What `imagereward` takes from the hub."""
+    return (*(() if path else (IMAGE_REWARD,)), *(() if tokenizer else (TOKENIZER,)))
 
 
 def imagereward(path: str = "", *, tokenizer: str = "") -> ImageReward:

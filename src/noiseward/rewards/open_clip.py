@@ -23,7 +23,7 @@ from noiseward.rewards.dual_encoder import DualEncoder
 from noiseward.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from noiseward.rewards.weights import JSON, Repo, Source, files, fit, one, read, without_bars
 
-__all__ = ["HPSV2", "TOKENIZER", "from_open_clip", "hpsv2"]
+__all__ = ["HPSV2", "TOKENIZER", "from_open_clip", "hpsv2", "repos"]
 
 HPSV2 = {
     "2.0": Repo("xswu/HPSv2", ("HPS_v2_compressed.pt",), (), 1972),
@@ -107,6 +107,18 @@ def from_open_clip(state: Mapping[str, Tensor], path: Path, *, heads: int = HEAD
     return model
 
 
+def repos(version: str = "2.1", *, path: str = "", tokenizer: str = "") -> tuple[Repo, ...]:
+    """What `hpsv2` takes from the hub."""
+    return (*(() if path else (HPSV2[_known(version)],)), *(() if tokenizer else (TOKENIZER,)))
+
+
+def _known(version: str) -> str:
+    version = version.removeprefix("v")
+    if version not in HPSV2:
+        raise ArgumentError(f"version '{version}' of reward 'hpsv2' given: {choices(version, HPSV2)}")
+    return version
+
+
 def hpsv2(version: str = "2.1", *, path: str = "", tokenizer: str = "") -> DualEncoder:
     """HPSv2, the cosine of picture and prompt under a CLIP ViT-H/14 trained on human preference.
 
@@ -119,9 +131,7 @@ def hpsv2(version: str = "2.1", *, path: str = "", tokenizer: str = "") -> DualE
         Human Preference Score v2: A Solid Benchmark for Evaluating Human Preferences of Text-to-Image Synthesis
         https://arxiv.org/abs/2306.09341
     """
-    version = version.removeprefix("v")
-    if version not in HPSV2:
-        raise ArgumentError(f"version '{version}' of reward 'hpsv2' given: {choices(version, HPSV2)}")
+    version = _known(version)
     name = f"hpsv2:version={version}"
     own = Path(path).expanduser()
     file = own if path and own.is_file() else files(HPSV2[version], path, name) / HPSV2[version].wanted[0]

@@ -12,8 +12,10 @@ from torch import Tensor
 from noiseward.errors import ArgumentError
 from noiseward.reward import Reward
 from noiseward.rewards.dual_encoder import DualEncoder, clip_folder
+from noiseward.rewards.dual_encoder import repos as clip_repos
+from noiseward.rewards.weights import Repo
 
-__all__ = ["Similarity", "read_picture", "similarity"]
+__all__ = ["Similarity", "read_picture", "similarity", "repos"]
 
 
 @final
@@ -58,6 +60,11 @@ def read_picture(path: str | Path) -> Tensor:
         raise ArgumentError(f"{path} is no picture that can be read ({first}): give a PNG or JPEG file") from None
     flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return torch.from_numpy(numpy.array(flat)).permute(2, 0, 1)[None].float() / 255
+
+
+def repos(path: str = "", *, model: str = "openai/clip-vit-large-patch14") -> tuple[Repo, ...]:
+    """What `similarity` takes from the hub."""
+    return clip_repos(model)
 
 
 def similarity(path: str = "", *, model: str = "openai/clip-vit-large-patch14") -> Similarity:
