@@ -31,7 +31,7 @@ RANK = {
     "objective": 5, "toys": 5,
     "candidates": 6, "estimate": 6,
     "optimize": 7, "perturb": 7,
-    "ascend": 8, "evolve": 8, "search": 8,
+    "ascend": 8, "evolve": 8, "panel": 8, "search": 8,
     "solution": 9,
     "pictures": 10, "progress": 10, "stickers": 10,
     "pipelines": 11, "rewards": 11,

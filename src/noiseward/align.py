@@ -22,10 +22,11 @@ from noiseward.evolve import ChannelEvolution
 from noiseward.named import parse
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
-from noiseward.optimize import Budget, Optimizer, Step, iterate
+from noiseward.optimize import Budget, Optimizer, Place, Step, iterate
+from noiseward.panel import Panel
 from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
 from noiseward.pipelines import DiffusersSampler, cards, load
-from noiseward.progress import watch
+from noiseward.progress import watch as progress_bar
 from noiseward.project import NormProjection, Projection, SpectralProjection
 from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell
 from noiseward.reward import FunctionReward, Reward, WeightedSum
@@ -58,6 +59,9 @@ SEARCHES = {
 REGULARIZERS = {"concentration": Concentration, "shell": Shell, "none": NoRegularizer}
 PROJECTIONS = {"norm": NormProjection, "spectral": SpectralProjection}
 
+WATCHED = ("stickers-judge", "contrast", "jpeg")  # what watches the built-in model
+
+Watch = str | Reward | Sequence[str | Reward] | None
 Rewards = str | Reward | Callable[..., Tensor] | Sequence[str] | Mapping[Reward, float]
 
 
@@ -70,11 +74,14 @@ class Problem:
     optimizer: Optimizer
     budget: Budget
     seeds: Seeds
+    panel: Panel
     note: str | None = None
 
-    def iterate(self) -> Iterator[Step]:
-        """Every step of the run."""
-        return iterate(self.objective, self.noise, optimizer=self.optimizer, budget=self.budget, seeds=self.seeds)
+    def iterate(self, start: Place | None = None) -> Iterator[Step]:
+        """Every step of the run, or those from a place on, watched by the panel."""
+        begin = self.noise if start is None else start
+        steps = iterate(self.objective, begin, optimizer=self.optimizer, budget=self.budget, seeds=self.seeds)
+        return self.panel.watch(steps)
 
 
 def align(
@@ -93,6 +100,8 @@ def align(
     regularizer: Regularizer | str | None = None,
     project: Sequence[Projection | str] = (),
     optimizer: Optimizer | str | None = None,
+    watch: Watch = None,
+    watch_every: int = 1,
     memory: str | None = None,
     scheduler: str | None = None,
     lora: str | Path | None = None,
@@ -123,6 +132,9 @@ def align(
         regularizer: one, or its name with its arguments: `concentration:1.0`, `concentration:target=0.1`, `shell:0.01`,
             `none`.
         project: constraints on the noise, or their names: `norm`, `spectral`.
+        watch: rewards that look on and are not climbed (`panel.py`): names as for `reward`, or `Reward`s. Default: for
+            the built-in model its judge, contrast and jpeg, otherwise none. `()` for none.
+        watch_every: at every so many steps.
         memory: `fast` or `balanced`, see `DiffusersSampler`.
         scheduler, lora, dtype, device: how a model given by name is loaded, see `load`.
         progress: show a progress bar.
@@ -146,6 +158,8 @@ def align(
         project=project,
         budget=default_budget(steps=steps, seconds=seconds, nfe=nfe, reward=target),
         regularizer=regularizer,
+        watch=watch,
+        watch_every=watch_every,
         batch=batch,
         seed=seed,
         memory=memory,
@@ -155,7 +169,7 @@ def align(
     if progress and problem.note:
         print(problem.note, file=sys.stderr)
     steps_made = problem.iterate()
-    return collect(watch(steps_made, problem.budget) if progress else steps_made, problem.objective)
+    return collect(progress_bar(steps_made, problem.budget) if progress else steps_made, problem.objective)
 
 
 def default_budget(**limits: Any) -> Budget:
@@ -177,6 +191,8 @@ def prepare(
     lr: float = DEFAULT_LR,
     project: Sequence[Projection | str] = (),
     regularizer: Regularizer | str | None = None,
+    watch: Watch = None,
+    watch_every: int = 1,
     batch: int = 1,
     seed: int = 0,
     memory: str | None = None,
@@ -194,6 +210,7 @@ def prepare(
         raise ArgumentError(f"batch={batch} given: at least 1 wanted")
     score = _reward(reward)
     mover, note = _optimizer(score, optimizer, estimator, lr, project)
+    held = _held_out(watch, score, model)
     sampler = _sampler(model, memory, dict(call), {name: value for name, value in loading.items() if value is not None})
     each = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
     if not each:
@@ -206,7 +223,9 @@ def prepare(
     rho = parse(regularizer, REGULARIZERS, "regularizer") if isinstance(regularizer, str) else regularizer
     objective = Objective(sampler, score, rows, rho)
     mover.check(objective)
-    return Problem(objective, sampler.init(len(seeds), seed=seeds), mover, budget, Seeds(tuple(seeds)), note)
+    panel = Panel(held, prompt=rows, every=watch_every)
+    start = sampler.init(len(seeds), seed=seeds)
+    return Problem(objective, start, mover, budget, Seeds(tuple(seeds)), panel, note)
 
 
 def projections(given: Sequence[Projection | str]) -> tuple[Projection, ...]:
@@ -249,6 +268,24 @@ def _reward(reward: Rewards) -> Reward:
     if callable(reward):
         return FunctionReward(reward)
     return rewards.parse(list(reward))
+
+
+def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
+    """The rewards that look on."""
+    climbed = [one.name for one in reward.rewards] if isinstance(reward, WeightedSum) else [reward.name]
+    if watch is None:
+        judged = (stickers.path("judge") / "config.json").exists()
+        fitting = [name for name in WATCHED if name not in climbed and (judged or name != WATCHED[0])]
+        watch = fitting if model == BUILT_IN and len(fitting) > 1 else ()  # one number about pixels is no judge
+    held = []
+    for one in [watch] if isinstance(watch, str | Reward) else watch:
+        each, weight = (one, 1.0) if isinstance(one, Reward) else rewards.weighted(one)
+        if weight != 1:
+            raise ArgumentError(f"'{one}' given to watch: what only looks on has no weight")
+        if each.name in climbed:
+            raise ArgumentError(f"'{each.name}' is climbed already: watch another reward beside it")
+        held.append(each)
+    return held
 
 
 def _sampler(model: Any, memory: str | None, call: dict[str, Any], loading: dict[str, Any]) -> Sampler:

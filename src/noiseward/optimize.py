@@ -177,6 +177,8 @@ class Step:
         spent: denoiser calls of this step alone.
         nfe, seconds: spent by the run up to here.
         pace: seconds and NFE cost of the dearest move so far.
+        watched: scores of held-out rewards, each `(B,)`, by name, where a panel watched this step (`panel.py`).
+        peaks: for each of them the best of each row up to the step where that reward was last highest.
     """
 
     index: int
@@ -192,6 +194,8 @@ class Step:
     nfe: NFE
     seconds: float
     pace: tuple[float, int]
+    watched: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    peaks: dict[str, Best] = dataclasses.field(default_factory=dict)
 
     @property
     def place(self) -> Place:
@@ -205,6 +209,7 @@ class Step:
     def record(self) -> dict[str, Any]:
         """The step as plain numbers: what `steps.jsonl` and `Solution.history` hold."""
         evaluation = self.evaluation
+        scores = {name: held.tolist() for name, held in self.watched.items()}
         return {
             "index": self.index,
             "seconds": self.seconds,
@@ -215,6 +220,7 @@ class Step:
             "value": evaluation.value.tolist(),
             "probability": self.probability.tolist(),
             "grad_norm": None if self.grad_norm is None else self.grad_norm.tolist(),
+            **({"watched": scores, "found": self.best.index.tolist()} if scores else {}),
         }
 
 

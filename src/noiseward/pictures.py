@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
+from noiseward.panel import verdict
 
 if TYPE_CHECKING:
     from noiseward.solution import Solution
@@ -79,18 +80,32 @@ def strip(initial: Tensor, frames: Sequence[tuple[int, Tensor]], best: Tensor, i
 
 
 def plot(history: Sequence[dict[str, Any]], *, title: str = "") -> Image.Image:
-    """Reward and P(z) of every row against the step, one line per row; reads in grey."""
+    """Reward, what a panel watched, and P(z) of every row against the step, one line per row; reads in grey.
+
+    Where the panel saw a row's reward being hacked, a mark stands at the step it is said to have begun.
+    """
     from matplotlib.figure import Figure  # not pyplot: no global state, no window
 
+    watched = [record for record in history if record.get("watched")]
+    panel = list(watched[0]["watched"]) if watched else []
     steps = [record["index"] for record in history]
     rows = len(history[0]["reward"])
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure = Figure(figsize=(7, 5 + len(panel)), layout="constrained")
+    ratios = (3, *(1 for _ in panel), 1)
+    above, *held, below = figure.subplots(2 + len(panel), 1, sharex=True, height_ratios=ratios)
     styles = ["-", "--", ":", "-."]
     for row in range(rows):
         style = {"color": f"C{row % 10}", "linestyle": styles[row % 4], "marker": "." if len(steps) < 3 else ""}
         above.plot(steps, [record["reward"][row] for record in history], label=f"row {row}", **style)
         below.plot(steps, [max(record["probability"][row], 1e-12) for record in history], **style)
+        for name, axes in zip(panel, held, strict=True):
+            axes.plot([one["index"] for one in watched], [one["watched"][name][row] for one in watched], **style)
+        if said := verdict(history, row):
+            for axes in (above, *held):
+                axes.axvline(said.since, color=style["color"], linewidth=0.8, linestyle=":")
+    for name, axes in zip(panel, held, strict=True):
+        axes.set_ylabel(f"{name}\n(watched)", fontsize=8)
+        axes.grid(alpha=0.3)
     above.set_ylabel(f"reward ({' + '.join(history[0]['terms'])})")
     above.set_title(title)
     above.grid(alpha=0.3)

@@ -50,7 +50,9 @@ def _say(step: Step) -> str:
     reward, best = step.evaluation.reward.mean().item(), step.best.reward.mean().item()
     least = step.probability.min().item()
     mean = "mean " if step.noise.shape[0] > 1 else ""
-    return f"step {step.index}  {mean}reward {reward:.4g}  best {best:.4g}  P(z) {least:.2g}  NFE {step.nfe.forward}"
+    panel = "".join(f"  {name} {held.mean().item():.3g}" for name, held in step.watched.items())
+    spent = f"P(z) {least:.2g}  NFE {step.nfe.forward}"
+    return f"step {step.index}  {mean}reward {reward:.4g}  best {best:.4g}{panel}  {spent}"
 
 
 def _left(step: Step, part: float) -> str:

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from noiseward.errors import ArgumentError
 from noiseward.noise import Layout, Seeds
 from noiseward.objective import Evaluation, Objective
 from noiseward.optimize import Best, Budget, Optimizer, Status, Step, iterate
+from noiseward.panel import Verdict, before, verdict
 from noiseward.recompute import NFE
 from noiseward.strict import ADVICE, SUSPECT, strict_probability
 
@@ -126,6 +127,32 @@ class Solution:
     def _strict(self) -> tuple[Tensor, list[str]]:
         return strict_probability(self.noise, self.layout)
 
+    @functools.cached_property
+    def verdicts(self) -> list[Verdict | None]:
+        """For each row, what the panel says if its target left what it stands for (`panel.py`)."""
+        return [verdict(self.history, row) for row in range(len(self.status))]
+
+    def best(self, by: Literal["value", "pareto"] = "value") -> Best:
+        """The best of each row, with its noise and sample.
+
+        Arguments:
+            by: `value`, which is what `noise`, `sample`, `reward` and `index` hold; `pareto` for the highest value from
+                before the panel fell, in rows where it did.
+
+        Raises:
+            ArgumentError: pareto, and nothing was watched.
+        """
+        best = self.last.best
+        if by == "value":
+            return best
+        if by != "pareto":
+            raise ArgumentError(f"best by '{by}' given: value or pareto wanted")
+        if not self.last.peaks:
+            raise ArgumentError(
+                "best by pareto wants a panel and nothing was watched: give watch=, as in watch=['jpeg']"
+            )
+        return before(best, self.last.peaks, self.verdicts)
+
     @property
     def gain(self) -> Tensor:
         """How much the reward rose from start to best, `(B,)`."""
@@ -195,6 +222,8 @@ class Solution:
                 lines.append(f"    strict P(z) {self.strict_probability[row]:.1g} ({self.suspect[row]}): {ADVICE}")
             if note := stalled(self.history, row):
                 lines.append(f"    {note}")
+            if said := self.verdicts[row]:
+                lines.append(f"    {said}")
         return "\n".join(lines)
 
 

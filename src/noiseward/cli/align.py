@@ -64,6 +64,14 @@ def align(
     project: Annotated[
         list[str] | None, typer.Option(help="Keep each draw's noise on its sphere: norm; white: spectral. Repeatable.")
     ] = None,
+    watch: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Rewards that look on and are not climbed, as in clip,jpeg; none for none.  [default: for stickers "
+            "its judge, contrast and jpeg]"
+        ),
+    ] = None,
+    watch_every: Annotated[int, typer.Option(help="Watch at every so many steps.")] = 1,
     memory: Annotated[str | None, typer.Option(help="fast: keep activations; balanced: recompute them.")] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Sampler steps.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Classifier-free guidance.")] = None,
@@ -119,6 +127,8 @@ def align(
         search=search,
         regularizer=regularizer,
         project=tuple(project or ()),
+        watch=None if watch is None else _several(watch),
+        watch_every=watch_every,
         memory=memory,
         scheduler=scheduler,
         lora=lora,
@@ -135,3 +145,14 @@ def align(
         print(folder)
     else:
         report(RunFolder(folder), Console())
+
+
+def _several(texts: list[str]) -> tuple[str, ...]:
+    """`clip:model=ID,scale=100,jpeg` is two rewards: a piece that is only KEY=VALUE belongs to the one before it."""
+    found: list[str] = []
+    for piece in (piece.strip() for text in texts for piece in text.split(",")):
+        if found and "=" in piece.partition(":")[0]:
+            found[-1] += f",{piece}"
+        elif piece and piece != "none":
+            found.append(piece)
+    return tuple(found)

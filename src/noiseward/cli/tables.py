@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from noiseward.optimize import Status
+from noiseward.panel import verdict
 from noiseward.solution import stalled
 from noiseward.strict import ADVICE, SUSPECT
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["report"]
 
-PICTURES = ("initial", "best", "strip.png", "plot.png")
+PICTURES = ("initial", "best", "pareto", "strip.png", "plot.png")
 
 
 def report(folder: RunFolder, console: Console) -> None:
@@ -25,13 +26,19 @@ def report(folder: RunFolder, console: Console) -> None:
     spec, status, steps = folder.read("spec.json"), folder.read("status.json"), folder.steps()
     prompts = [prompt for prompt in spec["prompt"] for _ in range(spec["batch"])]
     table = Table(box=None, header_style="bold")
-    for title in ("row", "prompt", "reward before", "best", "P(z)", "at step", "ended by"):
+    watched = [step for step in steps if step.get("watched")]
+    panel = list(watched[0]["watched"]) if watched else []
+    for title in ("row", "prompt", "reward before", "best", *panel, "P(z)", "at step", "ended by"):
         table.add_column(title, justify="left" if title in ("prompt", "ended by") else "right")
     by_index = {step["index"]: step for step in steps}
     for row, (prompt, best, found) in enumerate(zip(prompts, status["best"], status["found"], strict=True)):
         before, likely = steps[0]["reward"][row], by_index[found]["probability"][row]
         ended = status["rows"][row].lower()
-        table.add_row(str(row), prompt, f"{before:.4g}", f"{best:.4g}", f"{likely:.2g}", str(found), ended)
+        near = [
+            step["watched"] for step in watched if step["index"] <= found
+        ]  # at the best, or the last watched before
+        held = [f"{near[0][name][row]:.4g} -> {near[-1][name][row]:.4g}" for name in panel]
+        table.add_row(str(row), prompt, f"{before:.4g}", f"{best:.4g}", *held, f"{likely:.2g}", str(found), ended)
     console.print(table)
     for ended in dict.fromkeys(status["rows"]):
         console.print(f"{ended.lower()}: {Status[ended].value}", highlight=False)
@@ -41,6 +48,8 @@ def report(folder: RunFolder, console: Console) -> None:
     for row in range(len(prompts)):
         if note := stalled(steps, row):
             console.print(f"row {row}: {note}", highlight=False, soft_wrap=True)
+        if said := verdict(steps, row):
+            console.print(f"row {row}: {said}", highlight=False, soft_wrap=True)
     if status.get("dead_draws"):
         console.print(f"without effect on the picture, left alone: {', '.join(status['dead_draws'])}", highlight=False)
     nfe = steps[-1]["nfe"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from noiseward.align import Problem
 from noiseward.errors import RunError
-from noiseward.optimize import Place, Status, iterate
+from noiseward.optimize import Place, Status
 from noiseward.pipelines import DiffusersSampler
 from noiseward.progress import watch
 from noiseward.runs.files import locked
@@ -95,12 +95,9 @@ def _run(
 ) -> Solution:
     if problem.note and console and not quiet:
         console.print(problem.note, highlight=False, soft_wrap=True)
-    steps = iterate(
-        problem.objective, at or problem.noise, optimizer=problem.optimizer, budget=problem.budget, seeds=problem.seeds
-    )
     with Interruptible() as interruptible:
         kept = folder.keep(
-            interruptible.within(steps), spec, fingerprint=fingerprint(problem), frames=frames, hold=hold
+            interruptible.within(problem.iterate(at)), spec, fingerprint=fingerprint(problem), frames=frames, hold=hold
         )
         try:
             shown = kept if quiet else watch(kept, problem.budget, console=console)

@@ -39,6 +39,8 @@ class RunSpec:
     search: str | None = None
     regularizer: str | None = None
     project: tuple[str, ...] = ()
+    watch: tuple[str, ...] | None = None
+    watch_every: int = 1
     memory: str | None = None
     scheduler: str | None = None
     lora: str | None = None
@@ -59,6 +61,8 @@ class RunSpec:
             project=self.project,
             regularizer=self.regularizer,
             budget=default_budget(steps=self.steps, seconds=self.seconds, nfe=self.nfe, reward=self.target),
+            watch=self.watch,
+            watch_every=self.watch_every,
             batch=self.batch,
             seed=self.seed,
             memory=self.memory,

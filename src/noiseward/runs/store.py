@@ -9,6 +9,7 @@
     frames/00003-00.png  a few pictures along the way: step and row
     initial/00.png ...   the pictures the run started from, one per row
     best/00.png ...      the best pictures so far
+    pareto/, pareto.safetensors   the best from before a panel saw the reward being hacked, if it did
     strip.png, plot.png  the trajectory, and reward and P(z) against steps
     status.json          state, rows, step, seconds
 
@@ -110,6 +111,11 @@ class RunFolder:
         if _pictured(solution.sample):
             self._pictures("best", solution.sample)
             replace(self.path / "strip.png", lambda path: solution.strip().save(path, format="PNG"))
+        if any(solution.verdicts):
+            before = solution.best(by="pareto")
+            tensors(self.path / "pareto.safetensors", dict(vars(before)))
+            if _pictured(before.sample):
+                self._pictures("pareto", before.sample)
         replace(self.path / "plot.png", lambda path: pictures.plot(solution.history).save(path, format="PNG"))
         rows = [status.name for status in solution.status]
         strict = {"strict": solution.strict_probability, "suspect": solution.suspect}

@@ -1,0 +1,240 @@
+"""The panel: what it sees, when it speaks, and what it keeps; on runs made to hack and runs that do not."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from noiseward import ArgumentError, FunctionReward, GradientAscent, align, iterate
+from noiseward.cli import main
+from noiseward.cli.align import _several
+from noiseward.objective import Objective
+from noiseward.optimize import Budget
+from noiseward.panel import Panel, verdict
+from noiseward.runs import RunFolder, RunSpec, execute
+from noiseward.solution import collect
+from noiseward.toys import GaussianModel, Linear
+from tests.tiny import CALL, stable_diffusion
+
+MODEL = GaussianModel(steps=4, dim=1, dtype=torch.float64)
+
+
+def held(target, name):
+    return FunctionReward(lambda x: -(x - target).square().flatten(1).sum(1), name=name)
+
+
+def run(reward, panel, steps=60, batch=1, lr=0.05, **more):
+    return align(MODEL.sampler(), None, reward, watch=panel, steps=steps, batch=batch, lr=lr, progress=False, **more)
+
+
+# ---- runs with a known answer: held-out rewards have their maximum where we put it ----
+
+
+def test_a_run_past_the_maximum_of_the_panel_is_hacking_from_there_on():
+    solution = run(Linear(1.0), [held(1.5, "judge")])
+    (said,) = solution.verdicts
+    scores = [record["watched"]["judge"][0] for record in solution.history]
+    peak = scores.index(max(scores))
+    assert 3 < peak < 50
+    assert (said.since, said.before, said.falling) == (peak + 1, peak, ("judge",))
+    sentence = (
+        f"likely reward hacking from step {peak + 1} on, judge falls while the reward rises; best before that: "
+        f"step {peak}"
+    )
+    assert str(said) == sentence and sentence in repr(solution)
+    kept = solution.best(by="pareto")
+    assert kept.index.item() == peak and abs(kept.sample.item() - 1.5) < 0.1
+    assert solution.best().index.item() == 60 and torch.equal(solution.best().noise, solution.noise)
+
+
+def test_what_is_kept_holds_the_pair_law():
+    solution = run(Linear(1.0), [held(1.5, "judge")], batch=3)
+    kept, sampler = solution.best(by="pareto"), MODEL.sampler()
+    assert torch.equal(sampler(kept.noise), kept.sample)
+    for row, said in enumerate(solution.verdicts):
+        assert said is not None and said.before == kept.index[row].item()
+        assert solution.history[said.before]["reward"][row] == kept.reward[row].item()
+
+
+@pytest.mark.parametrize(
+    "panel",
+    [
+        [held(3.0, "same")],  # what is climbed, under another name
+        [held(3.3, "beyond")],
+        [Linear(1.0)],
+        [held(3.0, "same"), held(0.0, "start")],  # one of two falls: no majority
+        [FunctionReward(lambda x: torch.zeros(len(x)), name="nothing")],
+    ],
+)
+def test_a_run_that_gets_what_it_stands_for_is_not_hacking(panel):
+    solution = run(held(3.0, "target"), panel)
+    assert solution.gain.item() > 1 and solution.verdicts == [None]
+    assert torch.equal(solution.best(by="pareto").noise, solution.noise)
+
+
+def test_more_than_half_of_a_panel_decides_by_the_peak_that_makes_the_majority():
+    panel = [held(0.6, "first"), held(1.5, "second"), Linear(1.0)]
+    (said,) = run(FunctionReward(lambda x: x.flatten(1).sum(1), name="far"), panel).verdicts
+    alone = run(FunctionReward(lambda x: x.flatten(1).sum(1), name="far"), panel[1:2]).verdicts[0]
+    assert said.falling == ("first", "second") and (said.since, said.before) == (alone.since, alone.before)
+
+
+def test_rows_are_judged_alone():
+    together = run(Linear(1.0), [held(1.5, "judge")], batch=3)
+    for row in range(3):
+        alone = run(Linear(1.0), [held(1.5, "judge")], seed=row)
+        assert alone.verdicts[0] == together.verdicts[row]
+        torch.testing.assert_close(alone.best(by="pareto").noise[0], together.best(by="pareto").noise[row])
+
+
+def test_watching_every_third_step_and_the_last():
+    solution = run(Linear(1.0), [held(1.5, "judge")], steps=58, watch_every=3)
+    assert [r["index"] for r in solution.history if "watched" in r] == [*range(0, 58, 3), 58]
+    (said,) = solution.verdicts
+    assert said.since % 3 == 0 and solution.best(by="pareto").index.item() == said.before == said.since - 3
+
+
+def test_a_panel_changes_nothing_of_the_run():
+    watched, plain = run(Linear(1.0), [held(1.5, "judge")], steps=5), run(Linear(1.0), (), steps=5)
+    assert torch.equal(watched.noise, plain.noise)
+    keep = {"index", "nfe", "reward", "terms", "penalty", "value", "probability", "grad_norm"}
+    for one, two in zip(watched.history, plain.history, strict=True):
+        assert {key: one[key] for key in keep} == {key: two[key] for key in keep}
+        assert set(one) - set(two) == {"watched", "found"}
+
+
+def test_a_run_that_is_interrupted_is_judged_up_to_there():
+    objective = Objective(MODEL.sampler(), Linear(1.0))
+
+    def stopping(steps):
+        for step in steps:
+            yield step
+            if step.index == 40:
+                raise KeyboardInterrupt
+
+    steps = iterate(objective, objective.sampler.init(1), optimizer=GradientAscent(lr=0.1), budget=Budget(steps=99))
+    solution = collect(stopping(Panel([held(1.5, "judge")]).watch(steps)), objective)
+    assert len(solution.history) == 41 and solution.verdicts[0].before == solution.best(by="pareto").index.item()
+
+
+# ---- the rule, on numbers ----
+
+
+def history(target, **panel):
+    """Records of one row; the best so far is the highest target."""
+    records, found = [], 0
+    for index, reward in enumerate(target):
+        found = index if reward > target[found] else found
+        watched = {name: [scores[index]] for name, scores in panel.items()}
+        records.append({"index": index, "reward": [reward], "value": [reward], "watched": watched, "found": [found]})
+    return records
+
+
+RISING = [k / 10 for k in range(40)]
+
+
+def noise(size, seed=0):
+    return (size * torch.randn(40, generator=torch.Generator().manual_seed(seed))).tolist()
+
+
+def tent(peak, slope=0.05):
+    return [-slope * abs(k - peak) for k in range(40)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_jitter_alone_is_no_fall_and_a_fall_is_seen_through_jitter(seed):
+    assert verdict(history(RISING, held=noise(1.0, seed)), 0) is None
+    up = [0.05 * k + one for k, one in enumerate(noise(0.3, seed))]
+    assert verdict(history(RISING, held=up), 0) is None
+    shaken = [one + two for one, two in zip(tent(15), noise(0.1, seed), strict=True)]
+    said = verdict(history(RISING, held=shaken), 0)
+    assert said is not None and abs(said.before - 15) <= 6
+
+
+def test_a_panel_that_falls_with_its_target_is_no_hacking():
+    falls = [*RISING[:20], *(RISING[19] - 0.05 * k for k in range(20))]
+    assert verdict(history(falls, held=tent(19)), 0) is None
+    assert verdict(history(RISING, held=tent(19)), 0) is not None
+
+
+@pytest.mark.parametrize(("peak", "says"), [(34, True), (35, True), (36, False), (39, False)])
+def test_four_watched_steps_after_the_peak_are_needed(peak, says):
+    assert (verdict(history(RISING, held=tent(peak)), 0) is not None) == says
+
+
+def test_scores_that_are_no_numbers_are_passed_over():
+    broken = [math.nan if k % 7 == 3 else one for k, one in enumerate(tent(15))]
+    assert verdict(history(RISING, held=broken), 0) == verdict(history(RISING, held=tent(15)), 0)
+    assert verdict(history(RISING, held=[math.nan] * 40), 0) is None
+    assert verdict([{"index": 0, "reward": [1.0], "value": [1.0]}], 0) is None and verdict([], 0) is None
+
+
+# ---- arguments ----
+
+
+def test_bad_panels_are_refused():
+    with pytest.raises(ArgumentError, match="'linear' is climbed already"):
+        run(Linear(1.0), [Linear(2.0)])
+    with pytest.raises(ArgumentError, match="two watched rewards have the same name"):
+        run(Linear(1.0), [held(0.0, "a"), held(1.0, "a")])
+    with pytest.raises(ArgumentError, match="watch_every=0 given"):
+        run(Linear(1.0), [held(0.0, "a")], watch_every=0)
+    with pytest.raises(ArgumentError, match="'jpeg:0.5' given to watch: what only looks on has no weight"):
+        run(Linear(1.0), ["jpeg:0.5"])
+    with pytest.raises(ArgumentError, match="did you mean 'jpeg'"):
+        run(Linear(1.0), "jepg")
+    plain = run(Linear(1.0), (), steps=1)
+    with pytest.raises(ArgumentError, match="nothing was watched: give watch="):
+        plain.best(by="pareto")
+    with pytest.raises(ArgumentError, match="best by 'front' given: value or pareto"):
+        plain.best(by="front")  # pyright: ignore
+
+
+def test_the_command_lines_list():
+    assert _several(["clip,jpeg"]) == ("clip", "jpeg")
+    assert _several(["clip:model=a/b,scale=100,jpeg", "contrast"]) == ("clip:model=a/b,scale=100", "jpeg", "contrast")
+    assert _several(["none"]) == ()
+
+
+# ---- on pictures, and on disk ----
+
+
+def test_the_built_in_model_is_watched_unless_told_otherwise():
+    few = {"steps": 1, "num_inference_steps": 2, "progress": False}
+    names = set(align("stickers", "a duck", "brightness", **few).history[0]["watched"])
+    assert {"contrast", "jpeg"} <= names <= {"contrast", "jpeg", "stickers-judge"}
+    assert "contrast" not in align("stickers", "a duck", "contrast", **few).history[0].get("watched", {})
+    assert "watched" not in align("stickers", "a duck", "brightness", watch=(), **few).history[0]
+
+
+def test_other_models_are_watched_when_asked():
+    pipe = stable_diffusion()
+    plain = align(pipe, "a", "brightness", steps=1, progress=False, **CALL)
+    asked = align(pipe, "a", "brightness", watch=["jpeg"], steps=1, progress=False, **CALL)
+    assert "watched" not in plain.history[0] and set(asked.history[0]["watched"]) == {"jpeg"}
+
+
+def test_a_run_directory_keeps_what_was_seen(model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text(
+        "import itertools\nimport torch\ncount = itertools.count()\n"
+        "def falling(images):\n    k = next(count)\n    return torch.full((len(images),), -float(abs(k - 2)))\n"
+    )
+    spec = RunSpec(
+        prompt=("a",), reward=("brightness",), model=model, steps=8, lr=0.1, call={**CALL, "eta": 1.0},
+        watch=(f"{tmp_path}/mine.py:falling",),
+    )  # fmt: skip
+    execute(spec, tmp_path / "run", quiet=True)
+    folder = RunFolder(tmp_path / "run")
+    assert [step["watched"]["falling"] for step in folder.steps()][:4] == [[-2.0], [-1.0], [0.0], [-1.0]]
+    assert (folder.path / "pareto/00.png").exists() and (folder.path / "pareto.safetensors").exists()
+    monkeypatch.setattr("sys.argv", ["noiseward", "show", str(folder.path)])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main()
+    out = capsys.readouterr().out
+    assert "row 0: likely reward hacking from step 3 on, falling falls while the reward rises" in out
+    assert "falling" in out and "-2 -> " in out and str(folder.path / "pareto") in out
+    assert json.loads((folder.path / "spec.json").read_text())["watch"] == list(spec.watch)
