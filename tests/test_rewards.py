@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from noiseward import ArgumentError, RewardError
+from noiseward import ArgumentError, FunctionReward, RewardError
 from noiseward.reward import score
 from noiseward.rewards import ENTRIES, named, parse
 from noiseward.shaping import Augmented
@@ -202,3 +202,41 @@ def test_a_file_without_that_function_or_that_fails_is_one_line(tmp_path):
     file.write_text("import no_such_package\n")
     with pytest.raises(RewardError, match="raised ModuleNotFoundError when it was run"):
         parse([f"{file}:redness"])
+
+
+class Offered:
+    """An entry point of another package, as importlib.metadata gives it."""
+
+    dist, value = None, "elsewhere:make"
+
+    def __init__(self, name, make):
+        self.name, self.make = name, make
+
+    def load(self):
+        if self.make is None:
+            raise ImportError("no module named elsewhere")
+        return self.make
+
+
+def redness(power: float = 1.0):
+    return FunctionReward(lambda images: images[:, 0].mean((1, 2)) ** power, name="redness")
+
+
+def test_other_packages_add_rewards_by_being_installed(monkeypatch):
+    offers = [
+        Offered("redness", redness),
+        Offered("brightness", None),
+        Offered("broken", None),
+        Offered("no", lambda: 3),
+    ]
+    monkeypatch.setattr("noiseward.rewards.catalog.entry_points", lambda group: offers)
+    sample = pictures().float()
+    total, terms = score(parse(["redness:power=2,weight=3", "brightness"]), sample, None)
+    torch.testing.assert_close(terms["redness"], sample[:, 0].mean((1, 2)) ** 2)
+    torch.testing.assert_close(total, 3 * terms["redness"] + sample.mean((1, 2, 3)))  # ours keeps its name
+    with pytest.raises(ArgumentError, match="did you mean 'redness'"):
+        parse(["rednes"])
+    with pytest.raises(RewardError, match="reward 'broken' of elsewhere:make raised ImportError on import"):
+        parse(["broken"])
+    with pytest.raises(RewardError, match="reward 'no' is a int: its package was to make a noiseward.Reward"):
+        parse(["no"])
