@@ -160,6 +160,17 @@ def test_a_panel_that_falls_with_its_target_is_no_hacking():
     assert verdict(history(RISING, held=tent(19)), 0) is not None
 
 
+def test_a_target_that_does_not_get_beyond_what_it_had_is_no_hacking():
+    fresh_start = [*RISING[:20], *(0.01 * k for k in range(20))]
+    assert verdict(history(fresh_start, held=tent(19)), 0) is None
+    assert verdict(history([*RISING[:20], *(2 + 0.01 * k for k in range(20))], held=tent(19)), 0) is not None
+
+
+def test_a_panel_that_recovers_after_a_drop_is_no_hacking():
+    assert verdict(history(RISING, held=[1.0] * 20 + [0.01 * k for k in range(20)]), 0) is None
+    assert verdict(history(RISING, held=[1.0] * 20 + [-0.01 * k for k in range(20)]), 0) is not None
+
+
 @pytest.mark.parametrize(("peak", "says"), [(34, True), (35, True), (36, False), (39, False)])
 def test_four_watched_steps_after_the_peak_are_needed(peak, says):
     assert (verdict(history(RISING, held=tent(peak)), 0) is not None) == says

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from noiseward.noise import Draw, Layout, Seeds
     from noiseward.objective import Evaluation, Objective
     from noiseward.optimize import Budget, Optimizer, Status, Step, iterate
+    from noiseward.panel import Panel
     from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
     from noiseward.pipelines import DiffusersSampler
     from noiseward.project import NormProjection, Projection, SpectralProjection
@@ -79,6 +80,7 @@ __all__ = [
     "NormProjection",
     "Objective",
     "Optimizer",
+    "Panel",
     "Projection",
     "Regularizer",
     "RemoteReward",
@@ -117,6 +119,7 @@ _HOMES = {
     "noise": ("Draw", "Layout", "Seeds"),
     "objective": ("Evaluation", "Objective"),
     "optimize": ("Budget", "Optimizer", "Status", "Step", "iterate"),
+    "panel": ("Panel",),
     "perturb": ("Hybrid1", "Hybrid2", "ZerothOrder"),
     "pipelines": ("DiffusersSampler",),
     "recompute": ("NFE",),

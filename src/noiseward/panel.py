@@ -20,7 +20,7 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ JITTERS = 3.0
 OPPOSITE = -0.5
 
 
+@final
 class Panel:
     """Held-out rewards beside a run.
 

@@ -20,7 +20,7 @@ from noiseward.rewards.weights import Repo, files, head, read
 
 __all__ = ["CLIP", "HEAD", "Aesthetic", "aesthetic", "load_head", "repos"]
 
-CLIP = Repo("openai/clip-vit-large-patch14", clip_repo("").wanted, clip_repo("").also, 1712)
+CLIP = clip_repo("openai/clip-vit-large-patch14")
 HEAD = Repo("trl-lib/ddpo-aesthetic-predictor", ("aesthetic-model.pth",), (), 4)
 
 
@@ -55,7 +55,7 @@ def load_head(path: Path) -> nn.Sequential:
 
 def repos(path: str = "", *, model: str = CLIP.id) -> tuple[Repo, ...]:
     """What `aesthetic` takes from the hub."""
-    return (*(() if path else (HEAD,)), *((CLIP,) if model == CLIP.id else clip_repos(model)))
+    return (*(() if path else (HEAD,)), *clip_repos(model))
 
 
 def aesthetic(path: str = "", *, model: str = CLIP.id) -> Aesthetic:

@@ -138,11 +138,21 @@ def state(name: str) -> list[tuple[str, str, str]]:
         return []
     repos = needed(name)
     if not repos:
-        return [("named by its arguments, or comes with the built-in model", "", "")]
+        return [_unlisted(name)]
     return [
         (f"{repo.id} ({', '.join(repo.wanted)})", f"{repo.megabytes} MB", "yes" if repo.cached() else "no")
         for repo in repos
     ]
+
+
+def _unlisted(name: str) -> tuple[str, str, str]:
+    part = {"clip": "clip", "stickers-judge": "judge"}.get(name)
+    if part is None:
+        return "those of the model it is given", "", ""
+    from noiseward import stickers
+
+    here = (stickers.path("judge" if part == "judge" else "clip") / "config.json").exists()
+    return "comes with the built-in model", "", "yes" if here else "not in this version"
 
 
 def _at(where: str) -> Any:

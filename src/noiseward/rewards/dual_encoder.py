@@ -38,6 +38,8 @@ __all__ = [
 
 PICKSCORE = Repo("yuvalkirstain/PickScore_v1", ("config.json", "model.safetensors"), JSON, 3945)
 
+SIZES = {"openai/clip-vit-base-patch32": 605, "openai/clip-vit-large-patch14": 1712}  # MB
+
 
 @final
 class DualEncoder(Reward):
@@ -118,7 +120,7 @@ class DualEncoder(Reward):
 
 def clip_repo(model: str) -> Repo:
     """What is needed of a CLIP on the hub."""
-    return Repo(model, ("config.json", "model.safetensors"), JSON)
+    return Repo(model, ("config.json", "model.safetensors"), JSON, SIZES.get(model, 0))
 
 
 def clip_folder(model: str, reward: str) -> Path:
