@@ -139,6 +139,14 @@ def test_two_processes_on_one_run_are_one_too_many(spec, tmp_path):
     resume(tmp_path / "run", steps="1", quiet=True)  # the lock ended with its owner
 
 
+def test_a_directory_that_cannot_be_written_is_one_line(spec, tmp_path):
+    begin(spec, tmp_path / "run", 1)
+    (tmp_path / "run/.lock").unlink()
+    (tmp_path / "run/.lock").mkdir()  # root may write anywhere, but not into a folder as if it were a file
+    with pytest.raises(RunError, match=r"run cannot be written \(Is a directory\): make it writable"):
+        resume(tmp_path / "run", quiet=True)
+
+
 @pytest.mark.parametrize("name", ["latest.safetensors", "best.safetensors", "initial.safetensors", "spec.json"])
 @pytest.mark.parametrize("how", ["cut", "garbled"])
 def test_a_damaged_file_is_named_in_one_line(spec, tmp_path, name, how):

@@ -89,7 +89,11 @@ def locked(folder: Path) -> Iterator[None]:
     except ImportError:  # no such locks on this system
         yield
         return
-    with open(folder / ".lock", "w") as file:
+    try:
+        file = open(folder / ".lock", "w")  # noqa: SIM115 (closed below; only opening it may fail for want of rights)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror}): make it writable, or copy the run") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
