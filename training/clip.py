@@ -20,7 +20,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig
 
 from training import glyphs, language, loop
 from training.glyphs import Picture
-from training.settings import CLIPS, WORK, Clip
+from training.settings import CLIPS, PACKAGE, WORK, Clip
 from training.words import COLORS, NOUNS, caption
 
 ALL = tuple(NOUNS)
@@ -41,6 +41,11 @@ def build(clip: Clip) -> CLIPModel:
         patch_size=8,
     )
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=clip.projection))
+
+
+def shipped(name: str) -> CLIPModel:
+    """The model as it is in the package, for use in float32."""
+    return CLIPModel.from_pretrained(PACKAGE / name, local_files_only=True, dtype=torch.float32).eval()
 
 
 def augment(pixels: Tensor, clip: Clip, generator: torch.Generator) -> Tensor:

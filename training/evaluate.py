@@ -20,8 +20,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from training import autoencoder, clip, denoiser, glyphs, language, loop
-from training.settings import CLIPS, PACKAGE, VERSION, WORK
+from training import autoencoder, clip, denoiser, glyphs, language
+from training.settings import PACKAGE, VERSION, WORK
 from training.words import COLORS, NOUNS, caption
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -53,9 +53,7 @@ def backgrounds(pictures: Tensor) -> list[str]:
 
 def judged(pictures: Tensor, nouns: list[str], among: int = 32) -> list[bool]:
     """Whether the judge prefers the right noun to the others."""
-    model = clip.build(CLIPS["judge"]).eval()
-    model.load_state_dict(loop.averaged("judge"))
-    words = language.tokenizer()
+    model, words = clip.shipped("judge"), language.tokenizer()
     seen = clip.pictures_of(model, pictures)
     names = clip.texts_of(model, language.tokens([caption(noun) for noun in clip.ALL], words))
     scores = seen @ names.T
@@ -104,10 +102,8 @@ def autoencoder_line(count: int) -> str:
 
 def clip_lines(name: str, count: int) -> list[str]:
     """Nouns and colors of one CLIP model, on real pictures."""
-    model = clip.build(CLIPS[name]).eval()
-    model.load_state_dict(loop.averaged(name))
     pixels, pictures = glyphs.batch("heldout", 0, count, clip.ALL)
-    nouns, colors = clip.accuracy(model, pixels, pictures)
+    nouns, colors = clip.accuracy(clip.shipped(name), pixels, pictures)
     return [
         f"| {name}, noun of 64, held-out real compositions | {share(round(nouns * count), count)} | 97 % |",
         f"| {name}, color of 12, held-out real compositions | {share(round(colors * count), count)} | 99 % |",
@@ -123,14 +119,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    clips = [name for name in CLIPS if loop.checkpoint(name).exists()]
     lines = [
         f"# stickers {VERSION.name}: measured by `python -m training.evaluate`",
         "",
         "| what | measured (95 % interval) | goal |",
         "|---|---|---|",
         autoencoder_line(arguments.held),
-        *(line for name in clips for line in clip_lines(name, arguments.held)),
+        *(line for name in VERSION.clips for line in clip_lines(name, arguments.held)),
         *pipeline_lines(arguments.seeds),
     ]
     RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")

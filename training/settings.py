@@ -103,4 +103,5 @@ LATENTS = Latents()
 VERSION = Version()
 DECODER = Stage(steps=12_000, batch=8, rate=8e-4, matrix_rate=5e-3)
 # 0.1 was exported at step 2,350, its rate decayed to the end by then, in two processes: 64 minutes, 150,000 pictures.
-DENOISER = Stage(steps=7_000, batch=32, average=0.998, pause=10.0)
+# 0.2 began as 0.1 (stage `warm`); the first steps in one process while the CLIPs were trained in the other, then two.
+DENOISER = Stage(steps=6_000, batch=32, average=0.998, pause=10.0)

@@ -1,5 +1,6 @@
 """`python -m training.stickers --stage STAGE`: train the built-in model, stage by stage.
 
+warm           only if asked for: frozen and denoiser begin as the shipped weights, not from nothing
 data           sample pictures of the training data
 autoencoder    both halves; then the encoder is frozen
 decoder        the decoder goes on against the frozen encoder (may run beside everything below)
@@ -19,16 +20,18 @@ import os
 
 import torch
 
-STAGES = ("data", "autoencoder", "decoder", "latents", "denoiser", "judge", "clip", "export")
+STAGES = ("warm", "data", "autoencoder", "decoder", "latents", "denoiser", "judge", "clip", "export")
 
 
 def run(stage: str) -> None:
     """Run one stage."""
-    from training import autoencoder, clip, decoder, denoiser, export, glyphs, latents
+    from training import autoencoder, clip, decoder, denoiser, export, glyphs, latents, warm
     from training.settings import WORK
 
     WORK.mkdir(exist_ok=True)
-    if stage == "data":
+    if stage == "warm":
+        warm.begin()
+    elif stage == "data":
         pixels, pictures = glyphs.batch("heldout", 0, 64, autoencoder.ALL)
         glyphs.sheet(pixels, 8).save(WORK / "data-samples.png")
         print("\n".join(picture.caption for picture in pictures))
@@ -55,7 +58,7 @@ def main() -> None:
     stage = parser.parse_args().stage
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    for name in STAGES if stage == "all" else (stage,):
+    for name in STAGES[1:] if stage == "all" else (stage,):
         run(name)
 
 

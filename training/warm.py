@@ -1,0 +1,32 @@
+"""Begin from what is shipped: the weights of the package as checkpoints, where the checkpoints are gone.
+
+The encoder and decoder become `frozen`. The U-Net and the text encoder become step 0 of `denoiser`, with
+fresh optimizers: a later version then learns its new nouns from where the last one ended.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from training import denoiser, loop
+from training.settings import DENOISER, PACKAGE
+
+
+def _never(_: int) -> torch.Tensor:
+    raise RuntimeError("warm only writes a checkpoint")
+
+
+def begin() -> None:
+    """The stage `warm`. A checkpoint that exists stays as it is."""
+    shipped = StableDiffusionPipeline.from_pretrained(
+        PACKAGE / "model", local_files_only=True, use_safetensors=True, torch_dtype=torch.float32
+    )
+    if not loop.checkpoint("frozen").exists():
+        loop.save(loop.checkpoint("frozen"), {"average": shipped.vae.state_dict()})
+    if not loop.checkpoint("denoiser").exists():
+        parts = denoiser.networks()
+        parts["unet"].load_state_dict(shipped.unet.state_dict())
+        parts["text"].load_state_dict(shipped.text_encoder.state_dict())
+        loop.Trainer("denoiser", parts, DENOISER, loss=_never, sample=str).save()
+    print("warm: frozen and denoiser are what is shipped", flush=True)
