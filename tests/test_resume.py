@@ -25,6 +25,7 @@ def spec(model):
     return RunSpec(
         prompt=("a", "b"), reward=("brightness",), model=model, steps=4, seed=5, lr=0.05,
         regularizer="concentration:target=0.3", call={**CALL, "eta": 1.0},
+        watch=("contrast", "jpeg"),
     )  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def begin(spec: RunSpec, folder: Path, steps: int) -> None:
 
 def same(one: Path, other: Path) -> None:
     """Assert that two runs hold the same, times aside."""
-    for name in ("best.safetensors", "latest.safetensors", "initial.safetensors", "strip.png"):
+    for name in ("best.safetensors", "peaks.safetensors", "latest.safetensors", "initial.safetensors", "strip.png"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     logs = [[{**record, "seconds": 0} for record in RunFolder(folder).steps()] for folder in (one, other)]
     assert logs[0] == logs[1]
@@ -147,7 +148,9 @@ def test_a_directory_that_cannot_be_written_is_one_line(spec, tmp_path):
         resume(tmp_path / "run", quiet=True)
 
 
-@pytest.mark.parametrize("name", ["latest.safetensors", "best.safetensors", "initial.safetensors", "spec.json"])
+@pytest.mark.parametrize(
+    "name", ["latest.safetensors", "best.safetensors", "initial.safetensors", "peaks.safetensors", "spec.json"]
+)
 @pytest.mark.parametrize("how", ["cut", "garbled"])
 def test_a_damaged_file_is_named_in_one_line(spec, tmp_path, name, how):
     begin(spec, tmp_path / "run", 2)
@@ -226,3 +229,22 @@ def test_a_larger_budget_is_in_all_or_beside_the_one_before(spec):
     )
     unlimited = RunSpec(**{**vars(spec), "steps": None})
     assert extended(unlimited, steps="+5", seconds=None, nfe=None).steps == 35  # after the default of 30
+
+
+def test_what_a_panel_saw_before_a_run_was_cut_is_remembered(spec, tmp_path):
+    """The held-out reward peaks before the cut and falls after it: what was best then is still known."""
+    (tmp_path / "mine.py").write_text("import torch\ndef dark(images):\n    return 1 - images.mean((1, 2, 3))\n")
+    watched = RunSpec(**{**vars(spec), "regularizer": None, "lr": 0.1, "watch": (f"{tmp_path}/mine.py:dark",)})
+    execute(watched, tmp_path / "whole", quiet=True)
+    begin(watched, tmp_path / "cut", 3)
+    solution = resume(tmp_path / "cut", quiet=True)
+    same(tmp_path / "cut", tmp_path / "whole")
+    darkest = [max(range(5), key=lambda k: solution.history[k]["watched"]["dark"][row]) for row in range(2)]
+    kept = solution.last.peaks["dark"].index.tolist()
+    assert all(found <= step for found, step in zip(kept, darkest, strict=True)) and min(darkest) < 3
+
+
+def test_an_estimator_that_was_chosen_is_written_down(spec, tmp_path):
+    blind = RunSpec(**{**vars(spec), "reward": ("jpeg",), "watch": (), "steps": 1, "regularizer": None})
+    execute(blind, tmp_path / "run", quiet=True)
+    assert RunFolder(tmp_path / "run").spec().estimator == "hybrid2:samples=16,scale=0.05"

@@ -23,7 +23,7 @@ from noiseward.named import parse
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
 from noiseward.optimize import Budget, Optimizer, Place, Step, iterate
-from noiseward.panel import Panel
+from noiseward.panel import Panel, Seen
 from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
 from noiseward.pipelines import DiffusersSampler, cards, load
 from noiseward.progress import watch as progress_bar
@@ -67,7 +67,10 @@ Rewards = str | Reward | Callable[..., Tensor] | Sequence[str] | Mapping[Reward,
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Everything `iterate` needs: what to climb, from where, how, and for how long; and a note on what was chosen."""
+    """Everything `iterate` needs: what to climb, from where, how, and for how long.
+
+    `chosen` is the estimator, as `estimator=` takes it, where the reward has no gradient and none was asked for.
+    """
 
     objective: Objective
     noise: Tensor
@@ -75,13 +78,21 @@ class Problem:
     budget: Budget
     seeds: Seeds
     panel: Panel
-    note: str | None = None
+    chosen: str | None = None
 
-    def iterate(self, start: Place | None = None) -> Iterator[Step]:
-        """Every step of the run, or those from a place on, watched by the panel."""
+    @property
+    def note(self) -> str | None:
+        """What to say about what was chosen, in one line."""
+        if self.chosen is None:
+            return None
+        name = self.objective.reward.name
+        return f"reward '{name}' has no gradient: climbing it with {self.chosen} (or choose an estimator or a search)"
+
+    def iterate(self, start: Place | None = None, seen: Seen | None = None) -> Iterator[Step]:
+        """Every step of the run, or those from a place on, watched by the panel, which saw the ones before."""
         begin = self.noise if start is None else start
         steps = iterate(self.objective, begin, optimizer=self.optimizer, budget=self.budget, seeds=self.seeds)
-        return self.panel.watch(steps)
+        return self.panel.watch(steps, seen)
 
 
 def align(
@@ -209,7 +220,7 @@ def prepare(
     if batch < 1:
         raise ArgumentError(f"batch={batch} given: at least 1 wanted")
     score = _reward(reward)
-    mover, note = _optimizer(score, optimizer, estimator, lr, project)
+    mover, chosen = _optimizer(score, optimizer, estimator, lr, project)
     held = _held_out(watch, score, model)
     sampler = _sampler(model, memory, dict(call), {name: value for name, value in loading.items() if value is not None})
     each = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
@@ -225,7 +236,7 @@ def prepare(
     mover.check(objective)
     panel = Panel(held, prompt=rows, every=watch_every)
     start = sampler.init(len(seeds), seed=seeds)
-    return Problem(objective, start, mover, budget, Seeds(tuple(seeds)), panel, note)
+    return Problem(objective, start, mover, budget, Seeds(tuple(seeds)), panel, chosen)
 
 
 def projections(given: Sequence[Projection | str]) -> tuple[Projection, ...]:
@@ -241,21 +252,18 @@ def _optimizer(
     lr: float,
     project: Sequence[Projection | str],
 ) -> tuple[Optimizer, str | None]:
-    """What moves the noise, and what to say about it if it was not asked for."""
+    """What moves the noise; and the estimator, where it was not asked for."""
     if optimizer is not None:
         for name, given in (("estimator", estimator), ("project", project)):
             if given:
                 raise ArgumentError(f"{name}= given beside an optimizer: GradientAscent takes it itself, a search none")
         return (parse(optimizer, SEARCHES, "search") if isinstance(optimizer, str) else optimizer), None
-    note = None
+    chosen = None
     if estimator is None and not reward.differentiable:
-        estimator = hybrid = Hybrid2()
-        note = (
-            f"reward '{reward.name}' has no gradient: climbing it with hybrid2:samples={hybrid.samples},"
-            f"scale={hybrid.scale:g} (or choose an estimator or a search)"
-        )
+        hybrid = Hybrid2()
+        estimator = chosen = f"hybrid2:samples={hybrid.samples},scale={hybrid.scale:g}"
     source = parse(estimator, ESTIMATORS, "estimator") if isinstance(estimator, str) else estimator
-    return GradientAscent(source, lr=lr, project=projections(project)), note
+    return GradientAscent(source, lr=lr, project=projections(project)), chosen
 
 
 def _reward(reward: Rewards) -> Reward:

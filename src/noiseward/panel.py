@@ -30,11 +30,24 @@ from noiseward.optimize import Best, Step
 from noiseward.reward import Reward, score
 from noiseward.sample import Prompt, prompts
 
-__all__ = ["Panel", "Verdict", "before", "verdict"]
+__all__ = ["Panel", "Seen", "Verdict", "before", "verdict"]
 
 AFTER = 4  # watched steps after a peak before anything is said
 JITTERS = 3.0
 OPPOSITE = -0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What a panel has seen before a run goes on.
+
+    Attributes:
+        highest: the highest score of each held-out reward, `(B,)`.
+        peaks: the best of each row when it was reached.
+    """
+
+    highest: Mapping[str, Tensor]
+    peaks: Mapping[str, Best]
 
 
 @final
@@ -60,10 +73,15 @@ class Panel:
         if len(set(self.names)) < len(self.names):
             raise ArgumentError(f"two watched rewards have the same name ({', '.join(self.names)}): watch each once")
 
-    def watch(self, steps: Iterable[Step]) -> Iterator[Step]:
-        """Pass steps on, with what the panel saw: `Step.watched` and `Step.peaks`."""
-        peaks: dict[str, Best] = {}
-        highest: dict[str, Tensor] = {}
+    def watch(self, steps: Iterable[Step], seen: Seen | None = None) -> Iterator[Step]:
+        """Pass steps on, with what the panel saw: `Step.watched` and `Step.peaks`.
+
+        Arguments:
+            steps: of a run, or of the rest of one.
+            seen: what it saw of the run before these.
+        """
+        peaks = dict(seen.peaks) if seen else {}
+        highest = dict(seen.highest) if seen else {}
         for step in steps:
             scores = {}
             if self.rewards and (step.index % self.every == 0 or step.moved is None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,12 @@ from torch import Tensor
 from noiseward.align import Problem
 from noiseward.errors import RunError
 from noiseward.optimize import Place, Status
+from noiseward.panel import Seen
 from noiseward.pipelines import DiffusersSampler
 from noiseward.progress import watch
 from noiseward.runs.files import locked
 from noiseward.runs.interrupt import Interruptible
-from noiseward.runs.resume import extended, past, place
+from noiseward.runs.resume import extended, past, place, seen
 from noiseward.runs.spec import RunSpec
 from noiseward.runs.store import RunFolder
 from noiseward.solution import Frames, Past, Solution, collect
@@ -41,7 +43,9 @@ def execute(spec: RunSpec, out: Path, *, console: Console | None = None, quiet: 
     """
     folder, spec = RunFolder(out), spec.resolved()
     folder.check_new()
-    return _run(spec.problem(), spec, folder, hold=True, console=console, quiet=quiet)
+    problem = spec.problem()
+    spec = dataclasses.replace(spec, estimator=spec.estimator or problem.chosen)
+    return _run(problem, spec, folder, hold=True, console=console, quiet=quiet)
 
 
 def resume(
@@ -78,7 +82,8 @@ def resume(
             folder.rewrite([])
             return _run(problem, spec, folder, console=console, quiet=quiet)
         before, frames = past(folder, at.index)
-        return _run(problem, spec, folder, at=at, past=before, frames=frames, console=console, quiet=quiet)
+        looked = seen(folder, before.history, at.noise.device)
+        return _run(problem, spec, folder, at=at, past=before, seen=looked, frames=frames, console=console, quiet=quiet)
 
 
 def _run(
@@ -88,6 +93,7 @@ def _run(
     *,
     at: Place | None = None,
     past: Past | None = None,
+    seen: Seen | None = None,
     frames: Frames | None = None,
     hold: bool = False,
     console: Console | None,
@@ -97,7 +103,11 @@ def _run(
         console.print(problem.note, highlight=False, soft_wrap=True)
     with Interruptible() as interruptible:
         kept = folder.keep(
-            interruptible.within(problem.iterate(at)), spec, fingerprint=fingerprint(problem), frames=frames, hold=hold
+            interruptible.within(problem.iterate(at, seen)),
+            spec,
+            fingerprint=fingerprint(problem),
+            frames=frames,
+            hold=hold,
         )
         try:
             shown = kept if quiet else watch(kept, problem.budget, console=console)

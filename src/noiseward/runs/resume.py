@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from typing import Any
 
 import numpy
 import torch
@@ -18,13 +19,14 @@ from torch import Tensor
 from noiseward.errors import ArgumentError, RunError
 from noiseward.objective import Evaluation
 from noiseward.optimize import Best, Place, Status
+from noiseward.panel import Seen
 from noiseward.recompute import NFE
 from noiseward.runs.files import read_tensors
 from noiseward.runs.spec import RunSpec
 from noiseward.runs.store import FRAMES, RunFolder
 from noiseward.solution import Frames, Past
 
-__all__ = ["extended", "past", "place"]
+__all__ = ["extended", "past", "place", "seen"]
 
 
 def place(folder: RunFolder, device: torch.device) -> Place | None:
@@ -69,6 +71,30 @@ def past(folder: RunFolder, index: int) -> tuple[Past, Frames]:
     for step, sample in kept:
         fewer.add(step, sample)
     return Past(initial, history, fewer), kept
+
+
+def seen(folder: RunFolder, history: list[dict[str, Any]], device: torch.device) -> Seen | None:
+    """What the panel saw in the steps before; None where nothing was watched."""
+    watched = [record["watched"] for record in history if record.get("watched")]
+    if not watched or not (folder.path / "peaks.safetensors").exists():
+        return None
+    known, _ = read_tensors(folder.path / "peaks.safetensors")
+    fields: dict[str, dict[str, Tensor]] = {}
+    for key, part in known.items():
+        name, _, field = key.rpartition(".")
+        fields.setdefault(name, {})[field] = part.to(device)
+    try:
+        peaks = {name: Best(**parts) for name, parts in fields.items()}
+        scores = {
+            name: [[-torch.inf if s is None or s != s else s for s in one[name]] for one in watched] for name in peaks
+        }
+        highest = {
+            name: torch.tensor(rows, dtype=peaks[name].reward.dtype, device=device).amax(0)
+            for name, rows in scores.items()
+        }
+        return Seen(highest, peaks)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{folder.path / 'peaks.safetensors'} does not fit the run ({error}): run again") from None
 
 
 def _frames(folder: RunFolder, index: int) -> Frames:

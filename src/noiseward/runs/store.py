@@ -5,6 +5,7 @@
     steps.jsonl          one line per step, append-only: `Step.record()`
     initial.safetensors  the first evaluation: sample, reward, penalty, value, terms
     best.safetensors     the best noise of each row, its sample, reward, value, P(z) and step
+    peaks.safetensors    the same for the time each held-out reward of a panel was highest
     latest.safetensors   the noise to go on from and the optimizer's state; the rest of the loop's place as metadata
     frames/00003-00.png  a few pictures along the way: step and row
     initial/00.png ...   the pictures the run started from, one per row
@@ -13,10 +14,10 @@
     strip.png, plot.png  the trajectory, and reward and P(z) against steps
     status.json          state, rows, step, seconds
 
-*Order.* A step is written as a line of the log, then best, then its frame, then latest, then status. Files other than
-the log are replaced in one move, so each is whole at any instant, and `latest` never runs ahead of the others: whoever
-goes on from `latest` may repeat the last step, and finds the same again. A log whose last line was cut short is read up
-to that line; lines after `latest` are dropped when the run goes on.
+*Order.* A step is written as a line of the log, then best and peaks, then its frame, then latest, then status. Files
+other than the log are replaced in one move, so each is whole at any instant, and `latest` never runs ahead of the
+others: whoever goes on from `latest` may repeat the last step, and finds the same again. A log whose last line was cut
+short is read up to that line; lines after `latest` are dropped when the run goes on.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ class RunFolder:
                     if time.monotonic() - written > PICTURES_EVERY and _pictured(step.best.sample):
                         self._pictures("best", step.best.sample)
                         written = time.monotonic()
+                self._peaks(step)
                 self._frame(step, frames)
                 tensors(self.path / "latest.safetensors", *_place(step))
                 self._status("running", step)
@@ -194,6 +196,12 @@ class RunFolder:
             raise RunError(
                 f"{self.path / 'steps.jsonl'} cannot be written ({error.strerror}): free space or give another --out"
             ) from None
+
+    def _peaks(self, step: Step) -> None:
+        """Keep what was best when each held-out reward was highest, where it is highest now."""
+        if any(bool((peak.index == step.best.index).any()) for peak in step.peaks.values()) and step.watched:
+            parts = {f"{name}.{field}": part for name, peak in step.peaks.items() for field, part in vars(peak).items()}
+            tensors(self.path / "peaks.safetensors", parts)
 
     def _frame(self, step: Step, frames: Frames) -> None:
         """Keep a few pictures, evenly spread; files of frames that are dropped go too."""
