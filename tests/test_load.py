@@ -12,6 +12,7 @@ from noiseward import ArgumentError, DiffusersSampler, ModelError, align
 from noiseward.pipelines import cards, load
 from noiseward.pipelines.cards import scheduler_names
 from noiseward.pipelines.load import DTYPES
+from tests import single_file
 from tests.test_settings import add_lora
 from tests.tiny import CALL, stable_diffusion
 
@@ -115,6 +116,23 @@ def test_a_checkpoint_in_one_file_is_loaded_by_the_pipeline_it_is_for(tmp_path, 
     pipe = load(tmp_path / "v1.safetensors", scheduler="euler", device="cpu")
     assert asked == {"file": str(tmp_path / "v1.safetensors"), "dtype": torch.float32}
     assert type(pipe.scheduler).__name__ == "EulerDiscreteScheduler"
+
+
+def test_the_weights_of_a_checkpoint_in_one_file_arrive(tmp_path, monkeypatch):
+    """Published names and shapes; the configuration, as after a first fetch, in the hub client's cache."""
+    pipe = stable_diffusion()
+    single_file.write(pipe, tmp_path / "v1.safetensors")
+    single_file.cache(pipe, tmp_path / "hub", "stable-diffusion-v1-5/stable-diffusion-v1-5")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    loaded = load(tmp_path / "v1.safetensors", device="cpu")
+    for part in ("unet", "vae", "text_encoder"):
+        wanted, found = getattr(pipe, part).state_dict(), getattr(loaded, part).state_dict()
+        assert wanted.keys() == found.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+    samplers = [DiffusersSampler(each, eta=1.0, **CALL) for each in (pipe, loaded)]
+    noise = samplers[0].init(1, seed=3)
+    assert torch.equal(samplers[0](noise, "a"), samplers[1](noise, "a"))
 
 
 @pytest.mark.parametrize(
