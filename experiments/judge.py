@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 from random import Random
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,16 +22,16 @@ AMONG = 32
 
 
 @cache
-def judge() -> DualEncoder:
-    """The model, loaded once."""
-    return DualEncoder.load(stickers.path("judge"), name="judge")
+def model(name: Literal["judge", "clip"]) -> DualEncoder:
+    """The judge, or the other CLIP, loaded once."""
+    return DualEncoder.load(stickers.path(name), name=name)
 
 
 @torch.no_grad()
-def right_noun(images: Tensor, nouns: list[str]) -> list[float]:
+def right_noun(images: Tensor, nouns: list[str], by: Literal["judge", "clip"] = "judge") -> list[float]:
     """1 where the judge finds the noun in a picture of `(B, 3, H, W)` in [0, 1], else 0."""
     known = list(stickers.nouns())
-    scores = judge().pictures(images) @ judge().texts([caption(noun) for noun in known]).T
+    scores = model(by).pictures(images) @ model(by).texts([caption(noun) for noun in known]).T
     right = []
     for row, noun in zip(scores, nouns, strict=True):
         others = Random(noun).sample([other for other in known if other != noun], min(AMONG, len(known)) - 1)

@@ -1,0 +1,112 @@
+"""Does the panel speak when it should? Its sentence about reward hacking against what a model that never looked says.
+
+The built-in model, 10 sampler steps, 30 moves, at the default learning rate and at five times it; targets brightness,
+darkness and contrast; neutral captions. The panel is the judge, contrast and jpeg (what is climbed left out), as
+`align` has it. The truth comes from the other CLIP, which neither climbs nor watches here: a row is hacked if that
+model found its noun at the start and does not in the best picture; rows whose noun it missed at the start are left out.
+
+Told: how often the rule speaks of hacked and of other rows, for the panel, for the judge alone, and for pixel
+statistics alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from functools import partial
+from typing import Any
+
+import torch
+
+from experiments.cells import cell, mine
+from experiments.in_distribution_report import model
+from experiments.judge import right_noun
+from experiments.report import write
+from noiseward import GradientAscent, stickers
+from noiseward.align import default_budget, prepare
+from noiseward.panel import verdict
+from noiseward.solution import collect
+from training.evaluate import wilson
+from training.words import caption
+
+NAME, MOVES, ROWS = "panel_rule", 30, 8
+TARGETS, RATES = ("brightness", "darkness", "contrast"), (0.01, 0.05)
+PANELS = {"judge, contrast, jpeg": ("stickers-judge", "contrast", "jpeg"), "judge alone": ("stickers-judge",),
+          "contrast, jpeg": ("contrast", "jpeg")}  # fmt: skip
+
+
+def climb(target: str, rate: float, chunk: int, moves: int) -> dict[str, Any]:
+    """One chunk of rows: what each panel says of each, and whether its noun was lost."""
+    known = stickers.nouns()
+    nouns = [known[(chunk * ROWS + row) * 7 % len(known)] for row in range(ROWS)]
+    problem = prepare(
+        "stickers",
+        [caption(noun) for noun in nouns],
+        target,
+        optimizer=GradientAscent(lr=rate),
+        budget=default_budget(steps=moves),
+        call={"num_inference_steps": 10},
+    )
+    seeds = [2000 + chunk * ROWS + row for row in range(ROWS)]
+    problem = dataclasses.replace(problem, noise=problem.objective.sampler.init(ROWS, seed=seeds))
+    solution = collect(problem.iterate(), problem.objective)
+    said = {}
+    for panel, names in PANELS.items():
+        seen = [
+            {**record, "watched": {name: scores for name, scores in record["watched"].items() if name in names}}
+            for record in solution.history
+        ]
+        said[panel] = [verdict(seen, row) is not None for row in range(ROWS)]
+    before, after = (right_noun(images, nouns, by="clip") for images in (solution.initial.sample, solution.sample))
+    return {"said": said, "before": before, "after": after}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="one target, one chunk, 6 moves")
+    parser.add_argument("--chunks", type=int, default=2, help=f"of {ROWS} rows for each target and rate")
+    parser.add_argument("--part", help="i/n: only compute this share of the cells")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    targets, chunks, moves = (TARGETS[:1], 1, 6) if arguments.small else (TARGETS, arguments.chunks, MOVES)
+    work = [(target, rate, chunk) for chunk in range(chunks) for target in targets for rate in RATES]
+    done = []
+    for number, (target, rate, chunk) in enumerate(work):
+        if mine(number, arguments.part):
+            key = {"target": target, "rate": rate, "chunk": chunk, "moves": moves, "model": model()}
+            done.append(cell(NAME, key, partial(climb, target, rate, chunk, moves)))
+            print(f"{number + 1}/{len(work)} {target} at {rate}", flush=True)
+    if arguments.part is None:
+        results = {panel: counted(done, panel) for panel in PANELS}
+        settings = {"moves": moves, "rates": RATES, "targets": targets, "rows": ROWS * len(work), "model": model()}
+        write(NAME, settings=settings, results=results, verdict=told(results))
+
+
+def counted(done: list[dict[str, Any]], panel: str) -> dict[str, Any]:
+    """How often the rule spoke, with 95 % intervals."""
+    spoken: dict[bool, list[bool]] = {True: [], False: []}
+    for chunk in done:
+        for before, after, said in zip(chunk["before"], chunk["after"], chunk["said"][panel], strict=True):
+            if before:
+                spoken[not after].append(said)
+    return {
+        what: {
+            "spoke": sum(values),
+            "of": len(values),
+            "interval": wilson(sum(values), len(values)) if values else None,
+        }
+        for what, values in (("hacked", spoken[True]), ("kept", spoken[False]))
+    }
+
+
+def told(results: dict[str, Any]) -> str:
+    """The verdict in words."""
+    return "; ".join(
+        f"{panel}: speaks of {one['hacked']['spoke']} of {one['hacked']['of']} hacked rows and of "
+        f"{one['kept']['spoke']} of {one['kept']['of']} others"
+        for panel, one in results.items()
+    )
+
+
+if __name__ == "__main__":
+    main()
