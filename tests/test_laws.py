@@ -9,6 +9,7 @@ from torch import nn, optim
 from noiseward.ascend import GradientAscent
 from noiseward.estimate import Backprop
 from noiseward.evolve import ChannelEvolution
+from noiseward.methods import reno
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
 from noiseward.optimize import Budget, Status, iterate
@@ -91,6 +92,7 @@ OPTIMIZERS = {
     "zero-order search": ZeroOrderSearch(4, 0.8, chunk=5),
     "trust region": TrustRegion(4, 2, chunk=5),
     "channel evolution": ChannelEvolution(4, chunk=5),
+    "ReNO": reno(lr=1.0).optimizer,
 }
 
 samplers = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)

@@ -31,13 +31,16 @@ if TYPE_CHECKING:
     )
     from noiseward.estimate import Backprop, Estimator
     from noiseward.evolve import ChannelEvolution
+    from noiseward.guidance import DPS, LGD, FKSteering, Guided
+    from noiseward.methods import Method, reno
+    from noiseward.moments import Guide, Moment, Pick, Shift
     from noiseward.noise import Draw, Layout, Seeds
     from noiseward.objective import Evaluation, Objective
     from noiseward.optimize import Budget, Optimizer, Status, Step, iterate
     from noiseward.panel import Panel
     from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
     from noiseward.pipelines import DiffusersSampler
-    from noiseward.project import NormProjection, Projection, SpectralProjection
+    from noiseward.project import NormProjection, Projection, SpectralProjection, StartOnly
     from noiseward.recompute import NFE
     from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell, probability
     from noiseward.reward import FunctionReward, Reward, UnitGradient, WeightedSum
@@ -60,18 +63,25 @@ __all__ = [
     "ChannelEvolution",
     "Clamped",
     "Concentration",
+    "DPS",
     "DiffusersSampler",
     "Draw",
     "Estimator",
     "Evaluation",
+    "FKSteering",
     "FunctionReward",
     "FunctionSampler",
     "GradientAscent",
     "GradientError",
+    "Guide",
+    "Guided",
     "Hybrid1",
     "Hybrid2",
+    "LGD",
     "Layout",
+    "Method",
     "ModelError",
+    "Moment",
     "NFE",
     "NoRegularizer",
     "NoiseTape",
@@ -81,6 +91,7 @@ __all__ = [
     "Objective",
     "Optimizer",
     "Panel",
+    "Pick",
     "Projection",
     "Regularizer",
     "RemoteReward",
@@ -90,8 +101,10 @@ __all__ = [
     "Sampler",
     "Seeds",
     "Shell",
+    "Shift",
     "Solution",
     "SpectralProjection",
+    "StartOnly",
     "Status",
     "Step",
     "TapeError",
@@ -104,6 +117,7 @@ __all__ = [
     "iterate",
     "optimize",
     "probability",
+    "reno",
     "strict_probability",
 ]
 
@@ -116,6 +130,9 @@ _HOMES = {
     ),
     "estimate": ("Backprop", "Estimator"),
     "evolve": ("ChannelEvolution",),
+    "guidance": ("DPS", "FKSteering", "Guided", "LGD"),
+    "methods": ("Method", "reno"),
+    "moments": ("Guide", "Moment", "Pick", "Shift"),
     "noise": ("Draw", "Layout", "Seeds"),
     "objective": ("Evaluation", "Objective"),
     "optimize": ("Budget", "Optimizer", "Status", "Step", "iterate"),
@@ -123,7 +140,7 @@ _HOMES = {
     "perturb": ("Hybrid1", "Hybrid2", "ZerothOrder"),
     "pipelines": ("DiffusersSampler",),
     "recompute": ("NFE",),
-    "project": ("NormProjection", "Projection", "SpectralProjection"),
+    "project": ("NormProjection", "Projection", "SpectralProjection", "StartOnly"),
     "regularize": ("Concentration", "NoRegularizer", "Regularizer", "Shell", "probability"),
     "reward": ("FunctionReward", "Reward", "UnitGradient", "WeightedSum"),
     "rewards.remote": ("RemoteReward",),

@@ -19,6 +19,7 @@ from noiseward.ascend import GradientAscent
 from noiseward.errors import ArgumentError
 from noiseward.estimate import Backprop, Estimator
 from noiseward.evolve import ChannelEvolution
+from noiseward.guidance import searches
 from noiseward.named import parse
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
@@ -27,7 +28,7 @@ from noiseward.panel import Panel, Seen
 from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
 from noiseward.pipelines import DiffusersSampler, cards, load
 from noiseward.progress import watch as progress_bar
-from noiseward.project import NormProjection, Projection, SpectralProjection
+from noiseward.project import NormProjection, Projection, SpectralProjection, StartOnly
 from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell
 from noiseward.reward import FunctionReward, Reward, WeightedSum
 from noiseward.sample import Sampler
@@ -55,9 +56,12 @@ SEARCHES = {
     "zero-order": ZeroOrderSearch,
     "trust-region": TrustRegion,
     "evolution": ChannelEvolution,
+    "dps": searches.dps,
+    "lgd": searches.lgd,
+    "fk": searches.fk,
 }
 REGULARIZERS = {"concentration": Concentration, "shell": Shell, "none": NoRegularizer}
-PROJECTIONS = {"norm": NormProjection, "spectral": SpectralProjection}
+PROJECTIONS = {"norm": NormProjection, "spectral": SpectralProjection, "start": StartOnly}
 
 WATCHED = ("stickers-judge", "contrast", "jpeg")  # what watches the built-in model
 
@@ -139,10 +143,10 @@ def align(
         estimator: where the direction comes from, or its name with its arguments: `backprop`, `hybrid2:samples=16`,
             `hybrid1`, `zeroth-order`. Default: `backprop`; `hybrid2` for a reward without a gradient.
         optimizer: what moves the noise, instead of gradient ascent; or the name of a search with its arguments:
-            `best-of-n`, `zero-order`, `trust-region`, `evolution`.
+            `best-of-n`, `zero-order`, `trust-region`, `evolution`; `dps`, `lgd`, `fk` steer the sampler on its way.
         regularizer: one, or its name with its arguments: `concentration:1.0`, `concentration:target=0.1`, `shell:0.01`,
             `none`.
-        project: constraints on the noise, or their names: `norm`, `spectral`.
+        project: constraints on the noise, or their names: `norm`, `spectral`; `start` for the first draw alone.
         watch: rewards that look on and are not climbed (`panel.py`): names as for `reward`, or `Reward`s. Default: for
             the built-in model its judge, contrast and jpeg, otherwise none. `()` for none.
         watch_every: at every so many steps.

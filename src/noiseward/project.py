@@ -17,6 +17,8 @@ by the nearest point of a set on which (almost) all Gaussian noise lies, draw by
   :math:`\tau` in closed form once the magnitudes are sorted. A wave, a checkerboard or a shift concentrates power in
   few frequencies, and loses it here. The same is done to the direction before the optimizer sees it.
 
+:class:`StartOnly` constrains what may move at all: the draws made before the first step.
+
 References: "Gradient preconditioning" for reward-guided noise optimization, https://arxiv.org/abs/2602.08646
 (re-derived).
 """
@@ -34,7 +36,7 @@ from torch import Tensor
 from noiseward.errors import ArgumentError
 from noiseward.noise import Layout
 
-__all__ = ["NormProjection", "Projection", "SpectralProjection"]
+__all__ = ["NormProjection", "Projection", "SpectralProjection", "StartOnly"]
 
 
 class Projection(abc.ABC):
@@ -127,6 +129,30 @@ class SpectralProjection(Projection):
         ends = (torch.complex(part * math.sqrt(2), zero) for part in (white[:, :1].real, white[:, :1].imag))
         lowest, highest = ends
         return torch.fft.irfft(torch.cat([lowest, white[:, 1:], highest], 1), n=flat.shape[1], norm="ortho")
+
+
+@final
+class StartOnly(Projection):
+    """Only what is drawn before the first step moves; the noise of the steps stays as it was.
+
+    What methods for one-step models do, and ODE samplers by nature.
+
+    Example:
+        >>> from noiseward.noise import Draw
+        >>> layout = Layout((Draw("start", (2,), "start"), Draw("step 1", (2,))))
+        >>> StartOnly().direction(torch.ones(1, 2, 2), layout).tolist()
+        [[[1.0, 1.0], [0.0, 0.0]]]
+    """
+
+    def noise(self, noise: Tensor, layout: Layout) -> Tensor:
+        return noise
+
+    def direction(self, direction: Tensor, layout: Layout) -> Tensor:
+        return layout.where([draw.role == "start" for draw in layout], direction)
+
+    def check(self, layout: Layout) -> None:
+        if not any(draw.role == "start" and draw.moves for draw in layout):
+            raise ArgumentError("the sampler has no first draw that can move: leave the projection 'start' out")
 
 
 def white_magnitudes(magnitudes: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from noiseward.errors import DrawMismatch, TapeError
 
-__all__ = ["NoiseTape", "aside", "record", "replay"]
+__all__ = ["NoiseTape", "aside", "asked", "off", "record", "replay"]
 
 Source = Callable[[int, tuple[int, ...], torch.dtype], Tensor]
 
@@ -182,6 +182,35 @@ def record(seed: int, into: list[Tensor]) -> Iterator[NoiseTape]:
 
     with NoiseTape(fresh) as tape:
         yield tape
+
+
+def asked() -> int:
+    """How many draws were asked for so far, within the run of a sampler under a tape.
+
+    Example:
+        >>> with record(0, into=[]):
+        ...     x = torch.randn(2) + torch.randn(2)
+        ...     asked()
+        2
+    """
+    return next((mode.asked for mode in reversed(_get_current_function_mode_stack()) if isinstance(mode, NoiseTape)), 0)
+
+
+@contextlib.contextmanager
+def off() -> Iterator[None]:
+    """Within a sampler: leave the tape on top for the body of a `with`, if there is one.
+
+    Example:
+        >>> with record(0, into=[]) as tape:
+        ...     with off():
+        ...         x = torch.randn(2)
+        >>> tape.asked
+        0
+    """
+    stack = _get_current_function_mode_stack()
+    top = stack[-1] if stack else None
+    with top.off() if isinstance(top, NoiseTape) else contextlib.nullcontext():
+        yield
 
 
 @contextlib.contextmanager

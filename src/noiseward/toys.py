@@ -25,6 +25,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from noiseward.moments import announce
 from noiseward.reward import Reward
 from noiseward.sample import FunctionSampler
 
@@ -78,10 +79,16 @@ class GaussianModel(torch.nn.Module):
         """DDIM, drawing its noise with torch: `(batch, d)`."""
         x = torch.randn(batch, self.dim, dtype=self.dtype)
         for now, after in zip(self.alphas[:0:-1], self.alphas[-2::-1], strict=True):
-            keep, remove, sigma = self._step(now, after)
-            x = keep * x + remove * self(x, now)
-            if self.eta > 0:
-                x = x + sigma * torch.randn(batch, self.dim, dtype=self.dtype)
+
+            def step(output: Tensor, x: Tensor, now: float = now, after: float = after) -> tuple[Tensor, Tensor]:
+                keep, remove, sigma = self._step(now, after)
+                moved = keep * x + remove * output
+                if self.eta > 0:
+                    moved = moved + sigma * torch.randn(batch, self.dim, dtype=self.dtype)
+                return moved, (x - math.sqrt(1 - now) * output) / math.sqrt(now)
+
+            steps = len(self.alphas) - 1
+            x = announce(step, self(x, now), x, of=steps, time=now, signal=math.sqrt(now), sigma=math.sqrt(1 - now))
         return x
 
     def sampler(self, *, recompute: bool = False) -> FunctionSampler:

@@ -53,8 +53,8 @@ def align(
     search: Annotated[
         str | None,
         typer.Option(
-            help="Search without gradients instead: best-of-n, zero-order, trust-region, evolution; with arguments, as "
-            "in zero-order:samples=8,cosine=0.98."
+            help="Search without gradients instead: best-of-n, zero-order, trust-region, evolution, fk; or steer the "
+            "sampler on its way by the reward's: dps, lgd. With arguments, as in zero-order:samples=8,cosine=0.98."
         ),
     ] = None,
     regularizer: Annotated[
@@ -62,7 +62,11 @@ def align(
         typer.Option(help="concentration:target=0.1 (a P(z) to keep), concentration:1.0 (a weight), shell:0.01, none."),
     ] = None,
     project: Annotated[
-        list[str] | None, typer.Option(help="Keep each draw's noise on its sphere: norm; white: spectral. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="Keep each draw's noise on its sphere: norm; white: spectral; move the first draw alone: start. "
+            "Repeatable."
+        ),
     ] = None,
     watch: Annotated[
         list[str] | None,

@@ -16,6 +16,7 @@ and afterwards the pipeline is as it was, except that its parameters stay frozen
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import warnings
 from collections import OrderedDict
@@ -27,13 +28,15 @@ from torch import Tensor
 from torch.nn import Module
 
 from noiseward.errors import ArgumentError, ModelError, NoisewardError, NoisewardWarning, choices
+from noiseward.moments import heard, unheard
 from noiseward.noise import Layout
 from noiseward.pipelines.refusals import check_modules
 from noiseward.pipelines.rows import arguments, opened
 from noiseward.pipelines.schedulers import fresh, without_trees
+from noiseward.pipelines.steps import announced, answering, remembered, repeating
 from noiseward.recompute import NFE
 from noiseward.sample import FunctionSampler, Prompt, Sampler, prompts
-from noiseward.tape import aside
+from noiseward.tape import aside, off, record
 
 __all__ = ["DiffusersSampler"]
 
@@ -102,6 +105,7 @@ class DiffusersSampler(Sampler):
                 )
         self._prompts = _Memo()
         denoisers += [modules[name] for name in _BESIDE if name in modules]
+        self._denoisers = denoisers
         self._inner = FunctionSampler(self._run, denoisers, recompute=memory == "balanced")
 
     @staticmethod
@@ -129,20 +133,39 @@ class DiffusersSampler(Sampler):
 
     def _run(self, batch: int, prompt: list[str] | None) -> Tensor:
         """The pipeline's own call for some rows; its noise comes from the tape around it."""
+        given = self.pipe.scheduler
+        with self._borrowed(), contextlib.ExitStack() as stack:
+            if heard():
+                last = stack.enter_context(remembered(self._denoisers))
+                decode = functools.partial(self._decoded, scheduler=given, last=last, batch=batch, prompt=prompt)
+                stack.enter_context(announced(self.pipe.scheduler, decode))
+            return self._sampled(batch, prompt)
+
+    def _decoded(
+        self, clean: Tensor, *, scheduler: Any, last: dict[Module, Any], batch: int, prompt: list[str] | None
+    ) -> Tensor:
+        """The samples of predicted ones in the pipeline's own space, by the pipeline's own way (see `steps.py`)."""
+        with contextlib.ExitStack() as stack:
+            for each in (off(), unheard(), record(0, into=[]), repeating(self._denoisers, last)):
+                stack.enter_context(each)
+            stack.enter_context(_instead(self.pipe, "scheduler", answering(fresh(scheduler), clean)))
+            return self._sampled(batch, prompt)
+
+    def _sampled(self, batch: int, prompt: list[str] | None) -> Tensor:
+        """The pipeline's own call, prepared as it is."""
         name = type(self.pipe).__name__
         given = arguments(self.pipe, self._parameters, self._arguments, batch, prompt)
         ours = {"generator": None, "output_type": "pt", "return_dict": False}
-        with self._borrowed():
-            try:
-                sample = self._call(self.pipe, **given, **{k: v for k, v in ours.items() if k in self._parameters})
-            except NoisewardError:
-                raise
-            except Exception as error:  # whatever a pipeline raises when it is asked for what it cannot do
-                reason = " ".join(str(error).split())[:300]
-                refused = isinstance(error, ValueError | TypeError)  # how pipelines refuse arguments
-                raise ModelError(
-                    f"{name} {'refuses this call' if refused else f'fails with {type(error).__name__}'}: {reason}"
-                ) from error
+        try:
+            sample = self._call(self.pipe, **given, **{k: v for k, v in ours.items() if k in self._parameters})
+        except NoisewardError:
+            raise
+        except Exception as error:  # whatever a pipeline raises when it is asked for what it cannot do
+            reason = " ".join(str(error).split())[:300]
+            refused = isinstance(error, ValueError | TypeError)  # how pipelines refuse arguments
+            raise ModelError(
+                f"{name} {'refuses this call' if refused else f'fails with {type(error).__name__}'}: {reason}"
+            ) from error
         sample = sample[0] if isinstance(sample, tuple) else sample
         if not isinstance(sample, Tensor):
             raise ModelError(
