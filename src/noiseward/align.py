@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -40,6 +40,7 @@ __all__ = [
     "DEFAULT_LR",
     "ESTIMATORS",
     "SEARCHES",
+    "Parts",
     "Problem",
     "align",
     "default_budget",
@@ -65,6 +66,7 @@ PROJECTIONS = {"norm": NormProjection, "spectral": SpectralProjection, "start": 
 
 WATCHED = ("stickers-judge", "contrast", "jpeg")  # what watches the built-in model
 
+T = TypeVar("T")
 Watch = str | Reward | Sequence[str | Reward] | None
 Rewards = str | Reward | Callable[..., Tensor] | Sequence[str] | Mapping[Reward, float]
 
@@ -97,6 +99,31 @@ class Problem:
         begin = self.noise if start is None else start
         steps = iterate(self.objective, begin, optimizer=self.optimizer, budget=self.budget, seeds=self.seeds)
         return self.panel.watch(steps, seen)
+
+
+class Parts:
+    """Models and rewards made for one problem and kept for the next, which often asks for the same ones.
+
+    Of each kind only the last is kept, so that two models are never held at once.
+
+    Example:
+        >>> parts = Parts()
+        >>> parts.kept("reward", ["brightness"], lambda: rewards.parse(["brightness"])) is parts.kept(
+        ...     "reward", ["brightness"], lambda: rewards.parse(["brightness"])
+        ... )
+        True
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[str, Any]] = {}
+
+    def kept(self, kind: str, asked: Any, make: Callable[[], T]) -> T:
+        """What was made before where the same is asked for, which is told by its `repr`; else what `make` makes."""
+        known = repr(asked)
+        if kind not in self._kept or self._kept[kind][0] != known:
+            self._kept.pop(kind, None)  # let go of the last one before the next is made
+            self._kept[kind] = known, make()
+        return self._kept[kind][1]
 
 
 def align(
@@ -213,6 +240,7 @@ def prepare(
     memory: str | None = None,
     loading: Mapping[str, Any] = MappingProxyType({}),
     call: Mapping[str, Any] = MappingProxyType({}),
+    parts: Parts | None = None,
 ) -> Problem:
     """What `align` runs, not yet run; but for these, the arguments are explained there.
 
@@ -220,13 +248,17 @@ def prepare(
         budget: what `align` makes from numbers.
         loading: how a model given by name is loaded: `scheduler`, `lora`, `dtype`, `device`.
         call: the pipeline's own arguments.
+        parts: where models and rewards are taken from if they were made before.
     """
     if batch < 1:
         raise ArgumentError(f"batch={batch} given: at least 1 wanted")
-    score = _reward(reward)
+    parts = parts or Parts()
+    score = parts.kept("reward", reward, lambda: _reward(reward))
     mover, chosen = _optimizer(score, optimizer, estimator, lr, project)
-    held = _held_out(watch, score, model)
-    sampler = _sampler(model, memory, dict(call), {name: value for name, value in loading.items() if value is not None})
+    held = parts.kept("watch", (watch, reward, model), lambda: _held_out(watch, score, model))
+    given = {name: value for name, value in loading.items() if value is not None}
+    asked = (model, memory, dict(call), given)
+    sampler = parts.kept("sampler", asked, lambda: _sampler(model, memory, dict(call), given))
     each = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
     if not each:
         raise ArgumentError("no prompt given: give at least one, or None for a model without prompts")

@@ -11,7 +11,7 @@ from noiseward.optimize import Budget, Step
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["watch"]
+__all__ = ["spent", "watch"]
 
 
 def watch(steps: Iterable[Step], budget: Budget, *, console: Console | None = None) -> Iterator[Step]:
@@ -31,7 +31,7 @@ def watch(steps: Iterable[Step], budget: Budget, *, console: Console | None = No
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("sampling", total=1.0, left="")
         for step in steps:
-            part = _part(step, budget)
+            part = spent(step, budget)
             bar.update(task, completed=part, description=_say(step), left=_left(step, part))
             if not console.is_terminal and int(part * 10) > tenth:
                 tenth = int(part * 10)
@@ -39,10 +39,10 @@ def watch(steps: Iterable[Step], budget: Budget, *, console: Console | None = No
             yield step
 
 
-def _part(step: Step, budget: Budget) -> float:
+def spent(step: Step, budget: Budget) -> float:
     """How much of the budget is spent, by whichever limit is nearest."""
-    spent = [(step.index, budget.steps), (step.seconds, budget.seconds), (step.nfe.cost, budget.nfe)]
-    parts = [used / limit if limit else 1.0 for used, limit in spent if limit is not None]
+    bills = [(step.index, budget.steps), (step.seconds, budget.seconds), (step.nfe.cost, budget.nfe)]
+    parts = [used / limit if limit else 1.0 for used, limit in bills if limit is not None]
     return 1.0 if step.moved is None else min(max(parts), 1.0)
 
 

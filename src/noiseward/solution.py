@@ -1,15 +1,15 @@
 r"""What came out: the best noise of each row, its sample, and how it got there.
 
-:func:`collect` folds the steps of :func:`~noiseward.optimize.iterate` into a :class:`Solution`; :func:`optimize` is the
-two in one call. A Ctrl-C between the first step and the last ends the fold, not the program: the best so far is the
-result.
+:func:`collect` folds the steps of :func:`~noiseward.optimize.iterate` into a :class:`Solution`; :func:`collecting` does
+so while others look at the steps; :func:`optimize` iterates and collects in one call. A Ctrl-C between the first step
+and the last ends the fold, not the program: the best so far is the result.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +26,7 @@ from noiseward.strict import ADVICE, SUSPECT, strict_probability
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Frames", "Past", "Solution", "collect", "optimize", "stalled"]
+__all__ = ["Frames", "Past", "Solution", "collect", "collecting", "optimize", "stalled"]
 
 
 class Frames:
@@ -253,7 +253,19 @@ class Past:
 
 
 def collect(steps: Iterable[Step], objective: Objective, *, past: Past | None = None) -> Solution:
-    """Fold steps into a solution.
+    """Fold steps into a solution: `collecting` without looking at the steps; the arguments are explained there."""
+    passing = collecting(steps, objective, past=past)
+    while True:
+        try:
+            next(passing)
+        except StopIteration as end:
+            return end.value
+
+
+def collecting(
+    steps: Iterable[Step], objective: Objective, *, past: Past | None = None
+) -> Generator[Step, None, Solution]:
+    """Pass steps on, and return the solution when they end (`solution = yield from collecting(...)`).
 
     On KeyboardInterrupt after the first step, the rows still running get `Status.INTERRUPTED` and the fold ends.
 
@@ -271,6 +283,7 @@ def collect(steps: Iterable[Step], objective: Objective, *, past: Past | None = 
             history.append(step.record())
             frames.add(step.index, step.evaluation.sample)
             first, last = first or step, step
+            yield step
     except KeyboardInterrupt:
         if last is None:
             raise

@@ -2,41 +2,105 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from noiseward.runs import RunFolder
+
 __all__ = ["list_runs"]
 
+COLUMNS = ("run", "state", "prompt", "reward", "before", "best", "gain", "steps", "seconds")
+ORDERS = ("newest", "name", "gain", "best", "seconds", "steps")
 
-def list_runs(folder: Annotated[Path, typer.Argument(help="The folder that holds the runs.")] = Path("runs")) -> None:
-    """List the runs in a folder, newest first."""
+
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="The folder that holds the runs, or a batch directory.")] = Path(
+        "runs"
+    ),
+    state: Annotated[str | None, typer.Option(help="Only runs that are done, failed, running, ...")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Only runs with this in a prompt.")] = None,
+    reward: Annotated[str | None, typer.Option(help="Only runs with this in a reward.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only runs with this in the model.")] = None,
+    sort: Annotated[str, typer.Option(help=f"By {', '.join(ORDERS)}; largest first, names first to last.")] = "newest",
+    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+) -> None:
+    """List the runs in a folder, newest first; filtered and sorted if asked."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    from noiseward.errors import RunError
+    from noiseward.errors import ArgumentError, choices
     from noiseward.runs import find
 
+    if sort not in ORDERS:
+        raise ArgumentError(f"cannot sort by '{sort}': {choices(sort, ORDERS)}")
+    lines = [_line(run) for run in find(folder)]
+    wanted = {"prompt": prompt, "reward": reward, "model": model}
+    chosen = [
+        line
+        for line in lines
+        if state in (None, line["state"])
+        and all(text is None or text.lower() in line["searched"].get(name, "").lower() for name, text in wanted.items())
+    ]
+    if sort == "name":
+        chosen.sort(key=lambda line: line["run"])
+    elif sort != "newest":
+        chosen.sort(key=lambda line: line[sort], reverse=True)
+    if reverse:
+        chosen.reverse()
     table = Table(box=None, header_style="bold")
-    for title in ("run", "state", "prompt", "reward", "before", "best", "steps", "seconds"):
-        table.add_column(title, justify="right" if title in ("before", "best", "steps", "seconds") else "left")
-    found = find(folder)
-    for run in found:
-        try:
-            spec, status, steps = run.read("spec.json"), run.read("status.json"), run.steps()
-        except RunError as error:
-            table.add_row(run.path.name, "unreadable", str(error))
-            continue
-        before = _mean(steps[0]["reward"]) if steps else ""
-        prompts = spec["prompt"][0] + (f" (+{len(spec['prompt']) - 1})" if len(spec["prompt"]) > 1 else "")
-        table.add_row(
-            run.path.name, status["state"], prompts, " + ".join(spec["reward"]), before, _mean(status["best"]),
-            str(status["step"]), f"{status['seconds']:.0f}",
-        )  # fmt: skip
-    console = Console()
-    console.print(table if found else f"no runs in {folder}: 'noiseward align' makes one")
+    for title in COLUMNS:
+        table.add_column(title, justify="left" if title in ("run", "state", "prompt", "reward") else "right")
+    for line in chosen[:limit]:
+        table.add_row(*(escape(_text(title, line[title])) for title in COLUMNS))
+    if chosen:
+        Console().print(table)
+    else:
+        which = "no such runs" if lines else "no runs"
+        print(f"{which} in {folder}" + ("" if lines else ": 'noiseward align' makes one"))
 
 
-def _mean(values: list[float]) -> str:
-    return f"{sum(values) / len(values):.4g}"
+def _line(run: RunFolder) -> dict[str, Any]:
+    """One run, by column."""
+    from noiseward.errors import RunError
+
+    try:
+        spec, status, steps = run.spec(), run.read("status.json"), run.steps()
+        before = _mean(steps[0]["reward"]) if steps else -math.inf
+        best = _mean(status["best"]) if "best" in status else -math.inf
+        more = f" (+{len(spec.prompt) - 1})" if len(spec.prompt) > 1 else ""
+        return {
+            "run": run.path.name,
+            "state": status["state"],
+            "prompt": (spec.prompt[0] if spec.prompt else "") + more,
+            "reward": " + ".join(spec.reward),
+            "before": before,
+            "best": best,
+            "gain": best - before if math.isfinite(before) else -math.inf,
+            "steps": status.get("step", 0),
+            "seconds": status.get("seconds", 0.0),
+            "searched": {"prompt": "\n".join(spec.prompt), "reward": "\n".join(spec.reward), "model": spec.model},
+        }
+    except (RunError, KeyError, TypeError) as error:
+        numbers = dict.fromkeys(("before", "best", "gain", "steps", "seconds"), -math.inf)
+        return {
+            "run": run.path.name, "state": "unreadable", "prompt": str(error), "reward": "", "searched": {}, **numbers
+        }  # fmt: skip
+
+
+def _mean(values: list[float]) -> float:
+    mean = sum(values) / len(values)
+    return -math.inf if math.isnan(mean) else mean
+
+
+def _text(title: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value == -math.inf:
+        return ""
+    return f"{value:.0f}" if title in ("seconds", "steps") else f"{value:.4g}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shutil
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from noiseward.align import Problem
 from noiseward.errors import RunError
-from noiseward.optimize import Place, Status
+from noiseward.optimize import Place, Status, Step
 from noiseward.panel import Seen
 from noiseward.pipelines import DiffusersSampler
 from noiseward.progress import watch
@@ -21,12 +23,12 @@ from noiseward.runs.interrupt import Interruptible
 from noiseward.runs.resume import extended, past, place, seen
 from noiseward.runs.spec import RunSpec
 from noiseward.runs.store import RunFolder
-from noiseward.solution import Frames, Past, Solution, collect
+from noiseward.solution import Frames, Past, Solution, collecting
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["execute", "fingerprint", "fresh_folder", "resume", "same_model"]
+__all__ = ["execute", "fingerprint", "fresh_folder", "performing", "resume", "same_model"]
 
 
 def execute(spec: RunSpec, out: Path, *, console: Console | None = None, quiet: bool = False) -> Solution:
@@ -44,8 +46,7 @@ def execute(spec: RunSpec, out: Path, *, console: Console | None = None, quiet: 
     folder, spec = RunFolder(out), spec.resolved()
     folder.check_new()
     problem = spec.problem()
-    spec = dataclasses.replace(spec, estimator=spec.estimator or problem.chosen)
-    return _run(problem, spec, folder, hold=True, console=console, quiet=quiet)
+    return _shown(_performing(problem, _written(spec, problem), folder, hold=True), problem, console, quiet)
 
 
 def resume(
@@ -74,19 +75,53 @@ def resume(
     spec = extended(folder.spec(), steps=steps, seconds=seconds, nfe=nfe)
     with locked(out):
         problem = spec.problem()
-        at = place(folder, problem.noise.device)
-        if at is not None:
-            same_model(folder, problem, at.noise)
-        folder.write_spec(spec)
-        if at is None:  # it ended before its first step was written
-            folder.rewrite([])
-            return _run(problem, spec, folder, console=console, quiet=quiet)
-        before, frames = past(folder, at.index)
-        looked = seen(folder, before.history, at.noise.device)
-        return _run(problem, spec, folder, at=at, past=before, seen=looked, frames=frames, console=console, quiet=quiet)
+        return _shown(_going_on(problem, spec, folder), problem, console, quiet)
 
 
-def _run(
+def performing(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, None, Solution]:
+    """Begin a run, or go on with it where its directory was begun, passing its steps on; returns the solution.
+
+    Arguments:
+        problem: what `spec.problem()` gave.
+        spec: what to do; a run that was begun must have been asked for the same.
+        out: the directory.
+
+    Raises:
+        NoisewardError: as `execute` and `resume`.
+    """
+    folder, spec = RunFolder(out), _written(spec.resolved(), problem)
+    if not (out / "spec.json").exists():
+        if out.is_dir():  # begun, and ended before it was said what it is: nothing of it was reported
+            with locked(out):
+                shutil.rmtree(out)
+        folder.check_new()
+        return (yield from _performing(problem, spec, folder, hold=True))
+    if folder.spec().text() != spec.text():
+        raise RunError(f"{out} holds a run that was asked for something else: give another directory with --out")
+    with locked(out):
+        return (yield from _going_on(problem, spec, folder))
+
+
+def _written(spec: RunSpec, problem: Problem) -> RunSpec:
+    """A spec with what was chosen for it."""
+    return dataclasses.replace(spec, estimator=spec.estimator or problem.chosen)
+
+
+def _going_on(problem: Problem, spec: RunSpec, folder: RunFolder) -> Generator[Step, None, Solution]:
+    """The steps of a run from its directory on, whose lock is held."""
+    at = place(folder, problem.noise.device)
+    if at is not None:
+        same_model(folder, problem, at.noise)
+    folder.write_spec(spec)
+    if at is None:  # it ended before its first step was written
+        folder.rewrite([])
+        return (yield from _performing(problem, spec, folder))
+    before, frames = past(folder, at.index)
+    looked = seen(folder, before.history, at.noise.device)
+    return (yield from _performing(problem, spec, folder, at=at, past=before, seen=looked, frames=frames))
+
+
+def _performing(
     problem: Problem,
     spec: RunSpec,
     folder: RunFolder,
@@ -96,11 +131,7 @@ def _run(
     seen: Seen | None = None,
     frames: Frames | None = None,
     hold: bool = False,
-    console: Console | None,
-    quiet: bool,
-) -> Solution:
-    if problem.note and console and not quiet:
-        console.print(problem.note, highlight=False, soft_wrap=True)
+) -> Generator[Step, None, Solution]:
     with Interruptible() as interruptible:
         kept = folder.keep(
             interruptible.within(problem.iterate(at, seen)),
@@ -110,13 +141,28 @@ def _run(
             hold=hold,
         )
         try:
-            shown = kept if quiet else watch(kept, problem.budget, console=console)
-            solution = collect(shown, problem.objective, past=past)
+            solution = yield from collecting(kept, problem.objective, past=past)
         except Exception as error:
             folder.fail(error)
             raise
         folder.finish(solution, "interrupted" if Status.INTERRUPTED in solution.status else "done")
     return solution
+
+
+def _shown(
+    performed: Generator[Step, None, Solution], problem: Problem, console: Console | None, quiet: bool
+) -> Solution:
+    """The solution of a run whose steps go by, seen or unseen."""
+    if problem.note and console and not quiet:
+        console.print(problem.note, highlight=False, soft_wrap=True)
+    found: list[Solution] = []
+
+    def steps() -> Iterator[Step]:
+        found.append((yield from performed))
+
+    for _ in steps() if quiet else watch(steps(), problem.budget, console=console):
+        pass
+    return found[0]
 
 
 def fingerprint(problem: Problem) -> str:

@@ -67,6 +67,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
+        if (path.parent / "batch.json").exists():
+            raise RunError(f"{path.parent} is a batch: give its 'noiseward batch' command again to go on") from None
         raise RunError(
             f"{path.parent} is no run directory, it has no {path.name}: 'noiseward list' shows runs"
         ) from None

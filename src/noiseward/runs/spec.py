@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from noiseward.align import BUILT_IN, DEFAULT_LR, Problem, default_budget, prepare
+from noiseward.align import BUILT_IN, DEFAULT_LR, Parts, Problem, default_budget, prepare
 from noiseward.errors import RunError
 from noiseward.runs.files import read_json
 
@@ -49,8 +51,8 @@ class RunSpec:
     call: dict[str, Any] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
 
-    def problem(self) -> Problem:
-        """Load the model and the rewards; raises before anything is written."""
+    def problem(self, parts: Parts | None = None) -> Problem:
+        """Load the model and the rewards, but for those that are among `parts`; raises before anything is written."""
         return prepare(
             self.model,
             list(self.prompt) or None,
@@ -68,12 +70,17 @@ class RunSpec:
             memory=self.memory,
             loading={name: getattr(self, name) for name in ("scheduler", "lora", "dtype", "device")},
             call=self.call,
+            parts=parts,
         )
 
     def resolved(self) -> RunSpec:
         """The spec with the default budget written out."""
         budget = default_budget(steps=self.steps, seconds=self.seconds, nfe=self.nfe)
         return dataclasses.replace(self, steps=budget.steps)
+
+    def text(self) -> str:
+        """The spec as it is written into a file."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def read(cls, path: Path) -> RunSpec:
@@ -82,7 +89,15 @@ class RunSpec:
         Raises:
             RunError: it is garbled, or of a newer format.
         """
-        content = read_json(path)
+        return cls.of(read_json(path), path)
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], path: Path) -> RunSpec:
+        """The spec that some plain data of a file is.
+
+        Raises:
+            RunError: as `read`.
+        """
         written = content.get("format")
         if not isinstance(written, int) or written > FORMAT:
             raise RunError(f"{path} has format {written}, this version reads up to {FORMAT}: update noiseward")

@@ -239,10 +239,11 @@ class RunFolder:
 
 
 def find(folder: Path) -> list[RunFolder]:
-    """The runs in a folder, newest first."""
+    """The runs in a folder, or the packs of a batch directory, newest first."""
     if not folder.is_dir():
         raise ArgumentError(f"{folder} is no folder: give the one that holds the runs")
-    specs = sorted(folder.glob("*/spec.json"), key=lambda spec: spec.stat().st_mtime, reverse=True)
+    specs = [*folder.glob("*/spec.json"), *folder.glob("packs/*/spec.json")]
+    specs.sort(key=lambda spec: spec.stat().st_mtime, reverse=True)
     return [RunFolder(spec.parent) for spec in specs]
 
 

@@ -1,0 +1,144 @@
+"""Engines: who does the packs of a batch, and what they say meanwhile.
+
+An engine is given packs and a batch directory and yields beats: a sign of life of a pack now and then, and one when it
+ends. What comes out is in the packs' run directories, which are the same whichever engine did them; a pack that was
+begun goes on from its checkpoint. `Local` does one after the other in this process; `noiseward.runs.ray` spreads them
+over the devices of a cluster.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, final
+
+from noiseward.align import Parts
+from noiseward.errors import NoisewardError, RunError
+from noiseward.optimize import Status
+from noiseward.progress import spent
+from noiseward.runs.execute import performing
+from noiseward.runs.files import locked
+from noiseward.runs.packs import Pack
+from noiseward.runs.store import RunFolder
+
+__all__ = ["Beat", "Engine", "Local", "State", "state", "work"]
+
+State = Literal["running", "done", "failed", "interrupted"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Beat:
+    """A sign of life of a pack.
+
+    Attributes:
+        pack: its name.
+        state: what it is now.
+        rows: how many it has.
+        step: the last one made.
+        part: how much of its budget is spent, 0 to 1.
+        gain: of each row, how much its reward rose; rows whose reward is not finite are left out.
+        error: why it failed, in one line.
+        divisible: of one that failed, whether its rows may do better one by one: not where the model or a reward could
+            not be made, or the directory not be read or written.
+    """
+
+    pack: str
+    state: State
+    rows: int
+    step: int = 0
+    part: float = 0.0
+    gain: tuple[float, ...] = ()
+    error: str | None = None
+    divisible: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """The beat as plain data."""
+        return dataclasses.asdict(self)
+
+
+class Engine(abc.ABC):
+    """Does packs."""
+
+    @abc.abstractmethod
+    def run(self, packs: Sequence[Pack], out: Path) -> Iterator[Beat]:
+        """Do packs into `out/packs`, each until it is done or failed; ends early after an interruption."""
+
+
+@final
+class Local(Engine):
+    """One pack after the other, in this process.
+
+    Models and rewards are kept from pack to pack.
+    """
+
+    def __init__(self) -> None:
+        self._parts = Parts()
+
+    def run(self, packs: Sequence[Pack], out: Path) -> Iterator[Beat]:
+        for pack in packs:
+            for beat in work(pack, out, self._parts):
+                yield beat
+                if beat.state == "interrupted":
+                    return
+
+
+def work(pack: Pack, out: Path, parts: Parts, *, every: float = 0.0, patience: float = 0.0) -> Iterator[Beat]:
+    """Do a pack, or go on with it; the last beat says how it ended. Errors are beats too.
+
+    Arguments:
+        pack: what to do.
+        out: the batch directory.
+        parts: models and rewards of the packs before.
+        every: seconds between two beats, at least.
+        patience: seconds to wait for another process to let go of the run's directory.
+    """
+    size, path = sum(1 for _ in pack.rows()), out / "packs" / pack.name
+    yield (beat := Beat(pack.name, "running", size))
+    made = False
+    try:
+        problem = pack.spec.problem(parts)
+        made = True
+        _wait(path, patience)
+        performed, said, start = performing(problem, pack.spec, path), 0.0, None
+        while True:
+            try:
+                step = next(performed)
+            except StopIteration as end:
+                ended = "interrupted" if Status.INTERRUPTED in end.value.status else "done"
+                yield dataclasses.replace(beat, state=ended, part=1.0 if ended == "done" else beat.part)
+                return
+            start = start or RunFolder(path).steps()[0]["reward"]
+            gains = [best - begun for best, begun in zip(step.best.reward.tolist(), start, strict=True)]
+            fine = tuple(gain for gain in gains if math.isfinite(gain))
+            beat = dataclasses.replace(beat, step=step.index, part=spent(step, problem.budget), gain=fine)
+            if time.monotonic() - said >= every:
+                said = time.monotonic()
+                yield beat
+    except Exception as error:
+        told = " ".join(str(error).split())
+        kind = "" if isinstance(error, NoisewardError) else f"{type(error).__name__}: "
+        divisible = made and not isinstance(error, RunError)
+        yield dataclasses.replace(beat, state="failed", error=f"{kind}{told}"[:1000], divisible=divisible)
+
+
+def state(path: Path) -> str:
+    """What a run directory says of its run: `waiting` where there is none, and `running`, `done`, `failed`, ..."""
+    try:
+        return str(RunFolder(path).read("status.json").get("state", "damaged"))
+    except RunError:
+        return "damaged" if (path / "status.json").exists() else "running" if path.exists() else "waiting"
+
+
+def _wait(path: Path, patience: float) -> None:
+    """Wait until nobody holds a directory: whoever lost its worker may come back before the worker is quite dead."""
+    until = time.monotonic() + patience
+    while path.is_dir() and time.monotonic() < until:
+        try:
+            with locked(path):
+                return
+        except RunError:
+            time.sleep(0.2)

@@ -1,0 +1,221 @@
+"""Prompt files: what a batch is asked, line by line.
+
+    .txt     one prompt per line; empty lines and lines that begin with # are left out
+    .jsonl   one object per line: {"prompt": "a duck", "id": "duck", "steps": 50}
+    .csv     a header and one line per prompt, with the same names as columns; an empty cell says nothing
+
+Beside `prompt` and `id`, a line may set any field of the run spec for itself: `reward`, `steps`, `lr`, `seed`, ...;
+`seeds`, how many; and arguments of the pipeline's call, `num_inference_steps`, `guidance_scale`, `eta`, `height`,
+`width`, `negative_prompt` by their names, others as `call.NAME`. Several rewards stand in a list, or with `;` between
+them. Anything else in a line is an error that names the line, before anything is run.
+
+Sets that come with the library are named instead of a path: `simple-animals`.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from noiseward.errors import ArgumentError, choices
+from noiseward.runs.spec import RunSpec
+
+__all__ = ["CALL", "Row", "read", "sets"]
+
+CALL = ("num_inference_steps", "guidance_scale", "eta", "height", "width", "negative_prompt")
+NOT_A_ROWS = ("prompt", "batch", "call", "format")  # fields of the spec that a line cannot set, or sets otherwise
+FIELDS = {field.name: str(field.type) for field in dataclasses.fields(RunSpec) if field.name not in NOT_A_ROWS}
+COLUMNS = ("prompt", "id", "seeds", *FIELDS, *CALL)
+SETS = Path(__file__).resolve().parent / "sets"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of a prompt file.
+
+    Attributes:
+        id: its name, unique in the file.
+        spec: what to do: one prompt, with `spec.batch` seeds from `spec.seed` on.
+        line: where it stands, from 1.
+    """
+
+    id: str
+    spec: RunSpec
+    line: int
+
+
+def sets() -> dict[str, Path]:
+    """The prompt sets that come with the library, by name.
+
+    Example:
+        >>> len(read("simple-animals", RunSpec(prompt=(), reward=("brightness",))))
+        45
+    """
+    return {path.stem: path for path in sorted(SETS.glob("*.txt"))}
+
+
+def read(source: str | Path, base: RunSpec, *, template: str = "{}") -> list[Row]:
+    """The rows of a prompt file, or of a named set.
+
+    Arguments:
+        source: a path, or the name of a set.
+        base: what to do where a line says nothing else.
+        template: what becomes of a prompt, such as `a {} on a black background`.
+
+    Raises:
+        ArgumentError: no such file or set, or a line that is malformed, of an unknown column, or of an id given before.
+    """
+    path = sets().get(str(source)) or Path(source)
+    if "{}" not in template:
+        raise ArgumentError(f"template '{template}' given: it wants a {{}} where the prompt goes, as in 'a {{}}'")
+    rows: list[Row] = []
+    lines: dict[str, int] = {}
+    for number, content in _contents(path):
+        where = f"{path}, line {number}"
+        row = _row(content, base, template, number, where, lines)
+        if row.id in lines:
+            raise ArgumentError(f"{where}: id '{row.id}' is that of line {lines[row.id]} too: give each its own")
+        lines[row.id] = number
+        rows.append(row)
+    if not rows:
+        raise ArgumentError(f"{path} has no prompts: one per line wanted")
+    return rows
+
+
+def _contents(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number and the content of each line that says something."""
+    if not path.is_file():
+        known = list(sets())
+        raise ArgumentError(f"{path} is no file and no set of prompts: {choices(str(path), known)}, or a path")
+    if path.suffix not in (".txt", ".jsonl", ".csv"):
+        raise ArgumentError(f"{path} given: prompts in a .txt, .jsonl or .csv file wanted")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"{path} cannot be read ({error}): a file of UTF-8 text wanted") from None
+    if path.suffix == ".csv":
+        yield from _cells(path, text)
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.strip()
+        if not line or (path.suffix == ".txt" and line.startswith("#")):
+            continue
+        if path.suffix == ".txt":
+            yield number, {"prompt": line}
+            continue
+        try:
+            content = json.loads(line)
+        except ValueError as error:
+            raise ArgumentError(f'{path}, line {number}: no JSON ({error}): {{"prompt": "a duck"}} wanted') from None
+        if not isinstance(content, dict):
+            raise ArgumentError(f'{path}, line {number}: no JSON object: {{"prompt": "a duck"}} wanted')
+        yield number, {key: value for key, value in content.items() if value is not None}
+
+
+def _cells(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    table = csv.reader(text.splitlines(keepends=True), strict=True)
+    begun = 1
+    try:
+        header = [name.strip() for name in next(table, [])]
+        if len(set(header)) < len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            raise ArgumentError(f"{path}, line 1: column '{twice}' stands there twice: once wanted")
+        for name in header:
+            _known(name, f"{path}, line 1")
+        begun = table.line_num + 1
+        for cells in table:
+            number, begun = begun, table.line_num + 1  # a quoted cell may go over several lines
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(header):
+                raise ArgumentError(
+                    f"{path}, line {number}: {len(cells)} cells for {len(header)} columns: quote cells that hold commas"
+                )
+            yield number, {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
+    except csv.Error as error:
+        raise ArgumentError(f"{path}, line {begun}: no CSV ({error}): quote cells that hold quotes or commas") from None
+
+
+def _known(name: str, where: str) -> None:
+    if name not in COLUMNS and not re.fullmatch(r"call\.[A-Za-z_]\w*", name):
+        raise ArgumentError(f"{where}: no column is called '{name}': {choices(name, [*COLUMNS, 'call.NAME'])}")
+
+
+def _row(
+    content: Mapping[str, Any], base: RunSpec, template: str, line: int, where: str, taken: Mapping[str, int]
+) -> Row:
+    for name in content:
+        _known(name, where)
+    prompt = content.get("prompt")
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ArgumentError(f"{where}: no prompt: say what to draw, as in 'a duck'")
+    own = {name: _value(name, FIELDS[name], content[name], where) for name in content if name in FIELDS}
+    call = {
+        name.removeprefix("call."): _literal(value) if isinstance(value, str) and name != "negative_prompt" else value
+        for name, value in content.items()
+        if name in CALL or name.startswith("call.")
+    }
+    seeds = _value("seeds", "int", content["seeds"], where) if "seeds" in content else base.batch
+    if seeds < 1:
+        raise ArgumentError(f"{where}: seeds {seeds} given: at least 1 wanted")
+    if "target" not in own and base.target is not None and "reward" in own:
+        raise ArgumentError(f"{where}: a reward of its own needs a target of its own: --target is another reward's")
+    ends = {name: None for name in ("steps", "seconds", "nfe")} if {"steps", "seconds", "nfe"} & set(own) else {}
+    spec = dataclasses.replace(
+        base,
+        **{**ends, **own},
+        prompt=(template.replace("{}", prompt.strip()),),
+        batch=seeds,
+        call={**base.call, **call},
+    )
+    return Row(_id(content.get("id"), prompt, where, taken), spec.resolved(), line)
+
+
+def _id(given: Any, prompt: str, where: str, taken: Mapping[str, int]) -> str:
+    """The id of a line: its own, or its prompt as a short word, numbered where that is taken."""
+    if given is not None:
+        if not re.fullmatch(r"[\w.-]{1,80}", str(given)) or str(given).startswith("."):
+            raise ArgumentError(f"{where}: id '{given}' given: letters, digits, '-', '_' and '.' wanted, 80 at most")
+        return str(given)
+    word = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-_")[:60] or "row"
+    names = (word if number == 1 else f"{word}-{number}" for number in range(1, len(taken) + 2))
+    return next(name for name in names if name not in taken)
+
+
+def _value(name: str, kind: str, value: Any, where: str) -> Any:
+    """A value as its field wants it, told by the field's annotation."""
+    if kind.startswith("tuple"):
+        parts = value.split(";") if isinstance(value, str) else value
+        if not isinstance(parts, list) or not all(isinstance(part, str) and part.strip() for part in parts):
+            raise ArgumentError(f"{where}: {name} {value!r} given: words, with ; between them, wanted")
+        parts = [part.strip() for part in parts]
+        return () if parts == ["none"] else tuple(parts)
+    wanted = {"int": "a whole number", "float": "a number", "str": "a word"}[kind.partition(" ")[0]]
+    if isinstance(value, bool):
+        raise ArgumentError(f"{where}: {name} {value} given: {wanted} wanted")
+    if kind.startswith("str"):
+        if isinstance(value, str):
+            return value
+    elif isinstance(value, int | float | str):
+        try:
+            number = float(value)
+            if kind.startswith("float"):
+                return number
+            if number == int(number):
+                return int(number)
+        except (ValueError, OverflowError):
+            pass
+    raise ArgumentError(f"{where}: {name} {value!r} given: {wanted} wanted")
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,136 @@
+"""The live view of a batch, as a consumer of beats: how many rows are done, what they gained, how long it will take."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from noiseward.runs.engine import Beat
+from noiseward.runs.packs import Pack
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Tally", "follow", "in_lines"]
+
+EVERY = 30.0  # seconds between two lines where nobody looks and no pack ends
+
+
+@dataclasses.dataclass
+class Tally:
+    """Where a batch stands.
+
+    Arguments:
+        total: its rows.
+        done: those that were done before.
+        clock: seconds that only grow.
+
+    Example:
+        >>> tally = Tally(total=4, done=2, clock=iter([0.0, 10.0]).__next__)
+        >>> tally.count(Beat("0001", "running", rows=2, step=3, part=0.5, gain=(0.25, 0.75)))
+        >>> str(tally)
+        '2/4 done, 2 running, 0 failed, gain +0.5, 10 s left'
+    """
+
+    total: int
+    done: int = 0
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._begun, self._before = self.clock(), self.done
+        self._last: dict[str, Beat] = {}
+
+    def count(self, beat: Beat) -> None:
+        """Take a beat into account."""
+        if beat.state == "failed" and beat.divisible and beat.rows > 1:
+            self._last.pop(beat.pack, None)  # its rows will be done one by one
+        else:
+            self._last[beat.pack] = beat
+
+    def rows(self, state: str) -> int:
+        """How many rows are in a state."""
+        before = self._before if state == "done" else 0
+        return before + sum(beat.rows for beat in self._last.values() if beat.state == state)
+
+    @property
+    def part(self) -> float:
+        """How much of what was to be done is done, 0 to 1."""
+        ended = [beat.rows * (beat.part if beat.state == "running" else 1.0) for beat in self._last.values()]
+        todo = self.total - self._before
+        return min(sum(ended) / todo, 1.0) if todo else 1.0
+
+    @property
+    def gain(self) -> float:
+        """The mean gain of the rows that were seen."""
+        gains = [gain for beat in self._last.values() for gain in beat.gain]
+        return sum(gains) / len(gains) if gains else math.nan
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left at the pace so far."""
+        part = self.part
+        return (self.clock() - self._begun) * (1 - part) / part if part > 0 else math.nan
+
+    def __str__(self) -> str:
+        said = f"{self.rows('done')}/{self.total} done, {self.rows('running')} running, {self.rows('failed')} failed"
+        gain, left = self.gain, self.left
+        said += "" if math.isnan(gain) else f", gain {gain:+.3g}"
+        return said + ("" if math.isnan(left) else f", {_span(left)} left")
+
+
+def follow(beats: Iterable[Beat], tally: Tally, packs: Sequence[Pack], *, console: Console) -> Iterator[Beat]:
+    """Pass beats on while a bar shows where the batch stands; where nobody looks, a line per pack that ends.
+
+    Arguments:
+        beats: of the packs.
+        tally: which counts them.
+        packs: those of the batch, whose ids are named when one fails.
+        console: where to draw.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    ids = {pack.name: ", ".join(pack.ids) for pack in packs}
+    columns = [BarColumn(), TextColumn("{task.description}", markup=False)]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task, said = bar.add_task("", total=1.0), time.monotonic()
+        for beat in beats:
+            tally.count(beat)
+            if beat.state == "failed":
+                again = "; its rows go on one by one" if beat.divisible and beat.rows > 1 else ""
+                which = ids.get(beat.pack) or ids.get(beat.pack.partition(".")[0], "")
+                told = f"failed: {beat.pack} ({which}): {beat.error}{again}"
+                console.print(told, highlight=False, markup=False, soft_wrap=True)
+            line = str(tally)
+            bar.update(task, completed=tally.part, description=line)
+            quiet_for = time.monotonic() - said
+            if not console.is_terminal and (beat.state != "running" or quiet_for > EVERY):
+                said = time.monotonic()
+                console.print(line, highlight=False, soft_wrap=True)
+            yield beat
+
+
+def in_lines(beats: Iterable[Beat], tally: Tally, out: TextIO) -> Iterator[Beat]:
+    """Pass beats on while each is written as a line of JSON, with where the batch stands."""
+    for beat in beats:
+        tally.count(beat)
+        counts = {name: tally.rows(name) for name in ("done", "running", "failed")}
+        gain, left = (None if math.isnan(number) else number for number in (tally.gain, tally.left))
+        whole = {"total": tally.total, **counts, "gain": gain, "left": left}
+        print(json.dumps({**beat.record(), "batch": whole}), file=out, flush=True)
+        yield beat
+
+
+def _span(seconds: float) -> str:
+    """Seconds as people say them.
+
+    Example:
+        >>> _span(50), _span(200), _span(9000)
+        ('50 s', '3 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{math.ceil(seconds)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

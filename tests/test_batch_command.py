@@ -1,0 +1,137 @@
+"""`noiseward batch`, as a person, a log file and a program see it; and `noiseward list`, filtered and sorted."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from noiseward.runs import RunFolder
+from noiseward.runs.engine import Beat
+from noiseward.runs.packs import Pack
+from noiseward.runs.spec import RunSpec
+from noiseward.runs.view import Tally, follow
+
+OPTIONS = ("--reward", "brightness", "--steps", "1", "--seeds", "2", "--num-inference-steps", "2")
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "p.txt").write_text("a\nb [red]\n")
+    return str(tmp_path / "p.txt")
+
+
+def test_a_batch_ends_with_a_table_and_says_where_its_files_are(run, small, file, tmp_path):
+    status, out, err = run("batch", file, "--out", "out", *small, *OPTIONS)
+    assert status == 0, err
+    assert "4 done; mean gain" in out and "b [red]" in out
+    for name in ("index.csv", "contact.png", "report.html"):
+        assert f"out/{name}" in out and (tmp_path / "out" / name).exists()
+    assert "0/4 done, 4 running, 0 failed" not in err  # where nobody looks, a line when a pack ends
+    assert "4/4 done, 0 running, 0 failed, gain +" in err and "\x1b" not in err
+    status, out, err = run("batch", file, "--out", "out", *small, *OPTIONS, "--quiet")
+    assert (status, out, err) == (0, "out\n", "")
+    status, out, _ = run("list", "out")
+    assert status == 0 and "0000" in out
+    status, out, err = run("resume", "out")
+    assert status == 1 and "is a batch: give its 'noiseward batch' command again" in err
+
+
+def test_a_program_reads_a_line_of_json_per_event(run, small, file):
+    status, out, _ = run("batch", file, "--out", "out", *small, *OPTIONS, "--json")
+    assert status == 0
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["state"] for line in lines] == ["running", "running", "running", "done"]
+    assert lines[-1]["batch"] == {"total": 4, "done": 4, "running": 0, "failed": 0, "gain": lines[-1]["batch"]["gain"],
+                                  "left": 0.0}  # fmt: skip
+    assert lines[-1]["batch"]["gain"] == pytest.approx(sum(lines[-1]["gain"]) / 4)
+    status, _, err = run("batch", file, "--out", "out", *small, *OPTIONS, "--json", "--quiet")
+    assert status == 1 and err.startswith("noiseward: --json given beside --quiet")
+
+
+def test_bad_input_is_one_line_before_anything_is_written(run, small, file, tmp_path):
+    (tmp_path / "p.csv").write_text("prompt,colour\na,red\n")
+    for arguments, says in (
+        (("p.csv",), "p.csv, line 1: no column is called 'colour'"),
+        (("nowhere",), "nowhere is no file and no set of prompts"),
+    ):
+        status, out, err = run("batch", *arguments, "--out", "out", *small, *OPTIONS)
+        assert status == 1 and says in err and err.count("\n") == 1 and out == ""
+        assert not (tmp_path / "out").exists()
+
+
+def test_rows_that_fail_are_named_and_the_status_says_so(run, small, file, tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "id": "mine", "reward": "shine"}\n')
+    status, out, err = run("batch", "p.jsonl", "--out", "out", *small, *OPTIONS)
+    assert status == 1
+    assert "failed: 0001 (mine): no reward is called 'shine'" in err
+    assert "mine: no reward is called 'shine'" in out and "2 done, 2 failed" in out
+
+
+def test_a_view_is_readable_where_nobody_looks():
+    out = io.StringIO()
+    pack = Pack("0000", ("a", "b"), RunSpec(prompt=("a", "b"), reward=("jpeg",)))
+    beats = [
+        Beat("0000", "running", 2), Beat("0001", "running", 2), Beat("0001", "done", 2, 3, 1.0, (1.0, 2.0)),
+        Beat("0000", "failed", 2, 1, 0.5, (5.0,), "bad [luck]", True), Beat("0000.0", "failed", 1, error="bad"),
+        Beat("0000.1", "done", 1, 3, 1.0, (3.0,)),
+    ]  # fmt: skip
+    clock = iter([0.0, *([10.0] * 100)])
+    tally = Tally(6, 2, clock=lambda: next(clock))
+    assert list(follow(beats, tally, [pack], console=Console(file=out, width=40))) == beats
+    assert out.getvalue().splitlines() == [
+        "4/6 done, 2 running, 0 failed, gain +1.5, 10 s left",
+        "failed: 0000 (a, b): bad [luck]; its rows go on one by one",
+        "4/6 done, 0 running, 0 failed, gain +1.5, 10 s left",
+        "failed: 0000.0 (a, b): bad",
+        "4/6 done, 0 running, 1 failed, gain +1.5, 4 s left",
+        "5/6 done, 0 running, 1 failed, gain +2, 0 s left",
+    ]
+
+
+@pytest.fixture
+def several(tmp_path):
+    """Runs that only look like some."""
+    for number, (prompt, reward, state, rewards) in enumerate(
+        [("a duck", "jpeg", "done", (1.0, 3.0)), ("a goose", "brightness", "failed", (0.0, 5.0)),
+         ("two ducks", "brightness", "done", (4.0, 4.5))]
+    ):  # fmt: skip
+        folder = tmp_path / "runs" / f"r{number}"
+        folder.mkdir(parents=True)
+        (folder / "spec.json").write_text(RunSpec(prompt=(prompt,), reward=(reward,)).text())
+        told = {"state": state, "step": 1, "seconds": 9.0 - number, "best": [rewards[1]]}
+        (folder / "status.json").write_text(json.dumps(told))
+        (folder / "steps.jsonl").write_text(json.dumps({"reward": [rewards[0]]}) + "\n")
+        assert RunFolder(folder).spec().prompt == (prompt,)
+    broken = tmp_path / "runs" / "broken"
+    broken.mkdir()
+    (broken / "spec.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (("--sort", "name"), ["broken", "r0", "r1", "r2"]),
+        (("--sort", "gain"), ["r1", "r0", "r2", "broken"]),
+        (("--sort", "best", "--reverse"), ["broken", "r0", "r2", "r1"]),
+        (("--sort", "seconds", "--limit", "2"), ["r0", "r1"]),
+        (("--state", "done", "--sort", "name"), ["r0", "r2"]),
+        (("--prompt", "duck", "--sort", "name"), ["r0", "r2"]),
+        (("--prompt", "duck", "--reward", "bright"), ["r2"]),
+        (("--state", "unreadable"), ["broken"]),
+    ],
+)
+def test_a_list_filters_and_sorts(run, several, arguments, names):
+    status, out, err = run("list", *arguments)
+    assert status == 0, err
+    first = [line.split()[0] for line in out.splitlines() if line.strip()]
+    assert [word for word in first if word in ("r0", "r1", "r2", "broken")] == names  # why it is broken takes lines
+
+
+def test_a_list_of_nothing_says_so_and_a_wrong_column_is_refused(run, several):
+    status, out, _ = run("list", "--prompt", "swan")
+    assert status == 0 and "no such runs in runs" in out
+    status, _, err = run("list", "--sort", "color")
+    assert status == 1 and "cannot sort by 'color'" in err

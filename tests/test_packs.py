@@ -1,0 +1,134 @@
+"""The same rows are cut into the same packs, whatever was done before."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from noiseward import ArgumentError, RunError
+from noiseward.runs.packs import Pack, cut, kept, plan, singles, write
+from noiseward.runs.prompts import Row
+from noiseward.runs.spec import RunSpec
+
+BASE = RunSpec(prompt=(), reward=("brightness",), steps=3)
+
+
+def row(name: str, **more: object) -> Row:
+    return Row(name, dataclasses.replace(BASE, **{"prompt": (f"a {name}",), **more}), 1)
+
+
+def begun(out: Path, packs: list[Pack]) -> None:
+    """Make it look as if some packs had been begun."""
+    for pack in packs:
+        (out / "packs" / pack.name).mkdir(parents=True, exist_ok=True)
+        (out / "packs" / pack.name / "spec.json").write_text(pack.spec.text())
+
+
+ROWS = some.lists(
+    some.builds(
+        row,
+        some.text("abcdefgh", min_size=1, max_size=2),
+        lr=some.sampled_from([0.01, 0.1]),
+        seed=some.integers(0, 2),
+        batch=some.integers(1, 5),
+    ),
+    max_size=8,
+    unique_by=lambda one: one.id,
+)
+
+
+@given(ROWS, some.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_every_row_is_in_one_pack_with_its_own_settings(rows, size):
+    packs = cut(rows, size)
+    wanted = {
+        (one.id, one.spec.prompt[0], seed): one.spec.lr
+        for one in rows
+        for seed in range(one.spec.seed, one.spec.seed + one.spec.batch)
+    }
+    found = [(*part, pack.spec.lr) for pack in packs for part in pack.rows()]
+    assert len(found) == len(wanted)
+    assert {part[:3]: part[3] for part in found} == wanted
+    assert all(sum(1 for _ in pack.rows()) <= size for pack in packs)
+    assert len({pack.name for pack in packs}) == len(packs)
+
+
+@given(ROWS, some.integers(1, 6), some.sets(some.integers(0, 40)))
+@settings(max_examples=60, deadline=None)
+def test_going_on_cuts_the_same_packs(tmp_path_factory, rows, size, which):
+    out = tmp_path_factory.mktemp("batch")
+    whole = plan(out, rows, size)
+    write(out, whole)
+    begun(out, [pack for number, pack in enumerate(whole) if number in which])
+    assert plan(out, rows, size) == whole
+
+
+def test_going_on_cuts_the_same_packs_where_seeds_are_cut(tmp_path):
+    rows = [row("a", batch=5), row("b", batch=5)]
+    whole = plan(tmp_path, rows, 2)
+    assert [(pack.ids, pack.spec.seed) for pack in whole] == [((name,), seed) for name in "ab" for seed in (0, 2, 4)]
+    write(tmp_path, whole)
+    begun(tmp_path, [whole[1], whole[4]])
+    assert plan(tmp_path, rows, 2) == whole
+
+
+def test_prompts_that_are_new_are_added_and_others_kept(tmp_path):
+    first = plan(tmp_path, [row("a", batch=2), row("b", batch=2)], 2)
+    write(tmp_path, first)
+    begun(tmp_path, first)
+    more = plan(tmp_path, [row("a", batch=3), row("b", batch=2), row("c", batch=2)], 2)
+    assert more[:2] == first
+    assert [(pack.name, pack.ids, pack.spec.seed, pack.spec.batch) for pack in more[2:]] == [
+        ("0002", ("a",), 2, 1), ("0003", ("c",), 0, 2)
+    ]  # fmt: skip
+
+
+def test_other_rows_than_those_begun_are_refused(tmp_path):
+    first = plan(tmp_path, [row("a"), row("b")], 2)
+    write(tmp_path, first)
+    assert plan(tmp_path, [row("c")], 2) == cut([row("c")], 2)  # nothing was begun
+    begun(tmp_path, first)
+    for rows, says in (
+        ([row("a")], "began 'b' with seed 0, which is not asked for"),
+        ([row("a", lr=0.5), row("b")], "began 'a' with other settings"),
+        ([row("a", prompt=("else",)), row("b")], "began 'a' with another prompt"),
+    ):
+        with pytest.raises(RunError, match=says):
+            plan(tmp_path, rows, 2)
+
+
+def test_a_pack_splits_into_its_rows():
+    (pack,) = cut([row("a", batch=2, seed=5), row("b", batch=2, seed=5)], 4)
+    parts = singles(pack)
+    assert [part.name for part in parts] == ["0000.0", "0000.1", "0000.2", "0000.3"]
+    assert [next(part.rows()) for part in parts] == list(pack.rows())
+    assert all(part.settings() == pack.settings() for part in parts)
+
+
+def test_a_file_of_packs_is_read_as_written_or_refused_by_name(tmp_path):
+    assert kept(tmp_path) == []
+    packs = cut([row("a", batch=2, call={"eta": 1.0}), row("b", regularizer="shell:0.01")], 2)
+    write(tmp_path, packs)
+    assert kept(tmp_path) == packs
+    content = json.loads((tmp_path / "batch.json").read_text())
+    for change, says in (
+        ({"format": 9}, "has format 9, this version reads up to 1: update"),
+        ({"packs": [{"name": "0000"}]}, "lacks something"),
+        ({"packs": [{**content["packs"][0], "spec": {"format": 1}}]}, "has no prompt and no reward"),
+    ):
+        (tmp_path / "batch.json").write_text(json.dumps({**content, **change}))
+        with pytest.raises(RunError, match=says):
+            kept(tmp_path)
+    (tmp_path / "batch.json").write_text("{")
+    with pytest.raises(RunError, match=r"batch.json cannot be read"):
+        kept(tmp_path)
+
+
+def test_packs_of_nothing_are_refused():
+    with pytest.raises(ArgumentError, match="packs of 0 rows"):
+        cut([row("a")], 0)

@@ -1,0 +1,121 @@
+"""Prompt files say what to do line by line, or which line is wrong and why."""
+
+from __future__ import annotations
+
+import pytest
+
+from noiseward import ArgumentError
+from noiseward.runs.prompts import read, sets
+from noiseward.runs.spec import RunSpec
+
+BASE = RunSpec(prompt=(), reward=("brightness",), batch=2, seed=7, lr=0.02, call={"eta": 0.5})
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(name: str, text: str):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    return write
+
+
+def test_a_text_file_is_one_prompt_per_line(file):
+    rows = read(file("p.txt", "# animals\na duck\n\n  Two ducks, one pond  \na duck\n"), BASE)
+    assert [(row.id, row.spec.prompt, row.line) for row in rows] == [
+        ("a-duck", ("a duck",), 2), ("two-ducks-one-pond", ("Two ducks, one pond",), 4), ("a-duck-2", ("a duck",), 5)
+    ]  # fmt: skip
+    assert all((row.spec.seed, row.spec.batch, row.spec.lr, row.spec.steps) == (7, 2, 0.02, 30) for row in rows)
+
+
+def test_a_line_sets_options_for_itself(file):
+    json = file(
+        "p.jsonl",
+        '{"prompt": "a", "id": "one", "steps": 5, "reward": ["jpeg", "contrast:2"], "call.strength": 0.3, "seeds": 1}\n'
+        '{"prompt": "b", "lr": 0.1, "guidance_scale": 2, "negative_prompt": "7", "seed": 3, "seconds": 9}\n',
+    )
+    table = file(
+        "p.csv",
+        "prompt,id,steps,reward,call.strength,seeds,lr,guidance_scale,negative_prompt,seed,seconds\n"
+        "a,one,5,jpeg; contrast:2,0.3,1,,,,,\n"
+        "b,,,,,,0.1,2,7,3,9\n",
+    )
+    for rows in (read(json, BASE), read(table, BASE)):
+        one, two = (row.spec for row in rows)
+        assert (one.steps, one.reward, one.batch) == (5, ("jpeg", "contrast:2"), 1)
+        assert one.call == {"eta": 0.5, "strength": 0.3}
+        assert (one.lr, one.seed) == (0.02, 7)
+        assert (two.lr, two.seed, two.seconds, two.steps, two.reward) == (0.1, 3, 9.0, None, ("brightness",))
+        assert two.call == {"eta": 0.5, "guidance_scale": 2, "negative_prompt": "7"}
+        assert [row.id for row in rows] == ["one", "b"]
+
+
+def test_cells_may_hold_commas_and_lines_are_counted_through_them(file):
+    rows = read(file("p.csv", 'id,prompt\n\nx,"a duck, a pond"\ny,"two\nlines"\nz,c\n'), BASE)
+    assert [(row.id, row.line) for row in rows] == [("x", 3), ("y", 4), ("z", 6)]
+    assert rows[0].spec.prompt == ("a duck, a pond",)
+
+
+def test_a_template_is_filled_in(file):
+    (row,) = read(file("p.txt", "duck\n"), BASE, template="a {} on a black background")
+    assert (row.id, row.spec.prompt) == ("duck", ("a duck on a black background",))
+
+
+def test_the_simple_animals_are_45():
+    rows = read("simple-animals", BASE)
+    assert "simple-animals" in sets()
+    prompts = [row.spec.prompt[0] for row in rows]
+    assert len(set(prompts)) == 45 and {"cat", "kangaroo", "llama", "duck"} < set(prompts)
+    assert [row.id for row in rows] == prompts
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": "b"\n', r"line 2: no JSON"),
+        ("p.jsonl", '{"prompt": "a"}\n["b"]\n', r"line 2: no JSON object"),
+        ("p.jsonl", '{"prompt": "a", "promt": 1}\n', r"line 1: no column is called 'promt': did you mean 'prompt'"),
+        ("p.jsonl", '{"id": "a"}\n', r"line 1: no prompt"),
+        ("p.jsonl", '{"prompt": 3}\n', r"line 1: no prompt"),
+        ("p.jsonl", '{"prompt": "a", "steps": 2.5}\n', r"line 1: steps 2.5 given: a whole number wanted"),
+        ("p.jsonl", '{"prompt": "a", "steps": true}\n', r"line 1: steps True given: a whole number wanted"),
+        ("p.jsonl", '{"prompt": "a", "search": 3}\n', r"line 1: search 3 given: a word wanted"),
+        ("p.jsonl", '{"prompt": "a", "reward": 3}\n', r"line 1: reward 3 given: words, with ; between"),
+        ("p.jsonl", '{"prompt": "a", "id": "x"}\n{"prompt": "b", "id": "x"}\n', r"id 'x' is that of line 1 too"),
+        ("p.jsonl", '{"prompt": "a", "id": "../x"}\n', r"line 1: id '../x' given"),
+        ("p.jsonl", '{"prompt": "a", "seeds": 0}\n', r"line 1: seeds 0 given"),
+        ("p.jsonl", '{"prompt": "a", "format": 1}\n', r"line 1: no column is called 'format'"),
+        ("p.csv", "prompt,colour\na,red\n", r"line 1: no column is called 'colour'"),
+        ("p.csv", "prompt,id\na,x\nb,y,z\n", r"line 3: 3 cells for 2 columns"),
+        ("p.csv", "prompt,lr\na,0.1\nb,fast\n", r"line 3: lr 'fast' given: a number wanted"),
+        ("p.csv", "prompt,prompt\na,b\n", r"line 1: column 'prompt' stands there twice"),
+        ("p.csv", "id,lr\nx,1\n", r"line 2: no prompt"),
+        ("p.csv", 'prompt\na\n"b\n', r"line 3: no CSV"),
+        ("p.txt", "# nothing\n\n", r"has no prompts"),
+        ("p.yaml", "a", r"\.txt, \.jsonl or \.csv file wanted"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_its_line(file, name, text, says):
+    with pytest.raises(ArgumentError, match=says) as caught:
+        read(file(name, text), BASE)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_none_are_refused(tmp_path):
+    with pytest.raises(ArgumentError, match="did you mean 'simple-animals'"):
+        read("simple-animal", BASE)
+    (tmp_path / "p.txt").write_bytes(b"\xff\xfe\x00a")
+    with pytest.raises(ArgumentError, match="cannot be read"):
+        read(tmp_path / "p.txt", BASE)
+    with pytest.raises(ArgumentError, match="wants a {} where"):
+        read("simple-animals", BASE, template="a duck")
+
+
+def test_a_row_with_a_reward_of_its_own_needs_a_target_of_its_own(file):
+    import dataclasses
+
+    base = dataclasses.replace(BASE, target=0.5)
+    with pytest.raises(ArgumentError, match="line 1: a reward of its own needs a target"):
+        read(file("p.jsonl", '{"prompt": "a", "reward": "jpeg"}\n'), base)
+    (row,) = read(file("p.jsonl", '{"prompt": "a", "reward": "jpeg", "target": -3}\n'), base)
+    assert row.spec.target == -3.0
