@@ -16,10 +16,9 @@ from typing import Any
 CELLS = Path(__file__).resolve().parents[1] / ".experiments"
 
 
-def cell(name: str, key: dict[str, Any], compute: Callable[[], Any]) -> Any:
+def cell(name: str, key: dict[str, Any], compute: Callable[[], Any], kept: Path = CELLS) -> Any:
     """What a cell computed, now or before: plain data, kept as JSON."""
-    text = json.dumps(key, sort_keys=True)
-    path = CELLS / name / f"{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}.json"
+    path = kept / name / f"{named(key)}.json"
     if path.exists():
         return json.loads(path.read_text())["result"]
     result = compute()
@@ -28,6 +27,11 @@ def cell(name: str, key: dict[str, Any], compute: Callable[[], Any]) -> Any:
     beside.write_text(json.dumps({"key": key, "result": result}))
     beside.replace(path)
     return json.loads(json.dumps(result))
+
+
+def named(key: dict[str, Any]) -> str:
+    """A short name for some settings."""
+    return hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=10).hexdigest()
 
 
 def mine(index: int, part: str | None) -> bool:

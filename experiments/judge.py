@@ -2,7 +2,7 @@
 
 The judge is a CLIP model trained on pictures of its own; nothing here is ever climbed. A noun is right when the judge
 prefers it to 31 others, drawn at random (the same ones for a noun every time); a background, when the median color of
-the picture's border is nearest to the named one of the 12.
+the picture's border is nearest to the named one of the 12. Where the judge is not installed, nouns go unjudged.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ from training.words import COLORS, caption
 AMONG = 32
 
 
+def installed() -> bool:
+    """Whether the judge is here."""
+    return (stickers.path("judge") / "config.json").exists()
+
+
 @cache
 def model(name: Literal["judge", "clip"]) -> DualEncoder:
     """The judge, or the other CLIP, loaded once."""
@@ -37,6 +42,11 @@ def right_noun(images: Tensor, nouns: list[str], by: Literal["judge", "clip"] = 
         others = Random(noun).sample([other for other in known if other != noun], min(AMONG, len(known)) - 1)
         right.append(float(row[known.index(noun)] > row[[known.index(other) for other in others]].max()))
     return right
+
+
+def judged(images: Tensor, nouns: list[str]) -> list[float] | None:
+    """`right_noun`, or None without a judge."""
+    return right_noun(images, nouns) if installed() else None
 
 
 @torch.no_grad()

@@ -19,9 +19,8 @@ from typing import Any
 import torch
 
 from experiments.cells import cell, mine
-from experiments.in_distribution_report import model
 from experiments.judge import right_noun
-from experiments.report import write
+from experiments.report import model, write
 from noiseward import GradientAscent, stickers
 from noiseward.align import default_budget, prepare
 from noiseward.panel import verdict

@@ -1,0 +1,130 @@
+"""Climbs of the built-in model under a guard, watched by what is never climbed.
+
+What is watched at every so many moves: the reward, P(z), the strict P(z), and the judge's verdict on noun and
+background (`judge.py`). Pictures of the start, the last and the best noise are kept beside the cells.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from experiments.built_in import CALL
+from experiments.judge import right_background, judged
+from noiseward import GradientAscent, Step, strict_probability
+from noiseward.align import default_budget, prepare, projections
+from noiseward.pictures import grid, images
+from noiseward.solution import collect
+from training.words import caption
+
+__all__ = ["GROUPS", "RATE", "Guard", "climb", "labeled"]
+
+RATE = 0.05  # five times the default, so that there is something to guard against
+GROUPS = {  # reward, background named in the caption
+    "brightness, neutral": ("brightness", None),
+    "brightness, contradicted": ("brightness", "black"),
+    "darkness, neutral": ("darkness", None),
+    "darkness, contradicted": ("darkness", "white"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Guard:
+    """What is done to keep noise plausible."""
+
+    regularizer: str | None = None
+    project: tuple[str, ...] = ()
+    rate: float = RATE
+    eta: float = 1.0
+
+
+def watch(step: Step, layout: Any, nouns: list[str], color: str | None) -> dict[str, Any]:
+    """What is looked at along the way; one number per row each."""
+    sample = step.evaluation.sample
+    return {
+        "index": step.index,
+        "reward": step.evaluation.reward.tolist(),
+        "probability": step.probability.tolist(),
+        "strict": strict_probability(step.noise, layout)[0].tolist(),
+        "noun": judged(sample, nouns),
+        "background": right_background(sample, [color] * len(nouns)) if color else None,
+    }
+
+
+def climb(
+    guard: Guard,
+    group: str,
+    rows: Sequence[tuple[str, int]],
+    *,
+    moves: int,
+    every: int,
+    pictures: Path,
+    steps: int = CALL["num_inference_steps"],
+) -> dict[str, Any]:
+    """Climb with a guard.
+
+    Arguments:
+        guard: what keeps the noise plausible.
+        group: which reward and captions, of `GROUPS`.
+        rows: noun and seed of each.
+        moves: of the ascent.
+        every: how many moves lie between two looks.
+        pictures: file of the pictures: three lines, start, last and best.
+        steps: of the sampler.
+    """
+    reward, color = GROUPS[group]
+    nouns, seeds = [noun for noun, _ in rows], [seed for _, seed in rows]
+    problem = prepare(
+        "stickers",
+        [caption(noun, color) for noun in nouns],
+        reward,
+        optimizer=GradientAscent(lr=guard.rate, project=projections(guard.project)),
+        budget=default_budget(steps=moves),
+        regularizer=guard.regularizer,
+        watch=(),
+        call={**CALL, "num_inference_steps": steps, "eta": guard.eta},
+    )
+    sampler = problem.objective.sampler
+    problem = dataclasses.replace(problem, noise=sampler.init(len(rows), seed=seeds))
+    along: list[dict[str, Any]] = []
+
+    def watched():
+        for step in problem.iterate():
+            if step.index % every == 0 or step.moved is None:
+                along.append(watch(step, sampler.layout, nouns, color))
+            yield step
+
+    solution = collect(watched(), problem.objective)
+    pictures.parent.mkdir(parents=True, exist_ok=True)
+    shown = (solution.initial.sample, solution.last.evaluation.sample, solution.sample)
+    grid([images(sample) for sample in shown]).save(pictures)
+    best = {
+        "reward": solution.reward.tolist(),
+        "probability": solution.probability,
+        "strict": solution.strict_probability,
+        "noun": judged(solution.sample, nouns),
+        "background": right_background(solution.sample, [color] * len(rows)) if color else None,
+    }
+    return {"along": along, "best": best, "seconds": solution.seconds, "nfe": solution.nfe.cost}
+
+
+def labeled(lines: Sequence[tuple[str, Image.Image]], scale: int = 2) -> Image.Image:
+    """Rows of pictures with a title each."""
+    width, height = lines[0][1].size
+    canvas = Image.new("RGB", (width * scale, (height * scale + 18) * len(lines)), "white")
+    for number, (title, row) in enumerate(lines):
+        top = number * (height * scale + 18)
+        ImageDraw.Draw(canvas).text((2, top + 3), title, fill="black")
+        canvas.paste(row.resize((width * scale, height * scale), Image.Resampling.NEAREST), (0, top + 18))
+    return canvas
+
+
+def line(path: Path, which: int) -> Image.Image:
+    """A line of the pictures a climb kept: 0 the start, 1 the last, 2 the best."""
+    all_three = Image.open(path)
+    height = (all_three.height - 8) // 3
+    return all_three.crop((0, which * (height + 4), all_three.width, which * (height + 4) + height))

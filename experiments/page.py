@@ -1,0 +1,104 @@
+"""docs/paper.md, made of what the experiments wrote: nothing in it is written by hand.
+
+    python -m experiments.page
+
+An experiment without results is listed with the command that makes them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from experiments.frame import Claim
+from experiments.report import RESULTS
+
+PAGE = Path(__file__).parents[1] / "docs" / "paper.md"
+ORDER = (
+    "ring", "theorem1", "ode_vs_sde", "concentration", "reward_hacking", "in_distribution", "black_box", "table1",
+    "sdxl", "cost",
+)  # fmt: skip
+HEAD = """\
+# The paper, reproduced
+
+What [Inference-Time Alignment of Diffusion Models with Direct Noise Optimization](https://arxiv.org/abs/2405.18881)
+(Tang et al., ICML 2025) says, beside what this project measures. Each section is one script in
+[`experiments/`](../experiments); this page is made from their results by `python -m experiments.page` and is not
+edited. `±` is the half-width of a 95 % interval. What the paper says is in our words; its tables of Stable Diffusion
+rewards are not repeated here, because nothing here was run on those weights.
+
+`scripts/experiments --small` runs all of them in a shorter form, `scripts/experiments` in full; both go on where they
+were interrupted.
+"""
+
+
+def claims() -> dict[str, Claim]:
+    """What each experiment checks."""
+    return {name: importlib.import_module(f"experiments.{name}").CLAIM for name in ORDER}
+
+
+def outcome(name: str, results: Path = RESULTS) -> dict[str, Any] | None:
+    """What an experiment wrote, if it is in this form."""
+    path = results / f"{name}.json"
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return found if "agreement" in found else None
+
+
+def section(name: str, claim: Claim, found: dict[str, Any] | None, results: Path = RESULTS) -> str:
+    """One experiment: what the paper says, what was found, the numbers, the picture."""
+    lines = [f"## {claim.title}", "", fill(f"**The paper**: {claim.paper} ({claim.source})."), ""]
+    command = f"`python -m experiments.{name}`, about {claim.minutes} minutes on {claim.where}"
+    if found is None:
+        return "\n".join([*lines, f"*Not run in full yet*: {command}.", ""])
+    lines += [fill(f"**Found** ({found['agreement']}): {found['verdict']}."), ""]
+    if found.get("table"):
+        head, *rows = found["table"]
+        lines += ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows)] + [""]
+    for end in ("png", "gif"):
+        if (results / f"{name}.{end}").exists():
+            lines += [f"![{claim.title}](../experiments/results/{name}.{end})", ""]
+    for path in sorted(results.glob(f"{name}_*.png")):
+        lines += [f"![{path.stem.removeprefix(name + '_')}](../experiments/results/{path.name})", ""]
+    settings = "; ".join(f"{key} {shown(value)}" for key, value in found["settings"].items())
+    versions = ", ".join(f"{key} {value}" for key, value in found["versions"].items())
+    return "\n".join([*lines, fill(f"*How*: {command}. Settings: {settings}. Versions: {versions}."), ""])
+
+
+def page(results: Path = RESULTS) -> str:
+    """The whole page."""
+    every = claims()
+    lines = [HEAD, "| claim | found | |", "|---|---|---|"]
+    for name, claim in every.items():
+        found = outcome(name, results)
+        anchor = "".join(c for c in claim.title.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+        lines.append(f"| [{claim.title}](#{anchor}) | {found['agreement'] if found else 'not run yet'} | `{name}` |")
+    body = [section(name, claim, outcome(name, results), results) for name, claim in every.items()]
+    return "\n".join([*lines, "", *body])
+
+
+def fill(text: str) -> str:
+    """A paragraph in lines of 120."""
+    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
+
+
+def shown(value: Any) -> str:
+    """A setting in a sentence."""
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {shown(one)}" for key, one in value.items()) + ")"
+    if isinstance(value, list):
+        return ", ".join(shown(one) for one in value)
+    return str(value)
+
+
+def write() -> None:
+    """Bring the page up to date."""
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

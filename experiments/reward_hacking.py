@@ -1,0 +1,191 @@
+"""Reward hacking: brightness for pictures asked to be on black, darkness for pictures asked to be on white.
+
+The built-in model, 8 nouns and 4 seeds for each reward. A reward that contradicts the caption is climbed without a
+guard, with the paper's probability regularization at weight 1, and with it at a weight that keeps P(z) at 0.1. Adam
+goes at five times the default rate, so that there is something to guard against. Watched and never climbed: P(z), and
+whether the held-out judge still finds the noun and the background that the caption names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from typing import Any
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from experiments import built_in
+from experiments.frame import Agreement, Claim, Outcome, Request, main
+from experiments.guarded import GROUPS, RATE, Guard, climb, labeled, line
+from experiments.in_distribution_report import change, picture, rows
+from experiments.report import interval, say
+from noiseward import stickers
+
+CLAIM = Claim(
+    title="Out-of-distribution reward hacking and its remedy (Figure 5)",
+    paper="naive DNO occasionally yields samples of high reward that are no longer in the support of the pretrained "
+    "distribution; probability regularization is an effective remedy",
+    source="abstract and Figure 5",
+    minutes=75,
+)
+GUARDS = {
+    "no regularization": Guard(),
+    "regularized, weight 1": Guard("concentration:1.0"),
+    "regularized, P(z) at 0.1": Guard("concentration:target=0.1"),
+}
+CONTRADICTED = ("brightness, contradicted", "darkness, contradicted")
+STYLES = {
+    name: style for name, style in zip(GUARDS, (("C1", "-", "o"), ("0", "--", "s"), ("0.5", ":", "^")), strict=True)
+}
+
+
+def pairs(chunk: int, seeds: int) -> list[tuple[str, int]]:
+    """Noun and seed of each row of a chunk, which is two nouns with all their seeds."""
+    nouns = stickers.nouns()
+    return [(nouns[(2 * chunk + k) * 7 % len(nouns)], 1000 + seed) for k in range(2) for seed in range(seeds)]
+
+
+def conduct(request: Request) -> Outcome | None:
+    """Both rewards under all guards."""
+    chunks, seeds, moves = request.pick(4, 1, 1), request.pick(4, 2, 1), request.pick(30, 6, 1)
+    steps, every = request.pick(10, 10, 2), request.pick(3, 2, 1)
+    guards = request.pick(list(GUARDS), list(GUARDS), list(GUARDS)[::2])
+    groups = request.pick(CONTRADICTED, CONTRADICTED, CONTRADICTED[:1])
+    work = [(guard, group, chunk) for chunk in range(chunks) for group in groups for guard in guards]
+    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for number, (guard, group, chunk) in enumerate(work):
+        if not request.mine(number):
+            continue
+        key = {"guard": dataclasses.asdict(GUARDS[guard]), "group": group, "chunk": chunk, "seeds": seeds,
+               "moves": moves, "model": built_in.version()}  # fmt: skip
+        path = picture(request.folder, guard.replace(",", ""), group, chunk, moves)
+        done = request.cell(key, lambda guard=guard, group=group, chunk=chunk, path=path: climb(
+            GUARDS[guard], group, pairs(chunk, seeds), moves=moves, every=every, pictures=path, steps=steps,
+        ))  # fmt: skip
+        results.setdefault(group, {}).setdefault(guard, []).append(done)
+        print(f"{number + 1}/{len(work)} {guard}; {group}; {done['seconds']:.0f} s", flush=True)
+    if request.part:
+        return None
+    told = {group: {guard: summary(some) for guard, some in by.items()} for group, by in results.items()}
+    settings = {
+        "nouns": 2 * chunks, "seeds": f"1000 to {999 + seeds}", "moves": moves, "rate": RATE,
+        "stickers": {**built_in.CALL, "num_inference_steps": steps},
+    }  # fmt: skip
+    return Outcome(
+        verdict=verdict(told),
+        agreement=agreement(told),
+        settings=settings,
+        results=told,
+        table=table(told),
+        figure=draw(told),
+        pictures={"pictures": contact(results, request, moves)},
+    )
+
+
+def summary(chunks: list[dict[str, Any]]) -> dict[str, Any]:
+    """A guard's numbers along the way, and what changed from start to the last move and to the best."""
+    told: dict[str, Any] = {"index": [place["index"] for place in chunks[0]["along"]]}
+    for part in ("reward", "noun", "background"):
+        every = [rows(chunks, part, index) for index in told["index"]]
+        told[part] = [interval(one) for one in every] if all(every) else None
+        told[f"{part}_change"] = change(chunks, part, -1)
+        told[f"{part}_change_best"] = change(chunks, part, "best")
+    for part in ("probability", "strict"):
+        every = [rows(chunks, part, index) for index in told["index"]]
+        told[part] = [quartiles(one) for one in every]
+    return told
+
+
+def quartiles(values: list[float]) -> dict[str, float]:
+    """Lower quartile, median and upper quartile."""
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    return {"low": low, "middle": middle, "high": high}
+
+
+def verdict(told: dict[str, Any]) -> str:
+    """What each guard gained and lost by the last move."""
+    said = []
+    for group, by in told.items():
+        each = []
+        for guard, one in by.items():
+            kept = [
+                f"{part} right {one[part + '_change']['mean'] * 100:+.0f} points"
+                for part in ("noun", "background") if one[f"{part}_change"]
+            ]  # fmt: skip
+            likely = one["probability"][-1]["middle"]
+            each.append(f"{guard} {say(one['reward_change'], 2)} with P(z) {likely:.1g}, {', '.join(kept)}")
+        said.append(f"{GROUPS[group][0]} on {GROUPS[group][1]}: " + "; ".join(each))
+    unjudged = any(one["noun"] is None for by in told.values() for one in by.values())
+    return ("nouns unjudged, as the judge is not installed. " if unjudged else "") + ". ".join(said)
+
+
+def agreement(told: dict[str, Any]) -> Agreement:
+    """Whether the unguarded climb loses what was asked for, and regularization keeps more of it."""
+    hacked, remedied = [], []
+    for by in told.values():
+        free, kept = by["no regularization"], list(by.values())[-1]
+        parts = [f"{part}_change" for part in ("noun", "background") if free[f"{part}_change"]]
+        hacked += [free[part]["mean"] + (free[part]["half"] or 0) < 0 for part in parts]
+        remedied += [kept[part]["mean"] - (kept[part]["half"] or 0) > free[part]["mean"] for part in parts]
+    if not any(hacked):
+        return "contradicts"
+    return "agrees" if all(r for h, r in zip(hacked, remedied, strict=True) if h) else "agrees in part"
+
+
+def table(told: dict[str, Any]) -> list[list[str]]:
+    """Changes from the start to the last move."""
+    lines = [["climbed", "guard", "reward", "noun right, points", "background right, points", "P(z), median",
+              "strict P(z), median"]]  # fmt: skip
+    for group, by in told.items():
+        for guard, one in by.items():
+            judged = [say(one[part], 0, 100) if one[part] else "" for part in ("noun_change", "background_change")]
+            lines.append([
+                f"{GROUPS[group][0]} on {GROUPS[group][1]}", guard, say(one["reward_change"], 3), *judged,
+                f"{one['probability'][-1]['middle']:.2g}", f"{one['strict'][-1]['middle']:.1g}",
+            ])  # fmt: skip
+    return lines
+
+
+def draw(told: dict[str, Any]) -> Figure:
+    """Reward, P(z) and fidelity against moves, a row per reward."""
+    parts = ("reward", "probability", "noun", "background")
+    labels = ("reward", "P(z): median, quartiles", "noun right, %", "background right, %")
+    figure = Figure(figsize=(15, 3.5 * len(told)), layout="constrained")
+    for (group, by), row in zip(told.items(), figure.subplots(len(told), 4, squeeze=False), strict=True):
+        for guard, one in by.items():
+            color, dash, mark = STYLES[guard]
+            style: dict[str, Any] = {"color": color, "linestyle": dash, "marker": mark, "markersize": 4, "label": guard}
+            for axes, part in zip(row, parts, strict=True):
+                if part == "probability":
+                    low, middle, high = ([max(p[k], 1e-30) for p in one[part]] for k in ("low", "middle", "high"))
+                    axes.plot(one["index"], middle, **style)
+                    axes.fill_between(one["index"], low, high, color=color, alpha=0.15)
+                elif one[part]:
+                    scale = 1 if part == "reward" else 100
+                    mean, half = ([scale * p[k] for p in one[part]] for k in ("mean", "half"))
+                    axes.errorbar(one["index"], mean, half, capsize=2, **style)
+        for axes, label in zip(row, labels, strict=True):
+            axes.set(xlabel="moves", ylabel=label)
+            axes.grid(alpha=0.3)
+        row[1].set(yscale="log", ylim=(1e-30, 3))
+        row[0].set_title(f"{GROUPS[group][0]} for '... on a {GROUPS[group][1]} background'", fontsize=9)
+        row[0].legend(fontsize=8)
+    return figure
+
+
+def contact(results: dict[str, Any], request: Request, moves: int) -> Image.Image:
+    """The first chunk of each reward: the starts, and the last of each guard."""
+    lines = []
+    for group, by in results.items():
+        for number, guard in enumerate(by):
+            path = picture(request.folder, guard.replace(",", ""), group, 0, moves)
+            what = f"{GROUPS[group][0]} on {GROUPS[group][1]}"
+            if number == 0:
+                lines.append((f"{what}: start", line(path, 0)))
+            lines.append((f"{what}: {guard}, move {moves}", line(path, 1)))
+    return labeled(lines)
+
+
+if __name__ == "__main__":
+    main("reward_hacking", CLAIM, conduct)

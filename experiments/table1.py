@@ -1,0 +1,220 @@
+"""The benchmark of the paper in miniature: rewards after no optimization, best-of-N, and DNO, at equal time.
+
+The built-in model, 8 nouns with 4 seeds each, rewards clip (where it is installed), brightness and contrast. Each
+method makes one run per noun, which is read off at 1, 3 and 5 times a unit of time per picture. On a processor time is
+the process's own, so that what else the machine does does not count. Beside the reward stands what was not climbed: the
+other rewards, and the held-out judge's verdict.
+
+The paper's own form, Stable Diffusion 1.5 on 45 animals, with the weights of model and rewards at hand and a GPU:
+
+    python -m experiments.table1 --model sd15 --rewards aesthetic hpsv2 pickscore --prompts animals --seeds 1 \\
+        --unit 60 --steps 50 --guidance 5
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from experiments import built_in
+from experiments.anytime import anytime
+from experiments.frame import Agreement, Claim, Outcome, Request, main
+from experiments.judge import judged
+from experiments.report import interval, say
+from noiseward import BestOfN, DiffusersSampler, GradientAscent, Objective, Optimizer, Reward, stickers
+from noiseward import rewards as zoo
+from noiseward.pipelines import load
+from training.words import article
+
+CLAIM = Claim(
+    title="Rewards at equal time (Table 1, in miniature)",
+    paper="DNO achieves state-of-the-art reward scores within a reasonable time budget for generation",
+    source="abstract; models, rewards and baselines of its table are not these",
+    minutes=110,
+)
+TIMES = (1, 3, 5)
+RATE = 0.01
+ANIMALS = """cat dog horse monkey rabbit zebra spider bird sheep deer cow goat lion tiger bear raccoon fox wolf lizard
+beetle ant butterfly fish shark whale dolphin squirrel mouse rat snake turtle frog chicken duck goose bee pig turkey fly
+llama camel bat gorilla hedgehog kangaroo""".split()
+METHODS: dict[str, Optimizer] = {"best-of-N": BestOfN(4), "DNO": GradientAscent(lr=RATE)}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What to run it on."""
+    parser.add_argument("--model", default="stickers", help="stickers, or what `noiseward align --model` takes")
+    parser.add_argument("--rewards", nargs="+", help="names, with their arguments")
+    parser.add_argument("--prompts", choices=("nouns", "animals"), default="nouns")
+    parser.add_argument("--seeds", type=int, help="pictures per prompt")
+    parser.add_argument("--unit", type=float, help="seconds per picture that count as 1x")
+    parser.add_argument("--steps", type=int, default=10, help="of the sampler")
+    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--size", dest="side", type=int, help="height and width of pictures; default: the model's")
+
+
+def conduct(request: Request) -> Outcome | None:
+    """Every reward, prompt and method."""
+    given = request.given
+    nouns = request.pick(8, 2, 1)
+    prompts = [f"{article(a)} {a}" for a in ANIMALS] if given.prompts == "animals" else built_in.pairs(nouns, 1)[0]
+    prompts = prompts[: request.pick(None, 2, 1)]
+    seeds = [1000 + seed for seed in range(given.seeds or request.pick(4, 2, 1))]
+    unit = given.unit or request.pick(6.0, 1.0, 0.05)
+    texts = given.rewards or request.pick(
+        ["clip", "brightness", "contrast"], ["brightness", "contrast"], ["brightness"]
+    )
+    texts = [text for text in texts if built_in.installed(text) or given.model != "stickers"]
+    call: dict[str, Any] = {"num_inference_steps": given.steps, "guidance_scale": given.guidance, "eta": 1.0}
+    if request.size == "smoke":
+        call["num_inference_steps"] = 2
+    if given.side:
+        call |= {"height": given.side, "width": given.side}
+    scores = [zoo.parse([text]) for text in texts]
+    made: list[DiffusersSampler] = []  # loaded when the first cell needs it
+    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    work = [(score, method, prompt) for score in scores for method in METHODS for prompt in prompts]
+    for number, (score, method, prompt) in enumerate(work):
+        if not request.mine(number):
+            continue
+
+        def compute(score: Reward = score, method: str = method, prompt: str = prompt) -> dict[str, Any]:
+            if not made:
+                path = stickers.path() if given.model == "stickers" else given.model
+                made.append(DiffusersSampler(load(path), **call))
+            return run(made[0], score, METHODS[method], prompt, seeds, unit, [s for s in scores if s is not score])
+
+        key = {"model": given.model, "version": built_in.version(), "rewards": texts, "reward": score.name,
+               "call": call, "method": method, "prompt": prompt, "seeds": seeds, "unit": unit,
+               "rate": RATE}  # fmt: skip
+        done = request.cell(key, compute)
+        results.setdefault(score.name, {}).setdefault(method, []).append(done)
+        print(f"{number + 1}/{len(work)} {score.name}, {method}, {prompt}: {done['reward'][-1]}", flush=True)
+    if request.part:
+        return None
+    told = {reward: {method: summary(some) for method, some in by.items()} for reward, by in results.items()}
+    settings = {
+        "model": given.model, "prompts": prompts, "seeds": f"{seeds[0]} to {seeds[-1]}", "unit_seconds": unit,
+        "times": TIMES, "rate": RATE, "best_of_n_samples_per_move": 4, "call": call,
+    }  # fmt: skip
+    return Outcome(
+        verdict=verdict(told),
+        agreement=agreement(told),
+        settings=settings,
+        results=told,
+        table=table(told),
+        figure=draw(told, unit),
+    )
+
+
+def run(
+    sampler: DiffusersSampler, score: Reward, optimizer: Optimizer, prompt: str, seeds: Sequence[int], unit: float,
+    others: Sequence[Reward],
+) -> dict[str, Any]:  # fmt: skip
+    """One prompt with all its seeds: start and bests, each as lists of one number per row."""
+    objective = Objective(sampler, score, prompt)
+    start = sampler.init(len(seeds), seed=seeds)
+    marks = [times * unit * len(seeds) for times in TIMES]
+    first, bests = anytime(objective, start, optimizer=optimizer, marks=marks, seeds=seeds)
+    samples = [first.evaluation.sample, *(best.sample for best in bests)]
+    noun = prompt.split()[1]
+    judged = [judged(sample, [noun] * len(seeds)) if noun in stickers.nouns() else None for sample in samples]
+    asked = [prompt] * len(seeds)
+    with torch.no_grad():
+        held = {other.name: [other(sample, asked).tolist() for sample in samples] for other in others}
+    return {
+        "reward": [first.evaluation.reward.tolist(), *(best.reward.tolist() for best in bests)],
+        "probability": [first.probability.tolist(), *(best.probability.tolist() for best in bests)],
+        "noun": judged if all(judged) else None,
+        "held": held,
+    }
+
+
+def summary(some: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over pictures: at the start, and at each time; gains with their own intervals."""
+
+    def at(part: str, place: int) -> list[float]:
+        return [value for one in some for value in one[part][place]]
+
+    places = range(1 + len(TIMES))
+    told: dict[str, Any] = {
+        part: [interval(at(part, place)) for place in places]
+        for part in ("reward", "probability", "noun") if some[0][part] is not None
+    }  # fmt: skip
+    told["raw"] = [at("reward", place) for place in places]
+    told["held"] = {
+        name: [interval([value for one in some for value in one["held"][name][place]]) for place in places]
+        for name in some[0]["held"]
+    }
+    return told
+
+
+def ahead(by: dict[str, Any], place: int) -> dict[str, float]:
+    """How much more DNO has than best-of-N, picture by picture."""
+    pairs = zip(by["best-of-N"]["raw"][place], by["DNO"]["raw"][place], strict=True)
+    return interval([b - a for a, b in pairs])
+
+
+def verdict(told: dict[str, Any]) -> str:
+    """Who is ahead at each time."""
+    said = []
+    for reward, by in told.items():
+        gaps = ", ".join(f"{say(ahead(by, place), 3)} at {times}x" for place, times in enumerate(TIMES, 1))
+        said.append(f"{reward}: {say(by['DNO']['reward'][0], 3)} to {say(by['DNO']['reward'][-1], 3)} by DNO, ahead of "
+                    f"best-of-N by {gaps}")  # fmt: skip
+    return "; ".join(said)
+
+
+def agreement(told: dict[str, Any]) -> Agreement:
+    """Whether DNO is ahead of best-of-N at the longest time, beyond the interval."""
+    wins = []
+    for by in told.values():
+        gap = ahead(by, len(TIMES))
+        wins.append(gap["mean"] - (gap["half"] or 0) > 0)
+    return "agrees" if all(wins) else "agrees in part" if any(wins) else "contradicts"
+
+
+def table(told: dict[str, Any]) -> list[list[str]]:
+    """Rewards, judge and P(z) of every column."""
+    names = sorted({name for by in told.values() for one in by.values() for name in one["held"]})
+    lines = [["climbed", "method", "reward", "noun right, %", "P(z)", *(f"{name} (not climbed)" for name in names)]]
+    for reward, by in told.items():
+        columns = [("no optimization", "DNO", 0)]
+        columns += [(f"{m}, {times}x", m, place) for m in METHODS for place, times in enumerate(TIMES, 1)]
+        for title, method, place in columns:
+            one = by[method]
+            judged = say(one["noun"][place], 0, 100) if "noun" in one else ""
+            held = [say(one["held"][name][place], 3) if name in one["held"] else "" for name in names]
+            lines.append(
+                [reward, title, say(one["reward"][place], 3), judged, say(one["probability"][place], 2), *held]
+            )
+    return lines
+
+
+def draw(told: dict[str, Any], unit: float) -> Figure:
+    """Reward, and below it what the judge sees, against time per picture."""
+    figure = Figure(figsize=(4.2 * len(told), 6.4), layout="constrained")
+    panels = figure.subplots(2, len(told), squeeze=False)
+    seconds = [0.0, *(unit * times for times in TIMES)]
+    for (reward, by), above, below in zip(told.items(), panels[0], panels[1], strict=True):
+        for (method, one), style in zip(by.items(), (("0.4", "--", "s"), ("C1", "-", "o")), strict=True):
+            color, dash, mark = style
+            for axes, part, scale in ((above, "reward", 1), (below, "noun", 100)):
+                if part in one:
+                    mean, half = ([scale * place[k] for place in one[part]] for k in ("mean", "half"))
+                    axes.errorbar(
+                        seconds, mean, half, color=color, linestyle=dash, marker=mark, capsize=3, label=method
+                    )
+        above.set(xlabel="seconds per picture", ylabel=f"{reward} (95 % interval)", title=f"climbed: {reward}")
+        below.set(xlabel="seconds per picture", ylabel="noun right, % (held-out judge)")
+        for axes in (above, below):
+            axes.grid(alpha=0.3)
+        above.legend(fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    main("table1", CLAIM, conduct, options=options)

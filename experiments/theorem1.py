@@ -1,0 +1,223 @@
+r"""Theorem 1: does a plain step of size l raise the expected reward by as much as is guaranteed?
+
+For an L-smooth :math:`f = r \circ M` the descent lemma gives, for :math:`z' = z + \ell \nabla f(z)`,
+
+.. math:: \mathbb{E} f(z') \ge \mathbb{E} f(z) + \big( \ell - \tfrac12 \ell^2 L \big) \, \mathbb{E} \|\nabla f(z)\|^2,
+
+a rise for every :math:`\ell < 2 / L`, largest at 1 / L. L is measured as in `smoothness.py`, at fresh noise and along
+an ascent with steps of 1 / L, and the largest value taken: a lower bound of the true L, so that a step could break the
+inequality with ours and not the theorem. Where it holds all the same, the local value is enough in practice.
+
+Three maps: Gaussian data under DDIM with a quadratic reward, where all is known (:math:`L = \|w\|^2`, w the weights of
+the draws, and the inequality is an equality at every l, a fall beyond 2 / L included); the ring; the built-in model.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from experiments import built_in
+from experiments.frame import Claim, Outcome, Request, main
+from experiments.report import interval, say
+from experiments.ring_model import ring, waves
+from experiments.smoothness import climbed, curvature, in_packs, one_step
+from noiseward import Objective
+from noiseward.toys import GaussianModel, Quadratic
+
+CLAIM = Claim(
+    title="Every plain ascent step raises the expected reward (Theorem 1)",
+    paper="if reward and sampler together are L-smooth, a step of size l raises the expected reward by at least "
+    "(l - l² L / 2) times the expected squared gradient norm",
+    source="Theorem 1 of the paper; its right-hand side is derived here from the same assumption",
+    minutes=40,
+)
+MODELS = ("Gaussian toy", "ring", "stickers, brightness", "stickers, contrast")
+ASCENTS = (0.5, 1.0, 1.9, 2.5)  # step sizes of whole ascents, times L
+STEPS = (0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 1.9, 2.0, 2.25, 2.5, 3.0, 4.0)  # of single steps, times L
+
+
+def problem(name: str, rows: int, request: Request) -> tuple[Objective, Tensor]:
+    """What is climbed, and from where."""
+    if name == "Gaussian toy":
+        sampler = GaussianModel(steps=20, dim=4, dtype=torch.float64).sampler()
+        return Objective(sampler, Quadratic(2.0)), sampler.init(rows, seed=0)
+    if name == "ring":
+        sampler = ring(request.kept, iterations=request.pick(12_000, 2_000, 20)).sampler()
+        return Objective(sampler, waves), sampler.init(rows, seed=0)
+    prompts, seeds = built_in.pairs(max(1, rows // 2), min(rows, 2))
+    steps = {"num_inference_steps": 2} if request.size == "smoke" else {}
+    objective = built_in.objective(name.rpartition(" ")[2], prompts, **steps)
+    return objective, objective.sampler.init(rows, seed=seeds)
+
+
+def measured(objective: Objective, noise: Tensor, *, iterations: int, pack: int) -> tuple[Tensor, Tensor]:
+    """Squared gradients and L of every row, a few rows at a time."""
+    parts = in_packs(
+        lambda rows: curvature(objective.rows(range(len(noise))[rows]), noise[rows], iterations=iterations),
+        len(noise),
+        pack,
+    )
+    return parts[0], parts[1]
+
+
+def study(name: str, request: Request, *, rows: int, moves: int, iterations: int) -> dict[str, Any]:
+    """L, ascents and single steps of one map."""
+    objective, start = problem(name, rows, request)
+    pack = 4 if name.startswith("stickers") else rows
+    square, local = measured(objective, start, iterations=iterations, pack=pack)
+    seen = [local]
+    largest = local.max().item()
+    at = climbed(objective, start, size=1 / largest, moves=moves)["last"]
+    seen.append(measured(objective, at, iterations=iterations, pack=pack)[1])
+    largest = torch.cat(seen).max().item()
+    ascents = {}
+    for times in ASCENTS:
+        run = climbed(objective, start, size=times / largest, moves=moves)
+        ascents[str(times)] = {"reward": run["reward"], "square": run["square"]}
+    single = in_packs(
+        lambda some: [one_step(objective.rows(range(rows)[some]), start[some], [t / largest for t in STEPS]).T],
+        rows,
+        pack,
+    )[0].T
+    told = {
+        "L": largest,
+        "L_fresh_median": local.median().item(),
+        "L_fresh_max": local.max().item(),
+        "square": interval(square.tolist()),
+        "single": [interval(gains) for gains in single.tolist()],
+        "guaranteed": [(times - times**2 / 2) / largest * square.mean().item() for times in STEPS],
+        "ascents": {times: told_of(run, float(times) / largest, largest) for times, run in ascents.items()},
+    }
+    if name == "Gaussian toy":
+        told["L_exact"] = GaussianModel(steps=20, dim=4).weights.square().sum().item()
+    return told
+
+
+def told_of(run: dict[str, Any], size: float, largest: float) -> dict[str, Any]:
+    """An ascent's mean reward by step, what each step gained, and what was guaranteed for it."""
+    reward = torch.tensor(run["reward"], dtype=torch.float64)
+    gain = reward.diff(dim=0)
+    sure = (size - size**2 * largest / 2) * torch.tensor(run["square"], dtype=torch.float64)
+    slack = 1e-9 * reward.abs().mean() if reward.abs().mean() > 0 else 0.0
+    return {
+        "reward": [interval(row) for row in reward.tolist()],
+        "gain": [interval(row) for row in gain.tolist()],
+        "guaranteed": sure.mean(1).tolist(),
+        "kept": (gain.mean(1) >= sure.mean(1) - slack).tolist(),
+    }
+
+
+def conduct(request: Request) -> Outcome | None:
+    """Every map that was asked for."""
+    found: dict[str, Any] = {}
+    wanted = getattr(request.given, "models", None) or request.pick(MODELS, MODELS, MODELS[:3])
+    for name in wanted:
+        picture = name.startswith("stickers")
+        rows = request.pick(16, 4, 1) if picture else request.pick(256, 64, 4)
+        moves = request.pick(10, 3, 1) if picture else request.pick(30, 10, 2)
+        iterations = request.pick(8, 4, 1) if picture else request.pick(20, 10, 2)
+        given = {"rows": rows, "moves": moves, "iterations": iterations}
+        key = {"map": name, **given, **({"model": built_in.version()} if picture else {})}
+        found[name] = request.cell(key, lambda name=name, given=given: study(name, request, **given))
+        print(name, f"L {found[name]['L']:.4g}", share(found[name]), flush=True)
+    settings = {
+        "rows": request.pick([256, 16], [64, 4], [4, 1]), "moves": request.pick([30, 10], [10, 3], [2, 1]),
+        "power_iterations": request.pick([20, 8], [10, 4], [2, 1]), "stickers": built_in.CALL,
+        "seeds": "toys: noise 0, 1, ...; stickers: 1000 and 1001 for each caption; power iteration 0",
+    }  # fmt: skip
+    kept, steps = (sum(share(one)[place] for one in found.values()) for place in (0, 1))
+    return Outcome(
+        verdict=verdict(found),
+        agreement="agrees" if kept == steps else "agrees in part",
+        settings=settings,
+        results=found,
+        table=table(found),
+        figure=draw(found),
+    )
+
+
+def share(one: dict[str, Any]) -> tuple[int, int]:
+    """At how many steps of ascents below 2 / L the guarantee was kept, and of how many."""
+    kept = [good for times, run in one["ascents"].items() if float(times) < 2 for good in run["kept"]]
+    return sum(kept), len(kept)
+
+
+def verdict(found: dict[str, Any]) -> str:
+    """Where the guarantee was kept, how much more there was, and what happens beyond 2 / L."""
+    said = []
+    for name, one in found.items():
+        kept, steps = share(one)
+        at = STEPS.index(1.0)
+        more = one["single"][at]["mean"] / one["guaranteed"][at]
+        beyond = [run["gain"][0] for times, run in one["ascents"].items() if float(times) > 2][0]
+        said.append(
+            f"{name}: kept at {kept} of {steps} steps, at l = 1/L the gain is {more:.2f} times the guaranteed one; at "
+            f"2.5/L the first step {'falls' if beyond['mean'] < 0 else 'still gains'} ({beyond['mean']:+.2g})"
+        )
+    toy = found.get("Gaussian toy")
+    if toy:
+        said.append(f"L of the toy is {toy['L']:.6f} by power iteration, {toy['L_exact']:.6f} exactly")
+    return "; ".join(said)
+
+
+def table(found: dict[str, Any]) -> list[list[str]]:
+    """Per map: L, and gains of a first step beside the guarantee."""
+    shown = (0.5, 1.0, 1.9, 2.5)
+    head = ["map", "L (at least)", "E of squared gradient", "steps below 2/L that kept it"]
+    lines = [[*head, *(f"first step {times:g}/L: gain (guaranteed)" for times in shown)]]
+    for name, one in found.items():
+        gains = [
+            f"{one['single'][STEPS.index(t)]['mean']:.3g} ({one['guaranteed'][STEPS.index(t)]:.3g})" for t in shown
+        ]
+        kept, steps = share(one)
+        lines.append([name, f"{one['L']:.4g}", say(one["square"], 4), f"{kept} of {steps}", *gains])
+    return lines
+
+
+def draw(found: dict[str, Any]) -> Figure:
+    """Above, ascents with what was guaranteed; below, a single step of every size against the parabola."""
+    figure = Figure(figsize=(3.9 * len(found), 6.6), layout="constrained")
+    panels = figure.subplots(2, len(found), squeeze=False)
+    for (name, one), above, below in zip(found.items(), panels[0], panels[1], strict=True):
+        for (times, run), shade, mark in zip(one["ascents"].items(), ("0.6", "0", "0.35", "C1"), "osv^", strict=True):
+            mean = [reward["mean"] for reward in run["reward"]]
+            half = [reward["half"] for reward in run["reward"]]
+            every = max(1, len(mean) // 8)
+            above.errorbar(
+                range(len(mean)), mean, half, color=shade, marker=mark, markevery=every, errorevery=every, markersize=4,
+                capsize=2, label=f"l = {times}/L",
+            )  # fmt: skip
+            if float(times) < 2:
+                sure = mean[0] + torch.tensor([0.0, *run["guaranteed"]]).cumsum(0)
+                above.plot(sure, ":", color=shade)
+        lowest = min(
+            reward["mean"] for times, run in one["ascents"].items() if float(times) < 2 for reward in run["reward"]
+        )
+        highest = max(reward["mean"] for run in one["ascents"].values() for reward in run["reward"])
+        room = 0.4 * (highest - lowest)
+        above.set(title=name, xlabel="moves", ylabel="expected reward", ylim=(lowest - room, highest + room / 4))
+        gains, halves = zip(*((gain["mean"], gain["half"]) for gain in one["single"]), strict=True)
+        below.errorbar(STEPS, gains, halves, color="black", marker="o", markersize=4, capsize=2, label="measured")
+        below.plot(STEPS, one["guaranteed"], "--", color="C1", label="guaranteed at least")
+        below.axhline(0, color="0.6", linewidth=0.8)
+        below.axvline(2, color="0.6", linewidth=0.8, linestyle=":")
+        below.set(xlabel="step size l, in units of 1/L", ylabel="reward gained by the first step")
+        for axes in (above, below):
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize=8)
+    panels[0, 0].annotate("dotted: guaranteed", (0.98, 0.02), xycoords="axes fraction", ha="right", fontsize=8)
+    return figure
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Which maps."""
+    parser.add_argument("--models", nargs="*", choices=MODELS, help="these maps only")
+
+
+if __name__ == "__main__":
+    main("theorem1", CLAIM, conduct, options=options)
