@@ -158,13 +158,13 @@ def power(found: dict[str, dict[str, list[float]]], calm: dict[str, list[float]]
 
 def conduct(request: Request) -> Outcome | None:
     """Tails, then power."""
-    count, rows = request.pick(500_000, 50_000, 500), request.pick(100, 40, 3)
+    count, rows = request.pick(500_000, 50_000, 500), request.pick(60, 40, 2)
     curves = {}
     for k, m in SIZES:
         some = max(count // 25, 200) if k > 8 else count
         key = {"tails": [k, m], "samples": some}
         curves[f"k = {k}, m = {m}"] = request.cell(key, lambda k=k, m=m, some=some: tails(some, k, m))
-    packs = request.pick(20, 5, 2)
+    packs = request.pick(12, 5, 1)
     calm: dict[str, list[float]] = {test: [] for test in TESTS}
     for pack in range(packs):
         key = {"fresh": pack, "rows": 50}

@@ -25,7 +25,7 @@ from torch import Tensor
 from experiments import built_in
 from experiments.frame import Claim, Outcome, Request, main
 from experiments.report import interval, say
-from experiments.ring_model import inside, ring, waves
+from experiments.ring_model import inside, taught, waves
 from experiments.smoothness import curvature, in_packs
 from noiseward import Budget, GradientAscent, Objective, iterate
 from noiseward.toys import GaussianModel, Quadratic
@@ -54,7 +54,7 @@ def problem(name: str, eta: float, rows: int, request: Request) -> tuple[Objecti
         sampler = GaussianModel(steps=100, dim=4, eta=eta).sampler()
         return Objective(sampler, Quadratic(2.0)), sampler.init(rows, seed=0)
     if name == "ring":
-        sampler = ring(request.kept, iterations=request.pick(12_000, 2_000, 20)).sampler(eta=eta)
+        sampler = taught(request).sampler(eta=eta)
         return Objective(sampler, waves), sampler.init(rows, seed=0)
     prompts, seeds = built_in.pairs(max(1, rows // 2), min(rows, 2))
     steps = {"num_inference_steps": 2} if request.size == "smoke" else {}
@@ -97,7 +97,7 @@ def climb(name: str, eta: float, size: float | None, request: Request, *, rows: 
 def conduct(request: Request) -> Outcome | None:
     """Slopes and climbs of every map at every eta."""
     maps = (*TOYS, *(f"stickers, {reward}" for reward in rewards()))
-    wanted = getattr(request.given, "models", None) or request.pick(maps, maps, maps[:3])
+    wanted = getattr(request.given, "models", None) or request.pick(maps, maps, maps[1:3])
     steep: dict[str, dict[str, Any]] = {}
     runs: dict[str, dict[str, Any]] = {}
     work = list(itertools.product([name for name in maps if name in wanted], request.pick(ETAS, ETAS, ETAS[::3])))
@@ -105,9 +105,9 @@ def conduct(request: Request) -> Outcome | None:
         if not request.mine(number):
             continue
         picture = name.startswith("stickers")
-        rows = request.pick(16, 4, 1) if picture else request.pick(256, 64, 4)
+        rows = request.pick(16, 4, 1) if picture else request.pick(128, 64, 4)
         look = {"rows": rows, "iterations": request.pick(8, 4, 1) if picture else request.pick(20, 10, 2)}
-        made = {"rows": rows, "moves": request.pick(30, 5, 1) if picture else request.pick(60, 10, 2)}
+        made = {"rows": rows, "moves": request.pick(30, 5, 1) if picture else request.pick(40, 10, 2)}
         which = {"map": name, "eta": eta, **({"model": built_in.version()} if picture else {})}
         found = request.cell(
             {**which, **look}, lambda name=name, eta=eta, look=look: slopes(name, eta, request, **look)
@@ -127,8 +127,8 @@ def conduct(request: Request) -> Outcome | None:
     speed = {name: {eta: told(run, by["0.0"]) for eta, run in by.items()} for name, by in runs.items()}
     slope = {name: {eta: weighed(one) for eta, one in by.items()} for name, by in steep.items()}
     settings = {
-        "etas": ETAS, "rate": RATE, "rows": request.pick([256, 16], [64, 4], [4, 1]), "stickers": built_in.CALL,
-        "moves": request.pick([60, 30], [10, 5], [2, 1]), "seeds": "toys: 0, 1, ...; stickers: 1000, 1001 each caption",
+        "etas": ETAS, "rate": RATE, "rows": request.pick([128, 16], [64, 4], [4, 1]), "stickers": built_in.CALL,
+        "moves": request.pick([40, 30], [10, 5], [2, 1]), "seeds": "toys: 0, 1, ...; stickers: 1000, 1001 each caption",
     }  # fmt: skip
     faster = sum(one["1.0"]["ahead"]["mean"] - one["1.0"]["ahead"]["half"] > 0 for one in speed.values())
     slower = sum(one["1.0"]["ahead"]["mean"] + one["1.0"]["ahead"]["half"] < 0 for one in speed.values())

@@ -24,9 +24,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from experiments.cells import named
+from experiments.frame import Request
 from noiseward import FunctionReward, FunctionSampler
 
-__all__ = ["INNER", "OUTER", "Ring", "inside", "ring", "waves"]
+__all__ = ["INNER", "OUTER", "Kind", "Ring", "inside", "points", "ring", "spread", "taught", "train", "waves"]
 
 INNER, OUTER = 0.8, 1.2
 POINTS = 10_000
@@ -144,6 +145,11 @@ def ring(kept: Path, *, iterations: int, steps: int = 100, seed: int = 0) -> Rin
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: part.contiguous() for name, part in model.state_dict().items()}, path)
     return model.eval()
+
+
+def taught(request: Request) -> Ring:
+    """The denoiser the experiments share: found where it was kept, or trained now."""
+    return ring(request.kept, iterations=request.pick(12_000, 2_000, 20), steps=request.pick(100, 100, 8))
 
 
 def spread(samples: Sequence[Tensor]) -> list[list[list[float]]]:

@@ -24,7 +24,7 @@ from torch import Tensor
 from experiments import built_in
 from experiments.frame import Claim, Outcome, Request, main
 from experiments.report import interval, say
-from experiments.ring_model import ring, waves
+from experiments.ring_model import taught, waves
 from experiments.smoothness import climbed, curvature, in_packs, one_step
 from noiseward import Objective
 from noiseward.toys import GaussianModel, Quadratic
@@ -47,7 +47,7 @@ def problem(name: str, rows: int, request: Request) -> tuple[Objective, Tensor]:
         sampler = GaussianModel(steps=20, dim=4, dtype=torch.float64).sampler()
         return Objective(sampler, Quadratic(2.0)), sampler.init(rows, seed=0)
     if name == "ring":
-        sampler = ring(request.kept, iterations=request.pick(12_000, 2_000, 20)).sampler()
+        sampler = taught(request).sampler()
         return Objective(sampler, waves), sampler.init(rows, seed=0)
     prompts, seeds = built_in.pairs(max(1, rows // 2), min(rows, 2))
     steps = {"num_inference_steps": 2} if request.size == "smoke" else {}
@@ -118,7 +118,7 @@ def conduct(request: Request) -> Outcome | None:
     wanted = getattr(request.given, "models", None) or request.pick(MODELS, MODELS, MODELS[:3])
     for name in wanted:
         picture = name.startswith("stickers")
-        rows = request.pick(16, 4, 1) if picture else request.pick(256, 64, 4)
+        rows = request.pick(16, 4, 1) if picture else request.pick(128, 64, 4)
         moves = request.pick(10, 3, 1) if picture else request.pick(30, 10, 2)
         iterations = request.pick(8, 4, 1) if picture else request.pick(20, 10, 2)
         given = {"rows": rows, "moves": moves, "iterations": iterations}
@@ -126,7 +126,7 @@ def conduct(request: Request) -> Outcome | None:
         found[name] = request.cell(key, lambda name=name, given=given: study(name, request, **given))
         print(name, f"L {found[name]['L']:.4g}", share(found[name]), flush=True)
     settings = {
-        "rows": request.pick([256, 16], [64, 4], [4, 1]), "moves": request.pick([30, 10], [10, 3], [2, 1]),
+        "rows": request.pick([128, 16], [64, 4], [4, 1]), "moves": request.pick([30, 10], [10, 3], [2, 1]),
         "power_iterations": request.pick([20, 8], [10, 4], [2, 1]), "stickers": built_in.CALL,
         "seeds": "toys: noise 0, 1, ...; stickers: 1000 and 1001 for each caption; power iteration 0",
     }  # fmt: skip

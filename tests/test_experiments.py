@@ -66,7 +66,7 @@ def test_the_benchmark_runs_on_a_pipeline_and_rewards_in_published_formats(tmp_p
         f"pickscore:path={clip}",
     ]
     found = smoke("table1", tmp_path, "--model", str(tmp_path / "sd"), "--rewards", *rewards, "--prompts", "animals",
-                  "--seeds", "1", "--unit", "0.3", "--steps", "2", "--size", "16")  # fmt: skip
+                  "--seeds", "1", "--unit", "0.05", "--steps", "2", "--size", "16")  # fmt: skip
     assert set(found["results"]) == {"aesthetic", "hpsv2", "pickscore"}
     assert set(found["results"]["hpsv2"]["DNO"]["held"]) == {"aesthetic", "pickscore"}
     assert found["settings"]["prompts"] == ["a cat"]
