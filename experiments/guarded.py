@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from experiments.built_in import CALL
-from experiments.judge import right_background, judged
+from experiments.judge import judged, right_background
 from noiseward import GradientAscent, Step, strict_probability
 from noiseward.align import default_budget, prepare, projections
 from noiseward.pictures import grid, images

@@ -118,10 +118,10 @@ def lines(table: dict[str, dict[str, Any]]) -> list[list[str]]:
         for guard, told in table.items():
             one = told[kind]
             if one:
-                judged = [
+                cells = [
                     say(one[part], 1, 100) if one[part] else "" for part in ("noun", "noun_change", "background_change")
                 ]
-                found.append([kind, guard, str(one["gain"]["n"]), say(one["gain"], 3), *judged,
+                found.append([kind, guard, str(one["gain"]["n"]), say(one["gain"], 3), *cells,
                               f"{one['probability']:.2g}", f"{one['strict']:.1g}"])  # fmt: skip
     return found
 

@@ -1,7 +1,8 @@
 r"""ODE or SDE: does noise in every step, not only at the start, make optimization faster?
 
 *Speed.* The same samplers at eta 0, 0.25, 0.5 and 1 climb the same rewards from the same starts, with Adam as the paper
-does, and on the toys also by plain steps of 1 / L, each map with its own L. Rewards are compared at equal moves, which
+does, and on the toys also by plain steps of 1 / L, each map with its own L: Adam moves every element of the noise by
+about its rate, so that with more elements it also goes further at each move. Rewards are compared at equal moves, which
 is what the paper plots, and at equal denoiser calls and seconds.
 
 *Why.* The paper argues that the gradient with respect to all noise is longer than its part at the start, and the gain

@@ -139,9 +139,9 @@ def table(told: dict[str, Any]) -> list[list[str]]:
               "strict P(z), median"]]  # fmt: skip
     for group, by in told.items():
         for guard, one in by.items():
-            judged = [say(one[part], 0, 100) if one[part] else "" for part in ("noun_change", "background_change")]
+            cells = [say(one[part], 0, 100) if one[part] else "" for part in ("noun_change", "background_change")]
             lines.append([
-                f"{GROUPS[group][0]} on {GROUPS[group][1]}", guard, say(one["reward_change"], 3), *judged,
+                f"{GROUPS[group][0]} on {GROUPS[group][1]}", guard, say(one["reward_change"], 3), *cells,
                 f"{one['probability'][-1]['middle']:.2g}", f"{one['strict'][-1]['middle']:.1g}",
             ])  # fmt: skip
     return lines

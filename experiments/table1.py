@@ -121,14 +121,14 @@ def run(
     first, bests = anytime(objective, start, optimizer=optimizer, marks=marks, seeds=seeds)
     samples = [first.evaluation.sample, *(best.sample for best in bests)]
     noun = prompt.split()[1]
-    judged = [judged(sample, [noun] * len(seeds)) if noun in stickers.nouns() else None for sample in samples]
+    nouns = [judged(sample, [noun] * len(seeds)) if noun in stickers.nouns() else None for sample in samples]
     asked = [prompt] * len(seeds)
     with torch.no_grad():
         held = {other.name: [other(sample, asked).tolist() for sample in samples] for other in others}
     return {
         "reward": [first.evaluation.reward.tolist(), *(best.reward.tolist() for best in bests)],
         "probability": [first.probability.tolist(), *(best.probability.tolist() for best in bests)],
-        "noun": judged if all(judged) else None,
+        "noun": nouns if all(nouns) else None,
         "held": held,
     }
 
@@ -186,11 +186,9 @@ def table(told: dict[str, Any]) -> list[list[str]]:
         columns += [(f"{m}, {times}x", m, place) for m in METHODS for place, times in enumerate(TIMES, 1)]
         for title, method, place in columns:
             one = by[method]
-            judged = say(one["noun"][place], 0, 100) if "noun" in one else ""
+            right = say(one["noun"][place], 0, 100) if "noun" in one else ""
             held = [say(one["held"][name][place], 3) if name in one["held"] else "" for name in names]
-            lines.append(
-                [reward, title, say(one["reward"][place], 3), judged, say(one["probability"][place], 2), *held]
-            )
+            lines.append([reward, title, say(one["reward"][place], 3), right, say(one["probability"][place], 2), *held])
     return lines
 
 
