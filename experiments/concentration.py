@@ -248,7 +248,7 @@ def draw(curves: dict[str, Any], seen: dict[str, Any]) -> Figure:
             axes.text(x, y, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=9)
     axes.set_xticks(range(4), ["order given", "100 random\norders", "both: P(z)", "strict P(z)"], fontsize=8)
     axes.set_yticks(range(len(seen)), list(seen), fontsize=8)
-    axes.set_title("noises rejected, %, each test at its own 1 % of false alarms", fontsize=9)
+    axes.set_title("noises rejected, %; each test at 1 % of false alarms", fontsize=9, loc="right")
     return figure
 
 
