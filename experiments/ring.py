@@ -24,9 +24,9 @@ from noiseward import Budget, GradientAscent, Hybrid2, Objective, iterate
 
 CLAIM = Claim(
     title="The sample distribution of a toy model while its noise is optimized (Figure 3)",
-    paper="running DNO moves the whole sample distribution of a toy model to high values of a non-convex reward, and "
-    "Hybrid-2 does so without the reward's gradient",
-    source="caption of Figure 3; the numbers beside ours are those printed in the published notebook",
+    paper="running DNO moves the whole sample distribution of a toy model to high values of a non-convex reward; the "
+    "published notebook does so with the gradient and with Hybrid-2",
+    source="caption of Figure 3; the numbers beside ours are the notebook's",
     minutes=30,
 )
 KINDS: tuple[Kind, ...] = ("ddim", "notebook")

@@ -99,16 +99,17 @@ def study(name: str, request: Request, *, rows: int, moves: int, iterations: int
 
 
 def told_of(run: dict[str, Any], size: float, largest: float) -> dict[str, Any]:
-    """An ascent's mean reward by step, what each step gained, and what was guaranteed for it."""
+    """By how much an ascent rose above its start, what each step gained, and what was guaranteed for it."""
     reward = torch.tensor(run["reward"], dtype=torch.float64)
     gain = reward.diff(dim=0)
     sure = (size - size**2 * largest / 2) * torch.tensor(run["square"], dtype=torch.float64)
     slack = 1e-9 * reward.abs().mean() if reward.abs().mean() > 0 else 0.0
     return {
-        "reward": [interval(row) for row in reward.tolist()],
+        "rise": [interval(row) for row in (reward - reward[0]).tolist()],
         "gain": [interval(row) for row in gain.tolist()],
         "guaranteed": sure.mean(1).tolist(),
         "kept": (gain.mean(1) >= sure.mean(1) - slack).tolist(),
+        "kept_by_rows": (gain >= sure - slack).double().mean().item(),
     }
 
 
@@ -155,9 +156,11 @@ def verdict(found: dict[str, Any]) -> str:
         at = STEPS.index(1.0)
         more = one["single"][at]["mean"] / one["guaranteed"][at]
         beyond = [run["gain"][0] for times, run in one["ascents"].items() if float(times) > 2][0]
+        rows = min(run["kept_by_rows"] for times, run in one["ascents"].items() if float(times) < 2)
         said.append(
-            f"{name}: kept at {kept} of {steps} steps, at l = 1/L the gain is {more:.2f} times the guaranteed one; at "
-            f"2.5/L the first step {'falls' if beyond['mean'] < 0 else 'still gains'} ({beyond['mean']:+.2g})"
+            f"{name}: L {one['L']:.3g} (median row {one['L_fresh_median']:.3g}), kept at {kept} of {steps} steps (by at "
+            f"least {rows:.1%} of rows alone), at l = 1/L the gain is {more:.2f} times the guaranteed one; at 2.5/L the "
+            f"first step {'falls' if beyond['mean'] < 0 else 'still gains'} ({beyond['mean']:+.2g})"
         )
     toy = found.get("Gaussian toy")
     if toy:
@@ -185,22 +188,21 @@ def draw(found: dict[str, Any]) -> Figure:
     panels = figure.subplots(2, len(found), squeeze=False)
     for (name, one), above, below in zip(found.items(), panels[0], panels[1], strict=True):
         for (times, run), shade, mark in zip(one["ascents"].items(), ("0.6", "0", "0.35", "C1"), "osv^", strict=True):
-            mean = [reward["mean"] for reward in run["reward"]]
-            half = [reward["half"] for reward in run["reward"]]
+            mean, half = ([rise[part] for rise in run["rise"]] for part in ("mean", "half"))
             every = max(1, len(mean) // 8)
             above.errorbar(
                 range(len(mean)), mean, half, color=shade, marker=mark, markevery=every, errorevery=every, markersize=4,
                 capsize=2, label=f"l = {times}/L",
             )  # fmt: skip
             if float(times) < 2:
-                sure = mean[0] + torch.tensor([0.0, *run["guaranteed"]]).cumsum(0)
+                sure = torch.tensor([0.0, *run["guaranteed"]]).cumsum(0)
                 above.plot(sure, ":", color=shade)
-        lowest = min(
-            reward["mean"] for times, run in one["ascents"].items() if float(times) < 2 for reward in run["reward"]
-        )
-        highest = max(reward["mean"] for run in one["ascents"].values() for reward in run["reward"])
+        lowest = min(rise["mean"] for times, run in one["ascents"].items() if float(times) < 2 for rise in run["rise"])
+        highest = max(rise["mean"] for run in one["ascents"].values() for rise in run["rise"])
         room = 0.4 * (highest - lowest)
-        above.set(title=name, xlabel="moves", ylabel="expected reward", ylim=(lowest - room, highest + room / 4))
+        above.set(
+            title=name, xlabel="moves", ylabel="rise of the expected reward", ylim=(lowest - room, highest + room / 4)
+        )
         gains, halves = zip(*((gain["mean"], gain["half"]) for gain in one["single"]), strict=True)
         below.errorbar(STEPS, gains, halves, color="black", marker="o", markersize=4, capsize=2, label="measured")
         below.plot(STEPS, one["guaranteed"], "--", color="C1", label="guaranteed at least")
