@@ -158,8 +158,8 @@ def verdict(found: dict[str, Any]) -> str:
         beyond = [run["gain"][0] for times, run in one["ascents"].items() if float(times) > 2][0]
         rows = min(run["kept_by_rows"] for times, run in one["ascents"].items() if float(times) < 2)
         said.append(
-            f"{name}: L {one['L']:.3g} (median row {one['L_fresh_median']:.3g}), kept at {kept} of {steps} steps (by at "
-            f"least {rows:.1%} of rows alone), at l = 1/L the gain is {more:.2f} times the guaranteed one; at 2.5/L the "
+            f"{name}: L {one['L']:.3g} (median row {one['L_fresh_median']:.3g}), kept at {kept} of {steps} steps (by "
+            f"{rows:.1%} of rows alone or more), at l = 1/L the gain is {more:.2f} times the guaranteed; at 2.5/L the "
             f"first step {'falls' if beyond['mean'] < 0 else 'still gains'} ({beyond['mean']:+.2g})"
         )
     toy = found.get("Gaussian toy")
