@@ -93,6 +93,16 @@ class Bench:
         """For each draw that moves, the relative error between its gradient and a finite difference along it."""
         return slopes(self.wide_tape, self.prompt, self.family.width)
 
+    def modes(self) -> dict[str, float]:
+        """For each memory mode, how far its gradient is from the one finite differences were compared with."""
+        found = {}
+        for memory in ("balanced", "fast", "low"):
+            tape = DiffusersSampler(self.wide, memory=memory, **self.family.call)
+            noise = tape.init(1, seed=4).double().requires_grad_()
+            (found[memory],) = torch.autograd.grad(weigh(tape(noise, self.prompt)).sum(), noise)
+        first = found["balanced"]
+        return {memory: ((gradient - first).norm() / first.norm()).item() for memory, gradient in found.items()}
+
     def rows(self) -> tuple[float, float]:
         """Largest difference of rows alone and in a batch, and largest gradient from one row to another's noise."""
         prompts = self.family.prompts and list(self.family.prompts)

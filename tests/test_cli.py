@@ -134,7 +134,7 @@ def test_doctor_examines_a_model(run, model):
         (["--reward", "brightness", "--height", "12"], 1, "refuses this call: `height` and `width`"),
         (["--reward", "brightness", "--steps", "few"], 2, "valid integer"),
         (["--reward", "brightness", "--lr", "0"], 1, "lr=0.0 given"),
-        (["--reward", "brightness", "--memory", "huge"], 1, "choose from: fast, balanced"),
+        (["--reward", "brightness", "--memory", "huge"], 1, "choose from: fast, balanced, low, auto"),
         ([], 2, "--reward"),
     ],
 )

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from noiseward.errors import GradientError
-from noiseward.estimate import Backprop
+from noiseward.errors import ArgumentError, GradientError
+from noiseward.estimate import Annealed, Backprop
 from noiseward.noise import Draw, Layout, Seeds
 from noiseward.objective import Objective
-from noiseward.recompute import NFE
+from noiseward.recompute import NFE, constant
 from noiseward.regularize import Concentration
 from noiseward.reward import FunctionReward, WeightedSum
 from noiseward.sample import FunctionSampler, Sampler
@@ -170,3 +170,103 @@ def test_a_gradient_that_does_not_reach_the_noise_is_an_error_and_not_a_zero(fn,
     regularizer = Concentration(block=2) if regularized else None
     with pytest.raises(GradientError, match=message):
         estimate(Objective(sampler, reward, regularizer=regularizer), sampler.init(3))
+
+
+# ---- the cheaper gradients: what each of them is, in closed form ----
+
+
+def path(toy, last):
+    """How much each draw weighs in the sample when the denoiser's Jacobian counts in the last so many steps alone."""
+    weights, alphas = [1.0], list(zip(toy.alphas[:0:-1], toy.alphas[-2::-1], strict=True))
+    for number, (now, after) in enumerate(alphas):
+        keep, remove, sigma = toy._step(now, after)
+        kept = keep + (remove * toy._denoise(now)[0] if number >= len(alphas) - last else 0.0)
+        weights = [weight * kept for weight in weights] + [sigma] * (toy.eta > 0)
+    return torch.tensor(weights, dtype=f64)
+
+
+def along(toy, estimator, *, recompute=False, step=0):
+    """The direction of a linear reward of slope 1, as weights of the draws, and what it cost."""
+    sampler = toy.sampler(recompute=recompute)
+    noise, before = sampler.init(1), sampler.nfe
+    _, direction = estimator(Objective(sampler, Linear(1.0)), noise, Seeds((0,), step=step))
+    assert torch.equal(direction, direction[..., :1].expand_as(direction))
+    return direction[0, :, 0], sampler.nfe - before
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_last_steps_draws_have_their_exact_gradient_and_earlier_ones_do_not_move(last, recompute):
+    toy, last_of = model(), min(last, 4)
+    direction, spent = along(toy, Backprop(last), recompute=recompute)
+    exact = toy.weights.clone()
+    exact[: 4 - last_of] = 0
+    torch.testing.assert_close(direction, exact, rtol=1e-12, atol=1e-12)
+    assert spent == NFE(forward=4, backward=last_of, recomputed=last_of * recompute)
+
+
+@pytest.mark.parametrize("last", [None, 1, 2, 4, 9])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_linear_drops_the_jacobian_of_all_but_the_last_steps_and_keeps_the_samplers_path(last, eta):
+    toy = model(eta)
+    direction, spent = along(toy, Backprop(last, through="linear"))
+    kept = min(last or 0, 4)
+    torch.testing.assert_close(direction, path(toy, kept), rtol=1e-12, atol=1e-12)
+    assert spent == NFE(forward=4, backward=kept)
+    assert (kept == 4) == torch.allclose(direction, toy.weights, rtol=1e-6)
+
+
+def test_an_anneal_goes_from_linear_to_exact_and_depends_on_the_move_alone():
+    toy = model()
+    for move, last in ((0, 0), (1, 1), (2, 2), (3, 4), (50, 4)):
+        direction, spent = along(toy, Annealed(3), step=move)
+        torch.testing.assert_close(direction, path(toy, last), rtol=1e-12, atol=1e-12)
+        assert spent.backward == last
+
+
+def test_a_step_ends_when_a_denoiser_is_called_again():
+    """Two denoisers called in turn make one step; draws know after how many steps they are made."""
+    nets = [nn.Linear(3, 3).double() for _ in range(2)]
+
+    def fn(batch):
+        x = torch.randn(batch, 3, dtype=f64)
+        for _ in range(3):
+            x = x + nets[0](x) * nets[1](x) + torch.randn(batch, 3, dtype=f64)
+        return x
+
+    sampler = FunctionSampler(fn, nets)
+    noise, before = sampler.init(1), sampler.nfe
+    assert sampler.layout.steps == 3 and [draw.after for draw in sampler.layout] == [0, 1, 2, 3]
+    _, direction = Backprop(1)(Objective(sampler, Linear(1.0)), noise, Seeds((0,)))
+    assert direction.flatten(2).abs().amax(2)[0].bool().tolist() == [False, False, True, True]
+    assert sampler.nfe - before == NFE(forward=6, backward=2)
+
+
+def test_leaving_out_jacobians_ends_with_the_estimate():
+    sampler = model().sampler()
+    objective, noise = Objective(sampler, Quadratic(1.0)), sampler.init(2)
+    exact = estimate(objective, noise)[1]
+    cheap = Backprop(through="linear")(objective, noise, Seeds((0, 1)))[1]
+    assert torch.equal(estimate(objective, noise)[1], exact) and not torch.allclose(exact, cheap)
+
+
+def test_a_sampler_is_found_out_with_its_whole_gradient_whatever_is_asked_first():
+    sampler = model().sampler()
+    with constant(4):
+        layout = sampler.layout
+    assert layout.dead == ("step 4",) and layout == model().sampler().layout
+
+
+def test_cheaper_gradients_that_cannot_be_are_refused_by_what_they_lack():
+    with pytest.raises(ArgumentError, match="steps=0 given: at least 1"):
+        Backprop(0)
+    with pytest.raises(ArgumentError, match="through='lin' given: did you mean 'linear'"):
+        Backprop(through="lin")
+    with pytest.raises(ArgumentError, match="moves=0 given: at least 1"):
+        Annealed(0)
+    unknown = Objective(FunctionSampler(lambda batch: 2 * torch.randn(batch, 2)), Linear(1.0))
+    for estimator in (Backprop(1), Backprop(through="linear"), Annealed()):
+        with pytest.raises(GradientError, match="its denoiser is not known"):
+            estimator(unknown, torch.zeros(1, 1, 2), Seeds((0,)))
+    with pytest.raises(GradientError, match="no draw that moves is made in the last 2 of 4 steps.*eta=1"):
+        Backprop(2)(Objective(model(0.0).sampler(), Linear(1.0)), torch.zeros(1, 1, 3, dtype=f64), Seeds((0,)))

@@ -7,7 +7,7 @@ import torch
 from torch import nn, optim
 
 from noiseward.ascend import GradientAscent
-from noiseward.estimate import Backprop
+from noiseward.estimate import Annealed, Backprop
 from noiseward.evolve import ChannelEvolution
 from noiseward.methods import reno
 from noiseward.noise import Seeds
@@ -58,11 +58,11 @@ SAMPLERS = {
     "sde recomputed": lambda: model(1.0).sampler(recompute=True),
     "network": lambda: driven(False),
     "network recomputed": lambda: driven(True),
-    "prompted": lambda: FunctionSampler(lambda batch, prompt: langevin(NET, batch, prompt)),
-    "one row at a time": lambda: FunctionSampler(lambda: langevin(NET, 1)),
-    "shared draw": lambda: FunctionSampler(lambda batch: langevin(NET, batch, axis=1)),
+    "prompted": lambda: FunctionSampler(lambda batch, prompt: langevin(NET, batch, prompt), NET),
+    "one row at a time": lambda: FunctionSampler(lambda: langevin(NET, 1), NET),
+    "shared draw": lambda: FunctionSampler(lambda batch: langevin(NET, batch, axis=1), NET),
     "draws of other sizes": lambda: FunctionSampler(
-        lambda batch: torch.randn(batch, DIM, dtype=f64) * (1 + 0.1 * torch.randn(batch, 1, dtype=f64))
+        lambda batch: NET(torch.randn(batch, DIM, dtype=f64)) * (1 + 0.1 * torch.randn(batch, 1, dtype=f64)), NET
     ),
 }
 REWARDS = {
@@ -76,6 +76,8 @@ REWARDS = {
 }
 ESTIMATORS = {
     "backprop": Backprop(),
+    "the last step exact": Backprop(1, through="linear"),
+    "annealed": Annealed(2),
     "zeroth order": ZerothOrder(4, 0.1, chunk=5),  # a chunk that cuts through a row's candidates
     "antithetic": ZerothOrder(4, 0.1, antithetic=True, normalize=False),
     "hybrid 1": Hybrid1(4, 0.1, chunk=5),

@@ -29,7 +29,7 @@ def weigh(sample: torch.Tensor) -> torch.Tensor:
     return (sample * weights.to(sample)).flatten(1).sum(1)
 
 
-@pytest.mark.parametrize("memory", ["fast", "balanced"])
+@pytest.mark.parametrize("memory", ["fast", "balanced", "low"])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_starts_at_the_stock_picture_of_a_seed_bit_for_bit(pipe, eta, memory):
     sampler = DiffusersSampler(pipe, memory=memory, eta=eta, **CALL)
@@ -62,7 +62,7 @@ def test_the_last_draw_of_an_ancestral_scheduler_is_dead():
     assert DiffusersSampler(pipe, **CALL).layout.dead == ("step 4",)
 
 
-@pytest.mark.parametrize("memory", ["fast", "balanced"])
+@pytest.mark.parametrize("memory", ["fast", "balanced", "low"])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_gradient_agrees_with_finite_differences(wide_pipe, eta, memory):
     sampler = DiffusersSampler(wide_pipe, memory=memory, eta=eta, **CALL)
@@ -140,7 +140,7 @@ def test_the_prompt_is_encoded_once(pipe, monkeypatch):
         ({"latents": None}, "pass noise to the sampler"),
         ({"output_type": "pil"}, "always tensors"),
         ({"num_images_per_prompt": 2}, "use batch="),
-        ({"memory": "huge"}, "choose from: fast, balanced"),
+        ({"memory": "huge"}, "choose from: fast, balanced, low, auto"),
     ],
 )
 def test_arguments_that_have_no_place_are_refused_in_one_line(pipe, call, says):

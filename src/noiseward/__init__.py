@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         RunError,
         TapeError,
     )
-    from noiseward.estimate import Backprop, Estimator
+    from noiseward.estimate import Annealed, Backprop, Estimator
     from noiseward.evolve import ChannelEvolution
     from noiseward.guidance import DPS, LGD, FKSteering, Guided
     from noiseward.methods import Method, reno
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Annealed",
     "ArgumentError",
     "Augmented",
     "Backprop",
@@ -128,7 +129,7 @@ _HOMES = {
         "ArgumentError", "GradientError", "ModelError", "NoisewardError", "NoisewardWarning",
         "RewardError", "RunError", "TapeError",
     ),
-    "estimate": ("Backprop", "Estimator"),
+    "estimate": ("Annealed", "Backprop", "Estimator"),
     "evolve": ("ChannelEvolution",),
     "guidance": ("DPS", "FKSteering", "Guided", "LGD"),
     "methods": ("Method", "reno"),

@@ -17,7 +17,7 @@ from torch import Tensor
 from noiseward import rewards, stickers
 from noiseward.ascend import GradientAscent
 from noiseward.errors import ArgumentError
-from noiseward.estimate import Backprop, Estimator
+from noiseward.estimate import Annealed, Backprop, Estimator
 from noiseward.evolve import ChannelEvolution
 from noiseward.guidance import searches
 from noiseward.named import parse
@@ -51,7 +51,13 @@ __all__ = [
 BUILT_IN = "stickers"
 DEFAULT_STEPS = 30
 DEFAULT_LR = 0.01
-ESTIMATORS = {"backprop": Backprop, "hybrid2": Hybrid2, "hybrid1": Hybrid1, "zeroth-order": ZerothOrder}
+ESTIMATORS = {
+    "backprop": Backprop,
+    "annealed": Annealed,
+    "hybrid2": Hybrid2,
+    "hybrid1": Hybrid1,
+    "zeroth-order": ZerothOrder,
+}
 SEARCHES = {
     "best-of-n": BestOfN,
     "zero-order": ZeroOrderSearch,
@@ -167,8 +173,9 @@ def align(
         lr: learning rate of the default optimizer, Adam. 0.01 is the published implementation's. Measured here
             (`experiments/learning_rate.py`, 30 moves), 0.05 and 0.1 gain as much or up to twice as much, and leave the
             noise's distribution: P(z) falls to 0.
-        estimator: where the direction comes from, or its name with its arguments: `backprop`, `hybrid2:samples=16`,
-            `hybrid1`, `zeroth-order`. Default: `backprop`; `hybrid2` for a reward without a gradient.
+        estimator: where the direction comes from, or its name with its arguments: `backprop`, `backprop:steps=5`,
+            `backprop:through=linear`, `annealed:15`, `hybrid2:samples=16`, `hybrid1`, `zeroth-order`.
+            Default: `backprop`; `hybrid2` for a reward without a gradient.
         optimizer: what moves the noise, instead of gradient ascent; or the name of a search with its arguments:
             `best-of-n`, `zero-order`, `trust-region`, `evolution`; `dps`, `lgd`, `fk` steer the sampler on its way.
         regularizer: one, or its name with its arguments: `concentration:1.0`, `concentration:target=0.1`, `shell:0.01`,
@@ -177,7 +184,7 @@ def align(
         watch: rewards that look on and are not climbed (`panel.py`): names as for `reward`, or `Reward`s. Default: for
             the built-in model its judge, contrast and jpeg, otherwise none. `()` for none.
         watch_every: at every so many steps.
-        memory: `fast` or `balanced`, see `DiffusersSampler`.
+        memory: `fast`, `balanced`, `low` or `auto`, see `DiffusersSampler`.
         scheduler, lora, dtype, device: how a model given by name is loaded, see `load`.
         progress: show a progress bar.
         call: the pipeline's own arguments. Where it takes `eta`, that is 1 by default: every step's noise can move.
@@ -272,6 +279,8 @@ def prepare(
     mover.check(objective)
     panel = Panel(held, prompt=rows, every=watch_every)
     start = sampler.init(len(seeds), seed=seeds)
+    if isinstance(sampler, DiffusersSampler):
+        sampler.settle(len(seeds), rows[0] if rows else None)
     return Problem(objective, start, mover, budget, Seeds(tuple(seeds)), panel, chosen)
 
 

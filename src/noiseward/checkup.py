@@ -14,6 +14,7 @@ from torch.nn import Module
 from noiseward.align import Problem
 from noiseward.errors import GradientError
 from noiseward.estimate import Backprop
+from noiseward.memory import kept
 from noiseward.noise import Layout, Seeds
 from noiseward.pipelines import DiffusersSampler
 
@@ -81,11 +82,11 @@ def examine(problem: Problem) -> Iterator[Finding]:
         error < (0.3 if rough else 0.05),
         f"gradient {slope:.4g} against finite difference {measured:.4g}, {error:.1%} apart",
     )
-    kept = _kept(problem, noise)
+    held = _kept(problem, noise)
     yield Finding(
         True,
-        f"one move takes {seconds:.2f} s, {calls} denoiser calls, and keeps {kept:.3g} MB for the gradient, "
-        f"{kept / calls:.2g} MB per call",
+        f"one move takes {seconds:.2f} s, {calls} denoiser calls, and keeps {held:.3g} MB for the gradient, "
+        f"{held / calls:.2g} MB per call",
     )
 
 
@@ -111,18 +112,7 @@ def _kept(problem: Problem, noise: Tensor) -> float:
     sampler = problem.objective.sampler
     parts = sampler.pipe.components.values() if isinstance(sampler, DiffusersSampler) else ()
     modules = [part for part in parts if isinstance(part, Module)]
-    weights = {weight.untyped_storage().data_ptr() for module in modules for weight in module.parameters()}
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        problem.objective(noise.clone().requires_grad_())
-    return sum(sizes.values()) / 1e6
+    return kept(lambda: problem.objective(noise.clone().requires_grad_()), modules) / 1e6
 
 
 def _slopes(problem: Problem, noise: Tensor, direction: Tensor) -> tuple[float, float]:

@@ -8,6 +8,7 @@
     │   └── UnseenRandomness                same draws, another sample: randomness the tape cannot see
     ├── RewardError                         a reward that raised, or returned something unusable
     ├── GradientError                       a gradient was asked for where there is none
+    ├── OutOfMemory                         memory ran out; the message names what needs less
     └── RunError                            a run directory that cannot be written or read
 
 A traceback of one of these on the command line would be a bug: the command line prints the line and exits 1.
@@ -29,6 +30,7 @@ __all__ = [
     "UnseenRandomness",
     "RewardError",
     "GradientError",
+    "OutOfMemory",
     "RunError",
     "choices",
 ]
@@ -68,6 +70,10 @@ class RewardError(NoisewardError):
 
 class GradientError(NoisewardError):
     """A gradient was asked for where there is none."""
+
+
+class OutOfMemory(NoisewardError):
+    """Memory ran out."""
 
 
 class RunError(NoisewardError):

@@ -48,6 +48,7 @@ class Draw:
         role: `start`, `step` or `other` (see the module).
         live: whether the sample depends on it.
         dtype: the precision in which the sampler asks for it.
+        after: how many sampler steps have begun when it is made; 0 where the steps are not known.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Draw:
     role: Role = "step"
     live: bool = True
     dtype: torch.dtype = torch.float32
+    after: int = 0
 
     @property
     def size(self) -> int:
@@ -74,6 +76,7 @@ class Layout:
     Arguments:
         draws: every draw, in the order the sampler asks for them.
         device: where the sampler asks for them; fresh noise is put there.
+        steps: how many sampler steps a run has; 0 where the denoiser is not known.
 
     Example:
         >>> layout = Layout((Draw("start", (4, 8, 8), "start"), Draw("step 1", (4, 8, 8))))
@@ -86,6 +89,7 @@ class Layout:
 
     draws: tuple[Draw, ...]
     device: torch.device = torch.device("cpu")
+    steps: int = 0
 
     def __len__(self) -> int:
         return len(self.draws)

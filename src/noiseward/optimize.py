@@ -21,6 +21,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, RewardError
+from noiseward.memory import attempt
 from noiseward.noise import Seeds
 from noiseward.objective import Evaluation, Objective
 from noiseward.recompute import NFE
@@ -65,6 +67,7 @@ class Status(enum.Enum):
     REWARD = "the wanted reward was reached"
     NONFINITE = "reward or noise became non-finite: the step was refused, the best before it kept; try a smaller lr"
     INTERRUPTED = "interrupted: the best so far was kept"
+    MEMORY = "memory ran out: the best so far was kept; go on with less memory per step (memory=), or fewer rows"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,6 +251,9 @@ def iterate(
     Yields:
         `Step` 0, 1, ...; the last one has no `moved`.
 
+    Raises:
+        OutOfMemory: at some step; the one before is where to go on, with a sampler that takes less.
+
     Example:
         >>> from noiseward.ascend import GradientAscent
         >>> from noiseward.toys import GaussianModel, Quadratic
@@ -271,12 +277,9 @@ def iterate(
         over = budget.spent(at.index, now - begun, at.nfe, at.pace)
         multiplier, own = at.state.get("multiplier"), {k: part for k, part in at.state.items() if k != "multiplier"}
         weighed = objective if multiplier is None else objective.weighed(multiplier)
-        if over is None:
-            evaluation, moved, state = optimizer.step(weighed, at.noise, own, seeds.at(at.index))
-            grad_norm = state.get("grad_norm")
-        else:
-            with torch.no_grad():
-                evaluation, moved, state, grad_norm = weighed(at.noise), None, at.state, None
+        made = functools.partial(_made, over, optimizer, weighed, at, own, seeds.at(at.index))
+        evaluation, moved, state = attempt(made, f"at step {at.index}", objective.sampler.lighter)
+        grad_norm = None if moved is None else state.get("grad_norm")
         likely = probability(at.noise, layout).to(evaluation.value.device)
         if target is not None and moved is not None:
             state = {**state, "multiplier": adapted(torch.ones_like(likely) if multiplier is None else multiplier,
@@ -308,6 +311,16 @@ def iterate(
         if moved is None:
             return
         at = step.place
+
+
+def _made(
+    over: Status | None, optimizer: Optimizer, objective: Objective, at: Place, own: State, seeds: Seeds
+) -> tuple[Evaluation, Tensor | None, State]:
+    """A move; or, once the budget is spent, the evaluation that closes the run."""
+    if over is None:
+        return optimizer.step(objective, at.noise, own, seeds)
+    with torch.no_grad():
+        return objective(at.noise), None, at.state
 
 
 def _begin(noise: Tensor) -> Place:

@@ -8,12 +8,17 @@ defect behind a published implementation whose gradient never reached its denois
 with the number of calls.) Only what goes in and comes out as a tensor, or as a nesting of containers that hold tensors,
 has a gradient then; an object that hides tensors is refused rather than cut off.
 
+Part of the gradient can be left out on purpose. Within :func:`constant`, the first calls of each run are constants:
+they run once, forward, and nothing is pulled back through them. What the sampler itself does with its draws keeps its
+graph, so draws made before still reach the sample along that path, without :math:`\partial\epsilon/\partial x`.
+
 The cost of everything here is counted in denoiser calls: see :class:`NFE`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +32,11 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from noiseward.errors import GradientError
 from noiseward.tape import NoiseTape
 
-__all__ = ["NFE", "Meter", "driven"]
+__all__ = ["NFE", "Inside", "Meter", "Steps", "constant", "driven", "recomputed", "standing_in"]
+
+Inside = Callable[[Module], contextlib.AbstractContextManager[None]]
+
+_CONSTANT = contextvars.ContextVar("steps whose denoiser calls are constants", default=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +47,7 @@ class NFE:
     Arguments:
         forward: calls made by the sampler.
         backward: gradients pulled back through a call.
-        recomputed: calls made again for a gradient.
+        recomputed: calls made again for a gradient; what its blocks recompute beyond is not counted.
 
     Example:
         >>> (NFE(20, 20) + NFE(20)).cost
@@ -87,22 +96,52 @@ class Meter:
         return result
 
 
-@contextlib.contextmanager
-def driven(module: Module, *, tape: NoiseTape, meter: Meter, recompute: bool) -> Iterator[None]:
-    """For the body of a `with`, run the module's calls off the tape, counted, and recomputed if asked.
+class Steps:
+    """The sampler steps of one run: one begins when a denoiser is called that the last one has called already.
 
-    Nothing that draws noise may happen inside the module: it would not be seen.
+    Attributes:
+        begun: for each step, how many draws were asked for before it.
     """
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self._called: set[Module] = set()
+
+    def enter(self, module: Module, asked: int) -> int:
+        """The number of the step in which a module is called now, after so many draws."""
+        if not self.begun or module in self._called:
+            self.begun.append(asked)
+            self._called.clear()
+        self._called.add(module)
+        return len(self.begun) - 1
+
+
+@contextlib.contextmanager
+def constant(first: int) -> Iterator[None]:
+    """For the body of a `with`, the denoiser calls of the first so many steps of each run are constants.
+
+    Example:
+        >>> from noiseward.toys import GaussianModel
+        >>> sampler = GaussianModel(steps=4).sampler()
+        >>> noise, before = sampler.init(1).requires_grad_(), sampler.nfe
+        >>> with constant(3):
+        ...     sampler(noise).sum().backward()
+        >>> sampler.nfe - before
+        NFE(forward=4, backward=1, recomputed=0)
+    """
+    token = _CONSTANT.set(first)
+    try:
+        yield
+    finally:
+        _CONSTANT.reset(token)
+
+
+@contextlib.contextmanager
+def standing_in(module: Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """For the body of a `with`, calls of the module go to another function."""
     attributes = vars(module)
-    own, forward = attributes.get("forward"), module.forward
-
-    @functools.wraps(forward)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with tape.off():
-            result = recomputed(forward, meter, args, kwargs) if recompute else forward(*args, **kwargs)
-            return meter.output(result)
-
-    module.forward = call
+    own = attributes.get("forward")
+    module.forward = forward
     try:
         yield
     finally:
@@ -110,6 +149,46 @@ def driven(module: Module, *, tape: NoiseTape, meter: Meter, recompute: bool) ->
             del module.forward
         else:
             module.forward = own
+
+
+@contextlib.contextmanager
+def driven(
+    module: Module,
+    *,
+    tape: NoiseTape,
+    meter: Meter,
+    recompute: bool,
+    inside: Inside | None = None,
+    steps: Steps | None = None,
+) -> Iterator[None]:
+    """For the body of a `with`, run the module's calls off the tape, counted, and recomputed if asked.
+
+    Nothing that draws noise may happen inside the module: it would not be seen.
+
+    Arguments:
+        module: the denoiser.
+        tape: what it is taken off.
+        meter: what counts its calls.
+        recompute: whether its activations are recomputed.
+        inside: what to enter around each call of it, and around each recomputation.
+        steps: what counts the run's sampler steps, shared by its denoisers.
+    """
+    forward, run = module.forward, steps or Steps()
+
+    @functools.wraps(forward)
+    def computed(*args: Any, **kwargs: Any) -> Any:
+        with inside(module) if inside else contextlib.nullcontext():
+            return forward(*args, **kwargs)
+
+    @functools.wraps(forward)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        still = run.enter(module, tape.asked) < _CONSTANT.get()
+        with tape.off(), torch.set_grad_enabled(torch.is_grad_enabled() and not still):
+            result = recomputed(computed, meter, args, kwargs) if recompute else computed(*args, **kwargs)
+            return meter.output(result)
+
+    with standing_in(module, call):
+        yield
 
 
 def recomputed(function: Callable[..., Any], meter: Meter, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, GradientError, NoisewardError, RewardError
+from noiseward.memory import exhausted
 
 __all__ = ["FunctionReward", "Reward", "UnitGradient", "WeightedSum", "score"]
 
@@ -200,6 +201,8 @@ def _checked(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> Te
     except NoisewardError:
         raise
     except Exception as error:
+        if exhausted(error):
+            raise
         raise RewardError(f"reward '{reward.name}' raised {type(error).__name__}: {error}") from error
     if not isinstance(scores, Tensor):
         try:

@@ -16,10 +16,12 @@ linear functional of the sample exceeds 1e-6 of the largest.
 from __future__ import annotations
 
 import abc
+import bisect
 import contextlib
+import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import final
 
 import torch
@@ -27,8 +29,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from noiseward.errors import ArgumentError, DrawMismatch, TapeError, UnseenRandomness
+from noiseward.memory import attempt, kept
 from noiseward.noise import Draw, Layout, Role
-from noiseward.recompute import NFE, Meter, driven
+from noiseward.recompute import NFE, Inside, Meter, Steps, constant, driven
 from noiseward.tape import NoiseTape, record, replay
 
 __all__ = ["FunctionSampler", "Prompt", "Sampler", "prompts"]
@@ -40,7 +43,12 @@ class Sampler(abc.ABC):
     """Noise and a prompt in, one sample per row out.
 
     A concrete sampler gives `layout`, `nfe` and `__call__`; shapes and fresh noise follow.
+
+    Attributes:
+        lighter: the argument with which it takes less memory, if there is one; named when memory runs out.
     """
+
+    lighter: str | None = None
 
     @property
     @abc.abstractmethod
@@ -131,9 +139,38 @@ class FunctionSampler(Sampler):
             raise ArgumentError("recompute=True needs denoiser=, the module whose activations are recomputed")
         self._fn, self._names = fn, names
         self._denoisers = [module.requires_grad_(False) for module in denoisers]
-        self._recompute = recompute
+        self._recompute, self._inside = recompute, None
         self._meter = Meter()
         self._found: _Found | None = None
+        self.lighter = None if recompute or not denoisers else "recompute=True"
+
+    def retaining(
+        self, recompute: bool, *, inside: Inside | None = None, lighter: str | None = None
+    ) -> FunctionSampler:
+        """The same sampler, with the same bill, that keeps its activations otherwise.
+
+        Arguments:
+            recompute: recompute the denoiser's activations instead of keeping them.
+            inside: what to enter around each call of a denoiser, and around each recomputation.
+            lighter: see `Sampler`.
+        """
+        other = copy.copy(self)
+        other._recompute, other._inside, other.lighter = recompute, inside, lighter
+        return other
+
+    def weighed(self, prompt: Prompt = None, modules: Iterable[Module] = ()) -> tuple[int, int]:
+        """Bytes that a row's graph holds with all activations kept: the denoiser's in one sampler step, and the rest.
+
+        Two samplings find out, not counted in the bill. The modules' weights are not counted either.
+        """
+        noise, steps = self.init(1).requires_grad_(), self.layout.steps
+        keeping = self.retaining(False)
+        keeping._meter = Meter()
+        held = []
+        for last in (0, 1):
+            with torch.enable_grad(), constant(steps - last):
+                held.append(kept(lambda: keeping(noise, prompt), modules))
+        return held[1] - held[0], held[0]
 
     @property
     def layout(self) -> Layout:
@@ -176,9 +213,9 @@ class FunctionSampler(Sampler):
         with replay(draws, [draw.name for draw in found.layout]) as tape:
             return self._run(tape, noise.shape[0], prompt)
 
-    def _run(self, tape: NoiseTape, batch: int, prompt: list[str] | None) -> Tensor:
+    def _run(self, tape: NoiseTape, batch: int, prompt: list[str] | None, steps: Steps | None = None) -> Tensor:
         given = {"batch": batch, "prompt": prompt}
-        with self._watched(tape):
+        with self._watched(tape, steps or Steps()):
             sample = self._fn(**{name: given[name] for name in self._names})
         if not isinstance(sample, Tensor):
             raise TapeError(f"the sampler returned {type(sample).__name__}: return its samples as one tensor (B, ...)")
@@ -191,24 +228,33 @@ class FunctionSampler(Sampler):
         return sample if self._denoisers else self._meter.output(sample)
 
     @contextlib.contextmanager
-    def _watched(self, tape: NoiseTape) -> Iterator[None]:
+    def _watched(self, tape: NoiseTape, steps: Steps) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for module in self._denoisers:
-                stack.enter_context(driven(module, tape=tape, meter=self._meter, recompute=self._recompute))
+                stack.enter_context(
+                    driven(
+                        module,
+                        tape=tape,
+                        meter=self._meter,
+                        recompute=self._recompute,
+                        inside=self._inside,
+                        steps=steps,
+                    )
+                )
             yield
 
     def _discover(self, prompt: list[str] | None) -> _Found:
         """Find out, once, what one row draws, and that its sample is a function of its draws."""
-        if self._found is not None:
-            return self._found
+        if self._found is None:
+            with constant(0):
+                self._found = attempt(lambda: self._find(prompt), "when the sampler was first run", self.lighter)
+        return self._found
+
+    def _find(self, prompt: list[str] | None) -> _Found:
         drawn: list[Tensor] = []
-        before: list[int] = []  # at each call of the denoiser, the number of draws made before it
-        with contextlib.ExitStack() as watching:
-            for module in self._denoisers:
-                hook = module.register_forward_pre_hook(lambda *_: before.append(len(drawn)))
-                watching.callback(hook.remove)
-            with torch.no_grad(), record(0, into=drawn) as tape:
-                recorded = self._run(tape, 1, prompt)
+        steps = Steps()
+        with torch.no_grad(), record(0, into=drawn) as tape:
+            recorded = self._run(tape, 1, prompt, steps)
         if len(drawn) == len(tape.others):
             raise TapeError("the sampler drew no Gaussian noise with torch: there is nothing to optimize")
         if not recorded.isfinite().all():
@@ -216,14 +262,19 @@ class FunctionSampler(Sampler):
                 "the sampler's own sample is not finite: check the model and its precision before optimizing"
             )
         leading = all(draw.shape[:1] == (1,) for draw in drawn)
-        names = _named(len(drawn), tape.others, before[0] if before else None)
+        names = _named(len(drawn), tape.others, steps.begun[0] if steps.begun else None)
         draws = tuple(
-            Draw(name, tuple(draw.shape[1:] if leading else draw.shape), role, dtype=draw.dtype)
-            for draw, (name, role) in zip(drawn, names, strict=True)
+            Draw(
+                name,
+                tuple(draw.shape[1:] if leading else draw.shape),
+                role,
+                dtype=draw.dtype,
+                after=bisect.bisect_right(steps.begun, number),
+            )
+            for number, (draw, (name, role)) in enumerate(zip(drawn, names, strict=True))
         )
-        found = _Found(
-            Layout(draws, tape.device or torch.device("cpu")), leading, together=leading and "batch" in self._names
-        )
+        layout = Layout(draws, tape.device or torch.device("cpu"), len(steps.begun))
+        found = _Found(layout, leading, together=leading and "batch" in self._names)
         rows = drawn if leading else [draw[None] for draw in drawn]
         noise = found.layout.join([row.to(torch.promote_types(row.dtype, torch.float32)) for row in rows]).to(
             found.layout.device
@@ -241,7 +292,6 @@ class FunctionSampler(Sampler):
                 alive = (sizes > 1e-6 * sizes.max()).tolist()
                 draws = tuple(dataclasses.replace(draw, live=live) for draw, live in zip(draws, alive, strict=True))
                 found.layout = dataclasses.replace(found.layout, draws=draws)
-        self._found = found
         return found
 
 

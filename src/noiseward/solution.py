@@ -2,20 +2,22 @@ r"""What came out: the best noise of each row, its sample, and how it got there.
 
 :func:`collect` folds the steps of :func:`~noiseward.optimize.iterate` into a :class:`Solution`; :func:`collecting` does
 so while others look at the steps; :func:`optimize` iterates and collects in one call. A Ctrl-C between the first step
-and the last ends the fold, not the program: the best so far is the result.
+and the last ends the fold, not the program: the best so far is the result. So does
+memory that runs out.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from noiseward.errors import ArgumentError
+from noiseward.errors import ArgumentError, NoisewardWarning, OutOfMemory
 from noiseward.noise import Layout, Seeds
 from noiseward.objective import Evaluation, Objective
 from noiseward.optimize import Best, Budget, Optimizer, Status, Step, iterate
@@ -267,7 +269,8 @@ def collecting(
 ) -> Generator[Step, None, Solution]:
     """Pass steps on, and return the solution when they end (`solution = yield from collecting(...)`).
 
-    On KeyboardInterrupt after the first step, the rows still running get `Status.INTERRUPTED` and the fold ends.
+    On KeyboardInterrupt after the first step, the rows still running get `Status.INTERRUPTED` and the fold ends; on
+    `OutOfMemory` they get `Status.MEMORY`, and a warning names what takes less.
 
     Arguments:
         steps: what `iterate` yields.
@@ -276,7 +279,7 @@ def collecting(
     """
     history, frames = ([], Frames()) if past is None else (list(past.history), past.frames)
     first = last = None
-    interrupted = False
+    ended = None
     try:
         for step in steps:
             history = [record for record in history if record["index"] < step.index] if first is None else history
@@ -287,11 +290,16 @@ def collecting(
     except KeyboardInterrupt:
         if last is None:
             raise
-        interrupted = True
+        ended = Status.INTERRUPTED
         history = [record for record in history if record["index"] <= last.index]
+    except OutOfMemory as error:
+        if last is None:
+            raise
+        ended = Status.MEMORY
+        warnings.warn(f"{error}; the best so far was kept", NoisewardWarning, stacklevel=2)
     if first is None or last is None:
         raise ArgumentError("no step was given to collect: the iterator was used up already")
-    status = tuple(Status.INTERRUPTED if interrupted and old is Status.RUNNING else old for old in last.status)
+    status = tuple(ended if ended and old is Status.RUNNING else old for old in last.status)
     best: Best = last.best
     return Solution(
         noise=best.noise,

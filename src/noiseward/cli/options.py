@@ -34,8 +34,9 @@ Lr = Annotated[float | None, typer.Option(help="Learning rate of Adam.  [default
 Estimator = Annotated[
     str | None,
     typer.Option(
-        help="Where directions come from: backprop, hybrid2, hybrid1, zeroth-order; with arguments, as in "
-        "hybrid2:samples=16,scale=0.05.  [default: backprop; hybrid2 for a reward without a gradient]"
+        help="Where directions come from: backprop, annealed, hybrid2, hybrid1, zeroth-order; with arguments, as in "
+        "hybrid2:samples=16,scale=0.05 or backprop:steps=5.  [default: backprop; hybrid2 for a reward without a "
+        "gradient]"
     ),
 ]
 Search = Annotated[
@@ -64,7 +65,13 @@ Watch = Annotated[
     ),
 ]
 WatchEvery = Annotated[int, typer.Option(help="Watch at every so many steps.")]
-Memory = Annotated[str | None, typer.Option(help="fast: keep activations; balanced: recompute them.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="fast: keep all activations; balanced: recompute them, a denoiser call at a time; low: block by block; "
+        "auto: what fits.  [default: balanced; fast for stickers]"
+    ),
+]
 NumInferenceSteps = Annotated[int | None, typer.Option(help="Sampler steps.")]
 GuidanceScale = Annotated[float | None, typer.Option(help="Classifier-free guidance.")]
 Eta = Annotated[float | None, typer.Option(help="DDIM: 0 for the ODE, 1 for noise at every step.")]

@@ -17,6 +17,7 @@ def resume(
     ] = None,
     seconds: Annotated[str | None, typer.Option(help="Seconds in all, or +MORE.")] = None,
     nfe: Annotated[str | None, typer.Option(help="Denoiser calls in all, or +MORE.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Another mode: fast, balanced, low or auto.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table.")] = False,
 ) -> None:
     """Go on with a run as if it had never stopped."""
@@ -29,6 +30,6 @@ def resume(
 
     if RunFolder(run).spec().model == "stickers":
         torch.set_num_threads(1)
-    go_on(run, steps=steps, seconds=seconds, nfe=nfe, console=Console(stderr=True), quiet=quiet)
+    go_on(run, steps=steps, seconds=seconds, nfe=nfe, memory=memory, console=Console(stderr=True), quiet=quiet)
     if not quiet:
         report(RunFolder(run), Console())

@@ -4,7 +4,7 @@ r"""The diffusers adapter: a pipeline's own code, run on given noise, with its g
 tape it becomes :math:`M(z, c)`, with nothing copied and nothing known about the family: who scales the first latent,
 who packs latents, who passes what to `scheduler.step`, all stays where it is. For the time of a run
 
-* the denoiser's calls are taken off the tape, counted, and recomputed if asked;
+* the denoiser's calls are taken off the tape, counted, and recomputed if asked (`memory.py` has the modes);
 * `encode_prompt` runs off the tape and without a graph, once per prompt;
 * what an encoder's posterior draws, of a picture that was given, is marked as no noise of the sampler;
 * the scheduler is a copy, because multistep schedulers keep the last run's graph alive;
@@ -28,8 +28,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from noiseward.errors import ArgumentError, ModelError, NoisewardError, NoisewardWarning, choices
+from noiseward.memory import MODES, exhausted, fitting, free, lower
 from noiseward.moments import heard, unheard
 from noiseward.noise import Layout
+from noiseward.pipelines.blocks import blockwise, blockwise_decoder
 from noiseward.pipelines.refusals import check_modules
 from noiseward.pipelines.rows import arguments, opened
 from noiseward.pipelines.schedulers import fresh, without_trees
@@ -40,7 +42,7 @@ from noiseward.tape import aside, off, record
 
 __all__ = ["DiffusersSampler"]
 
-MEMORY = ("fast", "balanced")  # keep all activations; recompute the denoiser's
+MEMORY = (*MODES, "auto")
 _DENOISERS = ("unet", "transformer")
 _BESIDE = ("transformer_2", "controlnet")  # called at each step as well
 _LEAVES_THE_GRAPH = {"safety_checker": "safety checker", "watermark": "watermark"}
@@ -63,7 +65,9 @@ class DiffusersSampler(Sampler):
 
     Arguments:
         pipe: the pipeline; it is frozen and set to eval mode.
-        memory: `fast` keeps all activations for the gradient, `balanced` recomputes the denoiser's.
+        memory: `fast` keeps all activations for the gradient; `balanced` recomputes the denoiser's, a call at a time;
+            `low` does so block by block, and gives the decoder's gradient in strips; `auto` is the first of them that
+            fits into what is free for the first batch (two samplings find out). The gradient is the same in all.
         call: arguments of the pipeline's own call, under its own names: `num_inference_steps`, `guidance_scale`, `eta`,
             `height`, `negative_prompt`, ...
 
@@ -81,7 +85,7 @@ class DiffusersSampler(Sampler):
 
     def __init__(self, pipe: Any, *, memory: str = "balanced", **call: Any) -> None:
         if memory not in MEMORY:
-            raise ArgumentError(f"memory={memory!r} given: {choices(str(memory), ('fast', 'balanced'))}")
+            raise ArgumentError(f"memory={memory!r} given: {choices(str(memory), MEMORY)}")
         self.pipe = pipe
         self._call, self._parameters = _unwrapped(pipe)
         self._arguments = self._checked(call)
@@ -106,7 +110,8 @@ class DiffusersSampler(Sampler):
         self._prompts = _Memo()
         denoisers += [modules[name] for name in _BESIDE if name in modules]
         self._denoisers = denoisers
-        self._inner = FunctionSampler(self._run, denoisers, recompute=memory == "balanced")
+        self._inner = FunctionSampler(self._run, denoisers)
+        self._take(memory)
 
     @staticmethod
     def parameters(pipe: Any) -> set[str]:
@@ -121,8 +126,33 @@ class DiffusersSampler(Sampler):
     def nfe(self) -> NFE:
         return self._inner.nfe
 
+    @property
+    def memory(self) -> str:
+        """The mode that gradients are taken in; `auto` until that is settled."""
+        return self._memory
+
+    def settle(self, batch: int, prompt: Prompt = None) -> str:
+        """Choose the mode for so many rows, where that was left to `auto`; gives the mode."""
+        if self._memory == "auto":
+            modules = [part for part in self.pipe.components.values() if isinstance(part, Module)]
+            step, rest = self._inner.weighed(prompt, modules)
+            steps, available = self.layout.steps, free(self.layout.device)
+            self._take(fitting(step=batch * step, rest=batch * rest, steps=steps, available=available))
+        return self._memory
+
     def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
+        if self._memory == "auto" and noise.requires_grad and torch.is_grad_enabled():
+            named = prompts(prompt, noise.shape[0])
+            self.settle(noise.shape[0], named[0] if named else None)
         return self._inner(noise, prompt)
+
+    def _take(self, memory: str) -> None:
+        """Take gradients in a mode from now on."""
+        self._memory = memory
+        below = lower(memory) if memory != "auto" else "low"
+        self.lighter = f"memory='{below}'" if below else None
+        inside = blockwise if memory == "low" else None
+        self._inner = self._inner.retaining(memory != "fast", inside=inside, lighter=self.lighter)
 
     def stock(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor:
         """The pipeline's own sample of a seed, `(1, *X)`: without tape or graph, safety checker and watermark aside."""
@@ -161,6 +191,8 @@ class DiffusersSampler(Sampler):
         except NoisewardError:
             raise
         except Exception as error:  # whatever a pipeline raises when it is asked for what it cannot do
+            if exhausted(error):
+                raise
             reason = " ".join(str(error).split())[:300]
             refused = isinstance(error, ValueError | TypeError)  # how pipelines refuse arguments
             raise ModelError(
@@ -188,6 +220,8 @@ class DiffusersSampler(Sampler):
                     stack.enter_context(_instead(pipe, name, None))
             if callable(getattr(pipe, "encode_prompt", None)):
                 stack.enter_context(_instead(pipe, "encode_prompt", self._prompts.around(pipe.encode_prompt)))
+            if vae is not None and self._memory == "low":
+                stack.enter_context(blockwise_decoder(vae))
             if vae is not None and callable(getattr(vae, "encode", None)):
                 stack.enter_context(_instead(vae, "encode", _posterior_aside(vae.encode)))
             yield

@@ -55,6 +55,7 @@ def resume(
     steps: str | None = None,
     seconds: str | None = None,
     nfe: str | None = None,
+    memory: str | None = None,
     console: Console | None = None,
     quiet: bool = False,
 ) -> Solution:
@@ -65,6 +66,7 @@ def resume(
     Arguments:
         out: the run directory.
         steps, seconds, nfe: a larger budget, in all (`50`) or beside what was asked before (`+20`).
+        memory: another memory mode, with gradients that are the same to rounding.
         console: where the progress bar is drawn.
         quiet: draw none.
 
@@ -73,9 +75,10 @@ def resume(
     """
     folder = RunFolder(out)
     spec = extended(folder.spec(), steps=steps, seconds=seconds, nfe=nfe)
+    spec = spec if memory is None else dataclasses.replace(spec, memory=memory)
     with locked(out):
         problem = spec.problem()
-        return _shown(_going_on(problem, spec, folder), problem, console, quiet)
+        return _shown(_going_on(problem, _written(spec, problem), folder), problem, console, quiet)
 
 
 def performing(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, None, Solution]:
@@ -89,13 +92,16 @@ def performing(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, No
     Raises:
         NoisewardError: as `execute` and `resume`.
     """
-    folder, spec = RunFolder(out), _written(spec.resolved(), problem)
+    folder, automatic = RunFolder(out), spec.memory == "auto"
+    spec = _written(spec.resolved(), problem)
     if not (out / "spec.json").exists():
         if out.is_dir():  # begun, and ended before it was said what it is: nothing of it was reported
             with locked(out):
                 shutil.rmtree(out)
         folder.check_new()
         return (yield from _performing(problem, spec, folder, hold=True))
+    if automatic:
+        spec = dataclasses.replace(spec, memory=folder.spec().memory)
     if folder.spec().text() != spec.text():
         raise RunError(f"{out} holds a run that was asked for something else: give another directory with --out")
     with locked(out):
@@ -103,8 +109,11 @@ def performing(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, No
 
 
 def _written(spec: RunSpec, problem: Problem) -> RunSpec:
-    """A spec with what was chosen for it."""
-    return dataclasses.replace(spec, estimator=spec.estimator or problem.chosen)
+    """A spec with what was chosen for it: a run that goes on takes the same mode, whatever is free then."""
+    sampler, memory = problem.objective.sampler, spec.memory
+    if memory == "auto" and isinstance(sampler, DiffusersSampler):
+        memory = sampler.memory
+    return dataclasses.replace(spec, estimator=spec.estimator or problem.chosen, memory=memory)
 
 
 def _going_on(problem: Problem, spec: RunSpec, folder: RunFolder) -> Generator[Step, None, Solution]:
@@ -145,7 +154,8 @@ def _performing(
         except Exception as error:
             folder.fail(error)
             raise
-        folder.finish(solution, "interrupted" if Status.INTERRUPTED in solution.status else "done")
+        short = {Status.INTERRUPTED, Status.MEMORY} & {*solution.status}
+        folder.finish(solution, "interrupted" if short else "done")
     return solution
 
 
