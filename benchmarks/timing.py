@@ -14,15 +14,23 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def in_turns(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each function in each of several turns, after one turn to warm up."""
+def in_turns(
+    functions: Mapping[str, Callable[[], object]],
+    repeats: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each function in each of several turns, after one turn to warm up.
+
+    With `time.process_time` as the clock, one thread's seconds are those it computed, whoever else was running.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(repeats + 1):
         for name, function in functions.items():
-            begun = time.perf_counter()
+            begun = clock()
             function()
             if turn:
-                seconds[name].append(time.perf_counter() - begun)
+                seconds[name].append(clock() - begun)
     return seconds
 
 
@@ -46,8 +54,11 @@ def processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def write(name: str, *, settings: dict[str, Any], results: Any, text: str) -> None:
-    """Write a benchmark's numbers as JSON and as the page people read, and print the latter."""
+def write(name: str, *, settings: dict[str, Any], results: Any, text: str, small: bool = False) -> None:
+    """Write a benchmark's numbers as JSON and as the page people read, and print the latter; a small one is printed."""
+    if small:
+        print(text)
+        return
     RESULTS.mkdir(exist_ok=True)
     machine = {"processor": processor(), "python": platform.python_version(), "torch": version("torch")}
     content = {"settings": settings, "machine": machine, "results": results}

@@ -241,14 +241,19 @@ def _fill(leaves: list[Any], tensors: Sequence[Tensor]) -> list[Any]:
     return [next(remaining) if leaf is _HOLE else leaf for leaf in leaves]
 
 
+def _autocast(kind: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """What makes the autocast of now again, on a kind of device."""
+    if not torch.amp.is_autocast_available(kind):
+        return contextlib.nullcontext
+    dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+    return functools.partial(torch.autocast, device_type=kind, dtype=dtype, enabled=enabled)
+
+
 class _Recompute(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: Callable[..., tuple[Tensor, ...]], meter: Meter, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.run, ctx.meter = run, meter
-        kind = tensors[0].device.type
-        ctx.autocast = dict(
-            device_type=kind, dtype=torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind)
-        )
+        ctx.autocast = _autocast(tensors[0].device.type)
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         return run(*tensors)
@@ -262,7 +267,7 @@ class _Recompute(torch.autograd.Function):
             )
         needed = ctx.needs_input_grad[2:]
         inputs = [tensor.detach().requires_grad_(need) for tensor, need in zip(ctx.saved_tensors, needed, strict=True)]
-        with torch.enable_grad(), torch.autocast(**ctx.autocast):
+        with torch.enable_grad(), ctx.autocast():
             outputs = ctx.run(*inputs)
         ctx.meter.count(recomputed=1)
         pairs = [
