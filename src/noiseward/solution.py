@@ -2,8 +2,8 @@ r"""What came out: the best noise of each row, its sample, and how it got there.
 
 :func:`collect` folds the steps of :func:`~noiseward.optimize.iterate` into a :class:`Solution`; :func:`collecting` does
 so while others look at the steps; :func:`optimize` iterates and collects in one call. A Ctrl-C between the first step
-and the last ends the fold, not the program: the best so far is the result. So does
-memory that runs out.
+and the last ends the fold, not the program: the best so far is the result. So does memory
+that runs out.
 """
 
 from __future__ import annotations
