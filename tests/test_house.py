@@ -32,7 +32,7 @@ RANK = {
     "candidates": 6, "estimate": 6,
     "optimize": 7, "perturb": 7,
     "ascend": 8, "evolve": 8, "guidance": 8, "panel": 8, "search": 8,
-    "methods": 9, "solution": 9,
+    "methods": 9, "nested": 9, "solution": 9,
     "pictures": 10, "progress": 10, "stickers": 10,
     "pipelines": 11, "rewards": 11,
     "align": 12,

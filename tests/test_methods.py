@@ -26,6 +26,7 @@ def objective(reward, regularizer=None, **changes):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_climbs_a_toy(name):
     method = named(name)
+    assert (method.coarse is not None) == (name == "dno-few")
     problem, _ = objective(Quadratic(1.0), method.regularizer)
     solution = optimize(problem, problem.sampler.init(2), optimizer=method.optimizer, budget=Budget(steps=4))
     assert (solution.gain > 0).all()

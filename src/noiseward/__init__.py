@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from noiseward.guidance import DPS, LGD, FKSteering, Guided
     from noiseward.methods import Method, reno
     from noiseward.moments import Guide, Moment, Pick, Shift
+    from noiseward.nested import Nested, coarse_to_fine
     from noiseward.noise import Draw, Layout, Seeds
     from noiseward.objective import Evaluation, Objective
     from noiseward.optimize import Budget, Optimizer, Status, Step, iterate
@@ -84,6 +85,7 @@ __all__ = [
     "ModelError",
     "Moment",
     "NFE",
+    "Nested",
     "NoRegularizer",
     "NoiseTape",
     "NoisewardError",
@@ -115,6 +117,7 @@ __all__ = [
     "ZeroOrderSearch",
     "ZerothOrder",
     "align",
+    "coarse_to_fine",
     "iterate",
     "optimize",
     "probability",
@@ -134,6 +137,7 @@ _HOMES = {
     "guidance": ("DPS", "FKSteering", "Guided", "LGD"),
     "methods": ("Method", "reno"),
     "moments": ("Guide", "Moment", "Pick", "Shift"),
+    "nested": ("Nested", "coarse_to_fine"),
     "noise": ("Draw", "Layout", "Seeds"),
     "objective": ("Evaluation", "Objective"),
     "optimize": ("Budget", "Optimizer", "Status", "Step", "iterate"),

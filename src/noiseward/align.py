@@ -21,12 +21,13 @@ from noiseward.estimate import Annealed, Backprop, Estimator
 from noiseward.evolve import ChannelEvolution
 from noiseward.guidance import searches
 from noiseward.named import parse
+from noiseward.nested import First, coarse_to_fine
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
 from noiseward.optimize import Budget, Optimizer, Place, Step, iterate
 from noiseward.panel import Panel, Seen
 from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
-from noiseward.pipelines import DiffusersSampler, cards, load
+from noiseward.pipelines import DiffusersSampler, cards, load, nested
 from noiseward.progress import watch as progress_bar
 from noiseward.project import NormProjection, Projection, SpectralProjection, StartOnly
 from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell
@@ -91,6 +92,7 @@ class Problem:
     seeds: Seeds
     panel: Panel
     chosen: str | None = None
+    first: First | None = None
 
     @property
     def note(self) -> str | None:
@@ -103,7 +105,12 @@ class Problem:
     def iterate(self, start: Place | None = None, seen: Seen | None = None) -> Iterator[Step]:
         """Every step of the run, or those from a place on, watched by the panel, which saw the ones before."""
         begin = self.noise if start is None else start
-        steps = iterate(self.objective, begin, optimizer=self.optimizer, budget=self.budget, seeds=self.seeds)
+        how: dict[str, Any] = {"optimizer": self.optimizer, "seeds": self.seeds}
+        if self.first is None or start is not None:
+            return self.panel.watch(iterate(self.objective, begin, budget=self.budget, **how), seen)
+        few, pair = self.first.objective, self.first.nested
+        part, budget = self.first.parted(self.budget)
+        steps = coarse_to_fine(few, self.objective, self.noise, nested=pair, first=part, budget=budget, **how)
         return self.panel.watch(steps, seen)
 
 
@@ -150,6 +157,7 @@ def align(
     optimizer: Optimizer | str | None = None,
     watch: Watch = None,
     watch_every: int = 1,
+    coarse: int | None = None,
     memory: str | None = None,
     scheduler: str | None = None,
     lora: str | Path | None = None,
@@ -184,6 +192,8 @@ def align(
         watch: rewards that look on and are not climbed (`panel.py`): names as for `reward`, or `Reward`s. Default: for
             the built-in model its judge, contrast and jpeg, otherwise none. `()` for none.
         watch_every: at every so many steps.
+        coarse: spend most of the budget on a sampler of so many steps, fewer than `num_inference_steps` and nested in
+            them (`nested.py`): DDIM with eta = 1 only.
         memory: `fast`, `balanced`, `low` or `auto`, see `DiffusersSampler`.
         scheduler, lora, dtype, device: how a model given by name is loaded, see `load`.
         progress: show a progress bar.
@@ -211,6 +221,7 @@ def align(
         watch_every=watch_every,
         batch=batch,
         seed=seed,
+        coarse=coarse,
         memory=memory,
         loading={"scheduler": scheduler, "lora": lora, "dtype": dtype, "device": device},
         call=call,
@@ -244,6 +255,7 @@ def prepare(
     watch_every: int = 1,
     batch: int = 1,
     seed: int = 0,
+    coarse: int | None = None,
     memory: str | None = None,
     loading: Mapping[str, Any] = MappingProxyType({}),
     call: Mapping[str, Any] = MappingProxyType({}),
@@ -281,7 +293,19 @@ def prepare(
     start = sampler.init(len(seeds), seed=seeds)
     if isinstance(sampler, DiffusersSampler):
         sampler.settle(len(seeds), rows[0] if rows else None)
-    return Problem(objective, start, mover, budget, Seeds(tuple(seeds)), panel, chosen)
+    first = None if coarse is None else _first(objective, coarse)
+    return Problem(objective, start, mover, budget, Seeds(tuple(seeds)), panel, chosen, first)
+
+
+def _first(objective: Objective, steps: int) -> First:
+    """The same objective on few steps."""
+    sampler = objective.sampler
+    if not isinstance(sampler, DiffusersSampler):
+        raise ArgumentError(
+            f"coarse={steps} given for {type(sampler).__name__}: for a sampler of your own use nested.coarse_to_fine"
+        )
+    few = sampler.called(num_inference_steps=steps)
+    return First(Objective(few, objective.reward, objective.prompt, objective.regularizer), nested(few, sampler))
 
 
 def projections(given: Sequence[Projection | str]) -> tuple[Projection, ...]:

@@ -36,10 +36,12 @@ class Method:
     Arguments:
         optimizer: what moves the noise.
         regularizer: what keeps it plausible.
+        coarse: how many sampler steps to begin with (`nested.py`); None for all.
     """
 
     optimizer: Optimizer
     regularizer: Regularizer = NoRegularizer()
+    coarse: int | None = None
 
 
 def reno(*, lr: float = 5.0, momentum: float = 0.9, max_norm: float = 0.1, weight: float = 0.01) -> Method:
@@ -86,6 +88,11 @@ def dno_hybrid(*, samples: int = 16, scale: float = 0.05, lr: float = 0.01) -> M
 def dno_guarded(*, target: float = 0.1, lr: float = 0.01) -> Method:
     """DNO with the paper's penalty, its weight adapted to keep P(z) at a target."""
     return Method(GradientAscent(lr=lr), Concentration(target=target))
+
+
+def dno_few(*, steps: int = 10, lr: float = 0.01) -> Method:
+    """DNO on few sampler steps first, then on all."""
+    return Method(GradientAscent(lr=lr), coarse=steps)
 
 
 def best_of_n(*, samples: int = 16) -> Method:
@@ -135,6 +142,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "dno": dno,
     "dno-start": dno_start,
     "dno-guarded": dno_guarded,
+    "dno-few": dno_few,
     "dno-hybrid2": dno_hybrid,
 }
 

@@ -118,6 +118,15 @@ class DiffusersSampler(Sampler):
         """Names of the arguments the pipeline's own call takes."""
         return _unwrapped(pipe)[1]
 
+    def called(self, **changes: Any) -> DiffusersSampler:
+        """A sampler of the same pipeline that calls it with other arguments."""
+        return DiffusersSampler(self.pipe, memory=self.memory, **{**self._arguments, **changes})
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the pipeline's call that were given."""
+        return dict(self._arguments)
+
     @property
     def layout(self) -> Layout:
         return self._inner.layout

@@ -1,0 +1,214 @@
+r"""Few steps first: noise of a coarse sampler carried to a fine one, and back.
+
+DDIM with :math:`\eta = 1` steps from the level :math:`a_u` to :math:`a_s` by
+
+.. math::
+    x_s = \sqrt{a_s} \hat x_0 + A(u \to s) (x_u - \sqrt{a_u} \hat x_0) + \sigma(u \to s) z, \qquad
+    A = \frac{1 - a_s}{1 - a_u} \sqrt{\frac{a_u}{a_s}}, \qquad
+    \sigma^2 = \frac{1 - a_s}{1 - a_u} \Big( 1 - \frac{a_u}{a_s} \Big).
+
+A telescopes, :math:`A(t \to u) A(u \to s) = A(t \to s)`. So where a coarse step from t to s is m fine ones over the
+levels :math:`t = u_0, \dots, u_m = s`, and as long as :math:`\hat x_0` stays the same between, the fine draws
+:math:`z_1 \dots z_m` lead to the same :math:`x_s` as the coarse draw
+
+.. math::
+    z = \sum_j q_j z_j, \qquad q_j = \frac{A(u_j \to s) \, \sigma(u_{j-1} \to u_j)}{\sigma(t \to s)}, \qquad
+    \sum_j q_j^2 = 1.
+
+(For m = 2 these are :math:`c = A(u \to s) \sigma(t \to u) / \sigma(t \to s)` and
+:math:`d = \sigma(u \to s) / \sigma(t \to s)`.) The first draw, where the fine sampler starts from a noisier state, is
+such a sum too, with :math:`\sqrt{1 - a}` in the place of :math:`\sigma`. With the rows q of all coarse draws as a
+matrix Q, whose rows are orthonormal,
+
+.. math::
+    \text{coarse} = Q \cdot \text{fine}, \qquad
+    \text{fine} = Q^\top \text{coarse} + (I - Q^\top Q) \cdot \text{rest}.
+
+Both keep Gaussian noise exactly Gaussian, since :math:`Q Q^\top = I` and :math:`[Q^\top, I - Q^\top Q]` has orthonormal
+rows as well. `rest` is fresh noise, or the very noise one came from: then going down and up again changes nothing, and
+whatever is moved in between is moved beside all that the coarse sampler does not see.
+
+What carries over is as good as :math:`\hat x_0` is steady: the pictures are close, not equal. Other samplers do not mix
+their noise this way, and are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from noiseward.errors import ArgumentError
+from noiseward.noise import Seeds
+from noiseward.objective import Objective
+from noiseward.optimize import Budget, Optimizer, Place, Status, Step, iterate
+
+__all__ = ["First", "Nested", "coarse_to_fine"]
+
+
+@dataclasses.dataclass(frozen=True)
+class First:
+    """What is done on few steps before many are taken.
+
+    Arguments:
+        objective: the same, on the coarse sampler.
+        nested: how the two samplers' noises belong together.
+        share: of the budget that is spent there.
+    """
+
+    objective: Objective
+    nested: Nested
+    share: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ArgumentError(f"share={self.share} given: a part of the budget, between 0 and 1, wanted")
+
+    def parted(self, budget: Budget) -> tuple[Budget, Budget]:
+        """What the coarse sampler may spend of a budget, and the budget of all, its steps counted on the fine one.
+
+        Example:
+            >>> from noiseward.toys import GaussianModel, Linear
+            >>> models = [GaussianModel(steps=steps) for steps in (2, 4)]
+            >>> nested = Nested(*(model.alphas[::-1] for model in models))
+            >>> First(Objective(models[0].sampler(), Linear(1.0)), nested, 0.7).parted(Budget(steps=10))[1].steps
+            3
+        """
+        steps = None if budget.steps is None else round(self.share * budget.steps)
+        seconds = None if budget.seconds is None else self.share * budget.seconds
+        nfe = None if budget.nfe is None else round(self.share * budget.nfe)
+        left = None if budget.steps is None or steps is None else budget.steps - steps
+        return Budget(steps, seconds, nfe, budget.reward), Budget(left, budget.seconds, budget.nfe, budget.reward)
+
+
+@final
+class Nested:
+    """Two schedules of DDIM at eta = 1, the coarse one's levels among the fine one's.
+
+    Arguments:
+        coarse, fine: the level a of each state that is stepped from, rising, and of the end: N + 1 for N steps.
+
+    Attributes:
+        matrix: Q, `(coarse draws, fine draws)`, float64; a draw for the start and one per step.
+
+    Raises:
+        ArgumentError: levels that do not rise within 0 to 1, or are not nested.
+
+    Example:
+        >>> from noiseward.toys import GaussianModel
+        >>> coarse, fine = (GaussianModel(steps=steps).alphas[::-1] for steps in (2, 4))
+        >>> nested = Nested(coarse, fine)
+        >>> noise = torch.randn(1, 5, 2)
+        >>> nested.coarsened(noise).shape
+        torch.Size([1, 3, 2])
+        >>> torch.allclose(nested.refined(nested.coarsened(noise), rest=noise), noise)
+        True
+    """
+
+    def __init__(self, coarse: Sequence[float], fine: Sequence[float]) -> None:
+        for name, levels in (("coarse", coarse), ("fine", fine)):
+            if len(levels) < 2 or not all(0 < a < b <= 1 for a, b in zip(levels, levels[1:], strict=False)):
+                raise ArgumentError(f"{name} levels {_shown(levels)} given: rising ones, above 0 and up to 1, wanted")
+        at = [_found(level, fine) for level in coarse]
+        if None in at or at[-1] != len(fine) - 1:
+            raise ArgumentError(
+                f"the coarse sampler's levels {_shown(coarse)} are not among the fine one's {_shown(fine)}: give "
+                "numbers of steps of which one divides the other, as 10 and 50"
+            )
+        places = [place for place in at if place is not None]
+        rows = torch.zeros(len(coarse), len(fine), dtype=torch.float64)
+        rows[0, : places[0] + 1] = _weights(fine[: places[0] + 1], from_noise=True)
+        for k, (start, end) in enumerate(zip(places, places[1:], strict=False)):
+            rows[k + 1, start + 1 : end + 1] = _weights(fine[start : end + 1], from_noise=False)
+        self.matrix = rows
+
+    def coarsened(self, noise: Tensor) -> Tensor:
+        """The coarse noise `(B, coarse draws, *S)` that does what fine noise `(B, fine draws, *S)` does."""
+        return self._times(self.matrix, noise)
+
+    def refined(self, noise: Tensor, *, rest: Tensor) -> Tensor:
+        """The fine noise of coarse noise.
+
+        Arguments:
+            noise: `(B, coarse draws, *S)`.
+            rest: `(B, fine draws, *S)`, for all that the coarse noise does not say.
+        """
+        if noise.shape[0] != rest.shape[0] or noise.shape[2:] != rest.shape[2:]:
+            raise ArgumentError(f"rest of shape {tuple(rest.shape)} given beside noise of {tuple(noise.shape)}")
+        return rest + self._times(self.matrix.T, noise - self._times(self.matrix, rest))
+
+    def _times(self, matrix: Tensor, noise: Tensor) -> Tensor:
+        if noise.ndim < 2 or noise.shape[1] != matrix.shape[1]:
+            raise ArgumentError(f"noise of shape {tuple(noise.shape)} given: {matrix.shape[1]} draws wanted")
+        return torch.einsum("cf,bf...->bc...", matrix.to(noise), noise)
+
+
+def coarse_to_fine(
+    coarse: Objective,
+    fine: Objective,
+    start: Tensor,
+    *,
+    nested: Nested,
+    optimizer: Optimizer,
+    first: Budget,
+    budget: Budget,
+    seeds: Seeds | None = None,
+) -> Iterator[Step]:
+    """Climb on the coarse sampler, carry the best noise over, and climb on.
+
+    Arguments:
+        coarse, fine: the same but for the sampler.
+        start: fine noise.
+        nested: how the two samplers' noises belong together.
+        optimizer: how to move, on both; it starts anew on the fine one.
+        first: what the coarse sampler may spend.
+        budget: what is spent in all; its `steps` are moves on the fine sampler.
+        seeds: as for `iterate`.
+
+    Yields:
+        steps of the fine sampler: its evaluation of the start, then all from the carried noise on. The bill, calls and
+        seconds, includes what was spent on the coarse one.
+    """
+    begun = next(iterate(fine, start, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
+    yield begun
+    *_, last = iterate(coarse, nested.coarsened(start), optimizer=optimizer, budget=first, seeds=seeds)
+    carried = nested.refined(last.best.noise, rest=start)
+    running = (Status.RUNNING,) * start.shape[0]
+    spent = begun.nfe + last.nfe, begun.seconds + last.seconds
+    place = Place(begun.index + 1, carried, {}, running, begun.best, *spent, (0.0, 0))
+    if budget.steps is not None:
+        budget = Budget(budget.steps + place.index, budget.seconds, budget.nfe, budget.reward)
+    yield from iterate(fine, place, optimizer=optimizer, budget=budget, seeds=seeds)
+
+
+def _weights(levels: Sequence[float], *, from_noise: bool) -> Tensor:
+    """q of the draws that lead over some levels: one for each step, after one for the start if that is pure noise."""
+    end = levels[-1]
+    sizes = [math.sqrt(1 - levels[0])] if from_noise else []
+    sizes += [_sigma(u, s) for u, s in zip(levels, levels[1:], strict=False)]
+    reached = levels if from_noise else levels[1:]
+    if end == 1:  # what is left of all noise is nothing; in the limit that of the last draw goes last
+        return torch.tensor([0.0] * (len(sizes) - 1) + [1.0], dtype=torch.float64)
+    weights = torch.tensor([size * _keep(u, end) for size, u in zip(sizes, reached, strict=True)], dtype=torch.float64)
+    return weights / weights.norm()  # the norm is sigma of the whole way, to rounding
+
+
+def _sigma(u: float, s: float) -> float:
+    return math.sqrt((1 - s) / (1 - u) * (1 - u / s))
+
+
+def _keep(u: float, s: float) -> float:
+    """A(u -> s)."""
+    return 1.0 if u == s else (1 - s) / (1 - u) * math.sqrt(u / s)
+
+
+def _found(level: float, levels: Sequence[float]) -> int | None:
+    return next((k for k, one in enumerate(levels) if math.isclose(level, one, rel_tol=1e-6)), None)
+
+
+def _shown(levels: Sequence[float]) -> str:
+    return ", ".join(f"{level:.4g}" for level in levels[:3]) + (", ..." if len(levels) > 3 else "")

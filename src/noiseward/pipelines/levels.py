@@ -1,0 +1,69 @@
+"""The levels of a pipeline's sampler, where its noise can be carried from few steps to many (`nested.py`)."""
+
+from __future__ import annotations
+
+import inspect
+
+from noiseward.errors import ArgumentError
+from noiseward.nested import Nested
+from noiseward.pipelines.adapter import DiffusersSampler
+from noiseward.pipelines.schedulers import fresh
+
+__all__ = ["levels", "nested"]
+
+
+def nested(coarse: DiffusersSampler, fine: DiffusersSampler) -> Nested:
+    """How the noise of a sampler of few steps and one of many belong together.
+
+    Raises:
+        ArgumentError: a sampler other than DDIM at eta = 1, or numbers of steps that are not nested.
+
+    Example:
+        >>> from noiseward import stickers
+        >>> from noiseward.pipelines import load
+        >>> pipe = load(stickers.path())
+        >>> samplers = [DiffusersSampler(pipe, num_inference_steps=steps, eta=1.0) for steps in (5, 10)]
+        >>> nested(*samplers).matrix.shape
+        torch.Size([6, 11])
+    """
+    return Nested(levels(coarse), levels(fine))
+
+
+def levels(sampler: DiffusersSampler) -> list[float]:
+    """The level a of each state of a run, rising, and of the end.
+
+    Raises:
+        ArgumentError: it is not DDIM at eta = 1, or does not begin with noise alone.
+    """
+    from diffusers import DDIMScheduler
+
+    given = sampler.arguments
+    scheduler = fresh(sampler.pipe.scheduler)
+    why = None
+    if type(scheduler) is not DDIMScheduler:
+        why = f"{type(scheduler).__name__}: scheduler='ddim' wanted"
+    elif given.get("eta") != 1:
+        why = f"eta={given.get('eta', 0)}: eta=1 wanted"
+    elif given.get("timesteps") is not None:
+        why = "timesteps=: num_inference_steps= wanted"
+    if why is not None:
+        raise ArgumentError(f"noise is carried from few steps to many for DDIM alone, with eta=1; given: {why}")
+    call = inspect.signature(inspect.unwrap(type(sampler.pipe).__call__)).parameters["num_inference_steps"]
+    count = given.get("num_inference_steps", call.default)
+    scheduler.set_timesteps(count)
+    times = [int(time) for time in scheduler.timesteps]
+    roles = [draw.role for draw in sampler.layout]
+    if roles != ["start", *["step"] * len(times)]:
+        raise ArgumentError(
+            f"{type(sampler.pipe).__name__} draws {', '.join(sorted(set(roles)))} in {len(roles)} draws for "
+            f"{len(times)} steps: noise is carried where all begins with one draw of noise, and one follows per step"
+        )
+    trained = int(scheduler.config["num_train_timesteps"])
+    stride = trained // count
+    ends = [time - stride for time in times]
+    if times[1:] != ends[:-1]:
+        raise ArgumentError(
+            f"num_inference_steps={count} gives steps of unequal length: a number that divides {trained} wanted"
+        )
+    final = scheduler.alphas_cumprod[ends[-1]] if ends[-1] >= 0 else scheduler.final_alpha_cumprod
+    return [float(scheduler.alphas_cumprod[time].double()) for time in times] + [float(final)]

@@ -1,0 +1,213 @@
+"""Few steps first: what is carried is exactly Gaussian, exact while the prediction stands still, and close when not."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from diffusers import EulerAncestralDiscreteScheduler
+
+from noiseward import DiffusersSampler, align
+from noiseward.ascend import GradientAscent
+from noiseward.errors import ArgumentError
+from noiseward.nested import Nested, coarse_to_fine
+from noiseward.objective import Objective
+from noiseward.optimize import Budget, Status
+from noiseward.pipelines import nested
+from noiseward.pipelines.levels import levels
+from noiseward.toys import GaussianModel, Quadratic
+from tests.tiny import CALL, stable_diffusion
+
+f64 = torch.float64
+STEPS = [(1, 2), (2, 4), (2, 6), (4, 20), (5, 5)]
+DIFFUSERS = [0.01, 0.1, 0.3, 0.6, 0.9, 0.95, 0.999]  # starts high, ends below 1
+
+
+def model(steps, **changes):
+    return GaussianModel(**{"steps": steps, "mean": 0.4, "std": 0.5, "dim": 3, "dtype": f64, **changes})
+
+
+def toy(coarse, fine):
+    return Nested(model(coarse).alphas[::-1], model(fine).alphas[::-1])
+
+
+SCHEDULES = [
+    *(pytest.param(*(model(steps).alphas[::-1] for steps in pair), id=f"{pair[0]} in {pair[1]}") for pair in STEPS),
+    pytest.param(DIFFUSERS[1::2] + DIFFUSERS[-1:], DIFFUSERS, id="another start, an end below 1"),
+]
+
+
+@pytest.mark.parametrize(("coarse", "fine"), SCHEDULES)
+def test_carried_noise_is_exactly_gaussian(coarse, fine):
+    q = Nested(coarse, fine).matrix
+    torch.testing.assert_close(q @ q.T, torch.eye(len(coarse), dtype=f64))  # coarse draws of Gaussian noise
+    both = torch.cat([q.T, torch.eye(len(fine), dtype=f64) - q.T @ q], 1)  # fine draws of coarse ones and the rest
+    torch.testing.assert_close(both @ both.T, torch.eye(len(fine), dtype=f64))
+
+
+@pytest.mark.parametrize(("coarse", "fine"), SCHEDULES)
+def test_going_down_and_up_again_changes_nothing(coarse, fine):
+    pair = Nested(coarse, fine)
+    noise, other = torch.randn(2, len(fine), 3, dtype=f64), torch.randn(2, len(coarse), 3, dtype=f64)
+    torch.testing.assert_close(pair.refined(pair.coarsened(noise), rest=noise), noise)
+    torch.testing.assert_close(pair.coarsened(pair.refined(other, rest=noise)), other)
+
+
+def test_two_fine_steps_get_the_weights_of_the_formula():
+    t, u, s = 0.2, 0.4, 0.7
+    row = Nested([t, s], [t, u, s]).matrix[1, 1:]
+
+    def sigma(one, two):
+        return math.sqrt((1 - two) / (1 - one) * (1 - one / two))
+
+    keep = math.sqrt((1 - s - sigma(u, s) ** 2) / (1 - u))
+    expected = torch.tensor([keep * sigma(t, u), sigma(u, s)], dtype=f64) / sigma(t, s)
+    torch.testing.assert_close(row, expected)
+
+
+@pytest.mark.parametrize(("few", "many"), STEPS)
+def test_while_the_prediction_stands_still_both_samplers_pass_the_same_states(few, many):
+    """Data at one point: the prediction is that point, always."""
+
+    def states(steps, noise):
+        toy = model(steps, std=0.0)
+        seen = {}
+        toy.register_forward_hook(lambda module, args, result: seen.update({round(args[1], 9): args[0]}))
+        toy.sampler()(noise)
+        return seen
+
+    rest = torch.randn(2, many + 1, 3, dtype=f64)
+    noise = torch.randn(2, few + 1, 3, dtype=f64)
+    coarse, fine = states(few, noise), states(many, toy(few, many).refined(noise, rest=rest))
+    assert len(coarse) == few
+    for level, state in coarse.items():
+        torch.testing.assert_close(fine[level], state)
+
+
+def test_the_sample_is_closer_the_finer_the_coarse_sampler():
+    torch.manual_seed(0)
+    noise = torch.randn(64, 81, 3, dtype=f64)
+    wanted = model(80).sampler()(noise)
+    gaps = []
+    for few in (5, 10, 20, 40):
+        carried = toy(few, 80).coarsened(noise)
+        gaps.append(float((model(few).sampler()(carried) - wanted).square().mean().sqrt()))
+    strangers = float((model(10).sampler()(torch.randn(64, 11, 3, dtype=f64)) - wanted).square().mean().sqrt())
+    assert gaps[0] < strangers / 2 and all(a > 1.4 * b for a, b in itertools.pairwise(gaps))
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine", "words"),
+    [
+        ([0.1, 0.5, 1.0], [0.1, 0.4, 0.7, 1.0], "not among"),
+        ([0.1, 0.4], [0.1, 0.4, 1.0], "not among"),
+        ([0.5, 0.1, 1.0], [0.1, 0.5, 1.0], "rising ones"),
+        ([0.1], [0.1, 0.5], "rising ones"),
+        ([0.1, 1.0], [0.1, 0.5, 1.2], "up to 1"),
+    ],
+)
+def test_levels_that_are_not_nested_are_refused(coarse, fine, words):
+    with pytest.raises(ArgumentError, match=words):
+        Nested(coarse, fine)
+
+
+def test_noise_of_another_sampler_is_refused():
+    with pytest.raises(ArgumentError, match="5 draws wanted"):
+        toy(2, 4).coarsened(torch.zeros(1, 4, 3))
+    with pytest.raises(ArgumentError, match="rest of shape"):
+        toy(2, 4).refined(torch.zeros(1, 3, 3), rest=torch.zeros(1, 5, 2))
+
+
+# ---- the climb ----
+
+
+def climb(first, budget, few=4, many=20, rows=2, seed=0):
+    coarse, fine = (Objective(model(steps).sampler(), Quadratic(2.0)) for steps in (few, many))
+    start = fine.sampler.init(2, seed=7)[:rows]
+    steps = list(
+        coarse_to_fine(
+            coarse, fine, start, nested=toy(few, many), optimizer=GradientAscent(lr=0.1), first=first, budget=budget
+        )
+    )
+    return steps, fine, start
+
+
+def test_it_starts_at_the_fine_samplers_start_and_pays_for_both():
+    steps, fine, start = climb(Budget(steps=3), Budget(steps=2))
+    assert [step.index for step in steps] == [0, 1, 2, 3] and torch.equal(steps[0].noise, start)
+    coarse = 4 * 3 * 3 + 4  # three moves at 4 calls forward and 4 backward, one evaluation
+    costs = [step.nfe.cost for step in steps]
+    assert costs == [20, 20 + coarse + 60, 20 + coarse + 120, 20 + coarse + 140]
+    assert all(torch.equal(step.evaluation.value, fine(step.noise).value) for step in steps)
+    assert (steps[1].evaluation.value > steps[0].evaluation.value).all()  # what was gained carries over
+    assert steps[-1].status == (Status.STEPS,) * 2 and (steps[-1].best.value >= steps[1].best.value).all()
+
+
+def test_rows_are_carried_by_themselves():
+    together, *_ = climb(Budget(steps=3), Budget(steps=2))
+    alone, *_ = climb(Budget(steps=3), Budget(steps=2), rows=1)
+    for one, two in zip(together, alone, strict=True):
+        torch.testing.assert_close(one.noise[:1], two.noise)
+
+
+def test_it_gets_there_for_fewer_calls():
+    """The reward that plain ascent reaches, reached for less than half of its denoiser calls."""
+    plain = climb(Budget(steps=0), Budget(steps=30))[0][-1]
+    steps, *_ = climb(Budget(steps=20), Budget(steps=6))
+    assert (steps[-1].best.value >= plain.best.value).all()
+    assert steps[-1].nfe.cost < plain.nfe.cost / 2
+
+
+# ---- pipelines ----
+
+
+def sd(steps, **changes):
+    pipe = stable_diffusion()
+    return DiffusersSampler(pipe, **{**CALL, "eta": 1.0, "num_inference_steps": steps, **changes})
+
+
+def test_a_pipelines_levels_are_those_its_scheduler_steps_by():
+    sampler = sd(4)
+    scheduler = sampler.pipe.scheduler
+    assert levels(sampler) == [float(scheduler.alphas_cumprod[t].double()) for t in (751, 501, 251, 1)] + [
+        float(scheduler.alphas_cumprod[0])
+    ]
+    for spacing in ("leading", "trailing"):
+        pair = sd(5), sd(20)
+        for each in pair:
+            each.pipe.scheduler = type(scheduler).from_config(scheduler.config, timestep_spacing=spacing)
+        assert nested(*pair).matrix.shape == (6, 21)
+
+
+def test_a_pipelines_picture_is_close_to_that_of_more_steps():
+    coarse, fine = sd(5), sd(20)
+    pair = nested(coarse, fine)
+    noise = fine.init(4)
+    with torch.no_grad():
+        wanted, found = fine(noise, "a"), coarse(pair.coarsened(noise), "a")
+        stranger = coarse(coarse.init(4, seed=50), "a")
+    gap, apart = ((each - wanted).square().mean().sqrt() for each in (found, stranger))
+    assert gap < apart / 2
+
+
+def test_samplers_that_do_not_mix_their_noise_so_are_refused():
+    with pytest.raises(ArgumentError, match="eta=0.5: eta=1 wanted"):
+        levels(sd(4, eta=0.5))
+    sampler = sd(4)
+    sampler.pipe.scheduler = EulerAncestralDiscreteScheduler.from_config(sampler.pipe.scheduler.config)
+    with pytest.raises(ArgumentError, match="EulerAncestralDiscreteScheduler: scheduler='ddim' wanted"):
+        levels(sampler)
+
+
+def test_align_takes_few_steps_first():
+    pipe = stable_diffusion()
+    how = {**CALL, "num_inference_steps": 4, "steps": 4, "seed": 3, "progress": False}
+    solution = align(pipe, "a", "brightness", coarse=2, **how)
+    assert solution.nfe.forward == 4 + 4 * 2 + 2 * 4  # the start; three moves and a look at 2 steps; one and one at 4
+    assert solution.nfe.backward == 3 * 2 + 4
+    stock = DiffusersSampler(pipe, **CALL, eta=1.0).stock("a", seed=3)
+    assert torch.equal(solution.initial.sample, stock) and (solution.gain > 0).all()
+    with pytest.raises(ArgumentError, match="not among"):
+        align(pipe, "a", "brightness", coarse=3, **how)
+    with pytest.raises(ArgumentError, match="coarse_to_fine"):
+        align(model(4).sampler(), None, Quadratic(1.0), coarse=2, steps=1)
