@@ -37,7 +37,7 @@ RANK = {
     "pipelines": 11, "rewards": 11,
     "align": 12,
     "checkup": 13, "runs": 13,
-    "studio": 14,
+    "comparison": 14, "studio": 14,
     "cli": 15,
 }  # fmt: skip
 CORE = {module for module, rank in RANK.items() if rank <= RANK["solution"]}

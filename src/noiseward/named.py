@@ -11,12 +11,12 @@ default, or None, it is any of these but a word, or `none`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from noiseward.errors import ArgumentError, choices
 
-__all__ = ["parse"]
+__all__ = ["parse", "split"]
 
 _WORDS = {"true": True, "false": False, "none": None}
 
@@ -65,6 +65,22 @@ def parse(text: str, parts: Mapping[str, Callable[..., Any]], what: str) -> Any:
     if missing:
         raise ArgumentError(f"{what} '{text}' lacks {', '.join(missing)}: give it as in '{name}:{missing[0]}=1'")
     return make(**given)
+
+
+def split(texts: Sequence[str]) -> tuple[str, ...]:
+    """Parts with commas between: a piece that is only KEY=VALUE belongs to the one before.
+
+    Example:
+        >>> split(["dno:lr=0.05,clip", "reno"]), split(["lgd:votes=3,scale=2,fk"])
+        (('dno:lr=0.05', 'clip', 'reno'), ('lgd:votes=3,scale=2', 'fk'))
+    """
+    found: list[str] = []
+    for piece in (piece.strip() for text in texts for piece in text.split(",")):
+        if found and "=" in piece.partition(":")[0]:
+            found[-1] += f",{piece}"
+        elif piece:
+            found.append(piece)
+    return tuple(found)
 
 
 def _read(value: str, default: Any, given: str) -> Any:

@@ -11,7 +11,20 @@ import warnings
 import typer
 
 from noiseward import __version__
-from noiseward.cli import align, batch, doctor, export, list_runs, models, replay, resume, rewards, serve_reward, show
+from noiseward.cli import (
+    align,
+    batch,
+    compare,
+    doctor,
+    export,
+    list_runs,
+    models,
+    replay,
+    resume,
+    rewards,
+    serve_reward,
+    show,
+)
 from noiseward.errors import NoisewardError, NoisewardWarning
 
 __all__ = ["app", "main"]
@@ -26,6 +39,7 @@ app = typer.Typer(
 )
 app.command("align")(align.align)
 app.command("batch")(batch.batch)
+app.command("compare")(compare.compare)
 app.command("resume")(resume.resume)
 app.command("replay")(replay.replay)
 app.command("export")(export.export)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from noiseward.cli.assignments import assignments
+from noiseward.named import split
 
 if TYPE_CHECKING:
     from noiseward.runs import RunSpec
@@ -110,10 +111,4 @@ def asked(parameters: Mapping[str, Any], **own: Any) -> RunSpec:
 
 def _several(texts: list[str]) -> tuple[str, ...]:
     """`clip:model=ID,scale=100,jpeg` is two rewards: a piece that is only KEY=VALUE belongs to the one before it."""
-    found: list[str] = []
-    for piece in (piece.strip() for text in texts for piece in text.split(",")):
-        if found and "=" in piece.partition(":")[0]:
-            found[-1] += f",{piece}"
-        elif piece and piece != "none":
-            found.append(piece)
-    return tuple(found)
+    return tuple(piece for piece in split(texts) if piece != "none")

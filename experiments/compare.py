@@ -1,0 +1,125 @@
+"""Which method, at equal cost? `noiseward compare` on the built-in model, and the pages that are written from it.
+
+Rewards brightness, clip and jpeg; 4 prompts x 4 seeds; every method under the same budget of denoiser calls, read off
+at a quarter, half and all of it. The tables go into `docs/compare.md`, the plots beside it, and `docs/how-to-choose.md`
+gets what follows from them by the rule that `choice` states.
+
+    python -m experiments.compare [--small] [--rewards brightness jpeg]
+
+Packs that are done are kept in `.experiments/compare/`: interrupt it when you like.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from experiments.cells import CELLS
+from experiments.report import write
+from experiments.support import into
+from noiseward import stickers
+from noiseward.comparison import CompareSpec, compare
+from noiseward.comparison.measure import Measured, Row
+from noiseward.comparison.report import markdown
+
+DOCS = Path(__file__).parents[1] / "docs"
+REWARDS = ("brightness", "clip", "jpeg")
+PROMPTS = ("a duck", "a rabbit", "a heart", "a duck on a black background")
+CALL = {"num_inference_steps": 10, "guidance_scale": 3.0, "eta": 1.0}
+SHARES = {"0.25": "a quarter of the budget", "1.0": "the whole budget"}
+
+
+def spec(reward: str, small: bool) -> CompareSpec:
+    """What is compared for a reward."""
+    judge = ("stickers-judge",) if (stickers.path("judge") / "config.json").exists() else ()
+    other = tuple(name for name in ("contrast", "jpeg") if name != reward)
+    methods = tuple(f"{method}:steps=5" if method == "dno-few" else method for method in CompareSpec((), ()).methods)
+    if small:
+        return CompareSpec(
+            (reward,), PROMPTS[:1], ("best-of-n:samples=2", "dno", "fk"), amount=150, seeds=2, watch=judge + other,
+            call={**CALL, "num_inference_steps": 4},
+        )  # fmt: skip
+    return CompareSpec(
+        (reward,), PROMPTS, methods, amount=3000, seeds=4, seed=100, watch=judge + other, call=dict(CALL)
+    )
+
+
+def choice(found: Measured, share: str, *, faithful: bool) -> Row | None:
+    """The method of the highest gain; where fidelity comes first, among those whose noise still looks like noise (at
+    most one case in ten does not) and whose first held-out reward has not fallen beyond doubt."""
+    rows = found.rows(share)
+    if faithful:
+        rows = [row for row in rows if row.suspect <= 0.1 and all(_kept(*pair) for pair in list(row.held.values())[:1])]
+    return max(rows, key=lambda row: row.gain.mean, default=None)
+
+
+def _kept(now: object, change: object) -> bool:
+    mean, half = (getattr(change, name) for name in ("mean", "half"))
+    return not mean + (half if half == half else abs(mean)) < 0
+
+
+def choices(measured: dict[str, Measured]) -> str:
+    """What to take when, as a table: one line per reward and wish, with those that cannot be told from it."""
+    lines = ["| climbing | wanted first | after | take | as good, beyond doubt not worse |", "|---|---|---|---|---|"]
+    for reward, found in measured.items():
+        for faithful in (False, True):
+            for share, after in SHARES.items():
+                row = choice(found, share, faithful=faithful)
+                if row is None:
+                    continue
+                ties = [
+                    other.method for other in found.rows(share)
+                    if other.rank == row.rank and other.method != row.method
+                ]  # fmt: skip
+                wish = "fidelity" if faithful else "reward"
+                gain = f"`{row.method}` (gain {row.gain})"
+                lines.append(f"| {reward} | {wish} | {after} | {gain} | {', '.join(ties) or 'none'} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="three methods, one prompt, two seeds; no page is written")
+    parser.add_argument("--rewards", nargs="*", default=list(REWARDS))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    measured: dict[str, Measured] = {}
+    tables = []
+    for reward in arguments.rewards[:1] if arguments.small else arguments.rewards:
+        asked = spec(reward, arguments.small)
+        out = CELLS / "compare" / (f"{reward}-small" if arguments.small else reward)
+        measured[reward] = compare(asked, out, said=lambda line: print(line, flush=True))
+        text = markdown(asked, measured[reward])
+        if not arguments.small:
+            for name in ("reward", "fidelity"):
+                Image.open(out / f"{name}.png").save(DOCS / "pictures" / f"compare-{reward}-{name}.png", optimize=True)
+            shown = [f"![{name} of {reward}](pictures/compare-{reward}-{name}.png)" for name in ("reward", "fidelity")]
+            text = text + "\n" + "\n".join(shown)
+        tables.append(f"### {reward}\n\n{text}")
+    if not arguments.small:
+        for page, mark, text in (
+            ("compare.md", "measured", "\n" + "\n\n".join(tables) + "\n"),
+            ("how-to-choose.md", "choices", "\n" + choices(measured) + "\n"),
+        ):
+            path = DOCS / page
+            path.write_text(into(path.read_text(encoding="utf-8"), mark, text), encoding="utf-8")
+    said, tables_of = [], {}
+    for reward, found in measured.items():
+        best = choice(found, "1.0", faithful=False)
+        own = next((row for row in found.rows("1.0") if row.method == "dno"), None)
+        said.append(f"{reward}: {best.method} gains {best.gain}" if best else f"{reward}: no method applies")
+        said += [f"dno {own.gain} (rank {own.rank})"] if own else []
+        name = f"{reward}-small" if arguments.small else reward
+        tables_of[reward] = json.loads((CELLS / "compare" / name / "table.json").read_text())
+    settings = {reward: dataclasses.asdict(spec(reward, arguments.small)) for reward in measured}
+    name = "compare_small" if arguments.small else "compare"
+    write(name, settings=settings, results=tables_of, verdict="; ".join(said))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Few steps first: how much sooner is the reward of plain ascent on 50 sampler steps reached, and what does it cost?
+
+Plain: DNO on 50 steps, 100 moves. Against it: the same ascent on 5 or 10 steps first, carried over (`nested.py`), then
+on 50. For each caption and seed the time and the denoiser calls are taken at which the plain run's best reward is
+reached; the judge, who is climbed by nobody, says of both results whether the noun is right.
+
+    python -m experiments.few_steps [--small] [--part 0/2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from typing import Any
+
+import torch
+
+from experiments.cells import cell, mine
+from experiments.judge import right_noun
+from experiments.report import interval, write
+from noiseward import align, stickers
+
+CAPTIONS = ("a duck", "a rabbit", "a heart", "a cat")
+MANY, MOVES = 50, 100
+METHODS = {"plain": None, "10 steps first": 10, "5 steps first": 5}
+
+
+def made(caption: str, seed: int, coarse: int | None, many: int, moves: int) -> dict[str, Any]:
+    """One run: cost, seconds and best reward along the way, and the judge's word before and after."""
+    solution = align(
+        "stickers", caption, "brightness", steps=moves, seed=seed, coarse=coarse, watch=(), progress=False,
+        num_inference_steps=many, eta=1.0,
+    )  # fmt: skip
+    best, curve = float("-inf"), []
+    for record in solution.history:
+        best, nfe = max(best, record["reward"][0]), record["nfe"]
+        calls = nfe["forward"] + 2 * nfe["backward"] + nfe["recomputed"]
+        curve.append((calls, record["seconds"], best))
+    noun = [caption.removeprefix("a ")]
+    judged = stickers.path("judge").exists()
+    return {
+        "curve": curve,
+        "before": right_noun(solution.initial.sample, noun)[0] if judged else None,
+        "after": right_noun(solution.sample, noun)[0] if judged else None,
+        "strict": solution.strict_probability[0],
+    }
+
+
+def sooner(plain: dict[str, Any], other: dict[str, Any], which: int) -> float:
+    """How many times sooner the other run reaches the plain one's reward, in calls (0) or seconds (1); 0 for never."""
+    wanted = plain["curve"][-1][2]
+    spent = next(at[which] for at in plain["curve"] if at[2] >= wanted)
+    reached = next((at[which] for at in other["curve"] if at[2] >= wanted), None)
+    return spent / reached if reached else 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="one caption, one seed, 10 steps, 4 moves")
+    parser.add_argument("--part", help="i/n: make the i-th of n shares of the runs, and write no results")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    small = arguments.small
+    captions, seeds, many, moves = (CAPTIONS[:1], 1, 10, 4) if small else (CAPTIONS, 2, MANY, MOVES)
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in METHODS}
+    work = list(itertools.product(captions, range(seeds), METHODS.items()))
+    for number, (caption, seed, (name, coarse)) in enumerate(work):
+        if not mine(number, arguments.part):
+            continue
+        key: dict[str, Any] = dict(caption=caption, seed=200 + seed, coarse=coarse, many=many, moves=moves)
+        runs[name].append(cell("few_steps", key, lambda key=key: made(**key)))
+        print(f"{number + 1}/{len(work)} {caption}, {name}", flush=True)
+    if arguments.part:
+        return
+    results: dict[str, Any] = {}
+    for name, done in runs.items():
+        pairs = list(zip(runs["plain"], done, strict=True))
+        known = [run["after"] for run in done if run["after"] is not None]
+        results[name] = {
+            "sooner in calls": interval([sooner(plain, run, 0) for plain, run in pairs]),
+            "sooner in seconds": interval([sooner(plain, run, 1) for plain, run in pairs]),
+            "reached": sum(sooner(plain, run, 0) > 0 for plain, run in pairs) / len(pairs),
+            "gain": interval([run["curve"][-1][2] - run["curve"][0][2] for run in done]),
+            "right noun": interval(known) if known else None,
+            "strict": interval([run["strict"] for run in done]),
+        }
+    settings = {"captions": captions, "seeds": seeds, "steps": many, "moves": moves, "small": small}
+    verdict = "; ".join(
+        f"{name}: reached in {one['reached']:.0%} of runs, {one['sooner in calls']['mean']:.2g} times sooner in calls"
+        for name, one in results.items() if name != "plain"
+    )  # fmt: skip
+    write("few_steps_small" if small else "few_steps", settings=settings, results=results, verdict=verdict)
+
+
+if __name__ == "__main__":
+    main()

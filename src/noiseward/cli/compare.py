@@ -1,0 +1,90 @@
+"""`noiseward compare`: which method, for this model, this reward and this budget?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from noiseward.cli import options
+
+__all__ = ["compare"]
+
+
+def compare(
+    reward: options.Reward,
+    out: Annotated[Path, typer.Option(help="Directory: new, or one of this comparison to go on with.")],
+    prompts: Annotated[
+        list[str] | None, typer.Option(help="A prompt, or a text file with one per line. Repeatable.")
+    ] = None,
+    budget: Annotated[
+        str, typer.Option(help="The same for all: nfe=2000 (denoiser calls per picture) or seconds=60 (per pack).")
+    ] = "nfe=2000",
+    methods: Annotated[
+        str | None,
+        typer.Option(help="As in best-of-n,reno,dno:lr=0.05. docs/compare.md says what each is.  [default: all]"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Pictures per prompt, with seeds SEED, SEED + 1, ...")] = 4,
+    seed: Annotated[int, typer.Option(help="The first seed of each prompt.")] = 0,
+    watch: options.Watch = None,
+    model: options.Model = "stickers",
+    scheduler: options.Scheduler = None,
+    lora: options.Lora = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    memory: options.Memory = None,
+    num_inference_steps: options.NumInferenceSteps = None,
+    guidance_scale: options.GuidanceScale = None,
+    eta: options.Eta = None,
+    height: options.Height = None,
+    width: options.Width = None,
+    negative_prompt: options.NegativePrompt = None,
+    set_: options.Set = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only say where the report is.")] = False,
+) -> None:
+    """Run methods at equal cost on the same prompts and seeds, and rank them, with a held-out judge looking on."""
+    import torch
+    from rich.console import Console
+
+    from noiseward.cli.assignments import assignments
+    from noiseward.comparison import CompareSpec
+    from noiseward.comparison import compare as run
+    from noiseward.comparison.report import cells
+    from noiseward.comparison.spec import budget as read
+    from noiseward.comparison.spec import prompts as told
+    from noiseward.methods import METHODS
+    from noiseward.named import split
+
+    named = {
+        "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "eta": eta, "height": height,
+        "width": width, "negative_prompt": negative_prompt,
+    }  # fmt: skip
+    call: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    kind, amount = read(budget)
+    spec = CompareSpec(
+        reward=tuple(reward), prompts=told(prompts or ()), kind=kind, amount=amount, seeds=seeds, seed=seed,
+        methods=tuple(METHODS) if methods is None else split([methods]),
+        watch=None if watch is None else tuple(one for one in split(watch) if one != "none"),
+        model=model, memory=memory, scheduler=scheduler, lora=lora, dtype=dtype, device=device,
+        call={**call, **assignments(set_)},
+    )  # fmt: skip
+    if spec.model == "stickers":
+        if not spec.prompts:
+            raise typer.BadParameter("no prompt was given: say what to draw, as in 'a duck'", param_hint="--prompts")
+        torch.set_num_threads(1)
+    console = Console(stderr=True)
+    found = run(spec, out, said=lambda line: None if quiet else console.print(line, highlight=False, soft_wrap=True))
+    if not quiet:
+        from rich.table import Table
+
+        head, lines = cells(found.rows("1.0"))
+        table = Table(box=None, header_style="bold")
+        for title in head:
+            table.add_column(title, justify="left" if title == "method" else "right")
+        for line in lines:
+            table.add_row(*line)
+        Console().print(table)
+        for method, why in found.refused.items():
+            print(f"{method} does not apply: {why}")
+    print(out / "report.html")

@@ -1,0 +1,70 @@
+"""The plots of a comparison: reward against cost, and fidelity against reward. They read in grey."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from noiseward.comparison.measure import Measured
+from noiseward.comparison.spec import CompareSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["fidelity", "reward"]
+
+MARKS = "os^vD<>pXP*h"
+STYLES = ("-", "--", ":", "-.")
+
+
+def reward(spec: CompareSpec, found: Measured) -> Image:
+    """Mean gain against cost, with 95 % intervals at the end; methods named in the order they end in."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes: Any = figure.subplots()
+    for number, row in enumerate(found.rows("1.0")):
+        costs, gains = found.curves[row.method]
+        style = {"color": f"C{number % 10}", "linestyle": STYLES[number % 4], "marker": MARKS[number % len(MARKS)]}
+        axes.plot(costs, [gain.mean for gain in gains], label=f"{row.rank}. {row.method}", markevery=[-1], **style)
+        last = gains[-1]
+        if last.half == last.half:
+            shifted = costs[-1] * (1 + 0.01 * (number + 1))
+            axes.errorbar([shifted], [last.mean], [last.half], color=style["color"], capsize=2, marker=style["marker"])
+    unit = "denoiser calls per picture (backward = 2)" if spec.kind == "nfe" else "seconds per pack"
+    axes.set(xlabel=unit, ylabel=f"gain in {' + '.join(spec.reward)}", title="best so far, mean over prompts and seeds")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _image(figure)
+
+
+def fidelity(spec: CompareSpec, found: Measured) -> Image:
+    """The first held-out reward against the target's, at the end; the strict probability where none was held out."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes: Any = figure.subplots()
+    rows = found.rows("1.0")
+    name = next(iter(rows[0].held), None) if rows else None
+    for number, row in enumerate(rows):
+        high = row.held[name][1] if name else row.strict
+        halves = [half if half == half else 0.0 for half in (row.gain.half, high.half)]
+        style = {"color": f"C{number % 10}", "marker": MARKS[number % len(MARKS)], "capsize": 2, "linestyle": ""}
+        axes.errorbar([row.gain.mean], [high.mean], [halves[1]], [halves[0]], label=row.method, **style)
+    axes.axhline(0.0, color="0.5", linewidth=0.8)
+    label = f"change of {name} (held out)" if name else "strict probability"
+    axes.set(
+        xlabel=f"gain in {' + '.join(spec.reward)}", ylabel=label, title="at the whole budget; up and right is better"
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _image(figure)
+
+
+def _image(figure: Any) -> Image:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    buffer.seek(0)
+    return Image.open(buffer).convert("RGB")

@@ -1,0 +1,173 @@
+"""One pack of work, run and put into plain numbers: the function that any engine may call.
+
+Everything that two methods share is made once, in a `Bench`: model, rewards, held-out rewards. A pack is then one batch
+of `align` under the method's optimizer and regularizer, watched where its budget is a quarter, half and wholly spent.
+What counts at a point is the best so far of a row whose evaluation was paid for by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noiseward import pictures, stickers
+from noiseward.align import BUILT_IN, Problem, prepare
+from noiseward.comparison.spec import SHARES, CompareSpec, Pack
+from noiseward.errors import ArgumentError, GradientError
+from noiseward.methods import named
+from noiseward.optimize import Best, Step
+from noiseward.panel import Panel
+from noiseward.strict import strict_probability
+
+__all__ = ["Bench", "features", "made"]
+
+
+class Bench:
+    """Model and rewards of a comparison, loaded once.
+
+    Arguments:
+        spec: what is compared.
+    """
+
+    def __init__(self, spec: CompareSpec) -> None:
+        self.spec = spec
+        loading = {name: getattr(spec, name) for name in ("scheduler", "lora", "dtype", "device")}
+        problem = prepare(
+            spec.model, list(spec.prompts[:1]) or None, list(spec.reward), budget=spec.budget(), watch=spec.watch,
+            optimizer="best-of-n", memory=spec.memory, loading=loading, call=spec.call,
+        )  # fmt: skip
+        self.sampler, self.reward = problem.objective.sampler, problem.objective.reward
+        self.held = problem.panel.rewards
+
+    def problem(self, pack: Pack) -> Problem:
+        """What a pack runs.
+
+        Raises:
+            ArgumentError, GradientError: the method does not fit the reward or the sampler.
+        """
+        method = named(pack.method)
+        prompt = [self.spec.prompts[pack.prompt]] if self.spec.prompts else None
+        return prepare(
+            self.sampler, prompt, self.reward, budget=self.spec.budget(), optimizer=method.optimizer, watch=(),
+            regularizer=method.regularizer, batch=len(pack.seeds), seed=pack.seeds[0], coarse=method.coarse,
+        )  # fmt: skip
+
+
+def made(bench: Bench, pack: Pack, folder: Path | None = None) -> dict[str, Any]:
+    """A pack's results, as plain numbers: lists with one entry per row.
+
+    Arguments:
+        bench: model and rewards.
+        pack: which rows of which method.
+        folder: where the best pictures are put.
+
+    Returns:
+        `refused`, why the method does not apply; or `start`, `at` (by share of the budget, as text), `curve` (cost,
+        seconds and best rewards so far), `features` of the best samples, `memory` in bytes (None where it cannot be
+        measured), `seconds`, `nfe`.
+    """
+    try:
+        problem = bench.problem(pack)
+    except (ArgumentError, GradientError) as error:
+        return {"refused": str(error)}
+    panel = Panel(bench.held, prompt=problem.objective.prompt)
+    kind, amount = bench.spec.kind, bench.spec.amount
+    curve: dict[str, list[Any]] = {"cost": [], "seconds": [], "reward": []}
+    at: dict[str, Any] = {}
+    start: dict[str, Any] = {}
+    last: Step | None = None
+    with peak(problem.noise.device) as memory:
+        for step in problem.iterate():
+            cost = step.nfe.cost if kind == "nfe" else step.seconds
+            for share in SHARES:
+                if cost > share * amount and str(share) not in at:
+                    at[str(share)] = looked(problem, (last or step).best, panel)
+            if not start:
+                start = looked(problem, step.best, panel)
+            curve["cost"].append(step.nfe.cost)
+            curve["seconds"].append(step.seconds)
+            curve["reward"].append(step.best.reward.tolist())
+            last = step
+    assert last is not None  # a run has at least one step
+    for share in SHARES:
+        at.setdefault(str(share), looked(problem, last.best, panel))
+    if folder is not None:
+        _keep(last.best.sample, pack, folder)
+    return {
+        "start": start,
+        "at": at,
+        "curve": curve,
+        "features": features(last.best.sample, bench.spec.model).tolist(),
+        "memory": memory(),
+        "seconds": last.seconds,
+        "nfe": last.nfe.cost,
+        "status": [status.name for status in last.status],
+    }
+
+
+def looked(problem: Problem, best: Best, panel: Panel) -> dict[str, Any]:
+    """What is to be known of the best so far."""
+    return {
+        "reward": best.reward.tolist(),
+        "held": {name: scores.tolist() for name, scores in panel.scores(best.sample).items()},
+        "probability": best.probability.tolist(),
+        "strict": strict_probability(best.noise, problem.objective.sampler.layout)[0].tolist(),
+    }
+
+
+@torch.no_grad()
+def features(sample: Tensor, model: str) -> Tensor:
+    """Features `(B, n)` to tell samples apart by: the built-in judge's, where it is; else an 8 x 8 picture's pixels."""
+    if sample.ndim != 4:
+        return sample.detach().float().flatten(1)
+    if model == BUILT_IN and (stickers.path("judge") / "config.json").exists():
+        from noiseward.rewards.dual_encoder import DualEncoder
+
+        return DualEncoder.load(stickers.path("judge"), name="judge").pictures(sample).float()
+    return torch.nn.functional.adaptive_avg_pool2d(sample.detach().float(), 8).flatten(1)
+
+
+@contextlib.contextmanager
+def peak(device: torch.device) -> Iterator[Callable[[], int | None]]:
+    """For the body of a `with`, how much memory is taken beside what was before; a function that says it, in bytes."""
+    said: list[int | None] = []
+
+    def answer() -> int | None:
+        return said[0]
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield answer
+        said.append(torch.cuda.max_memory_allocated(device) - before)
+        return
+    before, reset = _process("VmRSS"), False
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        reset = True
+    yield answer
+    after = _process("VmHWM")
+    said.append(max(0, after - before) if reset and before is not None and after is not None else None)
+
+
+def _process(name: str) -> int | None:
+    """A number of this process in bytes, where the system tells."""
+    try:
+        found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def _keep(sample: Tensor, pack: Pack, folder: Path) -> None:
+    if sample.ndim != 4 or sample.shape[1] not in (1, 3):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, image in zip(pack.seeds, pictures.images(sample), strict=True):
+        image.save(folder / f"{pack.name}-{seed}.png")

@@ -1,0 +1,170 @@
+"""What a comparison was asked to do, as plain data, and how it is cut into packs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from noiseward.align import BUILT_IN
+from noiseward.errors import ArgumentError, RunError
+from noiseward.methods import METHODS, named
+from noiseward.optimize import Budget
+from noiseward.runs.files import read_json
+
+__all__ = ["SHARES", "CompareSpec", "Pack", "budget", "prompts"]
+
+SHARES = (0.25, 0.5, 1.0)  # of the budget: where results are read off
+PACK = 4  # rows per pack
+KINDS = ("nfe", "seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pack:
+    """Some rows of one method and prompt, run in one batch: always the same ones, whoever runs them.
+
+    Arguments:
+        method: as `methods.named` reads it.
+        prompt: its number; the prompt itself is in the spec.
+        seeds: one per row, in succession.
+    """
+
+    method: str
+    prompt: int
+    seeds: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Its file's name."""
+        method = re.sub(r"[^a-z0-9.]+", "-", self.method.lower()).strip("-")
+        return f"{method}-p{self.prompt}-s{self.seeds[0]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareSpec:
+    """The arguments of `noiseward compare`.
+
+    Arguments:
+        reward: what is climbed.
+        prompts: each is run with every seed; none for a model without prompts.
+        methods: names, with arguments where wanted.
+        kind: `nfe` (denoiser calls, a backward counting 2, of each row) or `seconds` (wall time of a pack).
+        amount: how many.
+        seeds: how many seeds per prompt.
+        seed: the first.
+        watch: held-out rewards; None for the model's usual ones.
+        model, memory, scheduler, lora, dtype, device, call: as for `align`.
+
+    Raises:
+        ArgumentError: a method that is not known or named twice, a budget or a number of seeds that is not positive.
+
+    Example:
+        >>> spec = CompareSpec(("brightness",), ("a duck",), ("dno", "reno"), "nfe", 100, seeds=5)
+        >>> [(pack.name, len(pack.seeds)) for pack in spec.packs()]
+        [('dno-p0-s0', 4), ('reno-p0-s0', 4), ('dno-p0-s4', 1), ('reno-p0-s4', 1)]
+    """
+
+    reward: tuple[str, ...]
+    prompts: tuple[str, ...]
+    methods: tuple[str, ...] = tuple(METHODS)
+    kind: str = "nfe"
+    amount: float = 2000
+    seeds: int = 4
+    seed: int = 0
+    watch: tuple[str, ...] | None = None
+    model: str = BUILT_IN
+    memory: str | None = None
+    scheduler: str | None = None
+    lora: str | None = None
+    dtype: str | None = None
+    device: str | None = None
+    call: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise ArgumentError(f"no method given: choose from {', '.join(METHODS)}")
+        if len(set(self.methods)) < len(self.methods):
+            raise ArgumentError(f"a method is named twice in {', '.join(self.methods)}: name each once")
+        for method in self.methods:
+            named(method)
+        if self.kind not in KINDS or not 0 < self.amount < math.inf:
+            raise ArgumentError(f"budget {self.kind}={self.amount:g} given: nfe=2000 or seconds=60, say")
+        if self.seeds < 1:
+            raise ArgumentError(f"seeds={self.seeds} given: at least 1 wanted")
+
+    def budget(self) -> Budget:
+        """What each pack may spend."""
+        if self.kind == "nfe":
+            return Budget(nfe=round(self.amount))
+        return Budget(seconds=self.amount)
+
+    def packs(self) -> list[Pack]:
+        """All of the work, ordered so that methods grow together: stopped anywhere, they have had about as much."""
+        last = self.seed + self.seeds
+        return [
+            Pack(method, prompt, tuple(range(first, min(first + PACK, last))))
+            for first in range(self.seed, last, PACK)
+            for prompt in range(max(1, len(self.prompts)))
+            for method in self.methods
+        ]
+
+    @classmethod
+    def read(cls, path: Path) -> CompareSpec:
+        """The spec in a file.
+
+        Raises:
+            RunError: it is garbled.
+        """
+        content = read_json(path)
+        try:
+            lists: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+            }
+            return cls(**lists)
+        except (TypeError, ArgumentError) as error:
+            raise RunError(f"{path} cannot be read ({error}): give another --out") from None
+
+
+def budget(text: str) -> tuple[str, float]:
+    """The kind and amount of `nfe=2000` or `seconds=60`.
+
+    Raises:
+        ArgumentError: it is neither.
+
+    Example:
+        >>> budget("seconds=60")
+        ('seconds', 60.0)
+    """
+    kind, _, amount = (part.strip() for part in text.partition("="))
+    try:
+        number = float(amount)
+    except ValueError:
+        number = math.nan
+    if kind not in KINDS or not 0 < number < math.inf:
+        raise ArgumentError(f"budget '{text}' given: nfe=2000 or seconds=60, say, wanted")
+    return kind, number
+
+
+def prompts(texts: Sequence[str]) -> tuple[str, ...]:
+    """Prompts, and those in files of one prompt per line.
+
+    Raises:
+        ArgumentError: a file without any.
+    """
+    found: list[str] = []
+    for text in texts:
+        path = Path(text)
+        if path.suffix == ".txt" or path.is_file():
+            try:
+                lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            except OSError as error:
+                raise ArgumentError(f"prompts '{text}' cannot be read ({error.strerror}): give a text file") from None
+            if not lines:
+                raise ArgumentError(f"prompts '{text}' given: the file has no line with a prompt")
+            found += lines
+        else:
+            found.append(text)
+    return tuple(dict.fromkeys(found))
