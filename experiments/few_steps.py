@@ -1,8 +1,9 @@
 """Few steps first: how much sooner is the reward of plain ascent on 50 sampler steps reached, and what does it cost?
 
 Plain: DNO on 50 steps, 100 moves. Against it: the same ascent on 5 or 10 steps first, carried over (`nested.py`), then
-on 50. For each caption and seed the time and the denoiser calls are taken at which the plain run's best reward is
-reached; the judge, who is climbed by nobody, says of both results whether the noun is right.
+on 50; and with the cheap gradient, which passes the sampler's linear part alone. For each caption and seed the time and
+the denoiser calls are taken at which the plain run's best reward is reached; the judge, who is climbed by nobody, says
+of both results whether the noun is right.
 
     python -m experiments.few_steps [--small] [--part 0/2]
 """
@@ -22,14 +23,19 @@ from noiseward import align, stickers
 
 CAPTIONS = ("a duck", "a rabbit", "a heart", "a cat")
 MANY, MOVES = 50, 100
-METHODS = {"plain": None, "10 steps first": 10, "5 steps first": 5}
+METHODS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "10 steps first": {"coarse": 10},
+    "5 steps first": {"coarse": 5},
+    "5 steps first, linear gradient": {"coarse": 5, "estimator": "backprop:through=linear"},
+}
 
 
-def made(caption: str, seed: int, coarse: int | None, many: int, moves: int) -> dict[str, Any]:
+def made(caption: str, seed: int, how: dict[str, Any], many: int, moves: int) -> dict[str, Any]:
     """One run: cost, seconds and best reward along the way, and the judge's word before and after."""
     solution = align(
-        "stickers", caption, "brightness", steps=moves, seed=seed, coarse=coarse, watch=(), progress=False,
-        num_inference_steps=many, eta=1.0,
+        "stickers", caption, "brightness", steps=moves, seed=seed, watch=(), progress=False, num_inference_steps=many,
+        eta=1.0, **how,
     )  # fmt: skip
     best, curve = float("-inf"), []
     for record in solution.history:
@@ -64,10 +70,10 @@ def main() -> None:
     captions, seeds, many, moves = (CAPTIONS[:1], 1, 10, 4) if small else (CAPTIONS, 2, MANY, MOVES)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in METHODS}
     work = list(itertools.product(captions, range(seeds), METHODS.items()))
-    for number, (caption, seed, (name, coarse)) in enumerate(work):
+    for number, (caption, seed, (name, how)) in enumerate(work):
         if not mine(number, arguments.part):
             continue
-        key: dict[str, Any] = dict(caption=caption, seed=200 + seed, coarse=coarse, many=many, moves=moves)
+        key: dict[str, Any] = dict(caption=caption, seed=200 + seed, how=how, many=many, moves=moves)
         runs[name].append(cell("few_steps", key, lambda key=key: made(**key)))
         print(f"{number + 1}/{len(work)} {caption}, {name}", flush=True)
     if arguments.part:
