@@ -27,7 +27,7 @@ RANK = {
     "memory": 1, "named": 1, "noise": 1, "orders": 1, "tape": 1,
     "concentration": 2, "recompute": 2,
     "sample": 3, "reward": 3, "strict": 3, "project": 3,
-    "moments": 4, "regularize": 4, "shaping": 4,
+    "moments": 4, "crew": 4, "regularize": 4, "shaping": 4,
     "objective": 5, "toys": 5,
     "candidates": 6, "estimate": 6,
     "optimize": 7, "perturb": 7,

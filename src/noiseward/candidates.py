@@ -1,9 +1,9 @@
 """Candidates: many noises per row, evaluated without a graph.
 
 Row i of a batch gets q candidates. They are sampled in the order row 0's, row 1's, ... in pieces of at most `chunk`
-rows per call of the sampler, so that memory is that of one piece whatever q is. What is kept of all of them is their
-samples, which are small beside what it took to make them; a candidate's noise is made when its piece comes, and made
-again from its seed by whoever needs it again.
+rows per call of the sampler, here or by a crew (`crew.py`), so that memory is that of one piece whatever q is. What is
+kept of all of them is their samples, which are small beside what it took to make them; a candidate's noise is made when
+its piece comes, and made again from its seed by whoever needs it again.
 
 A black-box reward is then called once, with all candidates, so that one behind HTTP or on another machine can work on
 them at the same time. A differentiable one is a network on this device more often than not, and scores the pieces.
@@ -11,7 +11,7 @@ them at the same time. A differentiable one is a network on this device more oft
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from noiseward.noise import Layout, Seeds
 from noiseward.objective import Evaluation, Objective
 from noiseward.recompute import NFE
 from noiseward.reward import score
-from noiseward.sample import prompts
+from noiseward.sample import Prompt, prompts
 
 __all__ = ["best", "check_counts", "compare", "evaluate", "fresh", "merged", "ranked", "scores"]
 
@@ -43,23 +43,26 @@ def evaluate(
     repeated = objective.repeat(count)
     total = rows * count
     samples: Tensor | None = None
-    penalties = []
-    counted = once = NFE()
-    with torch.no_grad():
-        for begin in range(0, total, chunk):
-            piece = range(begin, min(begin + chunk, total))
+    weighed: list[Tensor] = []
+    pieces = [range(begin, min(begin + chunk, total)) for begin in range(0, total, chunk)]
+    before, once = objective.nfe, NFE()
+
+    def noises() -> Iterator[tuple[Tensor, Prompt]]:
+        for piece in pieces:
             noise = torch.stack([make(index // count, index % count) for index in piece])
-            before, mine = objective.nfe, repeated.rows(piece)
-            sample = objective.sampler(noise, mine.prompt)
-            once = objective.nfe - before
-            counted += once
+            mine = repeated.rows(piece)
+            weighed.append(mine.penalty(noise) if penalty else noise.new_zeros(len(piece)))
+            yield noise, mine.prompt
+
+    with torch.no_grad():
+        for piece, (sample, nfe) in zip(pieces, objective.crew.samples(objective.sampler, noises()), strict=True):
             samples = sample.new_empty(total, *sample.shape[1:]) if samples is None else samples
             samples[piece.start : piece.stop] = sample
-            penalties.append(mine.penalty(noise) if penalty else noise.new_zeros(len(piece)))
+            once = nfe
         assert samples is not None
-        objective.charge(NFE(forward=once.forward * count) - counted)
+        objective.charge(NFE(forward=once.forward * count) - (objective.nfe - before))
         reward, terms = scores(repeated, samples, chunk)
-    penalties = torch.cat(penalties)
+    penalties = torch.cat(weighed)
     evaluation = Evaluation(samples, reward, terms, penalties, reward - penalties.to(reward.dtype))
     return _folded(evaluation, rows, count)
 

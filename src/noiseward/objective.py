@@ -18,6 +18,7 @@ from typing import final
 
 from torch import Tensor
 
+from noiseward.crew import Alone, Crew
 from noiseward.errors import ArgumentError
 from noiseward.recompute import NFE, Meter
 from noiseward.regularize import NoRegularizer, Regularizer
@@ -63,6 +64,7 @@ class Objective:
         prompt: c, one string or one per row.
         regularizer: rho.
         multiplier: what each row's penalty is multiplied by, `(B,)`; `iterate` adapts it where rho has a target.
+        crew: who samples candidates; default: this process.
 
     Example:
         >>> from noiseward.toys import GaussianModel, Quadratic
@@ -81,6 +83,7 @@ class Objective:
         regularizer: Regularizer | None = None,
         *,
         multiplier: Tensor | None = None,
+        crew: Crew | None = None,
     ) -> None:
         for given, wanted in ((sampler, Sampler), (reward, Reward)):
             if not isinstance(given, wanted):
@@ -90,6 +93,7 @@ class Objective:
         self.sampler, self.reward, self.prompt = sampler, reward, prompt
         self.regularizer = regularizer or NoRegularizer()
         self.multiplier = multiplier
+        self.crew = crew or Alone()
         self._charged = Meter()
 
     @property
@@ -120,6 +124,12 @@ class Objective:
         """The objective with each row's penalty multiplied by a number of its own, `(B,)`; None for none."""
         return self._asked(self.prompt, multiplier)
 
+    def helped(self, crew: Crew) -> Objective:
+        """The same objective with others to sample candidates; the bill is the same one."""
+        other = self._asked(self.prompt, self.multiplier)
+        other.crew = crew
+        return other
+
     def repeat(self, times: int) -> Objective:
         """The objective of a batch in which each row stands `times` times in a row; the bill is the same one."""
         prompt, multiplier = self.prompt, self.multiplier
@@ -137,6 +147,6 @@ class Objective:
         return self._asked(prompt, multiplier)
 
     def _asked(self, prompt: Prompt, multiplier: Tensor | None) -> Objective:
-        other = Objective(self.sampler, self.reward, prompt, self.regularizer, multiplier=multiplier)
+        other = Objective(self.sampler, self.reward, prompt, self.regularizer, multiplier=multiplier, crew=self.crew)
         other._charged = self._charged
         return other

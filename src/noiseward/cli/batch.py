@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from noiseward.runs.ray import RayEngine
     from noiseward.runs.report import Outcome
 
 __all__ = ["batch", "table"]
@@ -37,6 +39,11 @@ def batch(
         int, typer.Option(min=1, help="Rows, prompts times seeds, that are done as one batch of the device.")
     ] = 4,
     template: Annotated[str, typer.Option(help="What becomes of a prompt, as in 'a {} on a lake'.")] = "{}",
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: one worker per device of a machine or cluster.")
+    ] = "local",
+    address: Annotated[str | None, typer.Option(help="With ray: a running cluster, auto or HOST:PORT.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="With ray: at most so many.  [default: all]")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of the processor, per worker.")] = 1,
     model: options.Model = "stickers",
     scheduler: options.Scheduler = None,
@@ -71,7 +78,7 @@ def batch(
     import torch
     from rich.console import Console
 
-    from noiseward.errors import ArgumentError
+    from noiseward.errors import ArgumentError, choices
     from noiseward.runs.batch import begin
     from noiseward.runs.engine import Local
     from noiseward.runs.prompts import read
@@ -80,25 +87,30 @@ def batch(
 
     if json and quiet:
         raise ArgumentError("--json given beside --quiet: one says everything, the other nothing; leave one out")
+    if engine not in ("local", "ray"):
+        raise ArgumentError(f"engine '{engine}' given: {choices(engine, ('local', 'ray'))}")
+    if engine == "local" and (address or workers):
+        raise ArgumentError("--address or --workers given beside --engine local: they are the ray engine's")
     base = options.asked(context.params, prompt=(), batch=seeds, seed=seed)
     torch.set_num_threads(threads)
     asked = begin(out, read(prompts, base, template=template), size=pack)
     total = sum(1 for one in asked.packs for _ in one.rows())
     tally = Tally(total, total - sum(1 for one in asked.undone() for _ in one.rows()))
-    view: Any = asked.run(Local())
-    if json:
-        view = in_lines(view, tally, sys.stdout)
-    elif not quiet:
-        view = follow(view, tally, asked.packs, console=Console(stderr=True))
     errors: dict[str, str] = {}
     stopped = False
-    try:
-        for beat in view:
-            stopped = stopped or beat.state == "interrupted"
-            if beat.error:
-                errors[beat.pack] = beat.error
-    except KeyboardInterrupt:
-        stopped = True
+    with contextlib.ExitStack() as stack:
+        view: Any = asked.run(stack.enter_context(_ray(address, workers, threads)) if engine == "ray" else Local())
+        if json:
+            view = in_lines(view, tally, sys.stdout)
+        elif not quiet:
+            view = follow(view, tally, asked.packs, console=Console(stderr=True))
+        try:
+            for beat in view:
+                stopped = stopped or beat.state == "interrupted"
+                if beat.error:
+                    errors[beat.pack] = beat.error
+        except KeyboardInterrupt:
+            stopped = True
     found = report(asked, errors)
     if quiet or json:
         print(out, file=sys.stderr if json else sys.stdout)
@@ -109,6 +121,12 @@ def batch(
             console.print("stopped: the same command goes on", highlight=False)
     if any(one.state != "done" for one in found):
         raise typer.Exit(1)
+
+
+def _ray(address: str | None, workers: int | None, threads: int) -> RayEngine:
+    from noiseward.runs.ray import RayEngine
+
+    return RayEngine(address, workers=workers, threads=threads)
 
 
 def table(found: Sequence[Outcome], out: Path, console: Console) -> None:
@@ -135,7 +153,7 @@ def table(found: Sequence[Outcome], out: Path, console: Console) -> None:
     odd = sum(one.strict is not None and one.strict < SUSPECT for one in found)
     if odd:
         console.print(f"the noise of {odd} rows no longer looks like noise: index.csv, column strict", highlight=False)
-    gain = _mean([one.gain for one in found])
+    gain = _mean([one.gain for one in found]) if len({one.reward for one in found}) == 1 else ""
     console.print(f"{counted(found)}" + (f"; mean gain {gain}" if gain else ""), highlight=False)
     for file in ("index.csv", "contact.png", "report.html"):
         if (out / file).exists():

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from noiseward.align import Parts
+from noiseward.crew import Crew
 from noiseward.errors import NoisewardError, RunError
 from noiseward.optimize import Status
 from noiseward.progress import spent
@@ -86,13 +87,16 @@ class Local(Engine):
                     return
 
 
-def work(pack: Pack, out: Path, parts: Parts, *, every: float = 0.0, patience: float = 0.0) -> Iterator[Beat]:
+def work(
+    pack: Pack, out: Path, parts: Parts, *, crew: Crew | None = None, every: float = 0.0, patience: float = 0.0
+) -> Iterator[Beat]:
     """Do a pack, or go on with it; the last beat says how it ended. Errors are beats too.
 
     Arguments:
         pack: what to do.
         out: the batch directory.
         parts: models and rewards of the packs before.
+        crew: who samples candidates; default: this process.
         every: seconds between two beats, at least.
         patience: seconds to wait for another process to let go of the run's directory.
     """
@@ -101,6 +105,8 @@ def work(pack: Pack, out: Path, parts: Parts, *, every: float = 0.0, patience: f
     made = False
     try:
         problem = pack.spec.problem(parts)
+        if crew is not None:
+            problem = dataclasses.replace(problem, objective=problem.objective.helped(crew))
         made = True
         _wait(path, patience)
         performed, said, start = performing(problem, pack.spec, path), 0.0, None

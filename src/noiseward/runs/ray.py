@@ -1,0 +1,275 @@
+"""Batches on a Ray cluster (extra `ray`): one actor per device, one pack at a time on each.
+
+The driver deals packs out and listens to beats; an actor holds the model and writes its packs' run directories itself.
+What travels through Ray is a spec of some hundred bytes per pack and a beat now and then, so the directory must be one
+that all nodes see (a shared file system). An actor or node that is lost costs what it did since its pack's last step:
+the pack goes to another actor, which resumes it from its directory.
+
+Packs are the same on every engine, each is done by one process with the same number of threads, and the sampler is a
+function: on a CPU the results are those of the local engine, bit for bit, whatever the number of workers and whoever
+dies on the way.
+
+Where there are more workers than packs, the others sample candidates for estimators and searches (:class:`Spread`),
+again in the same pieces.
+
+Usage statistics are off.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from noiseward.align import Parts
+from noiseward.crew import Crew, sampled
+from noiseward.errors import ArgumentError, RunError
+from noiseward.recompute import NFE
+from noiseward.rewards.catalog import ENTRIES
+from noiseward.runs.engine import Beat, Engine, work
+from noiseward.runs.packs import Pack
+from noiseward.runs.spec import RunSpec
+from noiseward.sample import Prompt, Sampler
+
+__all__ = ["RayEngine", "Spread", "Worker", "start"]
+
+PATIENCE = 30.0  # seconds a pack waits for the lock of a worker that is dying
+
+
+def _ray() -> Any:
+    """The package, with its usage statistics off."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise ArgumentError(
+            "engine 'ray' wants the package ray, which is not here: pip install 'noiseward[ray]'"
+        ) from None
+    return ray
+
+
+def start(cores: int | None = None) -> None:
+    """Start Ray on this machine alone, for as long as this process lives.
+
+    Arguments:
+        cores: how many it takes itself to have; default: those it has.
+
+    Raises:
+        RunError: it does not start. Ray gives itself 30 seconds for it, so a busy machine is asked three times.
+    """
+    ray = _ray()
+    for attempt in range(3):
+        try:
+            ray.init(
+                address="local", num_cpus=cores, include_dashboard=False, object_store_memory=200 * 2**20,
+                logging_level=logging.ERROR, log_to_driver=False,
+            )  # fmt: skip
+            return
+        except Exception as error:  # of several types, whatever went wrong
+            ray.shutdown()
+            if attempt == 2:
+                raise RunError(f"Ray did not start here ({_said(error)}): try again, or --engine local") from None
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+@final
+class Worker:
+    """What an actor does: packs, or pieces for the packs of others.
+
+    Arguments:
+        threads: of the processor.
+        folder: to work in, where it exists on its node: paths in specs may be relative.
+    """
+
+    def __init__(self, threads: int, folder: str) -> None:
+        torch.set_num_threads(threads)
+        if os.path.isdir(folder):
+            os.chdir(folder)
+        self._parts = Parts()
+        self._pieces = 0
+
+    def work(self, pack: Pack, out: str, helpers: Sequence[Any], every: float) -> Iterator[Beat]:
+        """The beats of a pack."""
+        crew = Spread(pack.spec, helpers) if helpers else None
+        yield from work(pack, Path(out), self._parts, crew=crew, every=every, patience=PATIENCE)
+
+    def sample(self, spec: RunSpec, noise: Tensor, prompt: Prompt) -> tuple[Tensor, NFE]:
+        """The samples of a piece of some pack's candidates."""
+        problem = self._parts.kept("problem", spec.text(), lambda: spec.problem(self._parts))
+        self._pieces += 1
+        with torch.no_grad():
+            sample, nfe = sampled(problem.objective.sampler, noise.to(problem.noise.device), prompt)
+        return sample.cpu(), nfe
+
+    def pieces(self) -> int:
+        """How many pieces it sampled for others."""
+        return self._pieces
+
+
+@final
+class Spread(Crew):
+    """Pieces dealt out to other workers, in rounds of one for each of them and one for this process.
+
+    A helper that is lost is done without, and its piece done here.
+
+    Arguments:
+        spec: of the pack, from which helpers make the same sampler.
+        helpers: actors of :class:`Worker`.
+    """
+
+    def __init__(self, spec: RunSpec, helpers: Sequence[Any]) -> None:
+        self._spec, self._helpers = spec, list(helpers)
+
+    def samples(self, sampler: Sampler, pieces: Iterable[tuple[Tensor, Prompt]]) -> Iterator[tuple[Tensor, NFE]]:
+        ray, left = _ray(), iter(pieces)
+        while turn := list(itertools.islice(left, len(self._helpers) + 1)):
+            helpers = self._helpers[: len(turn) - 1]
+            asked = [
+                helper.sample.remote(self._spec, noise.cpu(), prompt)
+                for helper, (noise, prompt) in zip(helpers, turn[1:], strict=True)
+            ]
+            yield sampled(sampler, *turn[0])
+            for helper, answer, (noise, prompt) in zip(helpers, asked, turn[1:], strict=True):
+                try:
+                    sample, nfe = ray.get(answer)
+                except ray.exceptions.RayTaskError:
+                    raise
+                except ray.exceptions.RayError:
+                    self._helpers.remove(helper)
+                    yield sampled(sampler, noise, prompt)
+                else:
+                    yield sample.to(noise.device), nfe
+
+
+@final
+class RayEngine(Engine):
+    """Packs spread over the devices of a cluster. Use it in a `with`, which ends what it began.
+
+    Arguments:
+        address: of a running cluster: `auto`, or `HOST:PORT`; None starts one on this machine, or takes the one this
+            process is connected to already.
+        workers: at most so many; default: one per GPU of the cluster, without GPUs one per `threads` processor cores.
+        threads: per worker. Other numbers of threads may round differently.
+        tries: how often a pack is begun or gone on with before it is given up, when its worker dies each time.
+
+    Raises:
+        ArgumentError: Ray is not installed, there is no cluster at the address, or it has no room for the workers.
+        RunError: Ray did not start.
+    """
+
+    def __init__(
+        self, address: str | None = None, *, workers: int | None = None, threads: int = 1, tries: int = 3
+    ) -> None:
+        self._ray = ray = _ray()
+        self._ours = not ray.is_initialized()
+        if self._ours and address is None:
+            start()
+        elif self._ours:
+            try:
+                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            except Exception as error:  # of several types, whatever went wrong
+                raise ArgumentError(
+                    f"no cluster at '{address}' ({_said(error)}): 'ray start --head' starts one; "
+                    "leave --address out for this machine alone"
+                ) from None
+        there = ray.cluster_resources()
+        self._gpus = 1 if there.get("GPU", 0) >= 1 else 0
+        room = int(there["GPU"]) if self._gpus else int(there.get("CPU", 1) // threads)
+        if workers is not None and not 1 <= workers <= room:
+            self.close()
+            what = "GPUs" if self._gpus else f"times {threads} processor cores"
+            raise ArgumentError(f"{workers} workers asked for, and the cluster has {room} {what}: ask for 1 to {room}")
+        self.workers, self._threads, self._tries = workers or max(room, 1), threads, tries
+        self._free: list[Any] = []
+
+    def __enter__(self) -> RayEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the workers go, and end the cluster if it was started here."""
+        for actor in getattr(self, "_free", ()):
+            self._ray.kill(actor)
+        self._free = []
+        if self._ours and self._ray.is_initialized():
+            self._ray.shutdown()
+
+    def run(self, packs: Sequence[Pack], out: Path) -> Iterator[Beat]:
+        waiting, flying, tries = deque(packs), dict[Any, tuple[Pack, Any, list[Any]]](), dict[str, int]()
+        crews = self._crews(packs)
+        every = max(0.5, self.workers / 100)  # at most some 100 beats per second, whatever the number of workers
+        try:
+            while waiting or flying:
+                while waiting and len(flying) + sum(len(helpers) for _, _, helpers in flying.values()) < self.workers:
+                    pack = waiting.popleft()
+                    team = [self._hire() for _ in range(1 + crews)]
+                    beats = team[0].work.remote(pack, str(out.absolute()), team[1:], every)
+                    flying[beats] = pack, team[0], team[1:]
+                (beats, *_), _ = self._ray.wait(list(flying), num_returns=1)
+                pack, actor, helpers = flying[beats]
+                try:
+                    beat: Beat = self._ray.get(next(beats))
+                except StopIteration:
+                    del flying[beats]
+                    self._free += [actor, *helpers]
+                except self._ray.exceptions.RayError as error:
+                    del flying[beats]
+                    self._ray.kill(actor)
+                    self._free += helpers
+                    tries[pack.name] = tries.get(pack.name, 0) + 1
+                    if tries[pack.name] < self._tries:
+                        waiting.appendleft(pack)
+                        continue
+                    told = f"its worker died {tries[pack.name]} times, the last time with {type(error).__name__}"
+                    size = sum(1 for _ in pack.rows())
+                    yield Beat(pack.name, "failed", size, error=f"{told}: out of memory?", divisible=True)
+                else:
+                    yield beat
+                    if beat.state == "interrupted":
+                        return
+        finally:
+            for _, actor, helpers in flying.values():
+                for one in (actor, *helpers):
+                    self._ray.kill(one)
+
+    def _crews(self, packs: Sequence[Pack]) -> int:
+        """How many helpers each pack gets: what is left of the workers, where packs try candidates."""
+        if not packs or not all(_tries_candidates(pack.spec) for pack in packs):
+            return 0
+        return max(0, self.workers // len(packs) - 1)
+
+    def _hire(self) -> Any:
+        """A worker that is free and alive, or a new one."""
+        while self._free:
+            actor = self._free.pop()
+            try:
+                self._ray.get(actor.pieces.remote())
+                return actor
+            except self._ray.exceptions.RayError:
+                continue
+        actor = self._ray.remote(Worker).options(num_cpus=self._threads, num_gpus=self._gpus)
+        return actor.remote(self._threads, os.getcwd())
+
+
+def _tries_candidates(spec: RunSpec) -> bool:
+    """Whether a spec's directions or moves come from candidates."""
+    if spec.search is not None or spec.estimator is not None:
+        return spec.estimator is None or spec.estimator.partition(":")[0] != "backprop"
+    names = [text.partition(":")[0] for text in spec.reward]
+    return any(name in ("http", "https") or (name in ENTRIES and not ENTRIES[name].differentiable) for name in names)

@@ -1,0 +1,192 @@
+"""The same packs on a cluster give the same bits, whatever the number of workers and whoever dies on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from noiseward import ArgumentError, Hybrid2, Objective, RunError
+from noiseward.crew import Alone, Crew, sampled
+from noiseward.noise import Seeds
+from noiseward.reward import FunctionReward
+from noiseward.runs import RunSpec
+from noiseward.runs.batch import begin
+from noiseward.runs.engine import Local
+from noiseward.runs.prompts import read
+from noiseward.toys import GaussianModel
+from tests.tiny import CALL
+
+
+class Backward(Crew):
+    """Samples the last piece first."""
+
+    def samples(self, sampler, pieces):
+        todo = list(pieces)
+        assert len(todo) == 3
+        done = [sampled(sampler, noise, prompt) for noise, prompt in reversed(todo)]
+        yield from reversed(done)
+
+
+def test_who_samples_candidates_makes_no_difference():
+    steps = []
+    for crew in (Alone(), Backward()):
+        objective = Objective(
+            GaussianModel(steps=4, dim=3).sampler(),
+            FunctionReward(lambda x: -(x**2).sum(1), name="black", differentiable=False),
+        ).helped(crew)
+        noise = objective.sampler.init(2, seed=3)
+        before = objective.nfe
+        evaluation, direction = Hybrid2(samples=5, chunk=4)(objective, noise, Seeds((0, 1)))
+        steps.append((evaluation.reward, direction, objective.nfe - before))
+    assert all(torch.equal(one, other) for one, other in zip(steps[0][:2], steps[1][:2], strict=True))
+    assert steps[0][2] == steps[1][2] and steps[0][2].forward == 4 * (5 + 1)
+
+
+def test_the_command_line_knows_its_engines(run, small, tmp_path):
+    (tmp_path / "p.txt").write_text("a\n")
+    for more, says in (
+        (("--engine", "rya"), "engine 'rya' given: did you mean 'ray'?"),
+        (("--workers", "2"), "--address or --workers given beside --engine local"),
+    ):
+        status, _, err = run("batch", "p.txt", "--reward", "brightness", "--out", "out", *small, *more)
+        assert status == 1 and says in err and not (tmp_path / "out").exists()
+
+
+def test_without_ray_the_engine_says_what_to_install(monkeypatch):
+    import sys
+
+    from noiseward.runs.ray import RayEngine
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ArgumentError, match=r"pip install 'noiseward\[ray\]'"):
+        RayEngine()
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """Room for three workers, on however few cores."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # leave no token in the home folder of whoever runs tests
+    ray = pytest.importorskip("ray")
+    from noiseward.runs.ray import RayEngine, start
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray's own
+        start(cores=3)
+        with RayEngine(tries=2) as engine:
+            yield engine
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def spec(model):
+    call = {**CALL, "num_inference_steps": 2}
+    return RunSpec(prompt=(), reward=("brightness",), model=model, steps=2, lr=0.05, batch=1, call=call)
+
+
+def done(out: Path, spec: RunSpec, engine, text: str = "a\nb\nc\n"):
+    (out.parent / "p.txt").write_text(text)
+    batch = begin(out, read(out.parent / "p.txt", spec), size=1)
+    return list(batch.run(engine))
+
+
+def same(one: Path, other: Path) -> None:
+    names = [sorted(path.name for path in (out / "packs").iterdir()) for out in (one, other)]
+    assert names[0] == names[1] and names[0]
+    for name in names[0]:
+        for file in ("best.safetensors", "latest.safetensors"):
+            assert (one / "packs" / name / file).read_bytes() == (other / "packs" / name / file).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def local(spec, tmp_path_factory):
+    out = tmp_path_factory.mktemp("local") / "out"
+    done(out, spec, Local())
+    return out
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_any_number_of_workers_gives_the_bits_of_the_local_engine(engine, spec, local, tmp_path, workers):
+    engine.workers = workers
+    beats = done(tmp_path / "out", spec, engine)
+    assert sorted(beat.pack for beat in beats if beat.state == "done") == ["0000", "0001", "0002"]
+    same(local, tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_candidates_of_one_image_are_sampled_by_the_workers_that_are_left(engine, spec, tmp_path):
+    search = dataclasses.replace(spec, steps=1, search="best-of-n:samples=6,chunk=2")
+    (tmp_path / "local").mkdir()
+    done(tmp_path / "local" / "out", search, Local(), "a\n")
+    engine.workers = 3
+    (tmp_path / "ray").mkdir()
+    done(tmp_path / "ray" / "out", search, engine, "a\n")
+    same(tmp_path / "local" / "out", tmp_path / "ray" / "out")
+    import ray
+
+    assert sorted(ray.get([actor.pieces.remote() for actor in engine._free]))[-2:] == [1, 1]
+
+
+DEADLY = (
+    "import os, pathlib, signal\n"
+    "calls = []\n"
+    "def light(images, prompts):\n"
+    "    calls.append(1)\n"
+    "    told = pathlib.Path({told!r})\n"
+    "    if prompts == ['b'] and len(calls) > 1 and len(told.read_text() if told.exists() else '') < {deaths}:\n"
+    "        with told.open('a') as file:\n            file.write('x')\n"
+    "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    "    return images.mean((1, 2, 3))\n"
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_pack_whose_worker_dies_goes_on_elsewhere_to_the_same_bits(engine, spec, local, tmp_path):
+    engine.workers = 2
+    (tmp_path / "mine.py").write_text(DEADLY.format(told=str(tmp_path / "told"), deaths=1))
+    mine = dataclasses.replace(spec, reward=(f"{tmp_path / 'mine.py'}:light",))
+    beats = done(tmp_path / "out", mine, engine)
+    assert (tmp_path / "told").read_text() == "x"
+    assert {beat.pack for beat in beats if beat.state == "done"} == {"0000", "0001", "0002"}
+    same(local, tmp_path / "out")  # light is brightness
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_pack_that_kills_every_worker_is_given_up(engine, spec, tmp_path):
+    engine.workers = 1
+    (tmp_path / "mine.py").write_text(DEADLY.format(told=str(tmp_path / "told"), deaths=9))
+    mine = dataclasses.replace(spec, reward=(f"{tmp_path / 'mine.py'}:light",))
+    beats = done(tmp_path / "out", mine, engine, "b\na\n")
+    ended = {beat.pack: beat for beat in beats if beat.state != "running"}
+    assert (ended["0000"].state, ended["0001"].state) == ("failed", "done")
+    assert "its worker died 2 times" in (ended["0000"].error or "")
+
+
+def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
+    ray = pytest.importorskip("ray")
+    from noiseward.runs.ray import RayEngine, start
+
+    def refused(**how):
+        raise ConnectionError("nobody\nthere")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refused)
+    with pytest.raises(ArgumentError, match=r"no cluster at 'here:1' \(nobody there\): 'ray start --head'"):
+        RayEngine("here:1")
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(RunError, match=r"Ray did not start here \(nobody there\)"):
+        start()
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_more_workers_than_there_is_room_for_are_refused(engine):
+    from noiseward.runs.ray import RayEngine
+
+    with pytest.raises(ArgumentError, match="9 workers asked for, and the cluster has 3 times 1 processor cores"):
+        RayEngine(workers=9)
