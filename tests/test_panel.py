@@ -10,7 +10,7 @@ import torch
 
 from noiseward import ArgumentError, FunctionReward, GradientAscent, align, iterate
 from noiseward.cli import main
-from noiseward.cli.align import _several
+from noiseward.cli.options import _several
 from noiseward.objective import Objective
 from noiseward.optimize import Budget
 from noiseward.panel import Panel, verdict
