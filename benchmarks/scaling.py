@@ -1,8 +1,8 @@
 """What a second worker brings, and where more of them would stop bringing anything.
 
 Measured, in one run: throughput of `--engine ray` with 1 and 2 single-thread workers that hold the model already, in
-turns, on equal packs of the built-in model; beside them 1 and 2 plain processes that each do the packs of one worker, as
-what the machine allows; what a beat costs the driver; and what a run directory holds.
+turns, on equal packs of the built-in model; beside them 1 and 2 plain processes that each do the packs of one worker,
+as what the machine allows; what a beat costs the driver; and what a run directory holds.
 
 Modeled, from these and from assumptions that are written beside the results: the time until N workers have read the
 weights, the share of the driver's time that beats take, and of the storage's bandwidth that runs take; each says where
