@@ -1,0 +1,80 @@
+"""Run every benchmark, put its page into `benchmarks/RESULTS.md`, and the table of full-size models into the docs.
+
+    python -m benchmarks                    # all of them, about an hour on one quiet core
+    python -m benchmarks step memory        # some of them
+    python -m benchmarks --gather           # none: put together the pages that are there
+
+`gpu` is run where there is a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+
+import torch
+
+from benchmarks.timing import RESULTS
+
+ORDER = ("step", "memory", "counted", "gpu", "growth", "regularizers", "estimators")
+OUT = RESULTS.parent / "RESULTS.md"
+DOCS = RESULTS.parents[1] / "docs" / "cost.md"
+FROM, TO = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*ORDER, []], help="which; default: all")
+    parser.add_argument("--gather", action="store_true", help="run none")
+    given = parser.parse_args()
+    for name in () if given.gather else given.names or ORDER:
+        if name != "gpu" or torch.cuda.is_available():
+            print(f"-- {name}", flush=True)
+            subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+    gather()
+
+
+def gather() -> None:
+    """Write the pages that are there into one."""
+    parts = [
+        "# Benchmarks",
+        "",
+        "`python -m benchmarks` runs what is below and writes this page. Times are ratios within one run; what was "
+        "computed and not measured says so.",
+    ]
+    for name in ORDER:
+        page = RESULTS / f"{name}.md"
+        if page.exists():
+            parts += ["", "#" + page.read_text(encoding="utf-8").strip()]
+        else:
+            parts += ["", f"## {name}", "", f"Not run yet: `python -m benchmarks.{name}`."]
+    OUT.write_text("\n".join(parts) + "\n", encoding="utf-8")
+    text = DOCS.read_text(encoding="utf-8")
+    before, _, rest = text.partition(FROM)
+    DOCS.write_text(f"{before}{FROM}\n{table()}\n{TO}{rest.partition(TO)[2]}", encoding="utf-8")
+
+
+def table() -> str:
+    """Seconds and GB of a step by model, steps and mode: measured on a GPU where that was done, and computed."""
+    lines = ["| model | sampler steps | mode | seconds per step | GB | |", "|---|---|---|---|---|---|"]
+    if (RESULTS / "gpu.json").exists():
+        measured = json.loads((RESULTS / "gpu.json").read_text(encoding="utf-8"))
+        for row in measured["results"]:
+            said = f"{row['seconds']:.2g} | {row['GB']:.1f}" if "share" in row else "out of memory |"
+            where = f"measured, {measured['settings']['card']}"
+            lines.append(f"| {row['model']} | {row['steps']} | {row['mode']} | {said} | {where} |")
+    computed = json.loads((RESULTS / "counted.json").read_text(encoding="utf-8"))
+    rate = computed["settings"]["rate"]
+    for model, by_steps in computed["results"]["steps"].items():
+        for steps, modes in by_steps.items():
+            for mode, found in modes.items():
+                if "bytes" in found:
+                    said = f"{found['flops'] / rate:.2g} | {found['bytes'] / 1e9:.1f}"
+                    lines.append(f"| {model} | {steps} | {mode} | {said} | computed |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

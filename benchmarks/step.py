@@ -1,0 +1,181 @@
+"""What a step costs beside what it is made of, and beside the published procedure, on a small Stable Diffusion.
+
+Timed alone, on the inputs the pipeline gives them: F, the denoiser forward; G, forward and backward; D, the decoder
+forward and backward. The floor of a `Backprop` step is then N G + D, or N (F + G) + D where activations are recomputed.
+A whole move adds what surrounds it: the penalty of 100 orders, P(z), clipping, Adam. The published procedure
+(`published.py`) is timed in the same turns, with the same reward and penalty.
+
+What the tape costs is computed: torch calls it sees in a step, times what one costs, beside the time of the step.
+
+    python -m benchmarks.step [--small]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.models import PIXELS, small_sd
+from benchmarks.published import Published
+from benchmarks.timing import in_turns, ratio, say, write
+from noiseward import Backprop, Concentration, DiffusersSampler, FunctionReward, GradientAscent, Objective, Seeds, Step
+from noiseward.memory import MODES
+from noiseward.optimize import Budget, iterate
+from noiseward.tape import NoiseTape, record
+
+CALL = {"guidance_scale": 5.0, "eta": 1.0, "height": PIXELS, "width": PIXELS}
+BRIGHTNESS = FunctionReward(lambda images: images.mean((1, 2, 3)), name="brightness")
+FLOORS = {"fast": "N G + D", "balanced": "N (F + G) + D", "low": "N (2 F + G) + D + decoder forward"}
+
+
+def pieces(pipe: Any) -> dict[str, Callable[[], object]]:
+    """The denoiser's and the decoder's passes, each alone."""
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(2, 4, PIXELS // 4, PIXELS // 4, generator=generator)
+    words = torch.randn(2, 8, pipe.unet.config.cross_attention_dim, generator=generator)
+    weights = torch.randn(latent.shape, generator=generator)
+    small = latent[:1]
+
+    def forward() -> None:
+        with torch.no_grad():
+            pipe.unet(latent, 500, encoder_hidden_states=words)
+
+    def both() -> None:
+        leaf = latent.clone().requires_grad_()
+        torch.autograd.grad(pipe.unet(leaf, 500, encoder_hidden_states=words).sample, leaf, weights)
+
+    def decoder() -> None:
+        leaf = small.clone().requires_grad_()
+        torch.autograd.grad(pipe.vae.decode(leaf).sample.mean(), leaf)
+
+    def decoded() -> None:
+        with torch.no_grad():
+            pipe.vae.decode(small)
+
+    return {"F": forward, "G": both, "D": decoder, "decoder forward": decoded}
+
+
+def floor(mode: str, steps: int, seconds: dict[str, list[float]]) -> list[float]:
+    """What a step in a mode is made of, turn by turn."""
+    again = MODES.index(mode)
+    turns = zip(seconds["F"], seconds["G"], seconds["D"], seconds["decoder forward"], strict=True)
+    return [steps * (again * f + g) + d + (mode == "low") * half for f, g, d, half in turns]
+
+
+def directions(sampler: DiffusersSampler, noise: Tensor) -> None:
+    """A `Backprop` step, without penalty or move."""
+    Backprop()(Objective(sampler, BRIGHTNESS, "a"), noise, Seeds((0,)))
+
+
+def moves(sampler: DiffusersSampler, noise: Tensor) -> Iterator[Step]:
+    """Whole moves, as a run makes them."""
+    objective = Objective(sampler, BRIGHTNESS, "a", Concentration(1.0, permutations=100))
+    return iterate(objective, noise, optimizer=GradientAscent(), budget=Budget(steps=10**9))
+
+
+def tape_share(sampler: DiffusersSampler, noise: Tensor, seconds: float) -> dict[str, float]:
+    """Torch calls the tape sees in a step, microseconds each, and their share of the step."""
+    tapes: list[NoiseTape] = []
+    made = NoiseTape.__init__
+
+    def noted(tape: NoiseTape, source: Any) -> None:
+        made(tape, source)
+        tapes.append(tape)
+
+    NoiseTape.__init__ = noted
+    try:
+        directions(sampler, noise)
+    finally:
+        NoiseTape.__init__ = made
+    seen, one, many = sum(tape.seen for tape in tapes), torch.ones(1), 20_000
+
+    def calls() -> float:
+        begun = time.process_time()
+        for _ in range(many):
+            one.neg()
+        return time.process_time() - begun
+
+    costs = []
+    for _ in range(5):
+        plain = calls()
+        with record(0, into=[]):
+            costs.append((calls() - plain) / many)
+    cost = max(sorted(costs)[len(costs) // 2], 0.0)
+    return {"seen": seen, "microseconds": 1e6 * cost, "share": seen * cost / seconds}
+
+
+def measured(steps: int, turns: int) -> dict[str, Any]:
+    """Everything for one number of sampler steps."""
+    pipe = small_sd()
+    samplers = {mode: DiffusersSampler(pipe, memory=mode, num_inference_steps=steps, **CALL) for mode in MODES}
+    noise = samplers["fast"].init(1)
+    runs = {mode: moves(sampler, noise) for mode, sampler in samplers.items()}
+    published = Published(pipe, lambda images: images.mean((1, 2, 3)), steps=steps, size=(PIXELS // 4, PIXELS // 4))
+    leaf = noise[0].clone().requires_grad_()
+    plain = published(noise[0])
+    gap = (plain - samplers["fast"](noise, "a")).abs().max().item()
+    functions = {
+        **pieces(pipe),
+        **{f"Backprop, {mode}": partial(directions, sampler, noise) for mode, sampler in samplers.items()},
+        **{f"move, {mode}": partial(next, run) for mode, run in runs.items()},
+        "published": partial(published.move, leaf),
+    }
+    seconds = in_turns(functions, turns, clock=time.process_time)
+    fast = sorted(seconds["Backprop, fast"])[turns // 2]
+    return {
+        "same picture": gap,
+        "over floor": {m: ratio(seconds[f"Backprop, {m}"], floor(m, steps, seconds)) for m in MODES},
+        "move over floor": {m: ratio(seconds[f"move, {m}"], floor(m, steps, seconds)) for m in MODES},
+        "times faster": {m: ratio(seconds["published"], seconds[f"move, {m}"]) for m in MODES},
+        "low over balanced": ratio(seconds["Backprop, low"], seconds["Backprop, balanced"]),
+        "tape": tape_share(samplers["fast"], noise, fast),
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="4 sampler steps, 2 turns")
+    small = parser.parse_args().small
+    torch.set_num_threads(1)
+    turns, lengths = (2, (4,)) if small else (5, (20, 50))
+    results = {str(steps): measured(steps, turns) for steps in lengths}
+    settings = {"sampler steps": lengths, "turns": turns, "threads": 1, "small": small, **CALL}
+    write("step", settings=settings, results=results, text=page(turns, results), small=small)
+
+
+def page(turns: int, results: dict[str, Any]) -> str:
+    """The tables people read."""
+    lines = [
+        "# A step beside its floor and beside the published procedure",
+        "",
+        f"A Stable Diffusion of 7.1 M weights in the denoiser, {PIXELS} x {PIXELS} pictures, guidance on, eta 1, one "
+        f"thread, computing time. Median (least to most) of {turns} turns. `python -m benchmarks.step` regenerates "
+        "this page.",
+        "",
+        "| sampler steps | mode | floor | Backprop / floor | whole move / floor | times faster than published |",
+        "|---|---|---|---|---|---|",
+    ]
+    for steps, found in results.items():
+        for mode in MODES:
+            cells = (found[name][mode] for name in ("over floor", "move over floor", "times faster"))
+            lines.append(f"| {steps} | {mode} | {FLOORS[mode]} | " + " | ".join(map(say, cells)) + " |")
+    lines.append("")
+    for steps, found in results.items():
+        tape = found["tape"]
+        lines.append(
+            f"* {steps} steps: the tape sees {tape['seen']} torch calls at {tape['microseconds']:.1f} us, "
+            f"{tape['share']:.1%} of a `fast` step (computed); `low` takes {say(found['low over balanced'])} times "
+            f"`balanced`; largest difference of our picture from the published loop's {found['same picture']:.1g}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
