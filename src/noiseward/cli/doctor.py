@@ -17,7 +17,7 @@ def doctor(
     lora: Annotated[str | None, typer.Option(help="A file or folder of LoRA weights.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of the weights: float32, bfloat16, ...")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.  [default: auto]")] = None,
-    memory: Annotated[str | None, typer.Option(help="fast: keep activations; balanced: recompute them.")] = None,
+    memory: Annotated[str | None, typer.Option(help="fast, balanced, low or auto; see 'align --help'.")] = None,
     num_inference_steps: Annotated[int, typer.Option(min=1, help="Sampler steps of the check.")] = 5,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other argument of the pipeline, as KEY=VALUE.")
