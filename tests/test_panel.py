@@ -249,3 +249,16 @@ def test_a_run_directory_keeps_what_was_seen(model, tmp_path, monkeypatch, capsy
     assert "row 0: likely reward hacking from step 3 on, falling falls while the reward rises" in out
     assert "falling" in out and "-2 -> " in out and str(folder.path / "pareto") in out
     assert json.loads((folder.path / "spec.json").read_text())["watch"] == list(spec.watch)
+
+
+def test_the_command_line_watches_the_built_in_model_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    few = ["align", "a duck", "--reward", "brightness", "--steps", "1", "--num-inference-steps", "2", "-q"]
+    for name, more in (("seen", []), ("unseen", ["--watch", "none"])):
+        monkeypatch.setattr("sys.argv", ["noiseward", *few, "--out", name, *more])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+    watched = [RunFolder(tmp_path / name).steps()[0].get("watched", {}) for name in ("seen", "unseen")]
+    assert set(watched[0]) == {"stickers-judge", "contrast", "jpeg"} and not watched[1]
+    assert RunFolder(tmp_path / "seen").spec().watch is None

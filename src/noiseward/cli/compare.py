@@ -65,7 +65,7 @@ def compare(
     spec = CompareSpec(
         reward=tuple(reward), prompts=told(prompts or ()), kind=kind, amount=amount, seeds=seeds, seed=seed,
         methods=tuple(METHODS) if methods is None else split([methods]),
-        watch=None if watch is None else tuple(one for one in split(watch) if one != "none"),
+        watch=None if not watch else tuple(one for one in split(watch) if one != "none"),
         model=model, memory=memory, scheduler=scheduler, lora=lora, dtype=dtype, device=device,
         call={**call, **assignments(set_)},
     )  # fmt: skip

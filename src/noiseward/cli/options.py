@@ -106,7 +106,7 @@ def asked(parameters: Mapping[str, Any], **own: Any) -> RunSpec:
         if name in fields and value not in (None, [], ())
     }
     watch = parameters["watch"]
-    return RunSpec(**{**given, "watch": None if watch is None else _several(watch), "call": call, **own})
+    return RunSpec(**{**given, "watch": _several(watch) if watch else None, "call": call, **own})
 
 
 def _several(texts: list[str]) -> tuple[str, ...]:
