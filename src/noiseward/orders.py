@@ -33,8 +33,8 @@ __all__ = ["Family", "Orders", "check_blocks", "orders"]
 
 Family = Literal["strided", "random"]
 STORED = 4  # permutations kept by the strided family
-AT_ONCE = 2**22  # elements of all orders of a row together, up to which they are gathered at once
-PASS = 2**24  # elements gathered at once, for as many rows as that allows
+AT_ONCE = 2**19  # elements of all orders of a row together, up to which gathering them at once is faster, and small
+PASS = 2**19  # elements gathered at once, for as many rows as that allows
 LENGTH = 4096  # elements summed in single precision before double precision takes over
 
 
