@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,7 @@ def replace(target: Path, write: Callable[[Path], Any]) -> None:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
-            reason = getattr(error, "strerror", None) or error
-            raise RunError(f"{target} cannot be written ({reason}): free space or give another --out") from None
+            raise RunError(f"{target} cannot be written ({_reason(error)}): free space or give another --out") from None
         raise
 
 
@@ -106,4 +106,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
+    """What the system says, also where safetensors wraps it."""
+    if number := re.search(r"\(os error (\d+)\)", str(error)):
+        return os.strerror(int(number[1]))
     return " ".join(str(getattr(error, "strerror", None) or error).split())[:120]

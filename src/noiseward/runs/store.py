@@ -33,6 +33,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from noiseward import __version__, pictures
 from noiseward.errors import ArgumentError, RunError
 from noiseward.optimize import Step
@@ -229,10 +231,8 @@ class RunFolder:
         self._json("status.json", status)
 
     def _pictures(self, name: str, sample: Any, prefix: str = "") -> None:
-        (self.path / name).mkdir(exist_ok=True)
         for row, image in enumerate(pictures.images(sample)):
-            file = self.path / name / f"{prefix}{row:02d}.png"
-            replace(file, lambda path, image=image: image.save(path, format="PNG"))
+            replace(self.path / name / f"{prefix}{row:02d}.png", lambda path, image=image: _saved(image, path))
 
     def _json(self, name: str, content: dict[str, Any]) -> None:
         replace(self.path / name, lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
@@ -258,6 +258,11 @@ def _place(step: Step) -> tuple[dict[str, Any], dict[str, str]]:
         "pace_nfe": place.pace[1],
     }
     return tensors, {"loop": json.dumps(rest)}
+
+
+def _saved(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    image.save(path, format="PNG")
 
 
 def _pictured(sample: Any) -> bool:
