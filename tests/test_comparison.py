@@ -9,6 +9,7 @@ import pytest
 from noiseward.comparison import CompareSpec, compare
 from noiseward.comparison.measure import Interval, interval, measured, ranks
 from noiseward.comparison.packs import Bench, made
+from noiseward.comparison.run import local
 from noiseward.comparison.spec import Pack, budget, prompts
 from noiseward.errors import ArgumentError, RunError
 from tests.tiny import CALL
@@ -53,14 +54,15 @@ def test_a_method_that_does_not_apply_says_why(spec):
 def test_a_comparison_is_written_and_goes_on(spec, tmp_path):
     out, lines, done = tmp_path / "out", [], []
 
-    def stopping(bench, pack, folder):
-        if len(done) == 4:
-            raise KeyboardInterrupt
-        done.append(pack)
-        return made(bench, pack, folder)
+    def stopping(spec, packs, folder):
+        for pack, result in local(spec, packs, folder):
+            if len(done) == 4:
+                raise KeyboardInterrupt
+            done.append(pack)
+            yield pack, result
 
     with pytest.raises(KeyboardInterrupt):
-        compare(spec, out, do=stopping)
+        compare(spec, out, engine=stopping)
     assert not (out / "report.html").exists()
     found = compare(spec, out, said=lines.append)
     assert len(lines) == 2 and len(spec.packs()) == 6  # what was done is not done again
@@ -71,7 +73,7 @@ def test_a_comparison_is_written_and_goes_on(spec, tmp_path):
     for name in ("report.md", "table.json", "reward.png", "fidelity.png", "pictures/dno-lr-0.1-p0-s5-6.png"):
         assert (out / name).stat().st_size > 0
     assert json.loads((out / "table.json").read_text())["table"]["1.0"][0]["rank"] == 1
-    again = compare(spec, out, do=None)  # nothing is left to do
+    again = compare(spec, out, engine=None)  # nothing is left to do
     assert again == found or str(again.table) == str(found.table)
     with pytest.raises(RunError, match="another amount"):
         compare(dataclasses.replace(spec, amount=50), out)

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from noiseward import ArgumentError, Hybrid2, Objective, RunError
+from noiseward.comparison import CompareSpec, compare
+from noiseward.comparison import run as comparing
 from noiseward.crew import Alone, Crew, sampled
 from noiseward.noise import Seeds
 from noiseward.reward import FunctionReward
@@ -72,7 +74,8 @@ def engine():
     """Room for three workers, on however few cores."""
     os.environ["RAY_AUTH_MODE"] = "disabled"  # leave no token in the home folder of whoever runs tests
     ray = pytest.importorskip("ray")
-    from noiseward.runs.ray import RayEngine, start
+    from noiseward.runs.cluster import start
+    from noiseward.runs.ray import RayEngine
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray's own
@@ -169,7 +172,8 @@ def test_a_pack_that_kills_every_worker_is_given_up(engine, spec, tmp_path):
 
 def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
     ray = pytest.importorskip("ray")
-    from noiseward.runs.ray import RayEngine, start
+    from noiseward.runs.cluster import start
+    from noiseward.runs.ray import RayEngine
 
     def refused(**how):
         raise ConnectionError("nobody\nthere")
@@ -190,3 +194,69 @@ def test_more_workers_than_there_is_room_for_are_refused(engine):
 
     with pytest.raises(ArgumentError, match="9 workers asked for, and the cluster has 3 times 1 processor cores"):
         RayEngine(workers=9)
+
+
+@pytest.fixture(scope="module")
+def comparison(model):
+    call = {**CALL, "num_inference_steps": 2}
+    methods = ("best-of-n:samples=2", "dno:lr=0.1")
+    return CompareSpec(
+        ("brightness",), ("a", "b"), methods, amount=20, seeds=1, watch=("contrast",), model=model, call=call
+    )
+
+
+def compared(spec, out, engine):
+    """What each pack gave, times and memory aside."""
+    compare(spec, out, engine=engine)
+    told = {pack.name: result for pack, result in comparing.results(spec, out)}
+    pictures = {path.name: path.read_bytes() for path in (out / "pictures").iterdir()}
+    for result in told.values():
+        result.update(memory=None, seconds=None)
+        result["curve"]["seconds"] = None
+    return told, pictures
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_comparison_is_the_same_on_any_number_of_workers(engine, comparison, tmp_path, workers):
+    from noiseward.comparison.ray import on
+    from noiseward.runs.cluster import Cluster
+
+    with Cluster(workers=workers) as cluster:
+        spread = compared(comparison, tmp_path / "ray", on(cluster))
+    assert spread == compared(comparison, tmp_path / "local", comparing.local)
+    assert len(spread[0]) == len(spread[1]) == 4
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_pack_of_a_comparison_outlives_its_worker_and_not_every_worker(engine, comparison, tmp_path):
+    from noiseward.comparison.ray import on
+    from noiseward.runs.cluster import Cluster
+
+    for deaths in (1, 9):
+        file = tmp_path / f"mine{deaths}.py"
+        file.write_text(DEADLY.format(told=str(tmp_path / f"told{deaths}"), deaths=deaths))
+        mine = dataclasses.replace(comparison, reward=(f"{file}:light",), methods=("dno:lr=0.1",))
+        with Cluster(workers=2) as cluster:
+            if deaths == 1:
+                found, _ = compared(mine, tmp_path / "out1", on(cluster))
+                plain, _ = compared(
+                    dataclasses.replace(mine, reward=("brightness",)), tmp_path / "local", comparing.local
+                )
+                assert {name: one["curve"] for name, one in found.items()} == {
+                    name: one["curve"] for name, one in plain.items()
+                }
+            else:
+                with pytest.raises(RunError, match="dno-lr-0.1-p1-s0: its worker died 3 times"):
+                    compare(mine, tmp_path / "out9", engine=on(cluster))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_error_in_a_pack_is_that_error(engine, comparison, tmp_path):
+    from noiseward.comparison.ray import on
+    from noiseward.runs.cluster import Cluster
+
+    (tmp_path / "mine.py").write_text("def light(images):\n    raise ValueError('no light')\n")
+    mine = dataclasses.replace(comparison, reward=(f"{tmp_path / 'mine.py'}:light",))
+    with Cluster(workers=1) as cluster, pytest.raises(Exception, match="no light"):
+        compare(mine, tmp_path / "out", engine=on(cluster))

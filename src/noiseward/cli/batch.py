@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noiseward.cli import options
+from noiseward.cli import engines, options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,12 +39,10 @@ def batch(
         int, typer.Option(min=1, help="Rows, prompts times seeds, that are done as one batch of the device.")
     ] = 4,
     template: Annotated[str, typer.Option(help="What becomes of a prompt, as in 'a {} on a lake'.")] = "{}",
-    engine: Annotated[
-        str, typer.Option(help="local, or ray: one worker per device of a machine or cluster.")
-    ] = "local",
-    address: Annotated[str | None, typer.Option(help="With ray: a running cluster, auto or HOST:PORT.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="With ray: at most so many.  [default: all]")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Of the processor, per worker.")] = 1,
+    engine: engines.Name = "local",
+    address: engines.Address = None,
+    workers: engines.Workers = None,
+    threads: engines.Threads = 1,
     model: options.Model = "stickers",
     scheduler: options.Scheduler = None,
     lora: options.Lora = None,
@@ -78,7 +76,7 @@ def batch(
     import torch
     from rich.console import Console
 
-    from noiseward.errors import ArgumentError, choices
+    from noiseward.errors import ArgumentError
     from noiseward.runs.batch import begin
     from noiseward.runs.engine import Local
     from noiseward.runs.prompts import read
@@ -87,10 +85,7 @@ def batch(
 
     if json and quiet:
         raise ArgumentError("--json given beside --quiet: one says everything, the other nothing; leave one out")
-    if engine not in ("local", "ray"):
-        raise ArgumentError(f"engine '{engine}' given: {choices(engine, ('local', 'ray'))}")
-    if engine == "local" and (address or workers):
-        raise ArgumentError("--address or --workers given beside --engine local: they are the ray engine's")
+    engines.check(engine, address, workers)
     base = options.asked(context.params, prompt=(), batch=seeds, seed=seed)
     torch.set_num_threads(threads)
     asked = begin(out, read(prompts, base, template=template), size=pack)

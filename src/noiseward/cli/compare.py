@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from noiseward.cli import options
+from noiseward.cli import engines, options
 
 __all__ = ["compare"]
 
@@ -41,9 +41,15 @@ def compare(
     width: options.Width = None,
     negative_prompt: options.NegativePrompt = None,
     set_: options.Set = None,
+    engine: engines.Name = "local",
+    address: engines.Address = None,
+    workers: engines.Workers = None,
+    threads: engines.Threads = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only say where the report is.")] = False,
 ) -> None:
     """Run methods at equal cost on the same prompts and seeds, and rank them, with a held-out judge looking on."""
+    import contextlib
+
     import torch
     from rich.console import Console
 
@@ -51,6 +57,7 @@ def compare(
     from noiseward.comparison import CompareSpec
     from noiseward.comparison import compare as run
     from noiseward.comparison.report import cells
+    from noiseward.comparison.run import local
     from noiseward.comparison.spec import budget as read
     from noiseward.comparison.spec import prompts as told
     from noiseward.methods import METHODS
@@ -69,12 +76,24 @@ def compare(
         model=model, memory=memory, scheduler=scheduler, lora=lora, dtype=dtype, device=device,
         call={**call, **assignments(set_)},
     )  # fmt: skip
-    if spec.model == "stickers":
-        if not spec.prompts:
-            raise typer.BadParameter("no prompt was given: say what to draw, as in 'a duck'", param_hint="--prompts")
-        torch.set_num_threads(1)
+    if spec.model == "stickers" and not spec.prompts:
+        raise typer.BadParameter("no prompt was given: say what to draw, as in 'a duck'", param_hint="--prompts")
+    engines.check(engine, address, workers)
+    torch.set_num_threads(threads)
     console = Console(stderr=True)
-    found = run(spec, out, said=lambda line: None if quiet else console.print(line, highlight=False, soft_wrap=True))
+
+    def said(line: str) -> None:
+        if not quiet:
+            console.print(line, highlight=False, soft_wrap=True)
+
+    with contextlib.ExitStack() as stack:
+        doing = local
+        if engine == "ray":
+            from noiseward.comparison.ray import on
+            from noiseward.runs.cluster import Cluster
+
+            doing = on(stack.enter_context(Cluster(address, workers=workers, threads=threads)))
+        found = run(spec, out, said=said, engine=doing)
     if not quiet:
         from rich.table import Table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,22 @@ from noiseward.comparison.spec import CompareSpec, Pack
 from noiseward.errors import RunError
 from noiseward.runs.files import locked, read_json, replace
 
-__all__ = ["compare", "results"]
+__all__ = ["Engine", "compare", "local", "results"]
+
+
+Engine = Callable[[CompareSpec, Sequence[Pack], Path], Iterator[tuple[Pack, dict[str, Any]]]]
+"""Does packs, puts their pictures into a folder, and yields each with its results when it is done."""
+
+
+def local(spec: CompareSpec, packs: Sequence[Pack], folder: Path) -> Iterator[tuple[Pack, dict[str, Any]]]:
+    """The engine that does one pack after the other in this process."""
+    bench = Bench(spec)
+    for pack in packs:
+        yield pack, made(bench, pack, folder)
 
 
 def compare(
-    spec: CompareSpec, out: Path, *, said: Callable[[str], Any] = lambda line: None, do: Callable[..., Any] = made
+    spec: CompareSpec, out: Path, *, said: Callable[[str], Any] = lambda line: None, engine: Engine = local
 ) -> Measured:
     """Run what is not done yet, and write `report.html`, `report.md`, `table.json` and the plots.
 
@@ -27,7 +38,7 @@ def compare(
         spec: what to compare.
         out: a directory: new, empty, or of the same comparison.
         said: gets a line per pack.
-        do: makes a pack's results; `made`, unless an engine does it elsewhere.
+        engine: who does the packs; `noiseward.comparison.ray` has another.
 
     Raises:
         RunError: the directory holds another comparison, or cannot be written.
@@ -35,9 +46,7 @@ def compare(
     _prepare(spec, out)
     with locked(out):
         todo = [pack for pack in spec.packs() if not _path(out, pack).exists()]
-        bench = Bench(spec) if todo else None
-        for number, pack in enumerate(todo):
-            found = do(bench, pack, out / "pictures")
+        for number, (pack, found) in enumerate(engine(spec, todo, out / "pictures") if todo else ()):
             content = {"pack": dataclasses.asdict(pack), "result": found}
             replace(_path(out, pack), lambda path, content=content: path.write_text(json.dumps(content)))
             best = found.get("refused") or f"{found['seconds']:.1f} s, {found['nfe']} denoiser calls"

@@ -11,14 +11,11 @@ dies on the way.
 
 Where there are more workers than packs, the others sample candidates for estimators and searches (:class:`Spread`),
 again in the same pieces.
-
-Usage statistics are off.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,57 +28,17 @@ from torch import Tensor
 
 from noiseward.align import Parts
 from noiseward.crew import Crew, sampled
-from noiseward.errors import ArgumentError, RunError
 from noiseward.recompute import NFE
 from noiseward.rewards.catalog import ENTRIES
+from noiseward.runs.cluster import Cluster, package
 from noiseward.runs.engine import Beat, Engine, work
 from noiseward.runs.packs import Pack
 from noiseward.runs.spec import RunSpec
 from noiseward.sample import Prompt, Sampler
 
-__all__ = ["RayEngine", "Spread", "Worker", "start"]
+__all__ = ["RayEngine", "Spread", "Worker"]
 
 PATIENCE = 30.0  # seconds a pack waits for the lock of a worker that is dying
-
-
-def _ray() -> Any:
-    """The package, with its usage statistics off."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError:
-        raise ArgumentError(
-            "engine 'ray' wants the package ray, which is not here: pip install 'noiseward[ray]'"
-        ) from None
-    return ray
-
-
-def start(cores: int | None = None) -> None:
-    """Start Ray on this machine alone, for as long as this process lives.
-
-    Arguments:
-        cores: how many it takes itself to have; default: those it has.
-
-    Raises:
-        RunError: it does not start. Ray gives itself 30 seconds for it, so a busy machine is asked three times.
-    """
-    ray = _ray()
-    for attempt in range(3):
-        try:
-            ray.init(
-                address="local", num_cpus=cores, include_dashboard=False, object_store_memory=200 * 2**20,
-                logging_level=logging.ERROR, log_to_driver=False,
-            )  # fmt: skip
-            return
-        except Exception as error:  # of several types, whatever went wrong
-            ray.shutdown()
-            if attempt == 2:
-                raise RunError(f"Ray did not start here ({_said(error)}): try again, or --engine local") from None
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 @final
@@ -133,7 +90,7 @@ class Spread(Crew):
         self._spec, self._helpers = spec, list(helpers)
 
     def samples(self, sampler: Sampler, pieces: Iterable[tuple[Tensor, Prompt]]) -> Iterator[tuple[Tensor, NFE]]:
-        ray, left = _ray(), iter(pieces)
+        ray, left = package(), iter(pieces)
         while turn := list(itertools.islice(left, len(self._helpers) + 1)):
             helpers = self._helpers[: len(turn) - 1]
             asked = [
@@ -172,26 +129,8 @@ class RayEngine(Engine):
     def __init__(
         self, address: str | None = None, *, workers: int | None = None, threads: int = 1, tries: int = 3
     ) -> None:
-        self._ray = ray = _ray()
-        self._ours = not ray.is_initialized()
-        if self._ours and address is None:
-            start()
-        elif self._ours:
-            try:
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-            except Exception as error:  # of several types, whatever went wrong
-                raise ArgumentError(
-                    f"no cluster at '{address}' ({_said(error)}): 'ray start --head' starts one; "
-                    "leave --address out for this machine alone"
-                ) from None
-        there = ray.cluster_resources()
-        self._gpus = 1 if there.get("GPU", 0) >= 1 else 0
-        room = int(there["GPU"]) if self._gpus else int(there.get("CPU", 1) // threads)
-        if workers is not None and not 1 <= workers <= room:
-            self.close()
-            what = "GPUs" if self._gpus else f"times {threads} processor cores"
-            raise ArgumentError(f"{workers} workers asked for, and the cluster has {room} {what}: ask for 1 to {room}")
-        self.workers, self._threads, self._tries = workers or max(room, 1), threads, tries
+        self._cluster = Cluster(address, workers=workers, threads=threads)
+        self._ray, self.workers, self._tries = self._cluster.ray, self._cluster.workers, tries
         self._free: list[Any] = []
 
     def __enter__(self) -> RayEngine:
@@ -204,11 +143,10 @@ class RayEngine(Engine):
 
     def close(self) -> None:
         """Let the workers go, and end the cluster if it was started here."""
-        for actor in getattr(self, "_free", ()):
+        for actor in self._free:
             self._ray.kill(actor)
         self._free = []
-        if self._ours and self._ray.is_initialized():
-            self._ray.shutdown()
+        self._cluster.close()
 
     def run(self, packs: Sequence[Pack], out: Path) -> Iterator[Beat]:
         waiting, flying, tries = deque(packs), dict[Any, tuple[Pack, Any, list[Any]]](), dict[str, int]()
@@ -263,8 +201,7 @@ class RayEngine(Engine):
                 return actor
             except self._ray.exceptions.RayError:
                 continue
-        actor = self._ray.remote(Worker).options(num_cpus=self._threads, num_gpus=self._gpus)
-        return actor.remote(self._threads, os.getcwd())
+        return self._cluster.hire(Worker)
 
 
 def _tries_candidates(spec: RunSpec) -> bool:
