@@ -43,6 +43,25 @@ def limits(weights):
     return {ZerothOrder: gradient, Hybrid1: gradient, Hybrid2: weights.square().sum() * gradient}
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0)])
+def test_what_is_scored_of_a_picture_can_be_shown(low, high):
+    """Pixels at the ends of [0, 1] and noise on them: cut off; samples that are no such pictures are left alone."""
+    seen = []
+
+    def bright(images):
+        seen.append(images)
+        return images.mean((1, 2, 3))
+
+    def sample(batch):
+        noise = torch.randn(batch, 3, 4, 4, dtype=f64)
+        return low + (high - low) * torch.sigmoid(8 * noise).round() + 0 * noise
+
+    objective = Objective(FunctionSampler(sample), black(bright))
+    estimate(Hybrid1(8, 0.2), objective, objective.sampler.init(2))
+    spread = torch.cat([images for images in seen if len(images) == 16])
+    assert (spread.min() < low) == (low < 0) and (spread.max() > high) == (low < 0)
+
+
 @kinds
 @pytest.mark.parametrize("samples", [4, 32])
 def test_the_mean_square_error_is_the_one_theory_gives_and_falls_as_one_over_the_samples(kind, samples):

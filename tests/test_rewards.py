@@ -131,6 +131,13 @@ def test_pictures_with_other_channels_or_in_another_range_are_refused_with_the_c
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", PIXELS)
+def test_what_a_decoder_puts_beyond_the_range_counts_as_what_is_seen(name):
+    sample = pictures().float() * 1.6 - 0.3
+    assert sample.min() < -0.1 and sample.max() > 1.1
+    assert torch.equal(named(name)(sample, None), named(name)(sample.clamp(0, 1), None))
+
+
 def test_arguments_that_any_reward_takes():
     sample = pictures().float()
     bright = named("brightness")(sample, None)

@@ -134,7 +134,8 @@ class Hybrid1(Estimator):
 
     It samples once per step, so it is the cheapest by far when scoring is cheap. But its candidates are pictures with
     white noise added, which the model would not make: a reward trained on natural pictures may judge the noise rather
-    than the picture.
+    than the picture. Candidates of pictures in [0, 1] are cut off there, so that the reward sees what can be shown:
+    :math:`H_1` is then the gradient of the reward of cut-off pictures.
 
     Arguments:
         samples, scale, normalize: see `ZerothOrder`; `scale` is in units of the sample, of which a pixel spans 1.
@@ -173,12 +174,14 @@ class Hybrid1(Estimator):
             generator = seeds.generator(row, f"sample perturbation {i}")
             return torch.randn(plain.shape[1:], generator=generator, dtype=torch.float32).to(plain)
 
-        def candidates() -> Tensor:
-            return torch.stack(
-                [plain[row] + self.scale * way(row, i) for row in range(rows) for i in range(self.samples)]
-            )
+        shown = [_pictured(row) for row in plain]
 
-        found, _ = scores(objective.repeat(self.samples), candidates(), self.chunk)
+        def candidate(row: int, i: int) -> Tensor:
+            moved = plain[row] + self.scale * way(row, i)
+            return moved.clamp(0, 1) if shown[row] else moved
+
+        candidates = torch.stack([candidate(row, i) for row in range(rows) for i in range(self.samples)])
+        found, _ = scores(objective.repeat(self.samples), candidates, self.chunk)
         change = found.view(rows, self.samples) - evaluation.reward.detach()[:, None]
         weights = _weights(change, self.scale * self.samples, self.normalize).to(noise.dtype)
         direction = _pulled_back(sample, variable, _mixed(weights, way, plain))
@@ -308,3 +311,11 @@ def _finished(
     if penalty is not None:
         direction = direction - layout.movable(penalty)
     return evaluation.detach(), direction
+
+
+def _pictured(sample: Tensor) -> bool:
+    """Whether a sample `(C, H, W)` is a picture in [0, 1]."""
+    if sample.ndim != 3 or sample.shape[0] not in (1, 3):
+        return False
+    low, high = sample.aminmax()
+    return bool(low >= 0 and high <= 1)

@@ -116,7 +116,12 @@ def symmetry() -> FunctionReward:
         >>> symmetry()(torch.full((1, 3, 8, 8), 0.5), None).item() == 0
         True
     """
-    return FunctionReward(lambda x: -(pictures(x) - x.flip(3)).abs().mean((1, 2, 3)), name="symmetry")
+
+    def mirrored(images: Tensor) -> Tensor:
+        seen = pictures(images)
+        return -(seen - seen.flip(3)).abs().mean((1, 2, 3))
+
+    return FunctionReward(mirrored, name="symmetry")
 
 
 def jpeg() -> FunctionReward:

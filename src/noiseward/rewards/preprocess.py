@@ -22,11 +22,11 @@ __all__ = ["CLIP_MEAN", "CLIP_STD", "Preprocess", "pictures"]
 
 MODES = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-SLACK = 0.05  # by how much a picture may leave [0, 1] before it is taken for one in another range
+SLACK = 0.5  # by how much a picture may leave [0, 1] before it is taken for one in another range
 
 
 def pictures(images: Tensor) -> Tensor:
-    """The same images, if they are pictures `(B, 3, H, W)` in [0, 1].
+    """Pictures `(B, 3, H, W)` in [0, 1], as anyone sees them: what a decoder puts a little beyond is cut off.
 
     Raises:
         RewardError: they have another shape, number of channels or range.
@@ -53,7 +53,7 @@ def pictures(images: Tensor) -> Tensor:
         raise RewardError(
             f"samples from {low:.3g} to {high:.3g} given: this reward looks at pictures in [0, 1]; {cure}"
         )
-    return images
+    return images.clamp(0, 1) if low < 0 or high > 1 else images
 
 
 @dataclasses.dataclass(frozen=True)
