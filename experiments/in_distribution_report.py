@@ -44,17 +44,35 @@ def of_kind(by_group: dict[str, list[dict[str, Any]]], kind: str) -> list[dict[s
 
 def summaries(results: Results) -> dict[str, dict[str, Any]]:
     """What each guard did, by kind of caption."""
-    return {guard: {kind: summary(of_kind(by, kind)) for kind in KINDS} for guard, by in results.items()}
+    told = {guard: {kind: summary(of_kind(by, kind)) for kind in KINDS} for guard, by in results.items()}
+    for guard, by in results.items():
+        for kind in KINDS:
+            if told[guard][kind]:
+                told[guard][kind]["share"] = share(results["none"], by, kind)
+    return told
+
+
+def share(free: dict[str, list[dict[str, Any]]], guarded: dict[str, list[dict[str, Any]]], kind: str) -> float:
+    """The part of the unguarded gain that is left, on the pairs that both have."""
+    same = {group: some[: len(guarded[group])] for group, some in free.items() if group in guarded}
+    one, other = (
+        statistics.fmean(gains(of_kind({group: by[group] for group in same}, kind))) for by in (guarded, same)
+    )
+    return one / other if other else 0.0
+
+
+def gains(chunks: list[dict[str, Any]]) -> list[float]:
+    """How much the best of each row has more than its start."""
+    return [b - a for a, b in zip(rows(chunks, "reward", 0), rows(chunks, "reward", "best"), strict=True)]
 
 
 def summary(chunks: list[dict[str, Any]]) -> dict[str, Any]:
     """What a guard did on some chunks."""
     if not chunks:
         return {}
-    gains = [b - a for a, b in zip(rows(chunks, "reward", 0), rows(chunks, "reward", "best"), strict=True)]
     after, before = rows(chunks, "noun", "best"), rows(chunks, "noun", 0)
     return {
-        "gain": interval(gains),
+        "gain": interval(gains(chunks)),
         "noun": interval(after) if after else None,
         "noun_at_start": interval(before) if before else None,
         "noun_change": change(chunks, "noun"),
@@ -65,27 +83,18 @@ def summary(chunks: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def goals(table: dict[str, dict[str, Any]]) -> dict[str, tuple[float, float | None]]:
-    """Per guard the share of the unguarded gain, and the points of nouns lost, on neutral captions."""
-    free = table["none"]["neutral"]["gain"]["mean"]
-    found = {}
-    for guard, told in table.items():
-        lost = told["neutral"]["noun_change"]
-        share = told["neutral"]["gain"]["mean"] / free if free else 0.0
-        found[guard] = (share, None if lost is None else -100 * lost["mean"])
-    return found
-
-
 def verdict(table: dict[str, dict[str, Any]]) -> str:
     """Which guards reach the goal: judge within 5 points of the start, at least half of the unguarded gain."""
-    said = []
-    for guard, (share, lost) in goals(table).items():
+    said, unjudged = [], False
+    for guard, told in table.items():
+        kept, lost = told["neutral"]["share"], told["neutral"]["noun_change"]
+        words = f"{guard}: {kept:.0%} of the unguarded gain"
         if lost is None:
-            said.append(f"{guard}: {share:.0%} of the unguarded gain")
+            unjudged = True
         else:
-            reached = "reaches the goal" if share >= 0.5 and lost <= 5 else "misses it"
-            said.append(f"{guard}: {share:.0%} of the unguarded gain, nouns {-lost:+.1f} points, {reached}")
-    unjudged = any(lost is None for _, lost in goals(table).values())
+            reached = "reaches the goal" if kept >= 0.5 and lost["mean"] >= -0.05 else "misses it"
+            words += f", nouns {say(lost, 0, 100)} points (n = {lost['n']}), {reached}"
+        said.append(words)
     return ("without the judge, who is not installed: " if unjudged else "") + "; ".join(said)
 
 
@@ -107,6 +116,7 @@ def lines(table: dict[str, dict[str, Any]]) -> list[list[str]]:
         "guard",
         "n",
         "gain",
+        "of unguarded",
         "noun right, %",
         "change of it",
         "background: change",
@@ -121,7 +131,7 @@ def lines(table: dict[str, dict[str, Any]]) -> list[list[str]]:
                 cells = [
                     say(one[part], 1, 100) if one[part] else "" for part in ("noun", "noun_change", "background_change")
                 ]
-                found.append([kind, guard, str(one["gain"]["n"]), say(one["gain"], 3), *cells,
+                found.append([kind, guard, str(one["gain"]["n"]), say(one["gain"], 3), f"{one['share']:.0%}", *cells,
                               f"{one['probability']:.2g}", f"{one['strict']:.1g}"])  # fmt: skip
     return found
 

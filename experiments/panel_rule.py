@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,7 @@ PANELS = {"judge, contrast, jpeg": ("stickers-judge", "contrast", "jpeg"), "judg
 
 
 def climb(target: str, rate: float, chunk: int, moves: int) -> dict[str, Any]:
-    """One chunk of rows: what each panel says of each, and whether its noun was lost."""
+    """One chunk of rows: what was seen along the way, and whether each noun was right before and after."""
     known = stickers.nouns()
     nouns = [known[(chunk * ROWS + row) * 7 % len(known)] for row in range(ROWS)]
     problem = prepare(
@@ -49,15 +50,18 @@ def climb(target: str, rate: float, chunk: int, moves: int) -> dict[str, Any]:
     seeds = [2000 + chunk * ROWS + row for row in range(ROWS)]
     problem = dataclasses.replace(problem, noise=problem.objective.sampler.init(ROWS, seed=seeds))
     solution = collect(problem.iterate(), problem.objective)
-    said = {}
-    for panel, names in PANELS.items():
-        seen = [
-            {**record, "watched": {name: scores for name, scores in record["watched"].items() if name in names}}
-            for record in solution.history
-        ]
-        said[panel] = [verdict(seen, row) is not None for row in range(ROWS)]
+    course = [{part: record[part] for part in ("index", "reward", "watched", "found")} for record in solution.history]
     before, after = (right_noun(images, nouns, by="clip") for images in (solution.initial.sample, solution.sample))
-    return {"said": said, "before": before, "after": after}
+    return {"course": course, "before": before, "after": after}
+
+
+def spoken(course: list[dict[str, Any]], names: Sequence[str], row: int) -> bool:
+    """Whether the rule speaks of a row when only these look on."""
+    seen = [
+        {**record, "watched": {name: scores for name, scores in record["watched"].items() if name in names}}
+        for record in course
+    ]
+    return verdict(seen, row) is not None
 
 
 def main() -> None:
@@ -72,7 +76,7 @@ def main() -> None:
     done = []
     for number, (target, rate, chunk) in enumerate(work):
         if mine(number, arguments.part):
-            key = {"target": target, "rate": rate, "chunk": chunk, "moves": moves, "model": model()}
+            key = {"target": target, "rate": rate, "chunk": chunk, "moves": moves, "model": model(), "kept": "course"}
             done.append(cell(NAME, key, partial(climb, target, rate, chunk, moves)))
             print(f"{number + 1}/{len(work)} {target} at {rate}", flush=True)
     if arguments.part is None:
@@ -83,18 +87,18 @@ def main() -> None:
 
 def counted(done: list[dict[str, Any]], panel: str) -> dict[str, Any]:
     """How often the rule spoke, with 95 % intervals."""
-    spoken: dict[bool, list[bool]] = {True: [], False: []}
+    said: dict[bool, list[bool]] = {True: [], False: []}
     for chunk in done:
-        for before, after, said in zip(chunk["before"], chunk["after"], chunk["said"][panel], strict=True):
+        for row, (before, after) in enumerate(zip(chunk["before"], chunk["after"], strict=True)):
             if before:
-                spoken[not after].append(said)
+                said[not after].append(spoken(chunk["course"], PANELS[panel], row))
     return {
         what: {
             "spoke": sum(values),
             "of": len(values),
             "interval": wilson(sum(values), len(values)) if values else None,
         }
-        for what, values in (("hacked", spoken[True]), ("kept", spoken[False]))
+        for what, values in (("hacked", said[True]), ("kept", said[False]))
     }
 
 

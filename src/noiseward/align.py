@@ -179,8 +179,8 @@ def align(
         batch: rows per prompt, with seeds `seed`, `seed + 1`, ...
         seed: where optimization starts: the picture the pipeline gives for this seed.
         lr: learning rate of the default optimizer, Adam. 0.01 is the published implementation's. Measured here on the
-            built-in model (`experiments/in_distribution.py`, 25 moves), 0.05 gains some 15 % more, leaves the noise's
-            distribution, and loses a third of the nouns; 0.01 loses none (`docs/guards.md`).
+            built-in model (`experiments/in_distribution.py`, 25 moves), 0.05 gains a fifth more, leaves the noise's
+            distribution, and loses 40 % of the nouns; 0.01 loses 5 % (`docs/guards.md`).
         estimator: where the direction comes from, or its name with its arguments: `backprop`, `backprop:steps=5`,
             `backprop:through=linear`, `annealed:15`, `hybrid2:samples=16`, `hybrid1`, `zeroth-order`.
             Default: `backprop`; `hybrid2` for a reward without a gradient.
