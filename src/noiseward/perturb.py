@@ -46,8 +46,21 @@ __all__ = ["Hybrid1", "Hybrid2", "ZerothOrder"]
 EPSILON = 1e-12  # beside the norm that a direction is divided by, so that zero stays zero
 
 
+class Perturbed(Estimator):
+    """What the three have in common: how many candidates, how far away, and that any reward will do."""
+
+    def __init__(self, samples: int = 16, scale: float = 0.05, *, normalize: bool = True, chunk: int = 16) -> None:
+        check_counts(samples=samples, chunk=chunk)
+        if not 0 < scale < float("inf"):
+            raise ArgumentError(f"scale={scale} given: a positive number wanted")
+        self.samples, self.scale, self.normalize, self.chunk = samples, scale, normalize, chunk
+
+    def check(self, reward: Reward) -> None:
+        pass
+
+
 @final
-class ZerothOrder(Estimator):
+class ZerothOrder(Perturbed):
     r"""The gradient from forward differences in the noise; the sampler is a black box too.
 
     .. math:: G_0 = \tfrac{1}{\mu q} \textstyle\sum_i (r(M(z + \mu\xi_i)) - r(M(z))) \, \xi_i
@@ -91,14 +104,10 @@ class ZerothOrder(Estimator):
         normalize: bool = True,
         chunk: int = 16,
     ) -> None:
-        _check(samples, scale, chunk)
+        super().__init__(samples, scale, normalize=normalize, chunk=chunk)
         if antithetic and samples % 2:
             raise ArgumentError(f"samples={samples} given: antithetic pairs want an even number")
-        self.samples, self.scale, self.antithetic = samples, scale, antithetic
-        self.normalize, self.chunk = normalize, chunk
-
-    def check(self, reward: Reward) -> None:
-        pass
+        self.antithetic = antithetic
 
     def __call__(self, objective: Objective, noise: Tensor, seeds: Seeds) -> tuple[Evaluation, Tensor]:
         noise, layout, rows = noise.detach(), objective.sampler.layout, noise.shape[0]
@@ -126,7 +135,7 @@ class ZerothOrder(Estimator):
 
 
 @final
-class Hybrid1(Estimator):
+class Hybrid1(Perturbed):
     r"""The reward's gradient from perturbed samples, pulled back through the sampler.
 
     .. math:: G_1 = J^\top H_1, \quad H_1 = \tfrac{1}{\mu q} \textstyle\sum_i (r(x + \mu\xi_i) - r(x)) \, \xi_i,
@@ -159,13 +168,6 @@ class Hybrid1(Estimator):
         True
     """
 
-    def __init__(self, samples: int = 16, scale: float = 0.05, *, normalize: bool = True, chunk: int = 16) -> None:
-        _check(samples, scale, chunk)
-        self.samples, self.scale, self.normalize, self.chunk = samples, scale, normalize, chunk
-
-    def check(self, reward: Reward) -> None:
-        pass
-
     def __call__(self, objective: Objective, noise: Tensor, seeds: Seeds) -> tuple[Evaluation, Tensor]:
         variable, sample, evaluation = _sampled(objective, noise)
         plain, rows = sample.detach(), noise.shape[0]
@@ -189,7 +191,7 @@ class Hybrid1(Estimator):
 
 
 @final
-class Hybrid2(Estimator):
+class Hybrid2(Perturbed):
     r"""What candidates' rewards and samples do together, pulled back through the sampler.
 
     .. math:: G_2 = J^\top H_2, \quad H_2 = \tfrac1q \textstyle\sum_i (r(x_i) - r(x)) (x_i - x), \quad
@@ -223,13 +225,6 @@ class Hybrid2(Estimator):
         True
     """
 
-    def __init__(self, samples: int = 16, scale: float = 0.05, *, normalize: bool = True, chunk: int = 16) -> None:
-        _check(samples, scale, chunk)
-        self.samples, self.scale, self.normalize, self.chunk = samples, scale, normalize, chunk
-
-    def check(self, reward: Reward) -> None:
-        pass
-
     def __call__(self, objective: Objective, noise: Tensor, seeds: Seeds) -> tuple[Evaluation, Tensor]:
         layout, start = objective.sampler.layout, noise.detach()
 
@@ -244,12 +239,6 @@ class Hybrid2(Estimator):
         weights = _weights(change, self.samples, self.normalize).to(noise.dtype)
         mixed = _mixed(weights, lambda row, i: found.sample[row, i] - plain[row], plain)
         return _finished(objective, evaluation, variable, _pulled_back(sample, variable, mixed), self.normalize)
-
-
-def _check(samples: int, scale: float, chunk: int) -> None:
-    check_counts(samples=samples, chunk=chunk)
-    if not 0 < scale < float("inf"):
-        raise ArgumentError(f"scale={scale} given: a positive number wanted")
 
 
 def _weights(change: Tensor, divisor: float, normalize: bool) -> Tensor:
