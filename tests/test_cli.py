@@ -271,3 +271,8 @@ def test_ctrl_c_ends_cleanly_with_the_best_so_far_saved(small, tmp_path):
     assert "interrupted: the best so far was kept" in out
     assert max(step["reward"][0] for step in folder.steps()) == folder.read("status.json")["best"][0]
     assert (tmp_path / "here/best/00.png").exists() and (tmp_path / "here/strip.png").exists()
+
+
+def test_the_command_line_takes_few_steps_first(run, small, tmp_path):
+    status, _, err = run("align", "a", "--reward", "brightness", "--coarse", "3", "--out", "out", *small)
+    assert status == 1 and "not among" in err and not (tmp_path / "out").exists()

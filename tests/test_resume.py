@@ -248,3 +248,16 @@ def test_an_estimator_that_was_chosen_is_written_down(spec, tmp_path):
     blind = RunSpec(**{**vars(spec), "reward": ("jpeg",), "watch": (), "steps": 1, "regularizer": None})
     execute(blind, tmp_path / "run", quiet=True)
     assert RunFolder(tmp_path / "run").spec().estimator == "hybrid2:samples=16,scale=0.05"
+
+
+def test_a_run_that_takes_few_steps_first_is_written_and_goes_on(model, tmp_path):
+    call = {**CALL, "num_inference_steps": 4, "eta": 1.0}
+    spec = RunSpec(("a",), ("brightness",), model=model, steps=6, lr=0.05, coarse=2, watch=("contrast",), call=call)
+    execute(spec, tmp_path / "whole", quiet=True)
+    assert [record["index"] for record in RunFolder(tmp_path / "whole").steps()] == [0, 4, 5, 6]
+    for cut in (1, 2, 3):  # at the start, with all of the coarse moves to do again; after it
+        begin(spec, tmp_path / f"cut{cut}", cut)
+        resume(tmp_path / f"cut{cut}", quiet=True)
+        same(tmp_path / f"cut{cut}", tmp_path / "whole")
+    resume(tmp_path / "whole", steps="+2", quiet=True)
+    assert [record["index"] for record in RunFolder(tmp_path / "whole").steps()] == [0, 4, 5, 6, 7, 8]

@@ -97,20 +97,27 @@ class Problem:
     @property
     def note(self) -> str | None:
         """What to say about what was chosen, in one line."""
-        if self.chosen is None:
-            return None
-        name = self.objective.reward.name
-        return f"reward '{name}' has no gradient: climbing it with {self.chosen} (or choose an estimator or a search)"
+        said, name = [], self.objective.reward.name
+        if self.chosen is not None:
+            other = "or choose an estimator or a search"
+            said.append(f"reward '{name}' has no gradient: climbing it with {self.chosen} ({other})")
+        if self.first is not None:
+            many, few = (len(one.objective.sampler.layout) for one in (self, self.first))
+            said.append(f"few steps first: {self.first.share:.0%} of the budget on {few} draws, unseen, then {many}")
+        return "; ".join(said) or None
 
     def iterate(self, start: Place | None = None, seen: Seen | None = None) -> Iterator[Step]:
-        """Every step of the run, or those from a place on, watched by the panel, which saw the ones before."""
+        """Every step of the run, or those from a place on, watched by the panel, which saw the ones before.
+
+        With few steps first, what they do is no step of the run: until it is done, the run stands at its start.
+        """
         begin = self.noise if start is None else start
         how: dict[str, Any] = {"optimizer": self.optimizer, "seeds": self.seeds}
-        if self.first is None or start is not None:
+        if self.first is None or (start is not None and start.index > 0):
             return self.panel.watch(iterate(self.objective, begin, budget=self.budget, **how), seen)
         few, pair = self.first.objective, self.first.nested
-        part, budget = self.first.parted(self.budget)
-        steps = coarse_to_fine(few, self.objective, self.noise, nested=pair, first=part, budget=budget, **how)
+        part = self.first.part(self.budget)
+        steps = coarse_to_fine(few, self.objective, self.noise, nested=pair, first=part, budget=self.budget, **how)
         return self.panel.watch(steps, seen)
 
 

@@ -68,21 +68,20 @@ class First:
         if not 0 < self.share < 1:
             raise ArgumentError(f"share={self.share} given: a part of the budget, between 0 and 1, wanted")
 
-    def parted(self, budget: Budget) -> tuple[Budget, Budget]:
-        """What the coarse sampler may spend of a budget, and the budget of all, its steps counted on the fine one.
+    def part(self, budget: Budget) -> Budget:
+        """What the coarse sampler may spend of a budget.
 
         Example:
             >>> from noiseward.toys import GaussianModel, Linear
             >>> models = [GaussianModel(steps=steps) for steps in (2, 4)]
             >>> nested = Nested(*(model.alphas[::-1] for model in models))
-            >>> First(Objective(models[0].sampler(), Linear(1.0)), nested, 0.7).parted(Budget(steps=10))[1].steps
-            3
+            >>> First(Objective(models[0].sampler(), Linear(1.0)), nested, 0.7).part(Budget(steps=10)).steps
+            7
         """
         steps = None if budget.steps is None else round(self.share * budget.steps)
         seconds = None if budget.seconds is None else self.share * budget.seconds
         nfe = None if budget.nfe is None else round(self.share * budget.nfe)
-        left = None if budget.steps is None or steps is None else budget.steps - steps
-        return Budget(steps, seconds, nfe, budget.reward), Budget(left, budget.seconds, budget.nfe, budget.reward)
+        return Budget(steps, seconds, nfe, budget.reward)
 
 
 @final
@@ -166,12 +165,13 @@ def coarse_to_fine(
         nested: how the two samplers' noises belong together.
         optimizer: how to move, on both; it starts anew on the fine one.
         first: what the coarse sampler may spend.
-        budget: what is spent in all; its `steps` are moves on the fine sampler.
+        budget: what is spent in all, moves on both.
         seeds: as for `iterate`.
 
     Yields:
-        steps of the fine sampler: its evaluation of the start, then all from the carried noise on. The bill, calls and
-        seconds, includes what was spent on the coarse one.
+        steps of the fine sampler: its evaluation of the start, step 0, then all from the carried noise on. Steps are
+        numbered by the moves made on both, and the bill, calls and seconds, includes what was spent on the coarse one:
+        whoever goes on from any but the first goes on with `iterate` and the same budget.
     """
     begun = next(iterate(fine, start, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
     yield begun
@@ -179,9 +179,7 @@ def coarse_to_fine(
     carried = nested.refined(last.best.noise, rest=start)
     running = (Status.RUNNING,) * start.shape[0]
     spent = begun.nfe + last.nfe, begun.seconds + last.seconds
-    place = Place(begun.index + 1, carried, {}, running, begun.best, *spent, (0.0, 0))
-    if budget.steps is not None:
-        budget = Budget(budget.steps + place.index, budget.seconds, budget.nfe, budget.reward)
+    place = Place(max(last.index, 1), carried, {}, running, begun.best, *spent, (0.0, 0))
     yield from iterate(fine, place, optimizer=optimizer, budget=budget, seeds=seeds)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -66,7 +67,9 @@ class Frames:
         """Frames that were kept before, to which more can be added."""
         frames = cls(limit)
         frames._kept = list(kept)
-        frames._stride = kept[1][0] - kept[0][0] if len(kept) > 1 else 1
+        indices = [index for index, _ in kept]
+        if len(kept) >= max(2, limit // 2):  # fewer were never thinned
+            frames._stride = min(b - a for a, b in itertools.pairwise(indices))
         return frames
 
     def __iter__(self):

@@ -59,6 +59,7 @@ def batch(
     project: options.Project = None,
     watch: options.Watch = None,
     watch_every: options.WatchEvery = 1,
+    coarse: options.Coarse = None,
     memory: options.Memory = None,
     num_inference_steps: options.NumInferenceSteps = None,
     guidance_scale: options.GuidanceScale = None,

@@ -66,6 +66,10 @@ Watch = Annotated[
     ),
 ]
 WatchEvery = Annotated[int, typer.Option(help="Watch at every so many steps.")]
+Coarse = Annotated[
+    int | None,
+    typer.Option(help="Spend most of the budget on so few sampler steps, then carry the noise over (DDIM, eta 1)."),
+]
 Memory = Annotated[
     str | None,
     typer.Option(

@@ -43,6 +43,7 @@ class RunSpec:
     project: tuple[str, ...] = ()
     watch: tuple[str, ...] | None = None
     watch_every: int = 1
+    coarse: int | None = None
     memory: str | None = None
     scheduler: str | None = None
     lora: str | None = None
@@ -67,6 +68,7 @@ class RunSpec:
             watch_every=self.watch_every,
             batch=self.batch,
             seed=self.seed,
+            coarse=self.coarse,
             memory=self.memory,
             loading={name: getattr(self, name) for name in ("scheduler", "lora", "dtype", "device")},
             call=self.call,
