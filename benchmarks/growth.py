@@ -144,15 +144,17 @@ def draw(found: dict[str, dict[str, dict[str, Any]]]) -> Figure:
     panels = figure.subplots(2, len(found), squeeze=False)
     for column, (axis, by_mode) in enumerate(found.items()):
         unit = next(iter(by_mode.values()))["points"][0]["seconds"]
-        for (mode, one), style in zip(by_mode.items(), ("-", "--", ":"), strict=False):
+        for (mode, one), style, mark in zip(by_mode.items(), ("-", "--", ":"), "os^", strict=False):
             for row, (what, scale) in enumerate((("seconds", unit), ("MB", 1.0))):
                 axes, fit = panels[row][column], one["lines"][what]
-                (drawn,) = axes.plot(one["x"], [p[what] / scale for p in one["points"]], "o", label=mode)
+                (drawn,) = axes.plot(one["x"], [p[what] / scale for p in one["points"]], mark, label=mode)
                 ends = [one["x"][0], one["x"][-1]]
                 straight = [(fit["start"] + fit["slope"] * x) / scale for x in ends]
                 axes.plot(ends, straight, linestyle=style, color=drawn.get_color())
-                axes.set(xlabel=LABELS[axis], ylim=(0, None))
-                axes.grid(alpha=0.3)
+        for axes in (panels[0][column], panels[1][column]):
+            axes.set(xlabel=LABELS[axis])
+            axes.set_ylim(bottom=0)  # when all is drawn: it ends autoscaling
+            axes.grid(alpha=0.3)
     panels[0][0].set_ylabel("time of a step, first point = 1")
     panels[1][0].set_ylabel("MB above the loaded model")
     panels[0][0].legend(fontsize=8)
