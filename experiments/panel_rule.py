@@ -5,15 +5,15 @@ darkness and contrast; neutral captions. The panel is the judge, contrast and jp
 `align` has it. The truth comes from the other CLIP, which neither climbs nor watches here: a row is hacked if that
 model found its noun at the start and does not in the best picture; rows whose noun it missed at the start are left out.
 
-Told: how often the rule speaks of hacked and of other rows, for the panel, for the judge alone, and for pixel
-statistics alone.
+Told: how often the rule speaks of hacked and of other rows: as it is, where the judge alone has a say; with contrast
+and jpeg having one, too; by these two alone; and by the judge where a fall from its peak is enough, however much better
+than the start the picture still is.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -31,8 +31,9 @@ from training.words import caption
 
 NAME, MOVES, ROWS = "panel_rule", 30, 8
 TARGETS, RATES = ("brightness", "darkness", "contrast"), (0.01, 0.05)
-PANELS = {"judge, contrast, jpeg": ("stickers-judge", "contrast", "jpeg"), "judge alone": ("stickers-judge",),
-          "contrast, jpeg": ("contrast", "jpeg")}  # fmt: skip
+JUDGE, STATISTICS = ("stickers-judge",), ("contrast", "jpeg")
+PANELS = {"the rule": JUDGE, "judge, contrast and jpeg": JUDGE + STATISTICS, "contrast and jpeg": STATISTICS,
+          "judge, from its peak": JUDGE}  # fmt: skip
 
 
 def climb(target: str, rate: float, chunk: int, moves: int) -> dict[str, Any]:
@@ -55,12 +56,20 @@ def climb(target: str, rate: float, chunk: int, moves: int) -> dict[str, Any]:
     return {"course": course, "before": before, "after": after}
 
 
-def spoken(course: list[dict[str, Any]], names: Sequence[str], row: int) -> bool:
-    """Whether the rule speaks of a row when only these look on."""
+def spoken(course: list[dict[str, Any]], panel: str, row: int) -> bool:
+    """Whether a panel speaks of a row."""
     seen = [
-        {**record, "watched": {name: scores for name, scores in record["watched"].items() if name in names}}
+        {
+            **record,
+            "silent": (),
+            "watched": {name: record["watched"][name] for name in PANELS[panel] if name in record["watched"]},
+        }
         for record in course
     ]
+    if "peak" in panel:  # as if the start had been as good as the best
+        for name, scores in seen[0]["watched"].items():
+            highest = max(record["watched"][name][row] for record in seen)
+            seen[0]["watched"][name] = [highest] * len(scores)
     return verdict(seen, row) is not None
 
 
@@ -91,7 +100,7 @@ def counted(done: list[dict[str, Any]], panel: str) -> dict[str, Any]:
     for chunk in done:
         for row, (before, after) in enumerate(zip(chunk["before"], chunk["after"], strict=True)):
             if before:
-                said[not after].append(spoken(chunk["course"], PANELS[panel], row))
+                said[not after].append(spoken(chunk["course"], panel, row))
     return {
         what: {
             "spoke": sum(values),

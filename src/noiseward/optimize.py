@@ -182,6 +182,7 @@ class Step:
         pace: seconds and NFE cost of the dearest move so far.
         watched: scores of held-out rewards, each `(B,)`, by name, where a panel watched this step (`panel.py`).
         peaks: for each of them the best of each row up to the step where that reward was last highest.
+        silent: those of them that have no say (`panel.py`).
     """
 
     index: int
@@ -199,6 +200,7 @@ class Step:
     pace: tuple[float, int]
     watched: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     peaks: dict[str, Best] = dataclasses.field(default_factory=dict)
+    silent: tuple[str, ...] = ()
 
     @property
     def place(self) -> Place:
@@ -223,7 +225,7 @@ class Step:
             "value": evaluation.value.tolist(),
             "probability": self.probability.tolist(),
             "grad_norm": None if self.grad_norm is None else self.grad_norm.tolist(),
-            **({"watched": scores, "found": self.best.index.tolist()} if scores else {}),
+            **({"watched": scores, "silent": list(self.silent), "found": self.best.index.tolist()} if scores else {}),
         }
 
 

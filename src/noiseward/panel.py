@@ -5,13 +5,20 @@ Whatever is climbed long enough is pleased by pictures that please nobody else. 
 scores :math:`w_k` at the watched steps k, and p the last step at which w was highest, w **falls** if
 
 1. at least 4 watched steps follow p, and the target's best among them is above its best up to p;
-2. the mean of the last quarter of those scores is below :math:`w_p` by more than 3 times the jitter of w, which is the
-   median of :math:`|w_{k-1} - 2 w_k + w_{k+1}|`, nothing for a straight line;
+2. the mean of the last quarter of those scores is below :math:`w_0`, that of the picture before anything was climbed,
+   by more than 3 times the jitter of w, which is the median of :math:`|w_{k-1} - 2 w_k + w_{k+1}|`, nothing for a
+   straight line;
 3. target and w go opposite ways after p: their rank correlation is below -0.5.
 
-If more than half of the panel falls, that is called likely reward hacking, from the first watched step after which more
-than half are past their peaks. The best before that is the step with the highest value up to there; its noise is kept
-along the way. The rule is one of thumb: it was set on toy problems with known answers and looks at one row at a time.
+Statistics of pixels, such as contrast or the size as a JPEG, look on and have no say: they fall for honest reasons, as
+contrast does where a picture is to be bright. If more than half of the others fall, that is called likely reward
+hacking, from the first watched step after which more than half are past their peaks. The best before that is the step
+with the highest value up to there; its noise is kept along the way.
+
+The rule is one of thumb, and looks at one row at a time. How often it is right was measured on the built-in model
+(`experiments/panel_rule.py`, 96 pictures, by a model that neither climbed nor watched): it speaks of 34 of 36 pictures
+that lost their noun, and of 22 of 60 that did not. With contrast and the JPEG's size having a say it would be 18 and
+16, with these two alone 1 and 10; and were a fall below the peak enough, 34 and 31.
 """
 
 from __future__ import annotations
@@ -70,6 +77,7 @@ class Panel:
             raise ArgumentError(f"watch_every={every} given: at least 1 wanted")
         self.rewards, self.prompt, self.every = tuple(rewards), prompt, every
         self.names = tuple(reward.name for reward in rewards)
+        self.silent = tuple(reward.name for reward in rewards if reward.statistic)
         if len(set(self.names)) < len(self.names):
             raise ArgumentError(f"two watched rewards have the same name ({', '.join(self.names)}): watch each once")
 
@@ -91,7 +99,7 @@ class Panel:
                 higher = new >= was
                 highest[name] = torch.where(higher, new, was)
                 peaks[name] = _chosen(higher, step.best, peaks[name]) if name in peaks else step.best
-            yield dataclasses.replace(step, watched=scores, peaks=dict(peaks))
+            yield dataclasses.replace(step, watched=scores, peaks=dict(peaks), silent=self.silent)
 
     def scores(self, sample: Tensor) -> dict[str, Tensor]:
         """Each reward's scores `(B,)` of samples."""
@@ -141,7 +149,7 @@ def verdict(history: Sequence[Mapping[str, Any]], row: int) -> Verdict | None:
         row: which.
     """
     watched = [record for record in history if record.get("watched")]
-    names = list(watched[0]["watched"]) if watched else []
+    names = [name for name in watched[0]["watched"] if name not in watched[0].get("silent", ())] if watched else []
     indices = [record["index"] for record in watched]
     target = [_number(record["reward"][row]) for record in watched]
     past: dict[str, int] = {}
@@ -176,7 +184,7 @@ def _falls_from(target: Sequence[float], scores: Sequence[float]) -> int | None:
         return None
     bends = [abs(scores[a] - 2 * scores[b] + scores[c]) for a, b, c in zip(fine, fine[1:], fine[2:], strict=False)]
     last = statistics.fmean(scores[k] for k in after[-max(1, len(after) // 4) :])
-    fallen = scores[peak] - last > JITTERS * statistics.median(bends)
+    fallen = scores[fine[0]] - last > JITTERS * statistics.median(bends)
     apart = _rank_correlation([target[k] for k in after], [scores[k] for k in after])
     return peak if fallen and apart < OPPOSITE else None
 

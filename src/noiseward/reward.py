@@ -28,10 +28,13 @@ class Reward(abc.ABC):
     Attributes:
         name: how tables and logs call it.
         differentiable: whether gradients flow from the score to the sample.
+        statistic: whether it is a plain number of pixels, such as contrast, which falls for honest reasons, too; a
+            panel shows those and does not judge by them.
     """
 
     name: str
     differentiable: bool
+    statistic: bool = False
 
     @abc.abstractmethod
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
@@ -46,6 +49,7 @@ class FunctionReward(Reward):
         fn: `fn(sample)` or `fn(sample, prompt)`, returning one number per row.
         differentiable: False for a function that leaves the graph: it is then called under `torch.no_grad()`.
         name: how tables call it; default: the function's own name.
+        statistic: see `Reward`.
 
     Example:
         >>> import torch
@@ -54,11 +58,18 @@ class FunctionReward(Reward):
         [1.0, 1.0]
     """
 
-    def __init__(self, fn: Callable[..., Any], differentiable: bool = True, *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        differentiable: bool = True,
+        *,
+        name: str | None = None,
+        statistic: bool = False,
+    ) -> None:
         if not callable(fn):
             raise ArgumentError(f"{fn!r} is no function: give a function of (sample) or (sample, prompt)")
         self.name = name or str(getattr(fn, "__name__", type(fn).__name__))
-        self.differentiable = differentiable
+        self.differentiable, self.statistic = differentiable, statistic
         self._fn, self._prompted = fn, _positional(fn) > 1
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:

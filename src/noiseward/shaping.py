@@ -50,6 +50,7 @@ class Augmented(Reward):
         if not 0 < least <= 1:
             raise ArgumentError(f"least={least} given: a part of the shorter side wanted, above 0 and at most 1")
         self.reward, self.name, self.differentiable = reward, reward.name, reward.differentiable
+        self.statistic = reward.statistic
         drawn = torch.rand(cutouts, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         self._crops = [(least + (1 - least) * size, top, left) for size, top, left in drawn.tolist()]
 
@@ -88,7 +89,7 @@ class Clamped(Reward):
         if not math.isfinite(target):
             raise ArgumentError(f"target={target} given: a finite number wanted")
         self.reward, self.target = reward, target
-        self.name, self.differentiable = reward.name, reward.differentiable
+        self.name, self.differentiable, self.statistic = reward.name, reward.differentiable, reward.statistic
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         return torch.as_tensor(self.reward(sample, prompt), device=sample.device).clamp(max=self.target)

@@ -25,7 +25,7 @@ def brightness() -> FunctionReward:
         >>> brightness()(torch.full((1, 3, 8, 8), 0.25), None).tolist()
         [0.25]
     """
-    return FunctionReward(lambda images: pictures(images).mean((1, 2, 3)), name="brightness")
+    return FunctionReward(lambda images: pictures(images).mean((1, 2, 3)), name="brightness", statistic=True)
 
 
 def darkness() -> FunctionReward:
@@ -35,7 +35,7 @@ def darkness() -> FunctionReward:
         >>> darkness()(torch.full((1, 3, 8, 8), 0.25), None).tolist()
         [0.75]
     """
-    return FunctionReward(lambda images: 1 - pictures(images).mean((1, 2, 3)), name="darkness")
+    return FunctionReward(lambda images: 1 - pictures(images).mean((1, 2, 3)), name="darkness", statistic=True)
 
 
 def contrast() -> FunctionReward:
@@ -47,7 +47,9 @@ def contrast() -> FunctionReward:
         >>> round(contrast()(halves, None).item(), 6)
         0.5
     """
-    return FunctionReward(lambda images: _root(_luminance(images).flatten(1).var(1, correction=0)), name="contrast")
+    return FunctionReward(
+        lambda images: _root(_luminance(images).flatten(1).var(1, correction=0)), name="contrast", statistic=True
+    )
 
 
 def saturation() -> FunctionReward:
@@ -64,7 +66,7 @@ def saturation() -> FunctionReward:
         images = pictures(images)
         return (images.amax(1) - images.amin(1)).mean((1, 2))
 
-    return FunctionReward(chroma, name="saturation")
+    return FunctionReward(chroma, name="saturation", statistic=True)
 
 
 def colorfulness() -> FunctionReward:
@@ -88,7 +90,7 @@ def colorfulness() -> FunctionReward:
         spread, mean = opponents.var(2, correction=0).sum(1), opponents.mean(2).square().sum(1)
         return _root(spread) + 0.3 * _root(mean)
 
-    return FunctionReward(measure, name="colorfulness")
+    return FunctionReward(measure, name="colorfulness", statistic=True)
 
 
 def sharpness() -> FunctionReward:
@@ -106,7 +108,7 @@ def sharpness() -> FunctionReward:
         across, down = light.diff(dim=2).square().mean((1, 2)), light.diff(dim=1).square().mean((1, 2))
         return _root((across + down) / 2)
 
-    return FunctionReward(steps, name="sharpness")
+    return FunctionReward(steps, name="sharpness", statistic=True)
 
 
 def symmetry() -> FunctionReward:
@@ -121,7 +123,7 @@ def symmetry() -> FunctionReward:
         seen = pictures(images)
         return -(seen - seen.flip(3)).abs().mean((1, 2, 3))
 
-    return FunctionReward(mirrored, name="symmetry")
+    return FunctionReward(mirrored, name="symmetry", statistic=True)
 
 
 def jpeg() -> FunctionReward:
@@ -143,7 +145,7 @@ def jpeg() -> FunctionReward:
             sizes.append(-file.tell() / 1000)
         return torch.tensor(sizes, device=images.device)
 
-    return FunctionReward(size, differentiable=False, name="jpeg")
+    return FunctionReward(size, differentiable=False, name="jpeg", statistic=True)
 
 
 def _luminance(images: Tensor) -> Tensor:
