@@ -11,14 +11,14 @@ of both results whether the noun is right.
 from __future__ import annotations
 
 import argparse
-import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from experiments.cells import cell, mine
+from experiments.cells import CELLS, cell, mine
 from experiments.judge import right_noun
-from experiments.report import interval, write
+from experiments.report import interval, model, write
 from noiseward import align, stickers
 
 CAPTIONS = ("a duck", "a rabbit", "a heart", "a cat")
@@ -31,25 +31,29 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def made(caption: str, seed: int, how: dict[str, Any], many: int, moves: int) -> dict[str, Any]:
-    """One run: cost, seconds and best reward along the way, and the judge's word before and after."""
+def made(captions: Sequence[str], seeds: int, how: dict[str, Any], many: int, moves: int) -> list[dict[str, Any]]:
+    """A method's runs, all in one batch, whose rows do not know of each other: cost, seconds and best reward along the
+    way, and the judge's word before and after, for each."""
     solution = align(
-        "stickers", caption, "brightness", steps=moves, seed=seed, watch=(), progress=False, num_inference_steps=many,
-        eta=1.0, **how,
+        "stickers", list(captions), "brightness", steps=moves, batch=seeds, seed=200, watch=(), progress=False,
+        num_inference_steps=many, eta=1.0, **how,
     )  # fmt: skip
-    best, curve = float("-inf"), []
-    for record in solution.history:
-        best, nfe = max(best, record["reward"][0]), record["nfe"]
-        calls = nfe["forward"] + 2 * nfe["backward"] + nfe["recomputed"]
-        curve.append((calls, record["seconds"], best))
-    noun = [caption.removeprefix("a ")]
-    judged = stickers.path("judge").exists()
-    return {
-        "curve": curve,
-        "before": right_noun(solution.initial.sample, noun)[0] if judged else None,
-        "after": right_noun(solution.sample, noun)[0] if judged else None,
-        "strict": solution.strict_probability[0],
-    }
+    nouns = [caption.removeprefix("a ") for caption in captions for _ in range(seeds)]
+    known = stickers.path("judge").exists()
+    before, after = (
+        right_noun(sample, nouns) if known else [None] * len(nouns)
+        for sample in (solution.initial.sample, solution.sample)
+    )
+    runs = []
+    for row in range(len(nouns)):
+        best, curve = float("-inf"), []
+        for record in solution.history:
+            best, nfe = max(best, record["reward"][row]), record["nfe"]
+            calls = nfe["forward"] + 2 * nfe["backward"] + nfe["recomputed"]
+            curve.append((calls, record["seconds"], best))
+        strict = solution.strict_probability[row]
+        runs.append({"curve": curve, "before": before[row], "after": after[row], "strict": strict})
+    return runs
 
 
 def sooner(plain: dict[str, Any], other: dict[str, Any], which: int) -> float:
@@ -68,14 +72,13 @@ def main() -> None:
     torch.set_num_threads(1)
     small = arguments.small
     captions, seeds, many, moves = (CAPTIONS[:1], 1, 10, 4) if small else (CAPTIONS, 2, MANY, MOVES)
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in METHODS}
-    work = list(itertools.product(captions, range(seeds), METHODS.items()))
-    for number, (caption, seed, (name, how)) in enumerate(work):
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for number, (name, how) in enumerate(METHODS.items()):
         if not mine(number, arguments.part):
             continue
-        key: dict[str, Any] = dict(caption=caption, seed=200 + seed, how=how, many=many, moves=moves)
-        runs[name].append(cell("few_steps", key, lambda key=key: made(**key)))
-        print(f"{number + 1}/{len(work)} {caption}, {name}", flush=True)
+        key: dict[str, Any] = dict(captions=captions, seeds=seeds, how=how, many=many, moves=moves)
+        runs[name] = cell("few_steps", {**key, "model": model()}, lambda key=key: made(**key))
+        print(f"{number + 1}/{len(METHODS)} {name}", flush=True)
     if arguments.part:
         return
     results: dict[str, Any] = {}
@@ -95,7 +98,8 @@ def main() -> None:
         f"{name}: reached in {one['reached']:.0%} of runs, {one['sooner in calls']['mean']:.2g} times sooner in calls"
         for name, one in results.items() if name != "plain"
     )  # fmt: skip
-    write("few_steps_small" if small else "few_steps", settings=settings, results=results, verdict=verdict)
+    where = {"out": CELLS} if small else {}
+    write("few_steps", settings=settings, results=results, verdict=verdict, **where)
 
 
 if __name__ == "__main__":
