@@ -4,7 +4,7 @@
     python -m benchmarks step memory        # some of them
     python -m benchmarks --gather           # none: put together the pages that are there
 
-`gpu` is run where there is a GPU.
+`gpu` is run where there is a GPU, `scaling` where Ray is installed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import argparse
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import torch
 
 from benchmarks.timing import RESULTS
 
-ORDER = ("step", "memory", "counted", "gpu", "growth", "regularizers", "estimators")
+ORDER = ("step", "memory", "counted", "gpu", "growth", "regularizers", "estimators", "scaling")
 OUT = RESULTS.parent / "RESULTS.md"
 DOCS = RESULTS.parents[1] / "docs" / "cost.md"
 FROM, TO = "<!-- table: begin -->", "<!-- table: end -->"
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--gather", action="store_true", help="run none")
     given = parser.parse_args()
     for name in () if given.gather else given.names or ORDER:
-        if name != "gpu" or torch.cuda.is_available():
+        if {"gpu": torch.cuda.is_available(), "scaling": find_spec("ray") is not None}.get(name, True):
             print(f"-- {name}", flush=True)
             subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
     gather()

@@ -125,6 +125,7 @@ def summary(runs: list[dict[str, Any]], budgets: list[int]) -> dict[str, Any]:
     known = [run for run in runs if run["fits"] is not None]
     return {
         "gain": {str(budget): interval([gained(run, budget) for run in runs]) for budget in budgets},
+        "gains": [gained(run, budgets[-1]) for run in runs],
         "probability": interval([run["probability"] for run in runs]),
         "strict": interval([run["strict"] for run in runs]),
         "fits": interval([run["fits"] for run in known]) if known else None,
@@ -139,12 +140,27 @@ def last(results: dict[str, Any], reward: str) -> dict[str, float]:
     return dict(sorted(ends.items(), key=lambda item: -item[1]))
 
 
+def ahead(methods: dict[str, Any], one: str, other: str) -> str:
+    """By how much one method gained more than another, run by run."""
+    gaps = [a - b for a, b in zip(methods[one]["gains"], methods[other]["gains"], strict=True)]
+    return say(interval(gaps), 3)
+
+
 def verdict(results: dict[str, Any]) -> str:
-    """Per reward the methods from best to worst at the full budget, and whether Hybrid-2 leads the estimators."""
+    """Whether Hybrid-2 leads the estimators, by how much, and who leads of all that use no gradient of the reward."""
     said = []
-    for reward in results:
-        order = ", ".join(f"{name} {gain:+.3g}" for name, gain in last(results, reward).items())
-        said.append(f"{reward}: {order}")
+    for reward, methods in results.items():
+        order = [name for name in last(results, reward) if name != "backprop"]
+        kinds: dict[str, str] = {}
+        for name in order:
+            kinds.setdefault(name.split(",")[0], name)
+        own, rival = kinds.get("hybrid2"), next((kinds[k] for k in kinds if k in ESTIMATORS and k != "hybrid2"), None)
+        words = [f"{name} gains {say(list(methods[name]['gain'].values())[-1], 3)}" for name in order[:1]]
+        if own and own != order[0]:
+            words.append(f"{ahead(methods, order[0], own)} more than {own}")
+        if own and rival:
+            words.append(f"{own} gains {ahead(methods, own, rival)} more than {rival}")
+        said.append(f"{reward}: {', '.join(words)}")
     led = sum(leader(results, reward) == "hybrid2" for reward in results)
     return f"Hybrid-2 leads the three estimators on {led} of {len(results)} rewards; " + "; ".join(said)
 
@@ -189,6 +205,9 @@ def draw(results: dict[str, dict[str, Any]]) -> Figure:
                 color=f"C{number % 10}", capsize=2, linewidth=1, elinewidth=0.6, markersize=4, label=name,
             )  # fmt: skip
         axis.set(xscale="log", xlabel="denoiser calls (a backward counts 2)", ylabel=f"{reward} gained", title=reward)
+        budgets = [int(budget) for budget in next(iter(methods.values()))["gain"]]
+        axis.set_xticks(budgets, [str(budget) for budget in budgets])
+        axis.minorticks_off()
         axis.grid(alpha=0.3)
     handles, labels = panels[-1].get_legend_handles_labels()
     if len(panels) > 1:
