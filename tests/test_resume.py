@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from noiseward import ArgumentError, RunError
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.runs.files import locked, read_tensors
 from noiseward.runs.resume import extended
+from noiseward.runs.store import find
 from tests.crash import killed
 from tests.tiny import CALL
 
@@ -138,6 +140,19 @@ def test_two_processes_on_one_run_are_one_too_many(spec, tmp_path):
     with locked(tmp_path / "run"), pytest.raises(RunError, match="is being written by another process"):
         resume(tmp_path / "run", quiet=True)
     resume(tmp_path / "run", steps="1", quiet=True)  # the lock ended with its owner
+
+
+def test_a_clock_that_goes_back_a_year_changes_nothing(spec, whole, tmp_path, monkeypatch):
+    begin(spec, tmp_path / "run", 2)
+    for file in (tmp_path / "run").rglob("*"):
+        os.utime(file, (time.time() + 1e7,) * 2)  # written in what is now the future
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 3e7)
+    resume(tmp_path / "run", quiet=True)
+    same(tmp_path / "run", whole)
+    seconds = [record["seconds"] for record in RunFolder(tmp_path / "run").steps()]
+    assert seconds == sorted(seconds) and seconds[0] >= 0
+    assert [folder.path.name for folder in find(tmp_path)] == ["run"]
 
 
 def test_a_directory_that_cannot_be_written_is_one_line(spec, tmp_path):
