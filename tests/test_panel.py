@@ -26,7 +26,7 @@ def held(target, name):
     return FunctionReward(lambda x: -(x - target).square().flatten(1).sum(1), name=name)
 
 
-def run(reward, panel, steps=100, batch=1, lr=0.05, **more):
+def run(reward, panel, steps=150, batch=1, lr=0.05, **more):
     return align(MODEL.sampler(), None, reward, watch=panel, steps=steps, batch=batch, lr=lr, progress=False, **more)
 
 
@@ -47,7 +47,7 @@ def test_a_run_past_the_maximum_of_the_panel_is_hacking_from_there_on():
     assert str(said) == sentence and sentence in repr(solution)
     kept = solution.best(by="pareto")
     assert kept.index.item() == peak and abs(kept.sample.item() - 1.5) < 0.1
-    assert solution.best().index.item() == 100 and torch.equal(solution.best().noise, solution.noise)
+    assert solution.best().index.item() == 150 and torch.equal(solution.best().noise, solution.noise)
 
 
 def test_what_is_kept_holds_the_pair_law():
@@ -91,8 +91,8 @@ def test_rows_are_judged_alone():
 
 
 def test_watching_every_third_step_and_the_last():
-    solution = run(Linear(1.0), [held(1.5, "judge")], steps=98, watch_every=3)
-    assert [r["index"] for r in solution.history if "watched" in r] == [*range(0, 98, 3), 98]
+    solution = run(Linear(1.0), [held(1.5, "judge")], steps=148, watch_every=3)
+    assert [r["index"] for r in solution.history if "watched" in r] == [*range(0, 148, 3), 148]
     (said,) = solution.verdicts
     assert said.since % 3 == 0 and solution.best(by="pareto").index.item() == said.before == said.since - 3
 
@@ -149,7 +149,7 @@ def test_jitter_alone_is_no_fall_and_a_fall_is_seen_through_jitter(seed):
     assert verdict(history(RISING, held=noise(1.0, seed)), 0) is None
     up = [0.05 * k + one for k, one in enumerate(noise(0.3, seed))]
     assert verdict(history(RISING, held=up), 0) is None
-    shaken = [one + two for one, two in zip(tent(15, up=0.05, down=0.1), noise(0.1, seed), strict=True)]
+    shaken = [one + two for one, two in zip(tent(15, up=0.05, down=0.15), noise(0.1, seed), strict=True)]
     said = verdict(history(RISING, held=shaken), 0)
     assert said is not None and abs(said.before - 15) <= 6
 
@@ -168,7 +168,8 @@ def test_a_target_that_does_not_get_beyond_what_it_had_is_no_hacking():
 
 def test_a_panel_past_its_peak_and_better_than_at_the_start_is_no_hacking():
     assert verdict(history(RISING, held=tent(19, up=0.05)), 0) is None
-    assert verdict(history(RISING, held=tent(19, up=0.03)), 0) is not None
+    assert verdict(history(RISING, held=tent(19, up=0.03)), 0) is None  # below the start, by less than it was above
+    assert verdict(history(RISING, held=tent(19, up=0.02)), 0) is not None
 
 
 def test_statistics_of_pixels_have_no_say():
