@@ -258,5 +258,9 @@ def test_an_error_in_a_pack_is_that_error(engine, comparison, tmp_path):
 
     (tmp_path / "mine.py").write_text("def light(images):\n    raise ValueError('no light')\n")
     mine = dataclasses.replace(comparison, reward=(f"{tmp_path / 'mine.py'}:light",))
-    with Cluster(workers=1) as cluster, pytest.raises(Exception, match="no light"):
-        compare(mine, tmp_path / "out", engine=on(cluster))
+    with Cluster(workers=1) as cluster:
+        with pytest.raises(Exception, match="no light"):
+            compare(mine, tmp_path / "out", engine=on(cluster))
+        nowhere = dataclasses.replace(comparison, reward=("brightnes",))
+        with pytest.raises(ArgumentError, match="did you mean 'brightness'"):
+            compare(nowhere, tmp_path / "nowhere", engine=on(cluster))

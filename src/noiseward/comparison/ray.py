@@ -36,10 +36,13 @@ class Worker:
         torch.set_num_threads(threads)
         if os.path.isdir(home):
             os.chdir(home)
-        self._bench, self._pictures = Bench(spec), pictures
+        self._spec, self._pictures = spec, pictures
+        self._bench: Bench | None = None
 
     def do(self, pack: Pack) -> dict[str, Any]:
         """A pack's results."""
+        # not when the actor is made: what is wrong with the spec would look as if the actor had died
+        self._bench = self._bench or Bench(self._spec)
         return made(self._bench, pack, self._pictures)
 
 
