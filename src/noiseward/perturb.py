@@ -74,8 +74,8 @@ class ZerothOrder(Perturbed):
     Arguments:
         samples: q, candidates per row and step; 16 are the paper's.
         scale: :math:`\mu`. The published implementation takes 0.01. On the built-in model (`experiments/black_box.py`,
-            10 sampler steps, `Hybrid2` with 16 candidates) 0.05 gained twice as much on `jpeg` and as much elsewhere; of
-            six pictures, with wide intervals.
+            10 sampler steps, `Hybrid2` with 16 candidates) 0.05 gained twice as much on `jpeg` and as much elsewhere
+            (six pictures, wide intervals).
         antithetic: use pairs; q must be even.
         normalize: scale each row's direction to norm 1, before the exact gradient of the penalty is subtracted.
         chunk: rows of candidates per call of the sampler.
