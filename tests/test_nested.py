@@ -8,13 +8,15 @@ import torch
 from diffusers import EulerAncestralDiscreteScheduler
 
 from noiseward import DiffusersSampler, align
+from noiseward.align import prepare
 from noiseward.ascend import GradientAscent
 from noiseward.errors import ArgumentError
 from noiseward.nested import Nested, coarse_to_fine
 from noiseward.objective import Objective
-from noiseward.optimize import Budget, Status
+from noiseward.optimize import Budget, Status, iterate
 from noiseward.pipelines import nested
 from noiseward.pipelines.levels import levels
+from noiseward.project import StartOnly
 from noiseward.toys import GaussianModel, Quadratic
 from tests.tiny import CALL, stable_diffusion
 
@@ -158,6 +160,23 @@ def test_it_gets_there_for_fewer_calls():
     assert steps[-1].nfe.cost < plain.nfe.cost / 2
 
 
+def test_at_the_raised_rate_moves_on_few_steps_take_the_sample_as_far():
+    """Adam on many steps, on few at the same rate, and on few at the raised one: how far the sample is after 10 moves;
+    what is left is the last coarse step, whose draw has no weight while all fine ones but one there have."""
+
+    def moved(steps, rate):
+        objective = Objective(model(steps).sampler(), Quadratic(4.0))
+        start = toy(20, 100).coarsened(noise) if steps == 20 else noise
+        *_, last = iterate(objective, start, optimizer=GradientAscent(lr=rate), budget=Budget(steps=10))
+        return (last.evaluation.sample - objective.sampler(start)).norm().item()
+
+    noise = torch.randn(8, 101, 3, dtype=f64, generator=torch.Generator().manual_seed(0))
+    stretch = toy(20, 100).stretch
+    assert stretch == pytest.approx(math.sqrt(101 / 21))
+    many, few, raised = moved(100, 0.01), moved(20, 0.01), moved(20, 0.01 * stretch)
+    assert few < many / 2 and raised == pytest.approx(many, rel=0.2)
+
+
 # ---- pipelines ----
 
 
@@ -211,3 +230,13 @@ def test_align_takes_few_steps_first():
         align(pipe, "a", "brightness", coarse=3, **how)
     with pytest.raises(ArgumentError, match="coarse_to_fine"):
         align(model(4).sampler(), None, Quadratic(1.0), coarse=2, steps=1)
+
+
+@pytest.mark.parametrize(("update", "times"), [(torch.optim.Adam, math.sqrt(5 / 3)), (torch.optim.SGD, 1.0)])
+def test_adam_alone_has_its_rate_raised_on_few_steps(update, times):
+    ascent = GradientAscent(update=update, lr=0.02, max_norm=0.7, project=[StartOnly()])
+    pipe, call = stable_diffusion(), {**CALL, "num_inference_steps": 4}
+    first = prepare(pipe, "a", "brightness", optimizer=ascent, coarse=2, budget=Budget(steps=4), call=call).first
+    own = first.optimizer
+    assert own.lr == pytest.approx(0.02 * times)
+    assert (own.update, own.max_norm, own.project) == (update, 0.7, ascent.project) and ascent.lr == 0.02

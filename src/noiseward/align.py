@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from noiseward import rewards, stickers
@@ -115,9 +116,9 @@ class Problem:
         how: dict[str, Any] = {"optimizer": self.optimizer, "seeds": self.seeds}
         if self.first is None or (start is not None and start.index > 0):
             return self.panel.watch(iterate(self.objective, begin, budget=self.budget, **how), seen)
-        few, pair = self.first.objective, self.first.nested
+        few, how["nested"], how["before"] = self.first.objective, self.first.nested, self.first.optimizer
         part = self.first.part(self.budget)
-        steps = coarse_to_fine(few, self.objective, self.noise, nested=pair, first=part, budget=self.budget, **how)
+        steps = coarse_to_fine(few, self.objective, self.noise, first=part, budget=self.budget, **how)
         return self.panel.watch(steps, seen)
 
 
@@ -200,7 +201,7 @@ def align(
             the built-in model its judge, contrast and jpeg, otherwise none. `()` for none.
         watch_every: at every so many steps.
         coarse: spend most of the budget on a sampler of so many steps, fewer than `num_inference_steps` and nested in
-            them (`nested.py`): DDIM with eta = 1 only.
+            them (`nested.py`): DDIM with eta = 1 only. Adam's rate is raised there, so that moves are as long.
         memory: `fast`, `balanced`, `low` or `auto`, see `DiffusersSampler`.
         scheduler, lora, dtype, device: how a model given by name is loaded, see `load`.
         progress: show a progress bar.
@@ -300,19 +301,22 @@ def prepare(
     start = sampler.init(len(seeds), seed=seeds)
     if isinstance(sampler, DiffusersSampler):
         sampler.settle(len(seeds), rows[0] if rows else None)
-    first = None if coarse is None else _first(objective, coarse)
+    first = None if coarse is None else _first(objective, mover, coarse)
     return Problem(objective, start, mover, budget, Seeds(tuple(seeds)), panel, chosen, first)
 
 
-def _first(objective: Objective, steps: int) -> First:
-    """The same objective on few steps."""
+def _first(objective: Objective, mover: Optimizer, steps: int) -> First:
+    """The same objective on few steps, and how to move there: Adam with moves as long as on many."""
     sampler = objective.sampler
     if not isinstance(sampler, DiffusersSampler):
         raise ArgumentError(
             f"coarse={steps} given for {type(sampler).__name__}: for a sampler of your own use nested.coarse_to_fine"
         )
     few = sampler.called(num_inference_steps=steps)
-    return First(Objective(few, objective.reward, objective.prompt, objective.regularizer), nested(few, sampler))
+    pair = nested(few, sampler)
+    if isinstance(mover, GradientAscent) and mover.update is torch.optim.Adam:
+        mover = mover.at_rate(pair.stretch * mover.lr)
+    return First(Objective(few, objective.reward, objective.prompt, objective.regularizer), pair, mover)
 
 
 def projections(given: Sequence[Projection | str]) -> tuple[Projection, ...]:

@@ -30,6 +30,11 @@ whatever is moved in between is moved beside all that the coarse sampler does no
 
 What carries over is as good as :math:`\hat x_0` is steady: the pictures are close, not equal. Other samplers do not mix
 their noise this way, and are refused.
+
+*Moves as long.* Adam moves every element by about its rate. m fine draws that all move by it move the coarse draw they
+make up by :math:`\sum_j q_j \le \sqrt m` times as much, so that at the same rate a climb on few steps lags behind one
+on many. At :math:`\sqrt{M / N}` times the rate, for N coarse and M fine draws (`Nested.stretch`), its moves are as
+long. A plain gradient step needs no such thing: :math:`Q^\top` keeps its length.
 """
 
 from __future__ import annotations
@@ -57,11 +62,13 @@ class First:
     Arguments:
         objective: the same, on the coarse sampler.
         nested: how the two samplers' noises belong together.
+        optimizer: how to move there.
         share: of the budget that is spent there.
     """
 
     objective: Objective
     nested: Nested
+    optimizer: Optimizer
     share: float = 0.7
 
     def __post_init__(self) -> None:
@@ -72,10 +79,12 @@ class First:
         """What the coarse sampler may spend of a budget.
 
         Example:
+            >>> from noiseward import GradientAscent
             >>> from noiseward.toys import GaussianModel, Linear
             >>> models = [GaussianModel(steps=steps) for steps in (2, 4)]
             >>> nested = Nested(*(model.alphas[::-1] for model in models))
-            >>> First(Objective(models[0].sampler(), Linear(1.0)), nested, 0.7).part(Budget(steps=10)).steps
+            >>> first = First(Objective(models[0].sampler(), Linear(1.0)), nested, GradientAscent(), 0.7)
+            >>> first.part(Budget(steps=10)).steps
             7
         """
         steps = None if budget.steps is None else round(self.share * budget.steps)
@@ -93,6 +102,7 @@ class Nested:
 
     Attributes:
         matrix: Q, `(coarse draws, fine draws)`, float64; a draw for the start and one per step.
+        stretch: how many times the rate makes Adam's moves on the coarse sampler as long as on the fine one.
 
     Raises:
         ArgumentError: levels that do not rise within 0 to 1, or are not nested.
@@ -124,6 +134,7 @@ class Nested:
         for k, (start, end) in enumerate(zip(places, places[1:], strict=False)):
             rows[k + 1, start + 1 : end + 1] = _weights(fine[start : end + 1], from_noise=False)
         self.matrix = rows
+        self.stretch = math.sqrt(len(fine) / len(coarse))
 
     def coarsened(self, noise: Tensor) -> Tensor:
         """The coarse noise `(B, coarse draws, *S)` that does what fine noise `(B, fine draws, *S)` does."""
@@ -156,6 +167,7 @@ def coarse_to_fine(
     first: Budget,
     budget: Budget,
     seeds: Seeds | None = None,
+    before: Optimizer | None = None,
 ) -> Iterator[Step]:
     """Climb on the coarse sampler, carry the best noise over, and climb on.
 
@@ -163,10 +175,11 @@ def coarse_to_fine(
         coarse, fine: the same but for the sampler.
         start: fine noise.
         nested: how the two samplers' noises belong together.
-        optimizer: how to move, on both; it starts anew on the fine one.
+        optimizer: how to move; it starts anew on the fine sampler.
         first: what the coarse sampler may spend.
         budget: what is spent in all, moves on both.
         seeds: as for `iterate`.
+        before: how to move on the coarse sampler; None: by `optimizer`, too.
 
     Yields:
         steps of the fine sampler: its evaluation of the start, step 0, then all from the carried noise on. Steps are
@@ -175,7 +188,7 @@ def coarse_to_fine(
     """
     begun = next(iterate(fine, start, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
     yield begun
-    *_, last = iterate(coarse, nested.coarsened(start), optimizer=optimizer, budget=first, seeds=seeds)
+    *_, last = iterate(coarse, nested.coarsened(start), optimizer=before or optimizer, budget=first, seeds=seeds)
     carried = nested.refined(last.best.noise, rest=start)
     running = (Status.RUNNING,) * start.shape[0]
     spent = begun.nfe + last.nfe, begun.seconds + last.seconds
