@@ -4,6 +4,9 @@ The built-in model, 8 nouns and 4 seeds for each reward. A reward that contradic
 guard, with the paper's probability regularization at weight 1, and with it at a weight that keeps P(z) at 0.1. Adam
 goes at five times the default rate, so that there is something to guard against. Watched and never climbed: P(z), and
 whether the held-out judge still finds the noun and the background that the caption names.
+
+A guard that slows the climb keeps more after as many moves, whatever else it does. So each guarded picture is also
+compared with the unguarded one of its caption and seed at the first move looked at where that had as much reward.
 """
 
 from __future__ import annotations
@@ -29,8 +32,9 @@ CLAIM = Claim(
     source="abstract and Figure 5",
     minutes=75,
 )
+UNGUARDED = "no regularization"
 GUARDS = {
-    "no regularization": Guard(),
+    UNGUARDED: Guard(),
     "regularized, weight 1": Guard("concentration:1.0"),
     "regularized, P(z) at 0.1": Guard("concentration:target=0.1"),
 }
@@ -67,7 +71,7 @@ def conduct(request: Request) -> Outcome | None:
         print(f"{number + 1}/{len(work)} {guard}; {group}; {done['seconds']:.0f} s", flush=True)
     if request.part:
         return None
-    told = {group: {guard: summary(some) for guard, some in by.items()} for group, by in results.items()}
+    told = {group: {guard: summary(some, by[UNGUARDED]) for guard, some in by.items()} for group, by in results.items()}
     settings = {
         "nouns": 2 * chunks, "seeds": f"1000 to {999 + seeds}", "moves": moves, "rate": RATE,
         "stickers": {**built_in.CALL, "num_inference_steps": steps},
@@ -83,18 +87,33 @@ def conduct(request: Request) -> Outcome | None:
     )
 
 
-def summary(chunks: list[dict[str, Any]]) -> dict[str, Any]:
-    """A guard's numbers along the way, and what changed from start to the last move and to the best."""
+def summary(chunks: list[dict[str, Any]], free: list[dict[str, Any]]) -> dict[str, Any]:
+    """A guard's numbers along the way, what changed from start to the last move and to the best, and how the last
+    compares with the unguarded at equal reward."""
     told: dict[str, Any] = {"index": [place["index"] for place in chunks[0]["along"]]}
     for part in ("reward", "noun", "background"):
         every = [rows(chunks, part, index) for index in told["index"]]
         told[part] = [interval(one) for one in every] if all(every) else None
         told[f"{part}_change"] = change(chunks, part, -1)
         told[f"{part}_change_best"] = change(chunks, part, "best")
+        told[f"{part}_equal_reward"] = equal_reward(chunks, free, part) if chunks is not free else None
     for part in ("probability", "strict"):
         every = [rows(chunks, part, index) for index in told["index"]]
         told[part] = [quartiles(one) for one in every]
     return told
+
+
+def equal_reward(chunks: list[dict[str, Any]], free: list[dict[str, Any]], part: str) -> dict[str, float] | None:
+    """How much more of something each last picture has than the unguarded one at the first look with as much reward;
+    its last look where it never got there."""
+    more = []
+    for chunk, other in zip(chunks, free, strict=True):
+        last = chunk["along"][-1]
+        for row, reward in enumerate(last["reward"]):
+            same = next((place for place in other["along"] if place["reward"][row] >= reward), other["along"][-1])
+            if last[part] is not None and same[part] is not None:
+                more.append(last[part][row] - same[part][row])
+    return interval(more) if more else None
 
 
 def quartiles(values: list[float]) -> dict[str, float]:
@@ -114,35 +133,64 @@ def verdict(told: dict[str, Any]) -> str:
                 for part in ("noun", "background") if one[f"{part}_change"]
             ]  # fmt: skip
             likely = one["probability"][-1]["middle"]
-            each.append(f"{guard} {say(one['reward_change'], 2)} with P(z) {likely:.1g}, {', '.join(kept)}")
+            same = [
+                f"{say(one[part + '_equal_reward'], 0, 100)} points ({part})"
+                for part in ("noun", "background") if one[f"{part}_equal_reward"]
+            ]  # fmt: skip
+            beside = f" (at equal reward {' and '.join(same)} beside none)" if same else ""
+            each.append(f"{guard} {say(one['reward_change'], 2)} with P(z) {likely:.1g}, {', '.join(kept)}{beside}")
         said.append(f"{GROUPS[group][0]} on {GROUPS[group][1]}: " + "; ".join(each))
+    said.append(equally(told))
     unjudged = any(one["noun"] is None for by in told.values() for one in by.values())
     return ("nouns unjudged, as the judge is not installed. " if unjudged else "") + ". ".join(said)
 
 
+def equally(told: dict[str, Any]) -> str:
+    """What regularization is worth at equal reward, in a sentence."""
+    same = [
+        one[f"{part}_equal_reward"] for by in told.values() for one in by.values() for part in ("noun", "background")
+        if one[f"{part}_equal_reward"]
+    ]  # fmt: skip
+    better, worse = (
+        sum(sign * one["mean"] > (one["half"] or 0) and one["mean"] != 0 for one in same) for sign in (1, -1)
+    )
+    if not better and not worse:
+        return "At equal reward no guard keeps more than none: what regularization does here, stopping sooner does too"
+    return f"At equal reward guards keep more beyond doubt in {better} of {len(same)} comparisons, less in {worse}"
+
+
 def agreement(told: dict[str, Any]) -> Agreement:
-    """Whether the unguarded climb loses what was asked for, and regularization keeps more of it."""
-    hacked, remedied = [], []
+    """Whether the unguarded climb loses what was asked for, and regularization keeps more of it: after as many moves,
+    and at as much reward."""
+    hacked, remedied, same = [], [], []
     for by in told.values():
-        free, kept = by["no regularization"], list(by.values())[-1]
+        free, kept = by[UNGUARDED], list(by.values())[-1]
         parts = [f"{part}_change" for part in ("noun", "background") if free[f"{part}_change"]]
         hacked += [free[part]["mean"] + (free[part]["half"] or 0) < 0 for part in parts]
         remedied += [kept[part]["mean"] - (kept[part]["half"] or 0) > free[part]["mean"] for part in parts]
+        equal = [kept[part.replace("change", "equal_reward")] for part in parts]
+        same += [one["mean"] - (one["half"] or 0) > 0 for one in equal]
     if not any(hacked):
         return "contradicts"
-    return "agrees" if all(r for h, r in zip(hacked, remedied, strict=True) if h) else "agrees in part"
+    return "agrees" if all(r and e for h, r, e in zip(hacked, remedied, same, strict=True) if h) else "agrees in part"
 
 
 def table(told: dict[str, Any]) -> list[list[str]]:
     """Changes from the start to the last move."""
+    parts = ("noun", "background")
+    beside = [f"{part} beside none at equal reward, points" for part in parts]
     lines = [["climbed", "guard", "reward", "noun right, points", "background right, points", "P(z), median",
-              "strict P(z), median"]]  # fmt: skip
+              "strict P(z), median", *beside]]  # fmt: skip
     for group, by in told.items():
         for guard, one in by.items():
-            cells = [say(one[part], 0, 100) if one[part] else "" for part in ("noun_change", "background_change")]
+            cells, same = (
+                [say(one[f"{part}_{what}"], 0, 100) if one[f"{part}_{what}"] else "" for part in parts]
+                for what in ("change", "equal_reward")
+            )
             lines.append([
                 f"{GROUPS[group][0]} on {GROUPS[group][1]}", guard, say(one["reward_change"], 3), *cells,
                 f"{one['probability'][-1]['middle']:.2g}", f"{one['strict'][-1]['middle']:.1g}",
+                *same,
             ])  # fmt: skip
     return lines
 
