@@ -21,8 +21,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from noiseward import DiffusersSampler, FunctionReward, GradientAscent
 from noiseward.align import prepare
+from noiseward.budget import Budget
 from noiseward.checkup import examine, verdict
-from noiseward.optimize import Budget
 from tests.families import unets
 from tests.families.text import clip_tokenizer
 

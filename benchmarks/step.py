@@ -25,8 +25,9 @@ from benchmarks.models import PIXELS, small_sd
 from benchmarks.published import Published
 from benchmarks.timing import in_turns, ratio, say, write
 from noiseward import Backprop, Concentration, DiffusersSampler, FunctionReward, GradientAscent, Objective, Seeds, Step
+from noiseward.budget import Budget
 from noiseward.memory import MODES
-from noiseward.optimize import Budget, iterate
+from noiseward.optimize import iterate
 from noiseward.tape import NoiseTape, record
 
 CALL = {"guidance_scale": 5.0, "eta": 1.0, "height": PIXELS, "width": PIXELS}

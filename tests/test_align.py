@@ -20,7 +20,7 @@ from noiseward import (
     ZeroOrderSearch,
     align,
 )
-from noiseward.optimize import Status
+from noiseward.budget import Status
 from noiseward.project import NormProjection
 from noiseward.regularize import Shell
 from noiseward.strict import SUSPECT

@@ -8,11 +8,12 @@ import torch
 from torch import optim
 
 from noiseward.ascend import GradientAscent
+from noiseward.budget import Budget
 from noiseward.errors import ArgumentError, GradientError
 from noiseward.estimate import Backprop
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
-from noiseward.optimize import Budget, iterate
+from noiseward.optimize import iterate
 from noiseward.reward import FunctionReward
 from noiseward.toys import GaussianModel, Linear, Quadratic
 

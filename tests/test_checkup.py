@@ -7,8 +7,8 @@ from torch import nn
 
 from noiseward import DiffusersSampler, FunctionReward, FunctionSampler, GradientAscent
 from noiseward.align import prepare
+from noiseward.budget import Budget
 from noiseward.checkup import Finding, examine, verdict
-from noiseward.optimize import Budget
 from tests.tiny import CALL, stable_diffusion
 
 MEAN = FunctionReward(lambda sample: sample.flatten(1).mean(1), name="mean")

@@ -7,12 +7,12 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from noiseward import DiffusersSampler
+from noiseward.budget import Budget
 from noiseward.errors import ArgumentError, GradientError, TapeError
 from noiseward.guidance import DPS, LGD, FKSteering, Guided
 from noiseward.moments import Guide, Pick, Shift, heard, steered
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
-from noiseward.optimize import Budget
 from noiseward.recompute import NFE
 from noiseward.reward import FunctionReward
 from noiseward.sample import FunctionSampler

@@ -7,14 +7,16 @@ import torch
 from torch import nn, optim
 
 from noiseward.ascend import GradientAscent
+from noiseward.budget import Budget, Status
 from noiseward.estimate import Annealed, Backprop
 from noiseward.evolve import ChannelEvolution
 from noiseward.methods import reno
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
-from noiseward.optimize import Budget, Status, iterate
+from noiseward.optimize import iterate
 from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
 from noiseward.regularize import Concentration
+from noiseward.relay import Relay
 from noiseward.reward import FunctionReward, WeightedSum
 from noiseward.sample import FunctionSampler
 from noiseward.search import BestOfN, TrustRegion, ZeroOrderSearch
@@ -91,6 +93,7 @@ OPTIMIZERS = {
     "Rprop": GradientAscent(update=optim.Rprop, lr=0.1),
     **{f"Adam, {name}": GradientAscent(estimator, lr=0.1) for name, estimator in ESTIMATORS.items()},
     "best of n": BestOfN(4, chunk=5),
+    "relay": Relay(BestOfN(4, chunk=5), GradientAscent(lr=0.1), moves=2),
     "zero-order search": ZeroOrderSearch(4, 0.8, chunk=5),
     "trust region": TrustRegion(4, 2, chunk=5),
     "channel evolution": ChannelEvolution(4, chunk=5),

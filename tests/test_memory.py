@@ -15,9 +15,10 @@ from torch import nn
 
 from noiseward import DiffusersSampler, FunctionReward, FunctionSampler, GradientAscent, Objective, align, memory
 from noiseward.align import prepare
+from noiseward.budget import Budget, Status
 from noiseward.errors import NoisewardWarning, OutOfMemory, RewardError
 from noiseward.memory import MODES, attempt, exhausted, fitting, free, lower
-from noiseward.optimize import Budget, Status, iterate
+from noiseward.optimize import iterate
 from noiseward.pipelines import adapter
 from noiseward.pipelines.blocks import blockwise, blockwise_decoder
 from noiseward.pipelines.strips import in_strips

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from noiseward.align import SEARCHES
 from noiseward.ascend import GradientAscent
+from noiseward.budget import Budget
+from noiseward.choose import SEARCHES
 from noiseward.errors import ArgumentError
 from noiseward.methods import METHODS, named, reno
 from noiseward.noise import Draw, Layout
 from noiseward.objective import Objective
-from noiseward.optimize import Budget
 from noiseward.project import StartOnly
 from noiseward.regularize import Concentration, NoRegularizer, Shell
 from noiseward.solution import optimize

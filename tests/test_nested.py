@@ -10,10 +10,11 @@ from diffusers import EulerAncestralDiscreteScheduler
 from noiseward import DiffusersSampler, align
 from noiseward.align import prepare
 from noiseward.ascend import GradientAscent
+from noiseward.budget import Budget, Status
 from noiseward.errors import ArgumentError
 from noiseward.nested import Nested, coarse_to_fine
 from noiseward.objective import Objective
-from noiseward.optimize import Budget, Status, iterate
+from noiseward.optimize import iterate
 from noiseward.pipelines import nested
 from noiseward.pipelines.levels import levels
 from noiseward.project import StartOnly

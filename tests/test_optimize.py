@@ -8,10 +8,11 @@ import torch
 from torch import optim
 
 from noiseward.ascend import GradientAscent
+from noiseward.budget import Budget, Status
 from noiseward.errors import ArgumentError
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
-from noiseward.optimize import Budget, Optimizer, Status, iterate
+from noiseward.optimize import Optimizer, iterate
 from noiseward.recompute import NFE
 from noiseward.regularize import Concentration, probability
 from noiseward.reward import FunctionReward
@@ -163,16 +164,14 @@ def test_no_move_is_begun_that_would_overrun_the_seconds_at_the_pace_so_far(seco
     assert steps[-1].status == (Status.SECONDS,) * 2
 
 
-def test_the_pace_is_that_of_the_slowest_move():
-    clock = Chore(lambda k: 5.0 if k == 1 else 1.0)
-    steps = run(problem(clock.reward()), seconds=14.0, clock=clock)
-    assert [step.seconds for step in steps] == [
-        1.0,
-        6.0,
-        7.0,
-        8.0,
-        9.0,
-    ]  # at 7 there is room for a slow one and a third, at 8 not
+def test_the_pace_is_that_of_the_slowest_move_of_late():
+    clock = Chore(lambda k: 8.0 if k == 1 else 1.0)
+    steps = run(problem(clock.reward()), seconds=20.0, clock=clock)
+    assert [step.pace[0] for step in steps[:6]] == [1.0, 8.0, 4.0, 2.0, 1.0, 1.0]
+    assert steps[1].seconds == 9.0  # and there is room for another that slow, and a third
+    assert 18.0 < steps[-1].seconds <= 20.0
+    clock = Chore(lambda k: 8.0 if k == 1 else 1.0)
+    assert len(run(problem(clock.reward()), seconds=19.0, clock=clock)) == 3  # here there is none
 
 
 @pytest.mark.parametrize(("nfe", "moves"), [(0, 1), (16, 1), (27, 1), (28, 2), (100, 8), (111, 8)])

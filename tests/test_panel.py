@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from noiseward import ArgumentError, FunctionReward, GradientAscent, align, iterate
+from noiseward.budget import Budget
 from noiseward.cli import main
 from noiseward.cli.options import _several
 from noiseward.objective import Objective
-from noiseward.optimize import Budget
 from noiseward.panel import Panel, verdict
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.solution import collect

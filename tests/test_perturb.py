@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from noiseward.ascend import GradientAscent
+from noiseward.budget import Budget
 from noiseward.errors import ArgumentError, GradientError
 from noiseward.estimate import Backprop
 from noiseward.noise import Draw, Layout, Seeds
 from noiseward.objective import Objective
-from noiseward.optimize import Budget, iterate
+from noiseward.optimize import iterate
 from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
 from noiseward.recompute import NFE
 from noiseward.regularize import Concentration

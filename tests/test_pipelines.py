@@ -9,7 +9,8 @@ import torch
 from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler
 
 from noiseward import ArgumentError, DiffusersSampler, FunctionReward, GradientAscent, ModelError, Objective
-from noiseward.optimize import Budget, iterate
+from noiseward.budget import Budget
+from noiseward.optimize import iterate
 from noiseward.pipelines import load
 from tests.tiny import CALL, stable_diffusion
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from noiseward import ArgumentError, Draw, GradientAscent, Layout, Objective
-from noiseward.optimize import Budget, iterate
+from noiseward.budget import Budget
+from noiseward.optimize import iterate
 from noiseward.project import NormProjection, SpectralProjection, white_magnitudes
 from noiseward.sample import FunctionSampler
 from noiseward.toys import Linear

@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
+from noiseward.budget import Budget
 from noiseward.errors import ArgumentError
 from noiseward.evolve import ChannelEvolution, rotated, utilities
 from noiseward.noise import Draw, Layout
 from noiseward.objective import Objective
-from noiseward.optimize import Budget, iterate
+from noiseward.optimize import iterate
 from noiseward.recompute import NFE
 from noiseward.regularize import Concentration, probability
 from noiseward.reward import FunctionReward

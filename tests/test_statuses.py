@@ -7,9 +7,10 @@ import torch
 from torch import optim
 
 from noiseward.ascend import GradientAscent
+from noiseward.budget import Budget, Status
 from noiseward.errors import RewardError
 from noiseward.objective import Objective
-from noiseward.optimize import Budget, Status, iterate
+from noiseward.optimize import iterate
 from noiseward.reward import FunctionReward
 from noiseward.toys import GaussianModel, Quadratic
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from noiseward.ascend import GradientAscent
+from noiseward.budget import Budget, Status
 from noiseward.errors import ArgumentError
 from noiseward.objective import Objective
-from noiseward.optimize import Best, Budget, Status, iterate
+from noiseward.optimize import Best, iterate
 from noiseward.regularize import Concentration, NoRegularizer, adapted, probability
 from noiseward.reward import FunctionReward
 from noiseward.sample import FunctionSampler

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from noiseward.align import align
     from noiseward.ascend import GradientAscent
+    from noiseward.budget import Budget, Status
     from noiseward.errors import (
         ArgumentError,
         GradientError,
@@ -37,13 +38,14 @@ if TYPE_CHECKING:
     from noiseward.nested import Nested, coarse_to_fine
     from noiseward.noise import Draw, Layout, Seeds
     from noiseward.objective import Evaluation, Objective
-    from noiseward.optimize import Budget, Optimizer, Status, Step, iterate
+    from noiseward.optimize import Optimizer, Step, iterate
     from noiseward.panel import Panel
     from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
     from noiseward.pipelines import DiffusersSampler
     from noiseward.project import NormProjection, Projection, SpectralProjection, StartOnly
     from noiseward.recompute import NFE
     from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell, probability
+    from noiseward.relay import Relay
     from noiseward.reward import FunctionReward, Reward, UnitGradient, WeightedSum
     from noiseward.rewards.remote import RemoteReward
     from noiseward.sample import FunctionSampler, Sampler
@@ -97,6 +99,7 @@ __all__ = [
     "Pick",
     "Projection",
     "Regularizer",
+    "Relay",
     "RemoteReward",
     "Reward",
     "RewardError",
@@ -128,6 +131,7 @@ __all__ = [
 _HOMES = {
     "align": ("align",),
     "ascend": ("GradientAscent",),
+    "budget": ("Budget", "Status"),
     "errors": (
         "ArgumentError", "GradientError", "ModelError", "NoisewardError", "NoisewardWarning",
         "RewardError", "RunError", "TapeError",
@@ -140,13 +144,14 @@ _HOMES = {
     "nested": ("Nested", "coarse_to_fine"),
     "noise": ("Draw", "Layout", "Seeds"),
     "objective": ("Evaluation", "Objective"),
-    "optimize": ("Budget", "Optimizer", "Status", "Step", "iterate"),
+    "optimize": ("Optimizer", "Step", "iterate"),
     "panel": ("Panel",),
     "perturb": ("Hybrid1", "Hybrid2", "ZerothOrder"),
     "pipelines": ("DiffusersSampler",),
     "recompute": ("NFE",),
     "project": ("NormProjection", "Projection", "SpectralProjection", "StartOnly"),
     "regularize": ("Concentration", "NoRegularizer", "Regularizer", "Shell", "probability"),
+    "relay": ("Relay",),
     "reward": ("FunctionReward", "Reward", "UnitGradient", "WeightedSum"),
     "rewards.remote": ("RemoteReward",),
     "sample": ("FunctionSampler", "Sampler"),

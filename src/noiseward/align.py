@@ -12,65 +12,39 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from noiseward import rewards, stickers
-from noiseward.ascend import GradientAscent
+from noiseward.budget import Budget
+from noiseward.choose import DEFAULT_LR, mover_for, stretched
 from noiseward.errors import ArgumentError
-from noiseward.estimate import Annealed, Backprop, Estimator
-from noiseward.evolve import ChannelEvolution
-from noiseward.guidance import searches
+from noiseward.estimate import Estimator
 from noiseward.named import parse
 from noiseward.nested import First, coarse_to_fine
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
-from noiseward.optimize import Budget, Optimizer, Place, Step, iterate
+from noiseward.optimize import Optimizer, Place, Step, iterate
 from noiseward.panel import Panel, Seen
-from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
 from noiseward.pipelines import DiffusersSampler, cards, load, nested
 from noiseward.progress import watch as progress_bar
-from noiseward.project import NormProjection, Projection, SpectralProjection, StartOnly
+from noiseward.project import Projection
 from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell
 from noiseward.reward import FunctionReward, Reward, WeightedSum
 from noiseward.sample import Sampler
-from noiseward.search import BestOfN, TrustRegion, ZeroOrderSearch
 from noiseward.solution import Solution, collect
 
 __all__ = [
     "BUILT_IN",
-    "DEFAULT_LR",
-    "ESTIMATORS",
-    "SEARCHES",
     "Parts",
     "Problem",
     "align",
     "default_budget",
     "prepare",
-    "projections",
 ]
 
 BUILT_IN = "stickers"
 DEFAULT_STEPS = 30
-DEFAULT_LR = 0.01
-ESTIMATORS = {
-    "backprop": Backprop,
-    "annealed": Annealed,
-    "hybrid2": Hybrid2,
-    "hybrid1": Hybrid1,
-    "zeroth-order": ZerothOrder,
-}
-SEARCHES = {
-    "best-of-n": BestOfN,
-    "zero-order": ZeroOrderSearch,
-    "trust-region": TrustRegion,
-    "evolution": ChannelEvolution,
-    "dps": searches.dps,
-    "lgd": searches.lgd,
-    "fk": searches.fk,
-}
 REGULARIZERS = {"concentration": Concentration, "shell": Shell, "none": NoRegularizer}
-PROJECTIONS = {"norm": NormProjection, "spectral": SpectralProjection, "start": StartOnly}
 
 WATCHED = ("stickers-judge", "contrast", "jpeg")  # what watches the built-in model
 
@@ -163,6 +137,7 @@ def align(
     regularizer: Regularizer | str | None = None,
     project: Sequence[Projection | str] = (),
     optimizer: Optimizer | str | None = None,
+    best_of: int | None = None,
     watch: Watch = None,
     watch_every: int = 1,
     coarse: int | None = None,
@@ -194,6 +169,7 @@ def align(
             Default: `backprop`; `hybrid2` for a reward without a gradient.
         optimizer: what moves the noise, instead of gradient ascent; or the name of a search with its arguments:
             `best-of-n`, `zero-order`, `trust-region`, `evolution`; `dps`, `lgd`, `fk` steer the sampler on its way.
+        best_of: try so many fresh noises first, as one move, and climb from the best, the seed's own included.
         regularizer: one, or its name with its arguments: `concentration:1.0`, `concentration:target=0.1`, `shell:0.01`,
             `none`.
         project: constraints on the noise, or their names: `norm`, `spectral`; `start` for the first draw alone.
@@ -220,6 +196,7 @@ def align(
         prompt,
         reward,
         optimizer=optimizer,
+        best_of=best_of,
         estimator=estimator,
         lr=lr,
         project=project,
@@ -255,6 +232,7 @@ def prepare(
     *,
     budget: Budget,
     optimizer: Optimizer | str | None = None,
+    best_of: int | None = None,
     estimator: Estimator | str | None = None,
     lr: float = DEFAULT_LR,
     project: Sequence[Projection | str] = (),
@@ -281,7 +259,7 @@ def prepare(
         raise ArgumentError(f"batch={batch} given: at least 1 wanted")
     parts = parts or Parts()
     score = parts.kept("reward", reward, lambda: _reward(reward))
-    mover, chosen = _optimizer(score, optimizer, estimator, lr, project)
+    mover, chosen = mover_for(score, optimizer, estimator, lr=lr, project=project, best_of=best_of)
     held = parts.kept("watch", (watch, reward, model), lambda: _held_out(watch, score, model))
     given = {name: value for name, value in loading.items() if value is not None}
     asked = (model, memory, dict(call), given)
@@ -306,7 +284,7 @@ def prepare(
 
 
 def _first(objective: Objective, mover: Optimizer, steps: int) -> First:
-    """The same objective on few steps, and how to move there: Adam with moves as long as on many."""
+    """The same objective on few steps, and how to move there."""
     sampler = objective.sampler
     if not isinstance(sampler, DiffusersSampler):
         raise ArgumentError(
@@ -314,36 +292,8 @@ def _first(objective: Objective, mover: Optimizer, steps: int) -> First:
         )
     few = sampler.called(num_inference_steps=steps)
     pair = nested(few, sampler)
-    if isinstance(mover, GradientAscent) and mover.update is torch.optim.Adam:
-        mover = mover.at_rate(pair.stretch * mover.lr)
-    return First(Objective(few, objective.reward, objective.prompt, objective.regularizer), pair, mover)
-
-
-def projections(given: Sequence[Projection | str]) -> tuple[Projection, ...]:
-    """Projections, where they are given by name made."""
-    each = [given] if isinstance(given, str | Projection) else given
-    return tuple(parse(one, PROJECTIONS, "projection") if isinstance(one, str) else one for one in each)
-
-
-def _optimizer(
-    reward: Reward,
-    optimizer: Optimizer | str | None,
-    estimator: Estimator | str | None,
-    lr: float,
-    project: Sequence[Projection | str],
-) -> tuple[Optimizer, str | None]:
-    """What moves the noise; and the estimator, where it was not asked for."""
-    if optimizer is not None:
-        for name, given in (("estimator", estimator), ("project", project)):
-            if given:
-                raise ArgumentError(f"{name}= given beside an optimizer: GradientAscent takes it itself, a search none")
-        return (parse(optimizer, SEARCHES, "search") if isinstance(optimizer, str) else optimizer), None
-    chosen = None
-    if estimator is None and not reward.differentiable:
-        hybrid = Hybrid2()
-        estimator = chosen = f"hybrid2:samples={hybrid.samples},scale={hybrid.scale:g}"
-    source = parse(estimator, ESTIMATORS, "estimator") if isinstance(estimator, str) else estimator
-    return GradientAscent(source, lr=lr, project=projections(project)), chosen
+    same = Objective(few, objective.reward, objective.prompt, objective.regularizer)
+    return First(same, pair, stretched(mover, pair.stretch))
 
 
 def _reward(reward: Rewards) -> Reward:

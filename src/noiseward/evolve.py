@@ -61,7 +61,7 @@ class ChannelEvolution(Optimizer):
         https://doi.org/10.1145/2001576.2001692 (separable natural evolution)
 
     Example:
-        >>> from noiseward.optimize import Budget
+        >>> from noiseward.budget import Budget
         >>> from noiseward.sample import FunctionSampler
         >>> from noiseward.solution import optimize
         >>> from noiseward.toys import Linear

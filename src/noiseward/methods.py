@@ -24,6 +24,7 @@ from noiseward.optimize import Optimizer
 from noiseward.perturb import Hybrid2
 from noiseward.project import StartOnly
 from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell
+from noiseward.relay import Relay
 from noiseward.search import BestOfN, TrustRegion, ZeroOrderSearch
 
 __all__ = ["METHODS", "Method", "named", "reno"]
@@ -95,6 +96,11 @@ def dno_few(*, steps: int = 10, lr: float = 0.01) -> Method:
     return Method(GradientAscent(lr=lr), coarse=steps)
 
 
+def dno_best(*, samples: int = 16, lr: float = 0.01) -> Method:
+    """DNO from the best of some fresh noises."""
+    return Method(Relay(BestOfN(samples), GradientAscent(lr=lr)))
+
+
 def best_of_n(*, samples: int = 16) -> Method:
     """Fresh noise again and again."""
     return Method(BestOfN(samples))
@@ -140,6 +146,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "lgd": lgd,
     "reno": reno,
     "dno": dno,
+    "dno-best": dno_best,
     "dno-start": dno_start,
     "dno-guarded": dno_guarded,
     "dno-few": dno_few,

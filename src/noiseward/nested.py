@@ -47,10 +47,11 @@ from typing import final
 import torch
 from torch import Tensor
 
+from noiseward.budget import Budget, Status
 from noiseward.errors import ArgumentError
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
-from noiseward.optimize import Budget, Optimizer, Place, Status, Step, iterate
+from noiseward.optimize import Optimizer, Place, Step, iterate
 
 __all__ = ["First", "Nested", "coarse_to_fine"]
 

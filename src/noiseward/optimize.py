@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import enum
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,14 +28,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, RewardError
+from noiseward.budget import Budget, Status, slowed
+from noiseward.errors import RewardError
 from noiseward.memory import attempt
 from noiseward.noise import Seeds
 from noiseward.objective import Evaluation, Objective
 from noiseward.recompute import NFE
 from noiseward.regularize import adapted, probability
 
-__all__ = ["Best", "Budget", "Optimizer", "Place", "State", "Status", "Step", "iterate"]
+__all__ = ["Best", "Optimizer", "Place", "State", "Step", "iterate"]
 
 State = dict[str, Tensor]
 
@@ -55,61 +55,6 @@ class Optimizer(abc.ABC):
     @abc.abstractmethod
     def check(self, objective: Objective) -> None:
         """Raise if this optimizer cannot climb that objective, before anything is computed."""
-
-
-class Status(enum.Enum):
-    """Why a row stopped, each with what to do about it."""
-
-    RUNNING = "still moving"
-    STEPS = "all steps were made: more steps may raise the reward further"
-    SECONDS = "the time is up: more seconds may raise the reward further"
-    NFE = "the denoiser calls are spent: more of them may raise the reward further"
-    REWARD = "the wanted reward was reached"
-    NONFINITE = "reward or noise became non-finite: the step was refused, the best before it kept; try a smaller lr"
-    INTERRUPTED = "interrupted: the best so far was kept"
-    MEMORY = "memory ran out: the best so far was kept; go on with less memory per step (memory=), or fewer rows"
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """When to stop: the first limit met.
-
-    Arguments:
-        steps: moves; N moves are N + 1 evaluations.
-        seconds: wall time. No move is begun that would overrun it at the pace of the slowest so far, with a third of a
-            move kept for the closing evaluation: backpropagation costs at least twice its forward pass.
-        nfe: denoiser calls, `NFE.cost`, in the same way. The first move is always made.
-        reward: a row that reaches it stops moving.
-
-    Example:
-        >>> Budget(steps=-1)
-        Traceback (most recent call last):
-        ...
-        noiseward.errors.ArgumentError: steps=-1 given: at least 0 wanted
-    """
-
-    steps: int | None = None
-    seconds: float | None = None
-    nfe: int | None = None
-    reward: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "seconds", "nfe"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ArgumentError(f"{name}={value} given: at least 0 wanted")
-        if (self.steps, self.seconds, self.nfe) == (None, None, None):
-            raise ArgumentError("no end given: set steps=, seconds= or nfe= (reward= alone may never be reached)")
-
-    def spent(self, index: int, seconds: float, nfe: NFE, pace: tuple[float, int]) -> Status | None:
-        """The reason not to make move number `index`, or None; `pace` is what the dearest move cost so far."""
-        if self.steps is not None and index >= self.steps:
-            return Status.STEPS
-        if self.seconds is not None and seconds + pace[0] * 4 / 3 > self.seconds:
-            return Status.SECONDS
-        if self.nfe is not None and nfe.cost + pace[1] * 4 / 3 > self.nfe:
-            return Status.NFE
-        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +124,7 @@ class Step:
         best: the best of each row up to here.
         spent: denoiser calls of this step alone.
         nfe, seconds: spent by the run up to here.
-        pace: seconds and NFE cost of the dearest move so far.
+        pace: seconds and NFE cost of the dearest move of late (see `slowed`).
         watched: scores of held-out rewards, each `(B,)`, by name, where a panel watched this step (`panel.py`).
         peaks: for each of them the best of each row up to the step where that reward was last highest.
         silent: those of them that have no say (`panel.py`).
@@ -293,7 +238,7 @@ def iterate(
         if moved is not None:
             moved, state = _freeze(at, moved, state, status)
         spent, seconds = objective.nfe - calls, clock() - begun
-        pace = at.pace if over else (max(at.pace[0], seconds + begun - now), max(at.pace[1], spent.cost))
+        pace = at.pace if over else slowed(at.pace, seconds + begun - now, spent.cost)
         step = Step(
             index=at.index,
             noise=at.noise,

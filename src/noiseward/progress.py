@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from noiseward.optimize import Budget, Step
+from noiseward.budget import Budget
+from noiseward.optimize import Step
 
 if TYPE_CHECKING:
     from rich.console import Console

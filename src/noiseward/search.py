@@ -53,7 +53,7 @@ class BestOfN(Optimizer):
         chunk: rows of candidates per call of the sampler.
 
     Example:
-        >>> from noiseward.optimize import Budget
+        >>> from noiseward.budget import Budget
         >>> from noiseward.solution import optimize
         >>> from noiseward.toys import GaussianModel, Linear
         >>> objective = Objective(GaussianModel(steps=4).sampler(), Linear(1.0))
@@ -94,7 +94,7 @@ class ZeroOrderSearch(Optimizer):
         https://arxiv.org/abs/2501.09732
 
     Example:
-        >>> from noiseward.optimize import Budget
+        >>> from noiseward.budget import Budget
         >>> from noiseward.solution import optimize
         >>> from noiseward.toys import GaussianModel, Linear
         >>> objective = Objective(GaussianModel(steps=4, dim=64).sampler(), Linear(1.0))
@@ -147,7 +147,7 @@ class TrustRegion(Optimizer):
         Trust-region search in noise space, https://arxiv.org/abs/2603.14504 (re-derived: turns instead of boxes)
 
     Example:
-        >>> from noiseward.optimize import Budget
+        >>> from noiseward.budget import Budget
         >>> from noiseward.solution import optimize
         >>> from noiseward.toys import GaussianModel, Linear
         >>> objective = Objective(GaussianModel(steps=4, dim=64).sampler(), Linear(1.0))

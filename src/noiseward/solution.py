@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
+from noiseward.budget import Budget, Status
 from noiseward.errors import ArgumentError, NoisewardWarning, OutOfMemory
 from noiseward.noise import Layout, Seeds
 from noiseward.objective import Evaluation, Objective
-from noiseward.optimize import Best, Budget, Optimizer, Status, Step, iterate
+from noiseward.optimize import Best, Optimizer, Step, iterate
 from noiseward.panel import Verdict, before, verdict
 from noiseward.recompute import NFE
 from noiseward.strict import ADVICE, SUSPECT, strict_probability

@@ -39,6 +39,7 @@ def align(
     lr: options.Lr = None,
     estimator: options.Estimator = None,
     search: options.Search = None,
+    best_of: options.BestOf = None,
     regularizer: options.Regularizer = None,
     project: options.Project = None,
     watch: options.Watch = None,

@@ -55,6 +55,7 @@ def batch(
     lr: options.Lr = None,
     estimator: options.Estimator = None,
     search: options.Search = None,
+    best_of: options.BestOf = None,
     regularizer: options.Regularizer = None,
     project: options.Project = None,
     watch: options.Watch = None,

@@ -35,8 +35,8 @@ def doctor(
     from noiseward import __version__
     from noiseward.align import prepare
     from noiseward.ascend import GradientAscent
+    from noiseward.budget import Budget
     from noiseward.checkup import examine, verdict
-    from noiseward.optimize import Budget
     from noiseward.reward import FunctionReward
 
     console = Console(highlight=False)

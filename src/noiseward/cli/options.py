@@ -47,6 +47,9 @@ Search = Annotated[
         "sampler on its way by the reward's: dps, lgd. With arguments, as in zero-order:samples=8,cosine=0.98."
     ),
 ]
+BestOf = Annotated[
+    int | None, typer.Option(help="Try so many fresh noises first, as one move, and climb from the best.")
+]
 Regularizer = Annotated[
     str | None,
     typer.Option(help="concentration:target=0.1 (a P(z) to keep), concentration:1.0 (a weight), shell:0.01, none."),
@@ -98,9 +101,10 @@ def asked(parameters: Mapping[str, Any], **own: Any) -> RunSpec:
     from noiseward.runs.prompts import CALL
 
     if parameters["search"] is not None:
-        for name in ("estimator", "lr", "project"):
+        for name in ("estimator", "lr", "project", "best_of"):
             if parameters[name] not in (None, [], ()):
-                raise ArgumentError(f"--{name} given beside --search: a search follows no direction; leave one out")
+                option = name.replace("_", "-")
+                raise ArgumentError(f"--{option} given beside --search: a search follows no direction; leave one out")
     call = {name: parameters[name] for name in CALL if parameters[name] is not None}
     call.update(assignments(parameters["set_"]))
     fields = {field.name for field in dataclasses.fields(RunSpec)} - {"prompt", "batch", "seed", "call", "watch"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from noiseward.optimize import Status
+from noiseward.budget import Status
 from noiseward.panel import verdict
 from noiseward.solution import stalled
 from noiseward.strict import ADVICE, SUSPECT

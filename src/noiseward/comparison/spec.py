@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from noiseward.align import BUILT_IN
+from noiseward.budget import Budget
 from noiseward.errors import ArgumentError, RunError
 from noiseward.methods import METHODS, named
-from noiseward.optimize import Budget
 from noiseward.runs.files import read_json
 
 __all__ = ["SHARES", "CompareSpec", "Pack", "budget", "prompts"]

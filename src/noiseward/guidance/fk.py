@@ -50,7 +50,7 @@ class FKSteering(Guide):
     Example:
         >>> from noiseward.guidance import Guided
         >>> from noiseward.objective import Objective
-        >>> from noiseward.optimize import Budget
+        >>> from noiseward.budget import Budget
         >>> from noiseward.solution import optimize
         >>> from noiseward.toys import GaussianModel, Linear
         >>> objective = Objective(GaussianModel(steps=5).sampler(), Linear(1.0))

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from noiseward.align import Parts
+from noiseward.budget import Status
 from noiseward.crew import Crew
 from noiseward.errors import NoisewardError, RunError
-from noiseward.optimize import Status
 from noiseward.progress import spent
 from noiseward.runs.execute import performing
 from noiseward.runs.files import locked

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from noiseward.align import Problem
+from noiseward.budget import Status
 from noiseward.errors import RunError
-from noiseward.optimize import Place, Status, Step
+from noiseward.optimize import Place, Step
 from noiseward.panel import Seen
 from noiseward.pipelines import DiffusersSampler
 from noiseward.progress import watch

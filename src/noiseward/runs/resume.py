@@ -16,9 +16,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from noiseward.budget import Status, slowed
 from noiseward.errors import ArgumentError, RunError
 from noiseward.objective import Evaluation
-from noiseward.optimize import Best, Place, Status
+from noiseward.optimize import Best, Place
 from noiseward.panel import Seen
 from noiseward.recompute import NFE
 from noiseward.runs.files import read_tensors
@@ -42,7 +43,9 @@ def place(folder: RunFolder, device: torch.device) -> Place | None:
     try:
         loop = json.loads(metadata["loop"])
         seconds = [0.0, *(record["seconds"] for record in folder.steps() if record["index"] < loop["index"])]
-        slowest = max((b - a for a, b in zip(seconds, seconds[1:], strict=False)), default=0.0)
+        pace = (0.0, 0)
+        for before, after in zip(seconds, seconds[1:], strict=False):
+            pace = slowed(pace, max(after - before, 0.0), 0)
         return Place(
             index=loop["index"],
             noise=latest["noise"].to(device),
@@ -51,7 +54,7 @@ def place(folder: RunFolder, device: torch.device) -> Place | None:
             best=Best(**{name: part.to(device) for name, part in known.items()}),
             nfe=NFE(**loop["nfe"]),
             seconds=seconds[-1],
-            pace=(max(slowest, 0.0), loop["pace_nfe"]),
+            pace=(pace[0], loop["pace_nfe"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(

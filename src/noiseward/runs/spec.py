@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from noiseward.align import BUILT_IN, DEFAULT_LR, Parts, Problem, default_budget, prepare
+from noiseward.align import BUILT_IN, Parts, Problem, default_budget, prepare
+from noiseward.choose import DEFAULT_LR
 from noiseward.errors import RunError
 from noiseward.runs.files import read_json
 
@@ -39,6 +40,7 @@ class RunSpec:
     lr: float = DEFAULT_LR
     estimator: str | None = None
     search: str | None = None
+    best_of: int | None = None
     regularizer: str | None = None
     project: tuple[str, ...] = ()
     watch: tuple[str, ...] | None = None
@@ -59,6 +61,7 @@ class RunSpec:
             list(self.prompt) or None,
             list(self.reward),
             optimizer=self.search,
+            best_of=self.best_of,
             estimator=self.estimator,
             lr=self.lr,
             project=self.project,

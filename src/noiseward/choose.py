@@ -1,0 +1,82 @@
+"""What moves the noise, chosen by name: estimators, searches, projections, and what follows where none is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from noiseward.ascend import GradientAscent
+from noiseward.errors import ArgumentError
+from noiseward.estimate import Annealed, Backprop, Estimator
+from noiseward.evolve import ChannelEvolution
+from noiseward.guidance import searches
+from noiseward.named import parse
+from noiseward.optimize import Optimizer
+from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
+from noiseward.project import NormProjection, Projection, SpectralProjection, StartOnly
+from noiseward.relay import Relay
+from noiseward.reward import Reward
+from noiseward.search import BestOfN, TrustRegion, ZeroOrderSearch
+
+__all__ = ["DEFAULT_LR", "ESTIMATORS", "SEARCHES", "mover_for", "projections", "stretched"]
+
+DEFAULT_LR = 0.01
+ESTIMATORS = {
+    "backprop": Backprop,
+    "annealed": Annealed,
+    "hybrid2": Hybrid2,
+    "hybrid1": Hybrid1,
+    "zeroth-order": ZerothOrder,
+}
+SEARCHES = {
+    "best-of-n": BestOfN,
+    "zero-order": ZeroOrderSearch,
+    "trust-region": TrustRegion,
+    "evolution": ChannelEvolution,
+    "dps": searches.dps,
+    "lgd": searches.lgd,
+    "fk": searches.fk,
+}
+PROJECTIONS = {"norm": NormProjection, "spectral": SpectralProjection, "start": StartOnly}
+
+
+def mover_for(
+    reward: Reward,
+    optimizer: Optimizer | str | None,
+    estimator: Estimator | str | None,
+    *,
+    lr: float = DEFAULT_LR,
+    project: Sequence[Projection | str] = (),
+    best_of: int | None = None,
+) -> tuple[Optimizer, str | None]:
+    """What moves the noise; and the estimator, where it was not asked for."""
+    if optimizer is not None:
+        if best_of is not None:
+            raise ArgumentError("best_of= given beside an optimizer: Relay(BestOfN(16), optimizer) is both")
+        for name, given in (("estimator", estimator), ("project", project)):
+            if given:
+                raise ArgumentError(f"{name}= given beside an optimizer: GradientAscent takes it itself, a search none")
+        return (parse(optimizer, SEARCHES, "search") if isinstance(optimizer, str) else optimizer), None
+    chosen = None
+    if estimator is None and not reward.differentiable:
+        hybrid = Hybrid2()
+        estimator = chosen = f"hybrid2:samples={hybrid.samples},scale={hybrid.scale:g}"
+    source = parse(estimator, ESTIMATORS, "estimator") if isinstance(estimator, str) else estimator
+    ascent = GradientAscent(source, lr=lr, project=projections(project))
+    return (ascent if best_of is None else Relay(BestOfN(best_of), ascent)), chosen
+
+
+def stretched(mover: Optimizer, times: float) -> Optimizer:
+    """The same with Adam's moves so many times as long."""
+    if isinstance(mover, Relay):
+        return Relay(mover.first, stretched(mover.then, times), moves=mover.moves)
+    if isinstance(mover, GradientAscent) and mover.update is torch.optim.Adam:
+        return mover.at_rate(times * mover.lr)
+    return mover
+
+
+def projections(given: Sequence[Projection | str]) -> tuple[Projection, ...]:
+    """Projections, where they are given by name made."""
+    each = [given] if isinstance(given, str | Projection) else given
+    return tuple(parse(one, PROJECTIONS, "projection") if isinstance(one, str) else one for one in each)
