@@ -276,3 +276,16 @@ def test_a_run_that_takes_few_steps_first_is_written_and_goes_on(model, tmp_path
         same(tmp_path / f"cut{cut}", tmp_path / "whole")
     resume(tmp_path / "whole", steps="+2", quiet=True)
     assert [record["index"] for record in RunFolder(tmp_path / "whole").steps()] == [0, 4, 5, 6, 7, 8]
+
+
+def test_a_run_that_tries_some_noises_first_is_written_and_goes_on(model, tmp_path):
+    """Its first move is the dearest, and what is left of the budget after it depends on how far that is forgotten."""
+    call = {**CALL, "num_inference_steps": 4, "eta": 1.0}
+    spec = RunSpec(("a",), ("brightness",), model=model, nfe=110, lr=0.05, best_of=6, watch=("contrast",), call=call)
+    execute(spec, tmp_path / "whole", quiet=True)
+    calls = [record["nfe"] for record in RunFolder(tmp_path / "whole").steps()]
+    assert calls[0]["forward"] == 7 * 4 and calls[0]["backward"] == 0 and calls[1]["backward"] == 4
+    for cut in (1, 2, 4):
+        begin(spec, tmp_path / f"cut{cut}", cut)
+        resume(tmp_path / f"cut{cut}", quiet=True)
+        same(tmp_path / f"cut{cut}", tmp_path / "whole")
