@@ -187,13 +187,13 @@ def draw(found: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(3.9 * len(found), 6.6), layout="constrained")
     panels = figure.subplots(2, len(found), squeeze=False)
     for (name, one), above, below in zip(found.items(), panels[0], panels[1], strict=True):
-        for (times, run), shade, mark in zip(one["ascents"].items(), ("0.6", "0", "0.35", "C1"), "osv^", strict=True):
-            mean, half = ([rise[part] for rise in run["rise"]] for part in ("mean", "half"))
-            every = max(1, len(mean) // 8)
-            above.errorbar(
-                range(len(mean)), mean, half, color=shade, marker=mark, markevery=every, errorevery=every, markersize=4,
-                capsize=2, label=f"l = {times}/L",
-            )  # fmt: skip
+        styles = zip(one["ascents"].items(), ("0.6", "0", "0.35", "C1"), "osv^", strict=True)
+        for place, ((times, run), shade, mark) in enumerate(styles):
+            mean = [rise["mean"] for rise in run["rise"]]
+            every, label = max(1, len(mean) // 8), f"l = {times}/L"
+            above.plot(mean, color=shade, marker=mark, markevery=every, markersize=4, label=label)
+            end = len(mean) - 1 + (place + 1) * 0.02 * len(mean)
+            above.errorbar([end], mean[-1:], [run["rise"][-1]["half"]], color=shade, capsize=2)
             if float(times) < 2:
                 sure = torch.tensor([0.0, *run["guaranteed"]]).cumsum(0)
                 above.plot(sure, ":", color=shade)
