@@ -159,13 +159,21 @@ def test_asking_for_a_gradient_that_is_not_there_names_the_alternatives_before_a
         align(pipe, "a", ["brightness", "jpeg"], estimator=estimator, progress=False, **CALL)
 
 
-def test_a_reward_without_a_gradient_is_climbed_by_hybrid_2_which_is_said_in_one_line(pipe, capsys):
+def test_a_reward_without_a_gradient_is_searched_which_is_said_in_one_line(pipe, capsys):
     solution = align(pipe, "a", ["brightness", "jpeg"], steps=1, **CALL)
     says = capsys.readouterr().err.splitlines()[0]
-    assert says.startswith("reward '1 brightness + 1 jpeg' has no gradient: climbing it with hybrid2:samples=16,scale=")
-    assert (solution.nfe.forward, solution.nfe.backward) == (18 * 4, 4)
+    assert says.startswith("reward '1 brightness + 1 jpeg' has no gradient: searching with trust-region:samples=16,")
+    assert (solution.nfe.forward, solution.nfe.backward) == (18 * 4, 0)
     align(pipe, "a", "jpeg", steps=0, estimator="hybrid1", **CALL)
     assert "has no gradient" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", [{"lr": 0.05}, {"project": "norm"}, {"best_of": 2}])
+def test_whoever_asks_for_an_ascent_without_a_gradient_gets_hybrid_2(pipe, capsys, what):
+    solution = align(pipe, "a", "jpeg", steps=2, **what, **CALL)
+    assert "has no gradient" not in capsys.readouterr().err
+    moves = 2 - ("best_of" in what)
+    assert (solution.nfe.forward, solution.nfe.backward) == ((17 * moves + 3 * (2 - moves) + 1) * 4, 4 * moves)
 
 
 def test_estimators_and_searches_by_name_are_those_of_their_classes(pipe):

@@ -153,12 +153,12 @@ def test_an_empty_prompt_is_a_usage_error(run, small, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_reward_without_a_gradient_is_climbed_and_what_with_is_said_in_one_line(run, small, tmp_path):
+def test_a_reward_without_a_gradient_is_searched_and_what_with_is_said_in_one_line(run, small, tmp_path):
     status, out, err = run("align", "a", "--reward", "jpeg", "--steps", "1", "--out", "here", *small)
     assert status == 0, err
-    assert err.splitlines()[0].startswith("reward 'jpeg' has no gradient: climbing it with hybrid2:samples=16,scale=")
+    assert err.splitlines()[0].startswith("reward 'jpeg' has no gradient: searching with trust-region:samples=16,")
     steps = RunFolder(tmp_path / "here").steps()
-    assert steps[0]["nfe"] == {"forward": 4 * 17, "backward": 4, "recomputed": 4}  # of 4 sampler steps
+    assert steps[0]["nfe"] == {"forward": 4 * 17, "backward": 0, "recomputed": 0}  # of 4 sampler steps
     options = ("--estimator", "zeroth-order:samples=4,antithetic=true", "--steps", "1", "-q", "--out", "there")
     assert run("align", "a", "--reward", "jpeg", *options, *small)[0] == 0
     assert RunFolder(tmp_path / "there").steps()[0]["nfe"]["forward"] == 4 * 5

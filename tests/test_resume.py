@@ -259,10 +259,12 @@ def test_what_a_panel_saw_before_a_run_was_cut_is_remembered(spec, tmp_path):
     assert all(found <= step for found, step in zip(kept, darkest, strict=True)) and min(darkest) < 3
 
 
-def test_an_estimator_that_was_chosen_is_written_down(spec, tmp_path):
-    blind = RunSpec(**{**vars(spec), "reward": ("jpeg",), "watch": (), "steps": 1, "regularizer": None})
+def test_a_search_that_was_chosen_is_written_down(spec, tmp_path):
+    blind = RunSpec(
+        **{**vars(spec), "reward": ("jpeg",), "watch": (), "steps": 1, "regularizer": None, "lr": 0.01, "project": ()}
+    )
     execute(blind, tmp_path / "run", quiet=True)
-    assert RunFolder(tmp_path / "run").spec().estimator == "hybrid2:samples=16,scale=0.05"
+    assert RunFolder(tmp_path / "run").spec().search == "trust-region:samples=16,regions=4"
 
 
 def test_a_run_that_takes_few_steps_first_is_written_and_goes_on(model, tmp_path):

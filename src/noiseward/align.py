@@ -57,7 +57,7 @@ Rewards = str | Reward | Callable[..., Tensor] | Sequence[str] | Mapping[Reward,
 class Problem:
     """Everything `iterate` needs: what to climb, from where, how, and for how long.
 
-    `chosen` is the estimator, as `estimator=` takes it, where the reward has no gradient and none was asked for.
+    `chosen` is the search, as `optimizer=` takes it, where the reward has no gradient and nothing was asked for.
     """
 
     objective: Objective
@@ -75,7 +75,7 @@ class Problem:
         said, name = [], self.objective.reward.name
         if self.chosen is not None:
             other = "or choose an estimator or a search"
-            said.append(f"reward '{name}' has no gradient: climbing it with {self.chosen} ({other})")
+            said.append(f"reward '{name}' has no gradient: searching with {self.chosen} ({other})")
         if self.first is not None:
             many, few = (len(one.objective.sampler.layout) for one in (self, self.first))
             said.append(f"few steps first: {self.first.share:.0%} of the budget on {few} draws, unseen, then {many}")
@@ -166,7 +166,8 @@ def align(
             distribution, and loses 40 % of the nouns; 0.01 loses 5 % (`docs/guards.md`).
         estimator: where the direction comes from, or its name with its arguments: `backprop`, `backprop:steps=5`,
             `backprop:through=linear`, `annealed:15`, `hybrid2:samples=16`, `hybrid1`, `zeroth-order`.
-            Default: `backprop`; `hybrid2` for a reward without a gradient.
+            Default: `backprop`; for a reward without a gradient the search `trust-region`, or `hybrid2` where `lr`,
+            `project` or `best_of` ask for an ascent.
         optimizer: what moves the noise, instead of gradient ascent; or the name of a search with its arguments:
             `best-of-n`, `zero-order`, `trust-region`, `evolution`; `dps`, `lgd`, `fk` steer the sampler on its way.
         best_of: try so many fresh noises first, as one move, and climb from the best, the seed's own included.

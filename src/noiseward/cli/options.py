@@ -36,15 +36,16 @@ Estimator = Annotated[
     str | None,
     typer.Option(
         help="Where directions come from: backprop, annealed, hybrid2, hybrid1, zeroth-order; with arguments, as in "
-        "hybrid2:samples=16,scale=0.05 or backprop:steps=5.  [default: backprop; hybrid2 for a reward without a "
-        "gradient]"
+        "hybrid2:samples=16,scale=0.05 or backprop:steps=5.  [default: backprop; a reward without a gradient is "
+        "searched]"
     ),
 ]
 Search = Annotated[
     str | None,
     typer.Option(
         help="Search without gradients instead: best-of-n, zero-order, trust-region, evolution, fk; or steer the "
-        "sampler on its way by the reward's: dps, lgd. With arguments, as in zero-order:samples=8,cosine=0.98."
+        "sampler on its way by the reward's: dps, lgd. With arguments, as in zero-order:samples=8,cosine=0.98.  "
+        "[default: trust-region for a reward without a gradient]"
     ),
 ]
 BestOf = Annotated[

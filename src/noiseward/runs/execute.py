@@ -114,7 +114,7 @@ def _written(spec: RunSpec, problem: Problem) -> RunSpec:
     sampler, memory = problem.objective.sampler, spec.memory
     if memory == "auto" and isinstance(sampler, DiffusersSampler):
         memory = sampler.memory
-    return dataclasses.replace(spec, estimator=spec.estimator or problem.chosen, memory=memory)
+    return dataclasses.replace(spec, search=spec.search or problem.chosen, memory=memory)
 
 
 def _going_on(problem: Problem, spec: RunSpec, folder: RunFolder) -> Generator[Step, None, Solution]:
