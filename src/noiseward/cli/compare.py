@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,12 +99,29 @@ def compare(
         from rich.table import Table
 
         head, lines = cells(found.rows("1.0"))
+        screen = Console()
+        shown = fitting([head, *lines], screen.width)
         table = Table(box=None, header_style="bold")
-        for title in head:
-            table.add_column(title, justify="left" if title == "method" else "right")
+        for place in shown:
+            table.add_column(head[place], justify="left" if head[place] == "method" else "right", no_wrap=True)
         for line in lines:
-            table.add_row(*line)
-        Console().print(table)
+            table.add_row(*(line[place] for place in shown))
+        screen.print(table)
         for method, why in found.refused.items():
             print(f"{method} does not apply: {why}")
     print(out / "report.html")
+
+
+def fitting(lines: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The columns of a table that fit into a terminal, the first ones before the last; the report has them all.
+
+    Example:
+        >>> fitting([["rank", "method", "gain"], ["1", "best-of-n", "0.5"]], 20)
+        [0, 1]
+    """
+    room, shown = width, []
+    for place in range(len(lines[0])):
+        room -= 2 + max(len(line[place]) for line in lines)  # a space on either side
+        if room >= 0:
+            shown.append(place)
+    return shown

@@ -65,13 +65,13 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Head and lines of a table."""
     held = list(rows[0].held) if rows else []
     diverse = any(row.diversity is not None for row in rows)
-    head = ["rank", "method", "gain", "reward", *(f"{name}, change" for name in held), "P(z)", "strict < 0.001"]
+    head = ["rank", "method", "gain", "strict < 0.001", *(f"{name}, change" for name in held), "reward", "P(z)"]
     head += [*(["diversity"] if diverse else []), "peak MiB", "s"]
     lines = []
     for row in rows:
-        line = [str(row.rank), row.method, str(row.gain), str(row.reward)]
+        line = [str(row.rank), row.method, str(row.gain), f"{row.suspect:.0%}"]
         line += [f"{now}, {change.mean:+.2g}" for now, change in row.held.values()]
-        line += [f"{row.probability.mean:.2g}", f"{row.suspect:.0%}"]
+        line += [str(row.reward), f"{row.probability.mean:.2g}"]
         line += [f"{row.diversity:.3g}" if row.diversity is not None else ""] if diverse else []
         line += ["not measured" if row.memory is None else f"{row.memory / 2**20:.0f}", f"{row.seconds:.1f}"]
         lines.append(line)
