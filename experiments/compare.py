@@ -45,7 +45,7 @@ def spec(reward: str, small: bool) -> CompareSpec:
             call={**CALL, "num_inference_steps": 4},
         )  # fmt: skip
     return CompareSpec(
-        (reward,), PROMPTS, methods, amount=3000, seeds=4, seed=100, watch=judge + other, call=dict(CALL)
+        (reward,), PROMPTS, methods, amount=2000, seeds=4, seed=100, watch=judge + other, call=dict(CALL)
     )
 
 
