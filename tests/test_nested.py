@@ -18,6 +18,8 @@ from noiseward.optimize import iterate
 from noiseward.pipelines import nested
 from noiseward.pipelines.levels import levels
 from noiseward.project import StartOnly
+from noiseward.reward import FunctionReward
+from noiseward.solution import collect
 from noiseward.toys import GaussianModel, Quadratic
 from tests.tiny import CALL, stable_diffusion
 
@@ -159,6 +161,30 @@ def test_it_gets_there_for_fewer_calls():
     steps, *_ = climb(Budget(steps=20), Budget(steps=26))
     assert (steps[-1].best.value >= plain.best.value).all()
     assert steps[-1].nfe.cost < plain.nfe.cost / 2
+
+
+def test_what_few_steps_found_survives_an_interruption():
+    coarse, fine = (Objective(model(steps).sampler(), Quadratic(2.0)) for steps in (4, 20))
+    calls = []
+
+    def impatient(x):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return -(x - 2.0).square().sum(1) / 2
+
+    stopping = Objective(coarse.sampler, FunctionReward(impatient, name="impatient"))
+    how = {"nested": toy(4, 20), "optimizer": GradientAscent(lr=0.1), "first": Budget(steps=6)}
+    steps = coarse_to_fine(stopping, fine, fine.sampler.init(2, seed=7), budget=Budget(steps=6), **how)
+    solution = collect(steps, fine)
+    assert [record["index"] for record in solution.history] == [0, 2]  # three evaluations, two moves, carried over
+    assert solution.status == (Status.INTERRUPTED,) * 2 and (solution.gain > 0).all()
+    *_, last = iterate(fine, solution.last, optimizer=GradientAscent(lr=0.1), budget=Budget(steps=6))
+    assert last.index == 6 and (last.best.value > solution.value).all()
+    calls[:] = [1, 1, 1]
+    steps = coarse_to_fine(stopping, fine, fine.sampler.init(2, seed=7), budget=Budget(steps=6), **how)
+    solution = collect(steps, fine)  # before anything was found there
+    assert solution.status == (Status.INTERRUPTED,) * 2 and not solution.gain.any()
 
 
 def test_at_the_raised_rate_moves_on_few_steps_take_the_sample_as_far():

@@ -186,14 +186,29 @@ def coarse_to_fine(
         steps of the fine sampler: its evaluation of the start, step 0, then all from the carried noise on. Steps are
         numbered by the moves made on both, and the bill, calls and seconds, includes what was spent on the coarse one:
         whoever goes on from any but the first goes on with `iterate` and the same budget.
+
+    Raises:
+        KeyboardInterrupt: as it came; on the coarse sampler only after what was found there was carried over.
     """
-    begun = next(iterate(fine, start, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
-    yield begun
-    *_, last = iterate(coarse, nested.coarsened(start), optimizer=before or optimizer, budget=first, seeds=seeds)
-    carried = nested.refined(last.best.noise, rest=start)
     running = (Status.RUNNING,) * start.shape[0]
+    begun = next(iterate(fine, start, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
+    yield dataclasses.replace(begun, status=running)
+    last, stopped = None, None
+    steps = iterate(coarse, nested.coarsened(start), optimizer=before or optimizer, budget=first, seeds=seeds)
+    try:
+        for step in steps:
+            last = step
+    except KeyboardInterrupt as stop:
+        stopped = stop
+    if last is None:
+        raise stopped or AssertionError("iterate yields at least one step")
+    carried = nested.refined(last.best.noise, rest=start)
     spent = begun.nfe + last.nfe, begun.seconds + last.seconds
     place = Place(max(last.index, 1), carried, {}, running, begun.best, *spent, (0.0, 0))
+    if stopped is not None:
+        found = next(iterate(fine, place, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
+        yield dataclasses.replace(found, status=running)
+        raise stopped
     yield from iterate(fine, place, optimizer=optimizer, budget=budget, seeds=seeds)
 
 
