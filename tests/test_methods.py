@@ -1,5 +1,8 @@
 """Methods under their papers' names: what they are made of, and that they climb."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -30,6 +33,13 @@ def test_every_method_climbs_a_toy(name):
     problem, _ = objective(Quadratic(1.0), method.regularizer)
     solution = optimize(problem, problem.sampler.init(2), optimizer=method.optimizer, budget=Budget(steps=4))
     assert (solution.gain > 0).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_a_paragraph_on_when_to_use_it_and_when_not(name):
+    page = (Path(__file__).parents[1] / "docs" / "compare.md").read_text(encoding="utf-8")
+    own = next(part for part in page.split("\n\n") if part.startswith(f"**`{name}`**"))
+    assert re.search(r"\bUse it\b", own) and re.search(r"\bNot\b", own)
 
 
 def test_reno_is_nesterov_on_a_clipped_gradient_of_the_first_draw():

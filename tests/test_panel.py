@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from noiseward import ArgumentError, FunctionReward, GradientAscent, align, iterate
+from noiseward.align import prepare
 from noiseward.budget import Budget
 from noiseward.cli import main
 from noiseward.cli.options import _several
@@ -278,3 +279,13 @@ def test_the_command_line_watches_the_built_in_model_unless_told_otherwise(tmp_p
     watched = [RunFolder(tmp_path / name).steps()[0].get("watched", {}) for name in ("seen", "unseen")]
     assert set(watched[0]) == {"stickers-judge", "contrast", "jpeg"} and not watched[1]
     assert RunFolder(tmp_path / "seen").spec().watch is None
+
+
+def test_a_panel_that_cannot_speak_says_so_before_the_run():
+    pipe, call = stable_diffusion(), {**CALL, "num_inference_steps": 2}
+
+    def note(*watch):
+        return prepare(pipe, "a", "brightness", budget=Budget(steps=1), watch=watch, call=call).note
+
+    assert note("contrast", "jpeg") == "only statistics of pixels look on (contrast, jpeg): they warn of nothing"
+    assert note() is None and note("contrast", FunctionReward(lambda x: x.sum((1, 2, 3)), name="judge")) is None

@@ -71,7 +71,7 @@ class Problem:
 
     @property
     def note(self) -> str | None:
-        """What to say about what was chosen, in one line."""
+        """What to say before it begins, in one line."""
         said, name = [], self.objective.reward.name
         if self.chosen is not None:
             other = "or choose an estimator or a search"
@@ -79,6 +79,8 @@ class Problem:
         if self.first is not None:
             many, few = (len(one.objective.sampler.layout) for one in (self, self.first))
             said.append(f"few steps first: {self.first.share:.0%} of the budget on {few} draws, unseen, then {many}")
+        if self.panel.names and self.panel.names == self.panel.silent:
+            said.append(f"only statistics of pixels look on ({', '.join(self.panel.names)}): they warn of nothing")
         return "; ".join(said) or None
 
     def iterate(self, start: Place | None = None, seen: Seen | None = None) -> Iterator[Step]:
