@@ -47,7 +47,8 @@ def write(spec: CompareSpec, found: Measured, out: Path) -> None:
 def protocol(spec: CompareSpec) -> str:
     """What was done, in a sentence or two."""
     cost = (
-        f"{spec.amount:g} denoiser calls per picture, a backward counting 2 and a recomputed forward 1"
+        f"{spec.amount:g} denoiser calls per picture, a backward counting 2 and a recomputed forward 1 (decoding and "
+        "rewards are not counted, but take their share of the seconds)"
         if spec.kind == "nfe"
         else f"{spec.amount:g} seconds per pack of up to 4 pictures, one pack at a time"
     )
