@@ -1,9 +1,10 @@
 """Few steps first: is the reward of plain ascent on 50 sampler steps reached sooner, and what does it cost?
 
-Plain: DNO on 50 steps, 100 moves. Against it, at a sixteenth, an eighth and a quarter of its denoiser calls: the same
-ascent on 5 or 10 steps first, carried over (`nested.py`), then on 50; with the rate raised so that Adam's moves are as
-long, as `align` does, and without; and with the cheap gradient, which passes the sampler's linear part alone. What was
-gained is compared picture by picture; the judge, who is climbed by nobody, says of both whether the noun is right.
+Plain: DNO on 50 steps, 100 moves. Against it, at small shares of its denoiser calls: the same ascent on 5 or 10 steps
+first, carried over (`nested.py`), then on 50, as `align(..., coarse=5)` does; with the rate raised so that Adam's moves
+on few steps are as long as on many; and with the cheap gradient, which passes the sampler's linear part alone. What
+was gained is compared picture by picture; the judge, who is climbed by nobody, says of both whether the noun is right.
+Plain ascent that stopped at a quarter is judged, too: whoever gains less has left less.
 
     python -m experiments.few_steps [--small] [--part 0/2]
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from matplotlib.figure import Figure
 from experiments import judge
 from experiments.cells import CELLS, cell, mine
 from experiments.report import interval, model, say, write
-from noiseward import Budget
+from noiseward import Budget, GradientAscent, coarse_to_fine
 from noiseward.align import prepare
+from noiseward.choose import DEFAULT_LR
 from noiseward.solution import collect
 
 CAPTIONS = ("a duck", "a rabbit", "a heart", "a cat")
@@ -31,16 +33,17 @@ PLAIN = "50 steps"
 WAYS: dict[str, dict[str, Any]] = {
     "10 steps first": {"coarse": 10},
     "5 steps first": {"coarse": 5},
-    "5 steps first, rate not raised": {"coarse": 5, "raised": False},
+    "5 steps first, rate raised": {"coarse": 5, "raised": True},
     "5 steps first, linear gradient": {"coarse": 5, "estimator": "backprop:through=linear"},
 }
-SHARES = (1 / 16, 1 / 8, 1 / 4)  # of the plain run's calls
-STYLES = {PLAIN: ("0.5", "-", ""), **dict(zip(WAYS, (("C1", "-", "o"), ("0", "-", "s"), ("0", ":", "v"),
+SHARES = (1 / 32, 1 / 16, 1 / 8)  # of the plain run's calls
+EARLY = 1 / 4  # where the plain run is judged as well
+STYLES = {PLAIN: ("0.5", "-", "d"), **dict(zip(WAYS, (("C1", "-", "o"), ("0", "-", "s"), ("0", ":", "v"),
                                                    ("C0", "--", "^")), strict=True))}  # fmt: skip
 
 
 def made(
-    captions: Sequence[str], seeds: int, budget: Budget, many: int, *, raised: bool = True, **how: Any
+    captions: Sequence[str], seeds: int, budget: Budget, many: int, *, raised: bool = False, **how: Any
 ) -> dict[str, Any]:
     """One way's runs, all in one batch, whose rows do not know of each other: what was spent along the way with the
     best reward so far of each row, and the judge's word on the start and on the best."""
@@ -48,9 +51,16 @@ def made(
         "stickers", list(captions), "brightness", budget=budget, batch=seeds, seed=200, watch=(),
         call={"num_inference_steps": many, "eta": 1.0}, **how,
     )  # fmt: skip
-    if problem.first is not None and not raised:
-        problem = dataclasses.replace(problem, first=dataclasses.replace(problem.first, optimizer=problem.optimizer))
-    solution = collect(problem.iterate(), problem.objective)
+    steps = problem.iterate()
+    if raised:
+        first = problem.first
+        assert first is not None
+        steps = coarse_to_fine(
+            first.objective, problem.objective, problem.noise, nested=first.nested, optimizer=problem.optimizer,
+            first=first.part(budget), budget=budget, seeds=problem.seeds,
+            before=GradientAscent(lr=first.nested.stretch * DEFAULT_LR),
+        )  # fmt: skip
+    solution = collect(steps, problem.objective)
     asked = list(problem.objective.prompt or ())
     nouns = [caption.removeprefix("a ") for caption in asked]
     looked = [solution.initial.sample, solution.sample]
@@ -104,27 +114,32 @@ def against(plain: dict[str, Any], run: dict[str, Any], calls: float = float("in
 
 
 def verdict(results: dict[str, Any], spent: float) -> str:
-    """How much sooner each way is where the plain one ended."""
-    said = []
+    """How much sooner each way is where the plain one ended, and what that costs."""
+
+    def judged(one: dict[str, Any]) -> str:
+        return f", nouns right {one['noun']['mean'] * 100:+.0f} points" if one["noun"] else ""
+
+    whole, early = results[PLAIN]["1"], results[PLAIN][f"{EARLY:g}"]
+    said = [
+        f"{PLAIN}: gain {say(whole['gain'], 3)}{judged(whole)}; at a quarter {say(early['gain'], 3)}{judged(early)}"
+    ]
     for way, by in results.items():
-        there = [one for one in by.values() if one["ahead"]["mean"] >= 0]
         if way == PLAIN:
             continue
-        if not there:
-            far = list(by.values())[-1]
-            said.append(f"{way}: not reached in {far['calls'] / spent:.0%} of the calls ({say(far['ahead'], 3)})")
+        one = next((one for one in by.values() if one["ahead"]["mean"] >= 0), None)
+        if one is None:
+            last = list(by.values())[-1]
+            said.append(
+                f"{way}: not there at {last['calls'] / spent:.3f} of the calls, gain {say(last['gain'], 3)}"
+                f"{judged(last)}"
+            )
             continue
-        one = there[0]
-        judged = f"; the judge's score {say(one['judge against'], 4)} beside plain's" if one["judge against"] else ""
-        said.append(
-            f"{way}: reached {spent / one['calls']:.1f} times sooner in calls ({say(one['ahead'], 3)} ahead, by "
-            f"{one['reached']:.0%} of pictures{judged})"
-        )
+        said.append(f"{way}: there {spent / one['calls']:.0f} times sooner, gain {say(one['gain'], 3)}{judged(one)}")
     return "; ".join(said)
 
 
 def draw(results: dict[str, Any], plain: dict[str, Any], spent: float) -> Figure:
-    """What was gained against calls, and the judge's score against what was gained."""
+    """What was gained against calls, and the judge's word against what was gained."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     x = [calls for calls, *_ in plain["along"]]
@@ -132,24 +147,31 @@ def draw(results: dict[str, Any], plain: dict[str, Any], spent: float) -> Figure
     left.plot(x, mean, color="0.5", label=f"{PLAIN}, plain")
     left.axhline(mean[-1], color="0.5", linewidth=0.8, linestyle=":")
     for way, by in results.items():
-        if way == PLAIN:
-            continue
+        judged = {name: one for name, one in by.items() if "calls" in one and name != "1"}
         color, line, mark = STYLES[way]
         style: dict[str, Any] = {"color": color, "linestyle": line, "marker": mark, "capsize": 3, "label": way}
-        mean, half = ([one["gain"][part] for one in by.values()] for part in ("mean", "half"))
-        left.errorbar([one["calls"] for one in by.values()], mean, half, **style)
-        if all(one["judge against"] for one in by.values()):
-            low, wide = ([one["judge against"][part] for one in by.values()] for part in ("mean", "half"))
-            right.errorbar([one["ahead"]["mean"] for one in by.values()], low, wide, **style)
+        mean, half = ([one["gain"][part] for one in judged.values()] for part in ("mean", "half"))
+        if way != PLAIN:
+            left.errorbar([one["calls"] for one in judged.values()], mean, half, **style)
+        if all(one["noun"] for one in judged.values()):
+            right.errorbar(mean, *_points(judged.values()), **style)
+    ends = results[PLAIN]["1"]
+    if ends["noun"]:
+        right.errorbar([ends["gain"]["mean"]], *_points([ends]), color="0.5", marker="D", capsize=3)
     left.axvline(spent / 8, color="0.7", linewidth=0.8, linestyle="--")
     left.set(xscale="log", xlabel="denoiser calls per picture (dashed: an eighth)", ylabel="gain in brightness")
     right.axhline(0, color="0.5", linewidth=0.8)
-    right.axvline(0, color="0.5", linewidth=0.8)
-    right.set(xlabel="gain ahead of plain ascent's", ylabel="held-out judge's score, beside plain's (95 % interval)")
+    right.set(xlabel="gain in brightness", ylabel="change of nouns right, points (held-out judge, 95 % interval)")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend(fontsize=8)
     return figure
+
+
+def _points(some: Iterable[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    """Change of nouns that are right, with its interval, in points."""
+    changes = [one["noun"] for one in some]
+    return [100 * one["mean"] for one in changes], [100 * one["half"] for one in changes]
 
 
 def main() -> None:
@@ -162,31 +184,32 @@ def main() -> None:
     captions, seeds, many, moves = (CAPTIONS[:1], 1, 10, 8) if small else (CAPTIONS, 3, MANY, MOVES)
     shares = SHARES[-1:] if small else SHARES
     spent = 3 * many * moves
-    work = [(PLAIN, None), *((way, share) for share in shares for way in list(WAYS)[1 if small else 0 :])]
+    ways = list(WAYS)[1 if small else 0 :]
+    work = [(PLAIN, None), (PLAIN, EARLY), *((way, share) for share in shares for way in ways)]
     runs: dict[str, dict[float | None, dict[str, Any]]] = {}
     for number, (way, share) in enumerate(work):
         if not mine(number, arguments.part):
             continue
         budget = Budget(steps=moves) if share is None else Budget(nfe=round(share * spent))
-        shape = {"captions": captions, "seeds": seeds, "many": many}
-        key = {**shape, "how": WAYS.get(way, {}), "budget": dataclasses.asdict(budget), "model": model()}
+        how = {"captions": captions, "seeds": seeds, "many": many, **WAYS.get(way, {})}
+        key = {"how": how, "budget": dataclasses.asdict(budget), "model": model()}
         runs.setdefault(way, {})[share] = cell(
-            "few_steps",
-            key,
-            lambda way=way, budget=budget, shape=shape: made(**shape, budget=budget, **WAYS.get(way, {})),
+            "few_steps", key, lambda how=how, budget=budget: made(budget=budget, **how)
         )
         print(f"{number + 1}/{len(work)} {way} {share or ''}", flush=True)
     if arguments.part:
         return
-    plain = runs.pop(PLAIN)[None]
+    plain = runs[PLAIN].pop(None)
     results: dict[str, Any] = {
-        PLAIN: {**{f"{share:g}": against(plain, plain, share * spent) for share in shares},
-                "1": against(plain, plain)},
-        **{way: {f"{share:g}": against(plain, run) for share, run in by.items()} for way, by in runs.items()},
-    }  # fmt: skip
+        way: {f"{share:g}": against(plain, run) for share, run in by.items()} for way, by in runs.items()
+    }
+    whole = against(plain, plain)
+    results[PLAIN]["1"] = whole
+    for share in shares:
+        results[PLAIN][f"{share:g}"] = {"gain": against(plain, plain, share * spent)["gain"]}
     settings = {
         "captions": captions, "seeds": f"200 to {199 + seeds}", "reward": "brightness", "steps": many, "moves": moves,
-        "shares": shares, "rate": 0.01, "small": small,
+        "shares": shares, "plain_judged_at": EARLY, "rate": 0.01, "small": small,
     }  # fmt: skip
     write("few_steps", settings=settings, results=results, verdict=verdict(results, spent),
           figure=draw(results, plain, spent), **({"out": CELLS / "small"} if small else {}))  # fmt: skip

@@ -8,7 +8,6 @@ import torch
 from diffusers import EulerAncestralDiscreteScheduler
 
 from noiseward import DiffusersSampler, align
-from noiseward.align import prepare
 from noiseward.ascend import GradientAscent
 from noiseward.budget import Budget, Status
 from noiseward.errors import ArgumentError
@@ -17,7 +16,6 @@ from noiseward.objective import Objective
 from noiseward.optimize import iterate
 from noiseward.pipelines import nested
 from noiseward.pipelines.levels import levels
-from noiseward.project import StartOnly
 from noiseward.reward import FunctionReward
 from noiseward.solution import collect
 from noiseward.toys import GaussianModel, Quadratic
@@ -257,13 +255,3 @@ def test_align_takes_few_steps_first():
         align(pipe, "a", "brightness", coarse=3, **how)
     with pytest.raises(ArgumentError, match="coarse_to_fine"):
         align(model(4).sampler(), None, Quadratic(1.0), coarse=2, steps=1)
-
-
-@pytest.mark.parametrize(("update", "times"), [(torch.optim.Adam, math.sqrt(5 / 3)), (torch.optim.SGD, 1.0)])
-def test_adam_alone_has_its_rate_raised_on_few_steps(update, times):
-    ascent = GradientAscent(update=update, lr=0.02, max_norm=0.7, project=[StartOnly()])
-    pipe, call = stable_diffusion(), {**CALL, "num_inference_steps": 4}
-    first = prepare(pipe, "a", "brightness", optimizer=ascent, coarse=2, budget=Budget(steps=4), call=call).first
-    own = first.optimizer
-    assert own.lr == pytest.approx(0.02 * times)
-    assert (own.update, own.max_norm, own.project) == (update, 0.7, ascent.project) and ascent.lr == 0.02

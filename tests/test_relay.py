@@ -93,10 +93,8 @@ def test_both_are_asked_whether_they_fit():
 def test_align_tries_some_noises_first():
     pipe, call = stable_diffusion(), {**CALL, "num_inference_steps": 4}
     how = {"budget": Budget(steps=2), "call": call}
-    problem = prepare(pipe, "a", "brightness", best_of=3, lr=0.05, coarse=2, **how)
+    problem = prepare(pipe, "a", "brightness", best_of=3, lr=0.05, **how)
     assert isinstance(problem.optimizer, Relay) and problem.optimizer.first.samples == 3
     assert problem.optimizer.then.lr == 0.05
-    few = problem.first.optimizer
-    assert few.first is problem.optimizer.first and few.then.lr == pytest.approx(0.05 * math.sqrt(5 / 3))
     with pytest.raises(ArgumentError, match="best_of= given beside an optimizer"):
         prepare(pipe, "a", "brightness", best_of=3, optimizer="trust-region", **how)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from noiseward import rewards, stickers
 from noiseward.budget import Budget
-from noiseward.choose import DEFAULT_LR, mover_for, stretched
+from noiseward.choose import DEFAULT_LR, mover_for
 from noiseward.errors import ArgumentError
 from noiseward.estimate import Estimator
 from noiseward.named import parse
@@ -92,9 +92,9 @@ class Problem:
         how: dict[str, Any] = {"optimizer": self.optimizer, "seeds": self.seeds}
         if self.first is None or (start is not None and start.index > 0):
             return self.panel.watch(iterate(self.objective, begin, budget=self.budget, **how), seen)
-        few, how["nested"], how["before"] = self.first.objective, self.first.nested, self.first.optimizer
+        few, pair = self.first.objective, self.first.nested
         part = self.first.part(self.budget)
-        steps = coarse_to_fine(few, self.objective, self.noise, first=part, budget=self.budget, **how)
+        steps = coarse_to_fine(few, self.objective, self.noise, nested=pair, first=part, budget=self.budget, **how)
         return self.panel.watch(steps, seen)
 
 
@@ -180,7 +180,7 @@ def align(
             the built-in model its judge, contrast and jpeg, otherwise none. `()` for none.
         watch_every: at every so many steps.
         coarse: spend most of the budget on a sampler of so many steps, fewer than `num_inference_steps` and nested in
-            them (`nested.py`): DDIM with eta = 1 only. Adam's rate is raised there, so that moves are as long.
+            them (`nested.py`): DDIM with eta = 1 only.
         memory: `fast`, `balanced`, `low` or `auto`, see `DiffusersSampler`.
         scheduler, lora, dtype, device: how a model given by name is loaded, see `load`.
         progress: show a progress bar.
@@ -282,21 +282,19 @@ def prepare(
     start = sampler.init(len(seeds), seed=seeds)
     if isinstance(sampler, DiffusersSampler):
         sampler.settle(len(seeds), rows[0] if rows else None)
-    first = None if coarse is None else _first(objective, mover, coarse)
+    first = None if coarse is None else _first(objective, coarse)
     return Problem(objective, start, mover, budget, Seeds(tuple(seeds)), panel, chosen, first)
 
 
-def _first(objective: Objective, mover: Optimizer, steps: int) -> First:
-    """The same objective on few steps, and how to move there."""
+def _first(objective: Objective, steps: int) -> First:
+    """The same objective on few steps."""
     sampler = objective.sampler
     if not isinstance(sampler, DiffusersSampler):
         raise ArgumentError(
             f"coarse={steps} given for {type(sampler).__name__}: for a sampler of your own use nested.coarse_to_fine"
         )
     few = sampler.called(num_inference_steps=steps)
-    pair = nested(few, sampler)
-    same = Objective(few, objective.reward, objective.prompt, objective.regularizer)
-    return First(same, pair, stretched(mover, pair.stretch))
+    return First(Objective(few, objective.reward, objective.prompt, objective.regularizer), nested(few, sampler))
 
 
 def _reward(reward: Rewards) -> Reward:

@@ -68,10 +68,6 @@ class GradientAscent(Optimizer):
         self.project = tuple(project)
         _fits(update, lr)
 
-    def at_rate(self, lr: float) -> GradientAscent:
-        """The same at another rate."""
-        return GradientAscent(self.estimator, update=self.update, lr=lr, max_norm=self.max_norm, project=self.project)
-
     def check(self, objective: Objective) -> None:
         self.estimator.check(objective.reward)
         for projection in self.project:

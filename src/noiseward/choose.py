@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from noiseward.ascend import GradientAscent
 from noiseward.errors import ArgumentError
 from noiseward.estimate import Annealed, Backprop, Estimator
@@ -26,7 +24,7 @@ from noiseward.relay import Relay
 from noiseward.reward import Reward
 from noiseward.search import BestOfN, TrustRegion, ZeroOrderSearch
 
-__all__ = ["DEFAULT_LR", "ESTIMATORS", "SEARCHES", "mover_for", "projections", "stretched"]
+__all__ = ["DEFAULT_LR", "ESTIMATORS", "SEARCHES", "mover_for", "projections"]
 
 DEFAULT_LR = 0.01
 ESTIMATORS = {
@@ -73,15 +71,6 @@ def mover_for(
     source = parse(estimator, ESTIMATORS, "estimator") if isinstance(estimator, str) else estimator
     ascent = GradientAscent(source, lr=lr, project=projections(project))
     return (ascent if best_of is None else Relay(BestOfN(best_of), ascent)), None
-
-
-def stretched(mover: Optimizer, times: float) -> Optimizer:
-    """The same with Adam's moves so many times as long."""
-    if isinstance(mover, Relay):
-        return Relay(mover.first, stretched(mover.then, times), moves=mover.moves)
-    if isinstance(mover, GradientAscent) and mover.update is torch.optim.Adam:
-        return mover.at_rate(times * mover.lr)
-    return mover
 
 
 def projections(given: Sequence[Projection | str]) -> tuple[Projection, ...]:
