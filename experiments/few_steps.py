@@ -134,7 +134,12 @@ def verdict(results: dict[str, Any], spent: float) -> str:
                 f"{judged(last)}"
             )
             continue
-        said.append(f"{way}: there {spent / one['calls']:.0f} times sooner, gain {say(one['gain'], 3)}{judged(one)}")
+        beside = one["judge against"]
+        said.append(
+            f"{way}: there {spent / one['calls']:.1f} times sooner in calls, "
+            f"{whole['seconds'] / one['seconds']:.0f} in seconds, gain {say(one['gain'], 3)}, {say(one['ahead'], 3)} ahead{judged(one)}"
+            + (f", the judge's score of the caption {say(beside, 3)} beside plain's" if beside else "")
+        )
     return "; ".join(said)
 
 
@@ -161,7 +166,7 @@ def draw(results: dict[str, Any], plain: dict[str, Any], spent: float) -> Figure
     left.axvline(spent / 8, color="0.7", linewidth=0.8, linestyle="--")
     left.set(xscale="log", xlabel="denoiser calls per picture (dashed: an eighth)", ylabel="gain in brightness")
     right.axhline(0, color="0.5", linewidth=0.8)
-    right.set(xlabel="gain in brightness", ylabel="change of nouns right, points (held-out judge, 95 % interval)")
+    right.set(xlabel="gain in brightness", ylabel="change of nouns right, points (95 %)")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend(fontsize=8)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 
 from noiseward.ascend import GradientAscent
+from noiseward.estimate import Backprop
 from noiseward.evolve import ChannelEvolution
 from noiseward.guidance import searches
 from noiseward.named import parse
@@ -91,9 +92,9 @@ def dno_guarded(*, target: float = 0.1, lr: float = 0.01) -> Method:
     return Method(GradientAscent(lr=lr), Concentration(target=target))
 
 
-def dno_few(*, steps: int = 10, lr: float = 0.01) -> Method:
-    """DNO on few sampler steps first, then on all."""
-    return Method(GradientAscent(lr=lr), coarse=steps)
+def dno_few(*, steps: int = 10, lr: float = 0.01, through: str = "exact") -> Method:
+    """DNO on few sampler steps first, then on all; with `through="linear"` by the cheap gradient."""
+    return Method(GradientAscent(Backprop(through=through), lr=lr), coarse=steps)
 
 
 def dno_best(*, samples: int = 16, lr: float = 0.01) -> Method:
