@@ -135,9 +135,10 @@ def verdict(results: dict[str, Any], spent: float) -> str:
             )
             continue
         beside = one["judge against"]
+        seconds = whole["seconds"] / one["seconds"]
         said.append(
-            f"{way}: there {spent / one['calls']:.1f} times sooner in calls, "
-            f"{whole['seconds'] / one['seconds']:.0f} in seconds, gain {say(one['gain'], 3)}, {say(one['ahead'], 3)} ahead{judged(one)}"
+            f"{way}: there {spent / one['calls']:.1f} times sooner in calls, {seconds:.0f} in seconds, gain "
+            f"{say(one['gain'], 3)}, {say(one['ahead'], 3)} ahead{judged(one)}"
             + (f", the judge's score of the caption {say(beside, 3)} beside plain's" if beside else "")
         )
     return "; ".join(said)
