@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from noiseward.budget import Budget
+from noiseward.budget import Budget, Status
 from noiseward.optimize import Step
 
 if TYPE_CHECKING:
@@ -44,7 +44,12 @@ def spent(step: Step, budget: Budget) -> float:
     """How much of the budget is spent, by whichever limit is nearest."""
     bills = [(step.index, budget.steps), (step.seconds, budget.seconds), (step.nfe.cost, budget.nfe)]
     parts = [used / limit if limit else 1.0 for used, limit in bills if limit is not None]
-    return 1.0 if step.moved is None else min(max(parts), 1.0)
+    return 1.0 if _last(step) else min(max(parts), 1.0)
+
+
+def _last(step: Step) -> bool:
+    """Whether no other follows: with few steps first, the step at the start does not move either (`nested.py`)."""
+    return step.moved is None and Status.RUNNING not in step.status
 
 
 def _say(step: Step) -> str:
@@ -57,6 +62,8 @@ def _say(step: Step) -> str:
 
 
 def _left(step: Step, part: float) -> str:
-    if step.moved is None:
+    if _last(step):
         return f"done in {step.seconds:.0f} s"
+    if step.moved is None and step.index == 0:
+        return "taking few steps first, unseen"
     return f"{math.ceil(step.seconds * (1 - part) / part)} s left" if part > 0 else ""
