@@ -23,9 +23,11 @@ def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     console = Console()
     console.print(f"{run}: {status['state']}", highlight=False)
     asked = {
-        name: value for name, value in spec.items() if value not in (None, {}) and name not in ("prompt", "format")
+        name: value for name, value in spec.items() if value not in (None, {}, []) and name not in ("prompt", "format")
     }
-    console.print(", ".join(f"{name} {_plain(value)}" for name, value in asked.items()), highlight=False)
+    console.print(
+        ", ".join(f"{name} {_plain(value)}" for name, value in asked.items()), highlight=False, soft_wrap=True
+    )
     if "error" in status:
         console.print(f"error: {status['error']}", highlight=False)
     if steps:

@@ -25,11 +25,10 @@ def report(folder: RunFolder, console: Console) -> None:
     """Print a line per row (where it started and got, how plausible its noise is), why rows ended, the pictures."""
     spec, status, steps = folder.read("spec.json"), folder.read("status.json"), folder.steps()
     prompts = [prompt for prompt in spec["prompt"] for _ in range(spec["batch"])]
-    table = Table(box=None, header_style="bold")
     watched = [step for step in steps if step.get("watched")]
     panel = list(watched[0]["watched"]) if watched else []
-    for title in ("row", "prompt", "reward before", "best", *panel, "P(z)", "at step", "ended by"):
-        table.add_column(title, justify="left" if title in ("prompt", "ended by") else "right")
+    table = _table("row", "prompt", "reward before", "best", "P(z)", "at step", "ended by")
+    beside = _table("row", *panel)
     by_index = {step["index"]: step for step in steps}
     for row, (prompt, best, found) in enumerate(zip(prompts, status["best"], status["found"], strict=True)):
         before, likely = steps[0]["reward"][row], by_index[found]["probability"][row]
@@ -37,9 +36,12 @@ def report(folder: RunFolder, console: Console) -> None:
         near = [
             step["watched"] for step in watched if step["index"] <= found
         ]  # at the best, or the last watched before
-        held = [f"{near[0][name][row]:.4g} -> {near[-1][name][row]:.4g}" for name in panel]
-        table.add_row(str(row), prompt, f"{before:.4g}", f"{best:.4g}", *held, f"{likely:.2g}", str(found), ended)
+        table.add_row(str(row), prompt, f"{before:.4g}", f"{best:.4g}", f"{likely:.2g}", str(found), ended)
+        beside.add_row(str(row), *(f"{near[0][name][row]:.4g} -> {near[-1][name][row]:.4g}" for name in panel))
     console.print(table)
+    if panel:
+        console.print("looking on, not climbed:", highlight=False)
+        console.print(beside)
     for ended in dict.fromkeys(status["rows"]):
         console.print(f"{ended.lower()}: {Status[ended].value}", highlight=False)
     for row, (strict, aspect) in enumerate(zip(status.get("strict", []), status.get("suspect", []), strict=True)):
@@ -55,7 +57,15 @@ def report(folder: RunFolder, console: Console) -> None:
     nfe = steps[-1]["nfe"]
     forward, backward = nfe["forward"] + nfe["recomputed"], nfe["backward"]
     calls = f"{forward} denoiser calls forward and {backward} backward per picture"
-    console.print(f"{len(steps)} evaluations in {status['seconds']:.1f} s, {calls}", highlight=False)
+    closing = f"{len(steps)} evaluations in {status['seconds']:.1f} s, {calls}"
+    console.print(closing, highlight=False, soft_wrap=True)
     for name in PICTURES:
         if (folder.path / name).exists():
             console.print(str(folder.path / name), highlight=False, soft_wrap=True)
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, header_style="bold")
+    for title in titles:
+        table.add_column(title, justify="left" if title in ("prompt", "ended by") else "right")
+    return table
