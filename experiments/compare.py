@@ -2,9 +2,10 @@
 
 Rewards brightness, clip and jpeg; 4 prompts x 4 seeds; every method under the same budget of denoiser calls, read off
 at a quarter, half and all of it. The tables go into `docs/compare.md`, the plots beside it, and `docs/how-to-choose.md`
-gets what follows from them by the rule that `choice` states.
+gets what follows from them by the rule that `choice` states. `lgd` decodes ten times per step and takes eight times the
+seconds of the others for as many denoiser calls: it is left out unless asked for.
 
-    python -m experiments.compare [--small] [--rewards brightness jpeg]
+    python -m experiments.compare [--small] [--rewards brightness jpeg] [--slow]
 
 Packs that are done are kept in `.experiments/compare/`: interrupt it when you like.
 """
@@ -31,14 +32,16 @@ DOCS = Path(__file__).parents[1] / "docs"
 REWARDS = ("brightness", "clip", "jpeg")
 PROMPTS = ("a duck", "a rabbit", "a heart", "a duck on a black background")
 CALL = {"num_inference_steps": 10, "guidance_scale": 3.0, "eta": 1.0}
+SLOW = ("lgd",)
 SHARES = {"0.25": "a quarter of the budget", "1.0": "the whole budget"}
 
 
-def spec(reward: str, small: bool) -> CompareSpec:
+def spec(reward: str, small: bool, slow: bool = False) -> CompareSpec:
     """What is compared for a reward."""
     judge = ("stickers-judge",) if (stickers.path("judge") / "config.json").exists() else ()
     other = tuple(name for name in ("contrast", "jpeg") if name != reward)
-    methods = tuple(f"{method}:steps=5" if method == "dno-few" else method for method in CompareSpec((), ()).methods)
+    asked = [method for method in CompareSpec((), ()).methods if slow or method not in SLOW]
+    methods = tuple(f"{method}:steps=5" if method == "dno-few" else method for method in asked)
     if small:
         return CompareSpec(
             (reward,), PROMPTS[:1], ("best-of-n:samples=2", "dno", "fk"), amount=150, seeds=2, watch=judge + other,
@@ -47,6 +50,11 @@ def spec(reward: str, small: bool) -> CompareSpec:
     return CompareSpec(
         (reward,), PROMPTS, methods, amount=2000, seeds=4, seed=100, watch=judge + other, call=dict(CALL)
     )
+
+
+def folder(reward: str, small: bool, slow: bool) -> Path:
+    """Where a comparison is kept."""
+    return CELLS / "compare" / (reward + ("-small" if small else "") + ("-slow" if slow else ""))
 
 
 def choice(found: Measured, share: str, *, faithful: bool) -> Row | None:
@@ -86,13 +94,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="three methods, one prompt, two seeds; no page is written")
     parser.add_argument("--rewards", nargs="*", default=list(REWARDS))
+    parser.add_argument("--slow", action="store_true", help="with the methods that take hours, in a folder of its own")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     measured: dict[str, Measured] = {}
     tables = []
     for reward in arguments.rewards[:1] if arguments.small else arguments.rewards:
-        asked = spec(reward, arguments.small)
-        out = CELLS / "compare" / (f"{reward}-small" if arguments.small else reward)
+        asked = spec(reward, arguments.small, arguments.slow)
+        out = folder(reward, arguments.small, arguments.slow)
         measured[reward] = compare(asked, out, said=lambda line: print(line, flush=True))
         text = markdown(asked, measured[reward])
         if not arguments.small:
@@ -114,9 +123,9 @@ def main() -> None:
         own = next((row for row in found.rows("1.0") if row.method == "dno"), None)
         said.append(f"{reward}: {best.method} gains {best.gain}" if best else f"{reward}: no method applies")
         said += [f"dno {own.gain} (rank {own.rank})"] if own else []
-        name = f"{reward}-small" if arguments.small else reward
-        tables_of[reward] = json.loads((CELLS / "compare" / name / "table.json").read_text())
-    settings = {reward: dataclasses.asdict(spec(reward, arguments.small)) for reward in measured}
+        table = folder(reward, arguments.small, arguments.slow) / "table.json"
+        tables_of[reward] = json.loads(table.read_text())
+    settings = {reward: dataclasses.asdict(spec(reward, arguments.small, arguments.slow)) for reward in measured}
     name = "compare_small" if arguments.small else "compare"
     write(name, settings=settings, results=tables_of, verdict="; ".join(said))
 
