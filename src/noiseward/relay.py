@@ -6,7 +6,8 @@ noises cost N runs of the sampler forward, as much as N / 3 moves of backpropaga
 out is still one noise that was drawn as the sampler draws it, moved as far as the ascent moved it.
 
 When not to use it: for a picture one wants to keep. It begins at the seed's noise, and if another one is better, with
-another picture.
+another picture. Nor where every start can be climbed: on the built-in model (`experiments/compare.py`) it was level
+with plain ascent, a little ahead under clip and a little behind under brightness.
 """
 
 from __future__ import annotations
