@@ -1,9 +1,9 @@
 r"""One optimizer after the other: search first, then climb.
 
-Ascent is local: where it ends depends on where it starts, and its first moves buy little beside what luck does. N fresh
-noises cost N runs of the sampler forward, as much as N / 3 moves of backpropagation, and their best is ahead by about
-:math:`\sqrt{2 \log N}` deviations of the reward. So a few of them are worth trying before the climb begins. What comes
-out is still one noise that was drawn as the sampler draws it, moved as far as the ascent moved it.
+Ascent is local: where it ends depends on where it starts. N fresh noises cost N runs of the sampler forward, as much as
+N / 3 moves of backpropagation, and where rewards are Gaussian the best of many is about :math:`\sqrt{2 \log N}`
+deviations above the mean. So a few may be worth trying before the climb begins. What comes out is still one noise that
+was drawn as the sampler draws it, moved as far as the ascent moved it.
 
 When not to use it: for a picture one wants to keep. It begins at the seed's noise, and if another one is better, with
 another picture. Nor where every start can be climbed: on the built-in model (`experiments/compare.py`) it was level
