@@ -34,7 +34,7 @@ CLAIM = Claim(
     title="Rewards at equal time (Table 1, in miniature)",
     paper="DNO achieves state-of-the-art reward scores within a reasonable time budget for generation",
     source="abstract; models, rewards and baselines of its table are not these",
-    minutes=110,
+    minutes=75,
 )
 TIMES = (1, 3, 5)
 RATE = 0.01
@@ -63,7 +63,7 @@ def conduct(request: Request) -> Outcome | None:
     prompts = [f"{article(a)} {a}" for a in ANIMALS] if given.prompts == "animals" else built_in.pairs(nouns, 1)[0]
     prompts = prompts[: request.pick(None, 2, 1)]
     seeds = [1000 + seed for seed in range(given.seeds or request.pick(4, 2, 1))]
-    unit = given.unit or request.pick(6.0, 1.0, 0.05)
+    unit = given.unit or request.pick(4.0, 1.0, 0.05)
     texts = given.rewards or request.pick(
         ["clip", "brightness", "contrast"], ["brightness", "contrast"], ["brightness"]
     )
