@@ -1,7 +1,10 @@
 """The progress bar: what it says where nobody looks, and when it says that a run is done."""
 
+import functools
 import io
+import re
 
+import pytest
 from rich.console import Console
 
 from noiseward.ascend import GradientAscent
@@ -9,7 +12,7 @@ from noiseward.budget import Budget
 from noiseward.nested import Nested, coarse_to_fine
 from noiseward.objective import Objective
 from noiseward.optimize import iterate
-from noiseward.progress import spent, watch
+from noiseward.progress import Bars, spent
 from noiseward.toys import GaussianModel, Linear
 
 FEW, MANY = (GaussianModel(steps=steps) for steps in (2, 4))
@@ -17,7 +20,7 @@ FEW, MANY = (GaussianModel(steps=steps) for steps in (2, 4))
 
 def lines(steps, budget):
     out = io.StringIO()
-    passed = list(watch(steps, budget, console=Console(file=out, width=200)))
+    passed = list(Bars(Console(file=out, width=200)).watch(steps, budget))
     return passed, out.getvalue().splitlines()
 
 
@@ -38,10 +41,62 @@ def test_whichever_limit_is_nearest_counts():
     assert spent(steps[1], Budget(steps=4, nfe=2 * steps[1].nfe.cost)) == 0.5
 
 
-def test_a_run_that_takes_few_steps_first_is_not_done_at_its_start():
+def few_first(**how):
     few, many = (Objective(model.sampler(), Linear(1.0)) for model in (FEW, MANY))
-    nested, budget = Nested(*(model.alphas[::-1] for model in (FEW, MANY))), Budget(steps=10)
-    how = {"nested": nested, "optimizer": GradientAscent(lr=0.1), "first": Budget(steps=5), "budget": budget}
-    _, said = lines(coarse_to_fine(few, many, many.sampler.init(1), **how), budget)
-    assert "taking few steps first" in said[0] and "done" not in said[0]
+    nested = Nested(*(model.alphas[::-1] for model in (FEW, MANY)))
+    how |= {"nested": nested, "optimizer": GradientAscent(lr=0.1), "first": Budget(steps=5), "budget": Budget(steps=10)}
+    return coarse_to_fine(few, many, many.sampler.init(1), **how)
+
+
+def test_a_run_that_takes_few_steps_first_is_not_done_at_its_start():
+    _, said = lines(few_first(), Budget(steps=10))
+    assert "few steps first" in said[0] and "done" not in said[0]
     assert [line.split()[1] for line in said[1:]] == ["5", "6", "7", "8", "9", "10"] and "done in" in said[-1]
+
+
+def test_few_steps_are_shown_below_the_run_they_are_part_of():
+    out = io.StringIO()
+    bars = Bars(Console(file=out, width=200))
+    steps = few_first(through=functools.partial(bars.watch, budget=Budget(steps=5), name="few"))
+    assert [step.index for step in bars.watch(steps, Budget(steps=10))] == [0, 5, 6, 7, 8, 9, 10]
+    said = out.getvalue().splitlines()
+    coarse = [line for line in said if line.startswith("few: step")]
+    assert said.index(coarse[0]) == 1 and len(coarse) == 6 and said.index(coarse[-1]) == 6
+    assert all("P(z)" in line for line in coarse) and len(said) == 6 + 7
+
+
+def test_on_a_terminal_one_bar_stands_below_the_other_and_both_go():
+    screen = io.StringIO()
+    bars = Bars(Console(file=screen, width=160, force_terminal=True, force_interactive=True))
+    steps = few_first(through=functools.partial(bars.watch, budget=Budget(steps=5), name="few"))
+    shown = []
+    for step in bars.watch(steps, Budget(steps=10)):
+        shown.append((step.index, [task.description.split("  ")[0] for task in bars._progress.tasks]))
+    assert [names for _, names in shown] == [[f"step {index}"] for index, _ in shown]
+    assert not bars._progress.tasks and not bars._progress.live.is_started
+    seen = screen.getvalue()
+    assert "few: " in seen and "few steps first" in seen
+
+
+@pytest.mark.parametrize(("width", "seen", "gone"), [(70, "P(z)", "best"), (120, "best", None)])
+def test_a_line_says_what_it_has_room_for_the_most_telling_first(width, seen, gone):
+    screen = io.StringIO()
+    console = Console(file=screen, width=width, force_terminal=True, force_interactive=True, color_system=None)
+    bars = Bars(console)
+    for _ in bars.watch(few_first(), Budget(steps=10)):
+        bars._progress.refresh()  # sooner than its own pace, which toys outrun
+    shown = screen.getvalue()
+    assert seen in shown and "\u2026" not in shown and (gone is None or gone not in shown)
+    lines = [part for part in shown.replace("\r", "\n").split("\n") if "step" in part]
+    assert lines and max(len(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)) for line in lines) <= width
+
+
+def test_a_bar_ends_with_what_it_watches_however_that_ends():
+    def broken():
+        yield next(iter(few_first()))
+        raise RuntimeError
+
+    bars = Bars(Console(file=io.StringIO(), force_terminal=True))
+    with pytest.raises(RuntimeError):
+        list(bars.watch(broken(), Budget(steps=10)))
+    assert not bars._progress.tasks and not bars._progress.live.is_started

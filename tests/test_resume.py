@@ -13,7 +13,9 @@ import torch
 
 from noiseward import ArgumentError, RunError
 from noiseward.runs import RunFolder, RunSpec, execute, resume
+from noiseward.runs.execute import performing
 from noiseward.runs.files import locked, read_tensors
+from noiseward.runs.replay import replay
 from noiseward.runs.resume import extended
 from noiseward.runs.store import find
 from tests.crash import killed
@@ -41,15 +43,14 @@ def whole(spec, tmp_path_factory):
 
 def begin(spec: RunSpec, folder: Path, steps: int) -> None:
     """Write some steps of a run, and nothing after them."""
-    problem = spec.problem()
-    kept = RunFolder(folder).keep(problem.iterate(), spec)
-    for _, _ in zip(range(steps), kept, strict=False):
+    for _, _ in zip(range(steps), performing(spec.problem(), spec, folder), strict=False):
         pass
 
 
 def same(one: Path, other: Path) -> None:
     """Assert that two runs hold the same, times aside."""
-    for name in ("best.safetensors", "peaks.safetensors", "latest.safetensors", "initial.safetensors", "strip.png"):
+    names = ["best.safetensors", "peaks.safetensors", "latest.safetensors", "initial.safetensors", "strip.png"]
+    for name in names if RunFolder(other).spec().watch else [name for name in names if name != "peaks.safetensors"]:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     logs = [[{**record, "seconds": 0} for record in RunFolder(folder).steps()] for folder in (one, other)]
     assert logs[0] == logs[1]
@@ -116,18 +117,23 @@ def test_a_finished_run_goes_on_when_more_is_asked_for(spec, whole, tmp_path):
     assert RunFolder(tmp_path / "run").spec().steps == 4
 
 
-def test_an_interrupted_run_goes_on(spec, whole, tmp_path):
-    file = tmp_path / "mine.py"
+def impatient(folder: Path, calls: int) -> Path:
+    """A file with a function `light`, brightness, that stops its call of that number, from 0, as Ctrl-C does."""
+    file = folder / "mine.py"
     file.write_text(
         "import pathlib\n"
         "def light(images):\n"
-        f"    tally = pathlib.Path({str(tmp_path / 'tally')!r})\n"
+        f"    tally = pathlib.Path({str(folder / 'tally')!r})\n"
         "    calls = len(tally.read_text()) if tally.exists() else 0\n"
         "    tally.write_text('x' * (calls + 1))\n"
-        "    if calls == 2:\n        raise KeyboardInterrupt\n"
+        f"    if calls == {calls}:\n        raise KeyboardInterrupt\n"
         "    return images.mean((1, 2, 3))\n"
     )
-    mine = RunSpec(**{**vars(spec), "reward": (f"{file}:light",)})
+    return file
+
+
+def test_an_interrupted_run_goes_on(spec, whole, tmp_path):
+    mine = RunSpec(**{**vars(spec), "reward": (f"{impatient(tmp_path, calls=2)}:light",)})
     execute(mine, tmp_path / "run", quiet=True)
     assert RunFolder(tmp_path / "run").read("status.json")["state"] == "interrupted"
     resume(tmp_path / "run", quiet=True)
@@ -278,6 +284,60 @@ def test_a_run_that_takes_few_steps_first_is_written_and_goes_on(model, tmp_path
         same(tmp_path / f"cut{cut}", tmp_path / "whole")
     resume(tmp_path / "whole", steps="+2", quiet=True)
     assert [record["index"] for record in RunFolder(tmp_path / "whole").steps()] == [0, 4, 5, 6, 7, 8]
+
+
+def few_first(model, reward="brightness"):
+    call = {**CALL, "num_inference_steps": 4, "eta": 1.0}
+    return RunSpec(("a", "b"), (reward,), model=model, steps=6, lr=0.05, coarse=2, watch=("contrast",), call=call)
+
+
+@pytest.fixture(scope="module")
+def whole_few_first(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("few") / "run"
+    execute(few_first(model), folder, quiet=True)
+    return folder
+
+
+def test_the_climb_on_few_steps_is_a_run_of_its_own(whole_few_first):
+    first, run = RunFolder(whole_few_first).first, RunFolder(whole_few_first)
+    assert [record["index"] for record in first.steps()] == [0, 1, 2, 3, 4]
+    assert first.read("status.json")["state"] == "done" and (first.path / "plot.png").exists()
+    few, asked = first.spec(), run.spec()
+    assert (few.steps, few.coarse, few.call["num_inference_steps"]) == (4, None, 2) and asked.coarse == 2
+    assert replay(first).identical == [True, True]  # its noise is that of a sampler of two steps
+    own = first.steps()
+    assert run.steps()[1]["nfe"]["forward"] == 4 + own[-1]["nfe"]["forward"] + 4  # start, few steps, carried over
+    assert [one.path.name for one in find(whole_few_first.parent)] == ["run"]
+
+
+@pytest.mark.parametrize("instant", range(INSTANTS))
+def test_a_climb_on_few_steps_killed_at_any_instant_goes_on(model, whole_few_first, tmp_path, instant):
+    folder, spec = tmp_path / "run", few_first(model)
+    count, _ = killed(lambda report: execute(spec, tmp_path / "counted", quiet=True) and None, tmp_path / "counted", 0)
+    at = 30 + instant * (count - 30) // INSTANTS  # from before the first coarse step is written
+    died, _ = killed(lambda report: execute(spec, folder, quiet=True) and None, folder, at)
+    assert died == -at
+    first = RunFolder(folder).first
+    made = first.steps() if (first.path / "steps.jsonl").exists() else []
+    resume(folder, quiet=True)
+    same(folder, whole_few_first)
+    same(first.path, whole_few_first / "first")
+    assert first.steps()[: max(len(made) - 1, 0)] == made[:-1]  # seconds too: no move but the last was made again
+
+
+def test_a_climb_on_few_steps_interrupted_ends_as_one_never_interrupted(model, whole_few_first, tmp_path):
+    mine = few_first(model, f"{impatient(tmp_path, calls=4)}:light")  # the start and three coarse steps
+    execute(mine, tmp_path / "run", quiet=True)
+    run = RunFolder(tmp_path / "run")
+    assert [record["index"] for record in run.steps()] == [0, 2]  # what was found by then, carried over
+    assert run.read("status.json")["state"] == run.first.read("status.json")["state"] == "interrupted"
+    assert min(run.steps()[1]["reward"]) > max(run.steps()[0]["reward"]) - 1
+    resume(tmp_path / "run", quiet=True)
+    for name in ("latest.safetensors", "best.safetensors", "first/latest.safetensors", "first/best.safetensors"):
+        assert (run.path / name).read_bytes() == (whole_few_first / name).read_bytes()
+    assert [record["index"] for record in run.steps()] == [0, 4, 5, 6]
+    frames = [sorted(file.name for file in (path / "frames").iterdir()) for path in (run.path, whole_few_first)]
+    assert frames[0] == frames[1]
 
 
 def test_a_run_that_tries_some_noises_first_is_written_and_goes_on(model, tmp_path):

@@ -6,6 +6,7 @@ r"""The front door: a pipeline (or a name), a prompt and a reward in, the aligne
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,13 +21,13 @@ from noiseward.choose import DEFAULT_LR, mover_for
 from noiseward.errors import ArgumentError
 from noiseward.estimate import Estimator
 from noiseward.named import parse
-from noiseward.nested import First, coarse_to_fine
+from noiseward.nested import First, Through, coarse_to_fine
 from noiseward.noise import Seeds
 from noiseward.objective import Objective
 from noiseward.optimize import Optimizer, Place, Step, iterate
 from noiseward.panel import Panel, Seen
 from noiseward.pipelines import DiffusersSampler, cards, load, nested
-from noiseward.progress import watch as progress_bar
+from noiseward.progress import Bars
 from noiseward.project import Projection
 from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell
 from noiseward.reward import FunctionReward, Reward, WeightedSum
@@ -78,24 +79,41 @@ class Problem:
             said.append(f"reward '{name}' has no gradient: searching with {self.chosen} ({other})")
         if self.first is not None:
             many, few = (len(one.objective.sampler.layout) for one in (self, self.first))
-            said.append(f"few steps first: {self.first.share:.0%} of the budget on {few} draws, unseen, then {many}")
+            said.append(f"few steps first: {self.first.share:.0%} of the budget on {few} draws, then {many}")
         if self.panel.names and self.panel.names == self.panel.silent:
             said.append(f"only statistics of pixels look on ({', '.join(self.panel.names)}): they warn of nothing")
         return "; ".join(said) or None
 
-    def iterate(self, start: Place | None = None, seen: Seen | None = None) -> Iterator[Step]:
+    def iterate(
+        self,
+        start: Place | None = None,
+        seen: Seen | None = None,
+        *,
+        coarse: Place | None = None,
+        through: Through = iter,
+    ) -> Iterator[Step]:
         """Every step of the run, or those from a place on, watched by the panel, which saw the ones before.
 
-        With few steps first, what they do is no step of the run: until it is done, the run stands at its start.
+        With few steps first, what they do is no step of the run: until it is done, the run stands at its start. Their
+        climb goes on from `coarse`, and its own steps are passed `through` something.
         """
         begin = self.noise if start is None else start
         how: dict[str, Any] = {"optimizer": self.optimizer, "seeds": self.seeds}
         if self.first is None or (start is not None and start.index > 0):
             return self.panel.watch(iterate(self.objective, begin, budget=self.budget, **how), seen)
         few, pair = self.first.objective, self.first.nested
-        part = self.first.part(self.budget)
-        steps = coarse_to_fine(few, self.objective, self.noise, nested=pair, first=part, budget=self.budget, **how)
-        return self.panel.watch(steps, seen)
+        how |= {"first": self.first.part(self.budget), "budget": self.budget, "at": coarse, "through": through}
+        return self.panel.watch(coarse_to_fine(few, self.objective, self.noise, nested=pair, **how), seen)
+
+    def shown(self, bars: Bars) -> Iterator[Step]:
+        """Every step of the run, shown on its way."""
+        return bars.watch(self.iterate(through=self.showing(bars)), self.budget)
+
+    def showing(self, bars: Bars | None) -> Through:
+        """Shows steps on few draws, where there are bars to show them."""
+        if self.first is None or bars is None:
+            return iter
+        return functools.partial(bars.watch, budget=self.first.part(self.budget), name="few steps")
 
 
 class Parts:
@@ -216,8 +234,7 @@ def align(
     )
     if progress and problem.note:
         print(problem.note, file=sys.stderr)
-    steps_made = problem.iterate()
-    return collect(progress_bar(steps_made, problem.budget) if progress else steps_made, problem.objective)
+    return collect(problem.shown(Bars()) if progress else problem.iterate(), problem.objective)
 
 
 def default_budget(**limits: Any) -> Budget:

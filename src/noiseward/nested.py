@@ -42,7 +42,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
 import torch
@@ -54,7 +54,10 @@ from noiseward.noise import Seeds
 from noiseward.objective import Objective
 from noiseward.optimize import Optimizer, Place, Step, iterate
 
-__all__ = ["First", "Nested", "coarse_to_fine"]
+__all__ = ["First", "Nested", "Through", "coarse_to_fine"]
+
+Through = Callable[[Iterator[Step]], Iterator[Step]]
+"""What steps are passed through on their way, to be shown or written down: it yields them again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +169,8 @@ def coarse_to_fine(
     budget: Budget,
     seeds: Seeds | None = None,
     before: Optimizer | None = None,
+    at: Place | None = None,
+    through: Through = iter,
 ) -> Iterator[Step]:
     """Climb on the coarse sampler, carry the best noise over, and climb on.
 
@@ -178,6 +183,9 @@ def coarse_to_fine(
         budget: what is spent in all, moves on both.
         seeds: as for `iterate`.
         before: how to move on the coarse sampler; None: by `optimizer`, too.
+        at: where the climb on the coarse sampler goes on, if it was begun before.
+        through: what the coarse sampler's steps are passed through, which are steps of another objective, of other
+            noise, and not among those yielded.
 
     Yields:
         steps of the fine sampler: its evaluation of the start, step 0, then all from the carried noise on. Steps are
@@ -191,9 +199,10 @@ def coarse_to_fine(
     begun = next(iterate(fine, start, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
     yield dataclasses.replace(begun, status=running)
     last, stopped = None, None
-    steps = iterate(coarse, nested.coarsened(start), optimizer=before or optimizer, budget=first, seeds=seeds)
+    origin = nested.coarsened(start) if at is None else at
+    steps = iterate(coarse, origin, optimizer=before or optimizer, budget=first, seeds=seeds)
     try:
-        for step in steps:
+        for step in through(steps):
             last = step
     except KeyboardInterrupt as stop:
         stopped = stop

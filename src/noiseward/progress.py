@@ -1,43 +1,84 @@
-"""A live progress bar as a consumer of steps: reward, P(z), denoiser calls and time left."""
+"""Live progress bars as consumers of steps: reward, P(z), denoiser calls and time left."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, final
 
 from noiseward.budget import Budget, Status
 from noiseward.optimize import Step
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import TaskID
 
-__all__ = ["spent", "watch"]
+__all__ = ["Bars", "spent"]
+
+BAR = 16
+BESIDE = BAR + len(" 100%   ")  # what stands on a line beside words
 
 
-def watch(steps: Iterable[Step], budget: Budget, *, console: Console | None = None) -> Iterator[Step]:
-    """Pass steps on while a bar shows how far the budget is spent; one printed line per tenth where nobody looks.
+@final
+class Bars:
+    """Live bars that steps pass by, one below the other where one run is part of another.
+
+    Where nobody looks, a line is printed per tenth of a budget.
 
     Arguments:
-        steps: what `iterate` yields.
-        budget: the same budget.
         console: where to draw; default: standard error.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    console = console or Console(stderr=True)
-    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}")]
-    tenth = -1
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("sampling", total=1.0, left="")
-        for step in steps:
-            part = spent(step, budget)
-            bar.update(task, completed=part, description=_say(step), left=_left(step, part))
-            if not console.is_terminal and int(part * 10) > tenth:
-                tenth = int(part * 10)
-                console.print(f"{_say(step)}  {_left(step, part)}", highlight=False, soft_wrap=True)
-            yield step
+    def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        self.console = console or Console(stderr=True)
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(BAR),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
+        ]
+        self._progress = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        self._open = 0
+
+    def watch(self, steps: Iterable[Step], budget: Budget, *, name: str = "") -> Iterator[Step]:
+        """Pass steps on while a bar shows how far the budget is spent.
+
+        Arguments:
+            steps: what `iterate` yields.
+            budget: the same budget.
+            name: of the part of a run that they are.
+        """
+        tenth, before = -1, f"{name}: " if name else ""
+        with self._bar(f"{before}sampling") as task:
+            for step in steps:
+                part = spent(step, budget)
+                said, left = _say(step), _left(step, part)
+                short = before + _fitting(said, self.console.width - len(before) - len(left) - BESIDE)
+                self._progress.update(task, completed=part, description=short, left=left)
+                if not self.console.is_terminal and int(part * 10) > tenth:
+                    tenth = int(part * 10)
+                    self.console.print(f"{before}{'  '.join(said)}  {left}", highlight=False, soft_wrap=True)
+                yield step
+
+    @contextlib.contextmanager
+    def _bar(self, said: str) -> Iterator[TaskID]:
+        """One more bar, for as long as it is watched."""
+        if not self._open:
+            self._progress.start()
+        self._open += 1
+        task = self._progress.add_task(said, total=1.0, left="")
+        try:
+            yield task
+        finally:
+            self._open -= 1
+            self._progress.remove_task(task)
+            if not self._open:
+                self._progress.stop()
 
 
 def spent(step: Step, budget: Budget) -> float:
@@ -52,18 +93,30 @@ def _last(step: Step) -> bool:
     return step.moved is None and Status.RUNNING not in step.status
 
 
-def _say(step: Step) -> str:
+def _say(step: Step) -> list[str]:
+    """Numbers of a step, the most telling first."""
     reward, best = step.evaluation.reward.mean().item(), step.best.reward.mean().item()
     least = step.probability.min().item()
     mean = "mean " if step.noise.shape[0] > 1 else ""
-    panel = "".join(f"  {name} {held.mean().item():.3g}" for name, held in step.watched.items())
-    spent = f"P(z) {least:.2g}  NFE {step.nfe.forward}"
-    return f"step {step.index}  {mean}reward {reward:.4g}  best {best:.4g}{panel}  {spent}"
+    panel = [f"{name} {held.mean().item():.3g}" for name, held in step.watched.items()]
+    spent = f"NFE {step.nfe.forward}"
+    return [f"step {step.index}", f"{mean}reward {reward:.4g}", f"P(z) {least:.2g}", f"best {best:.4g}", *panel, spent]
+
+
+def _fitting(said: Sequence[str], width: int) -> str:
+    """As many of some words, from the first on, as a width has room for.
+
+    Example:
+        >>> _fitting(["step 3", "reward 0.5", "best 0.7"], 20)
+        'step 3  reward 0.5'
+    """
+    ends = itertools.accumulate((len(one) + 2 for one in said), initial=-2)
+    return "  ".join(said[: max(1, sum(end <= width for end in ends) - 1)])
 
 
 def _left(step: Step, part: float) -> str:
     if _last(step):
         return f"done in {step.seconds:.0f} s"
     if step.moved is None and step.index == 0:
-        return "taking few steps first, unseen"
+        return "few steps first"
     return f"{math.ceil(step.seconds * (1 - part) / part)} s left" if part > 0 else ""

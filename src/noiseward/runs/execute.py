@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor
 
 from noiseward.align import Problem
 from noiseward.budget import Status
@@ -18,8 +14,10 @@ from noiseward.errors import RunError
 from noiseward.optimize import Place, Step
 from noiseward.panel import Seen
 from noiseward.pipelines import DiffusersSampler
-from noiseward.progress import watch
+from noiseward.progress import Bars
+from noiseward.runs import first
 from noiseward.runs.files import locked
+from noiseward.runs.fingerprint import fingerprint, same_model
 from noiseward.runs.interrupt import Interruptible
 from noiseward.runs.resume import extended, past, place, seen
 from noiseward.runs.spec import RunSpec
@@ -29,7 +27,7 @@ from noiseward.solution import Frames, Past, Solution, collecting
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["execute", "fingerprint", "fresh_folder", "performing", "resume", "same_model"]
+__all__ = ["execute", "fresh_folder", "performing", "resume"]
 
 
 def execute(spec: RunSpec, out: Path, *, console: Console | None = None, quiet: bool = False) -> Solution:
@@ -47,7 +45,8 @@ def execute(spec: RunSpec, out: Path, *, console: Console | None = None, quiet: 
     folder, spec = RunFolder(out), spec.resolved()
     folder.check_new()
     problem = spec.problem()
-    return _shown(_performing(problem, _written(spec, problem), folder, hold=True), problem, console, quiet)
+    bars = None if quiet else Bars(console)
+    return _shown(_performing(problem, _written(spec, problem), folder, hold=True, bars=bars), problem, console, bars)
 
 
 def resume(
@@ -79,7 +78,8 @@ def resume(
     spec = spec if memory is None else dataclasses.replace(spec, memory=memory)
     with locked(out):
         problem = spec.problem()
-        return _shown(_going_on(problem, _written(spec, problem), folder), problem, console, quiet)
+        bars = None if quiet else Bars(console)
+        return _shown(_going_on(problem, _written(spec, problem), folder, bars), problem, console, bars)
 
 
 def performing(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, None, Solution]:
@@ -117,18 +117,21 @@ def _written(spec: RunSpec, problem: Problem) -> RunSpec:
     return dataclasses.replace(spec, search=spec.search or problem.chosen, memory=memory)
 
 
-def _going_on(problem: Problem, spec: RunSpec, folder: RunFolder) -> Generator[Step, None, Solution]:
+def _going_on(
+    problem: Problem, spec: RunSpec, folder: RunFolder, bars: Bars | None = None
+) -> Generator[Step, None, Solution]:
     """The steps of a run from its directory on, whose lock is held."""
     at = place(folder, problem.noise.device)
     if at is not None:
         same_model(folder, problem, at.noise)
     folder.write_spec(spec)
-    if at is None:  # it ended before its first step was written
-        folder.rewrite([])
-        return (yield from _performing(problem, spec, folder))
+    if at is None or first.waiting(problem, folder):  # it ended before its first step was written, or on few steps
+        folder.clear()
+        return (yield from _performing(problem, spec, folder, bars=bars))
     before, frames = past(folder, at.index)
     looked = seen(folder, before.history, at.noise.device)
-    return (yield from _performing(problem, spec, folder, at=at, past=before, seen=looked, frames=frames))
+    how = {"at": at, "past": before, "seen": looked, "frames": frames, "bars": bars}
+    return (yield from _performing(problem, spec, folder, **how))
 
 
 def _performing(
@@ -141,15 +144,13 @@ def _performing(
     seen: Seen | None = None,
     frames: Frames | None = None,
     hold: bool = False,
+    bars: Bars | None = None,
 ) -> Generator[Step, None, Solution]:
+    coarse, model = first.begun(problem, folder), fingerprint(problem.objective.sampler)
+    written, shown = first.kept(problem, spec, folder, coarse), problem.showing(bars)
+    steps = problem.iterate(at, seen, coarse=coarse, through=lambda steps: shown(written(steps)))
     with Interruptible() as interruptible:
-        kept = folder.keep(
-            interruptible.within(problem.iterate(at, seen)),
-            spec,
-            fingerprint=fingerprint(problem),
-            frames=frames,
-            hold=hold,
-        )
+        kept = folder.keep(interruptible.within(steps), spec, fingerprint=model, frames=frames, hold=hold)
         try:
             solution = yield from collecting(kept, problem.objective, past=past)
         except Exception as error:
@@ -161,44 +162,19 @@ def _performing(
 
 
 def _shown(
-    performed: Generator[Step, None, Solution], problem: Problem, console: Console | None, quiet: bool
+    performed: Generator[Step, None, Solution], problem: Problem, console: Console | None, bars: Bars | None
 ) -> Solution:
     """The solution of a run whose steps go by, seen or unseen."""
-    if problem.note and console and not quiet:
+    if problem.note and console and bars:
         console.print(problem.note, highlight=False, soft_wrap=True)
     found: list[Solution] = []
 
     def steps() -> Iterator[Step]:
         found.append((yield from performed))
 
-    for _ in steps() if quiet else watch(steps(), problem.budget, console=console):
+    for _ in bars.watch(steps(), problem.budget) if bars else steps():
         pass
     return found[0]
-
-
-def fingerprint(problem: Problem) -> str:
-    """A short digest of the draws of a sampler and a few numbers of every weight of its model."""
-    sampler = problem.objective.sampler
-    digest = hashlib.blake2b(digest_size=8)
-    digest.update(repr([(draw.name, draw.shape, draw.role, draw.live) for draw in sampler.layout]).encode())
-    if isinstance(sampler, DiffusersSampler):
-        modules = (part for _, part in sorted(sampler.pipe.components.items()) if isinstance(part, torch.nn.Module))
-        parameters = [parameter.detach().flatten()[:8] for module in modules for parameter in module.parameters()]
-        digest.update(torch.cat([part.float().cpu() for part in parameters]).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def same_model(folder: RunFolder, problem: Problem, noise: Tensor) -> None:
-    """Raise `RunError` unless a problem is that of a run: noise of the same layout, a model of the same weights."""
-    try:
-        problem.objective.sampler.layout.check(noise)
-    except ValueError as error:
-        raise RunError(f"{folder.path} was run with another model or other arguments: {error}") from None
-    known = folder.read("env.json").get("fingerprint")
-    if known and known != fingerprint(problem):
-        raise RunError(
-            f"{folder.path} was run with other weights than '{folder.spec().model}' has now: restore them, or run again"
-        )
 
 
 def fresh_folder(runs: Path, spec: RunSpec) -> Path:

@@ -17,11 +17,14 @@ class Interruptible:
     """In the body of a `with`, a Ctrl-C is raised only inside the steps passed through `within`.
 
     One that comes at another time is raised where the next step would begin. Outside the main thread, where Python
-    delivers no signals, nothing changes.
+    delivers no signals, nothing changes. They nest: the innermost one hears it.
+
+    Attributes:
+        asked: whether a Ctrl-C came.
     """
 
     def __init__(self) -> None:
-        self._asked = self._stepping = False
+        self.asked = self._stepping = False
         self._before: Any = None
 
     def __enter__(self) -> Interruptible:
@@ -38,7 +41,7 @@ class Interruptible:
     def within(self, steps: Iterator[Step]) -> Iterator[Step]:
         """The same steps; a Ctrl-C stops the one being made."""
         while True:
-            if self._asked:
+            if self.asked:
                 raise KeyboardInterrupt
             try:
                 self._stepping = True
@@ -50,6 +53,6 @@ class Interruptible:
             yield step
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
         if self._stepping:
             raise KeyboardInterrupt
-        self._asked = True

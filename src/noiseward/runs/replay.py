@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from noiseward import __version__
-from noiseward.runs.execute import same_model
 from noiseward.runs.files import read_tensors
+from noiseward.runs.fingerprint import same_model
 from noiseward.runs.store import LIBRARIES, RunFolder
 
 __all__ = ["Replay", "changed", "replay"]

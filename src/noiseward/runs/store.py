@@ -13,6 +13,7 @@
     pareto/, pareto.safetensors   the best from before a panel saw the reward being hacked, if it did
     strip.png, plot.png  the trajectory, and reward and P(z) against steps
     status.json          state, rows, step, seconds
+    first/               with few steps first: their climb, a run directory of its own
 
 *Order.* A step is written as a line of the log, then best and peaks, then its frame, then latest, then status. Files
 other than the log are replaced in one move, so each is whole at any instant, and `latest` never runs ahead of the
@@ -161,6 +162,18 @@ class RunFolder:
                         f"{self.path / 'steps.jsonl'} is garbled in line {number}: restore it, or run again"
                     ) from None
         return records
+
+    @property
+    def first(self) -> RunFolder:
+        """Where the climb on few steps is kept."""
+        return RunFolder(self.path / "first")
+
+    def clear(self) -> None:
+        """Begin the log and the frames anew, where there are any."""
+        if (self.path / "steps.jsonl").exists():
+            self.rewrite([])
+        for file in (self.path / "frames").glob("*.png"):
+            file.unlink(missing_ok=True)
 
     def rewrite(self, records: list[dict[str, Any]]) -> None:
         """Replace the log."""
