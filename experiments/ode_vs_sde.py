@@ -245,7 +245,7 @@ def short(found: dict[str, float]) -> str:
         >>> short({"mean": 0.00001234, "half": 0.0000042})
         '1.2e-05 ± 4.2e-06'
     """
-    return f"{found['mean']:.2g} ± {found['half']:.2g}"
+    return f"{found['mean']:.2g}" + (f" ± {found['half']:.2g}" if math.isfinite(found["half"]) else "")
 
 
 def draw(speed: dict[str, Any], slope: dict[str, Any]) -> Figure:
