@@ -1,4 +1,4 @@
-"""The benchmark of the paper in miniature: rewards after no optimization, best-of-N, and DNO, at equal time.
+"""The benchmark of the paper in miniature: rewards after no optimization, best-of-N, DNO, and both, at equal time.
 
 The built-in model, 8 nouns with 4 seeds each, rewards clip (where it is installed), brightness and contrast. Each
 method makes one run per noun, which is read off at 1, 3 and 5 times a unit of time per picture. On a processor time is
@@ -25,7 +25,7 @@ from experiments.anytime import anytime
 from experiments.frame import Agreement, Claim, Outcome, Request, main
 from experiments.judge import judged
 from experiments.report import interval, say
-from noiseward import BestOfN, DiffusersSampler, GradientAscent, Objective, Optimizer, Reward, stickers
+from noiseward import BestOfN, DiffusersSampler, GradientAscent, Objective, Optimizer, Relay, Reward, stickers
 from noiseward import rewards as zoo
 from noiseward.pipelines import load
 from training.words import article
@@ -37,11 +37,17 @@ CLAIM = Claim(
     minutes=65,
 )
 TIMES = (1, 3, 5)
+STYLES = (("0.4", "--", "s"), ("C1", "-", "o"), ("0", ":", "^"))
 RATE = 0.01
 ANIMALS = """cat dog horse monkey rabbit zebra spider bird sheep deer cow goat lion tiger bear raccoon fox wolf lizard
 beetle ant butterfly fish shark whale dolphin squirrel mouse rat snake turtle frog chicken duck goose bee pig turkey fly
 llama camel bat gorilla hedgehog kangaroo""".split()
-METHODS: dict[str, Optimizer] = {"best-of-N": BestOfN(4), "DNO": GradientAscent(lr=RATE)}
+BOTH = "best of 16, then DNO"
+METHODS: dict[str, Optimizer] = {
+    "best-of-N": BestOfN(4),
+    "DNO": GradientAscent(lr=RATE),
+    BOTH: Relay(BestOfN(16), GradientAscent(lr=RATE)),
+}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -152,9 +158,9 @@ def summary(some: list[dict[str, Any]]) -> dict[str, Any]:
     return told
 
 
-def ahead(by: dict[str, Any], place: int) -> dict[str, float]:
-    """How much more DNO has than best-of-N, picture by picture."""
-    pairs = zip(by["best-of-N"]["raw"][place], by["DNO"]["raw"][place], strict=True)
+def ahead(by: dict[str, Any], place: int, of: str = "best-of-N", method: str = "DNO") -> dict[str, float]:
+    """How much more a method has than another, picture by picture."""
+    pairs = zip(by[of]["raw"][place], by[method]["raw"][place], strict=True)
     return interval([b - a for a, b in pairs])
 
 
@@ -163,8 +169,9 @@ def verdict(told: dict[str, Any]) -> str:
     said = []
     for reward, by in told.items():
         gaps = ", ".join(f"{say(ahead(by, place), 3)} at {times}x" for place, times in enumerate(TIMES, 1))
+        both = " and of ".join(f"{of} by {say(ahead(by, len(TIMES), of, BOTH), 3)}" for of in METHODS if of != BOTH)
         said.append(f"{reward}: {say(by['DNO']['reward'][0], 3)} to {say(by['DNO']['reward'][-1], 3)} by DNO, ahead of "
-                    f"best-of-N by {gaps}")  # fmt: skip
+                    f"best-of-N by {gaps}; {BOTH}, is at {TIMES[-1]}x ahead of {both}")  # fmt: skip
     return "; ".join(said)
 
 
@@ -198,7 +205,7 @@ def draw(told: dict[str, Any], unit: float) -> Figure:
     panels = figure.subplots(2, len(told), squeeze=False)
     seconds = [0.0, *(unit * times for times in TIMES)]
     for (reward, by), above, below in zip(told.items(), panels[0], panels[1], strict=True):
-        for (method, one), style in zip(by.items(), (("0.4", "--", "s"), ("C1", "-", "o")), strict=True):
+        for (method, one), style in zip(by.items(), STYLES, strict=True):
             color, dash, mark = style
             for axes, part, scale in ((above, "reward", 1), (below, "noun", 100)):
                 if part in one:

@@ -73,6 +73,7 @@ def test_without_ray_the_engine_says_what_to_install(monkeypatch):
 def engine():
     """Room for three workers, on however few cores."""
     os.environ["RAY_AUTH_MODE"] = "disabled"  # leave no token in the home folder of whoever runs tests
+    os.environ["RAY_worker_niceness"] = "0"  # or whatever else runs starves them
     ray = pytest.importorskip("ray")
     from noiseward.runs.cluster import start
     from noiseward.runs.ray import RayEngine
@@ -91,10 +92,13 @@ def spec(model):
     return RunSpec(prompt=(), reward=("brightness",), model=model, steps=2, lr=0.05, batch=1, call=call)
 
 
-def done(out: Path, spec: RunSpec, engine, text: str = "a\nb\nc\n"):
+def done(out: Path, spec: RunSpec, engine, text: str = "a\nb\nc\n", seen=lambda beat: None):
     (out.parent / "p.txt").write_text(text)
-    batch = begin(out, read(out.parent / "p.txt", spec), size=1)
-    return list(batch.run(engine))
+    batch, beats = begin(out, read(out.parent / "p.txt", spec), size=1), []
+    for beat in batch.run(engine):
+        beats.append(beat)
+        seen(beat)
+    return beats
 
 
 def same(one: Path, other: Path) -> None:

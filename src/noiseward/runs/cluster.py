@@ -156,6 +156,8 @@ class Cluster:
                     waiting.appendleft(task)
                 else:
                     free.append(actor)
+                    while free and not waiting:  # one hired in the place of a lost one may wait for its room
+                        ray.kill(free.pop())
                     yield task, result
         finally:
             for actor in (*free, *(actor for _, actor in flying.values())):

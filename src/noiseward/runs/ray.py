@@ -39,6 +39,7 @@ from noiseward.sample import Prompt, Sampler
 __all__ = ["RayEngine", "Spread", "Worker"]
 
 PATIENCE = 30.0  # seconds a pack waits for the lock of a worker that is dying
+ROOM = 120.0  # seconds a new helper is waited for
 
 
 @final
@@ -143,22 +144,21 @@ class RayEngine(Engine):
 
     def close(self) -> None:
         """Let the workers go, and end the cluster if it was started here."""
-        for actor in self._free:
-            self._ray.kill(actor)
-        self._free = []
+        self._dismiss()
         self._cluster.close()
 
     def run(self, packs: Sequence[Pack], out: Path) -> Iterator[Beat]:
         waiting, flying, tries = deque(packs), dict[Any, tuple[Pack, Any, list[Any]]](), dict[str, int]()
+        heard = set[Any]()
         crews = self._crews(packs)
         every = max(0.5, self.workers / 100)  # at most some 100 beats per second, whatever the number of workers
         try:
             while waiting or flying:
                 while waiting and len(flying) + sum(len(helpers) for _, _, helpers in flying.values()) < self.workers:
                     pack = waiting.popleft()
-                    team = [self._hire() for _ in range(1 + crews)]
-                    beats = team[0].work.remote(pack, str(out.absolute()), team[1:], every)
-                    flying[beats] = pack, team[0], team[1:]
+                    actor, helpers = self._team(crews)
+                    beats = actor.work.remote(pack, str(out.absolute()), helpers, every)
+                    flying[beats] = pack, actor, helpers
                 (beats, *_), _ = self._ray.wait(list(flying), num_returns=1)
                 pack, actor, helpers = flying[beats]
                 try:
@@ -166,6 +166,8 @@ class RayEngine(Engine):
                 except StopIteration:
                     del flying[beats]
                     self._free += [actor, *helpers]
+                    if not waiting and not flying.keys() <= heard:
+                        self._dismiss()  # one hired in the place of a lost one may wait for its room
                 except self._ray.exceptions.RayError as error:
                     del flying[beats]
                     self._ray.kill(actor)
@@ -178,6 +180,7 @@ class RayEngine(Engine):
                     size = sum(1 for _ in pack.rows())
                     yield Beat(pack.name, "failed", size, error=f"{told}: out of memory?", divisible=True)
                 else:
+                    heard.add(beats)
                     yield beat
                     if beat.state == "interrupted":
                         return
@@ -191,6 +194,22 @@ class RayEngine(Engine):
         if not packs or not all(_tries_candidates(pack.spec) for pack in packs):
             return 0
         return max(0, self.workers // len(packs) - 1)
+
+    def _team(self, helpers: int) -> tuple[Any, list[Any]]:
+        """A worker and its helpers, without those for whom there is no room, as after the loss of a node."""
+        first, *others = [self._hire() for _ in range(1 + helpers)]
+        answers = [other.pieces.remote() for other in others]
+        there = set(self._ray.wait(answers, num_returns=len(answers), timeout=ROOM)[0] if answers else ())
+        for other, answer in zip(others, answers, strict=True):
+            if answer not in there:
+                self._ray.kill(other)
+        return first, [other for other, answer in zip(others, answers, strict=True) if answer in there]
+
+    def _dismiss(self) -> None:
+        """Let go of the workers that are free."""
+        for actor in self._free:
+            self._ray.kill(actor)
+        self._free = []
 
     def _hire(self) -> Any:
         """A worker that is free and alive, or a new one."""
