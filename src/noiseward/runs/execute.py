@@ -146,7 +146,8 @@ def _performing(
     hold: bool = False,
     bars: Bars | None = None,
 ) -> Generator[Step, None, Solution]:
-    coarse, model = first.begun(problem, folder), fingerprint(problem.objective.sampler)
+    coarse = first.begun(problem, folder) if at is None or at.index == 0 else None
+    model = fingerprint(problem.objective.sampler)
     written, shown = first.kept(problem, spec, folder, coarse), problem.showing(bars)
     steps = problem.iterate(at, seen, coarse=coarse, through=lambda steps: shown(written(steps)))
     with Interruptible() as interruptible:

@@ -55,10 +55,11 @@ def kept(problem: Problem, spec: RunSpec, folder: RunFolder, at: Place | None) -
         if at is None:
             own.clear()
         with Interruptible() as interruptible:
-            steps = own.keep(
-                interruptible.within(steps), asked, fingerprint=model, frames=frames, hold=False
-            )  # the lock of the run holds for this directory too
-            solution = yield from collecting(steps, few.objective, past=before)
+            made = interruptible.within(steps)
+            written = own.keep(
+                made, asked, fingerprint=model, frames=frames, hold=False
+            )  # the run's lock holds here too
+            solution = yield from collecting(written, few.objective, past=before)
             stopped = interruptible.asked or Status.INTERRUPTED in solution.status
             own.finish(solution, "interrupted" if stopped else "done")
         if stopped or interruptible.asked:
