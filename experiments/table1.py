@@ -168,11 +168,17 @@ def verdict(told: dict[str, Any]) -> str:
     """Who is ahead at each time."""
     said = []
     for reward, by in told.items():
-        gaps = ", ".join(f"{say(ahead(by, place), 3)} at {times}x" for place, times in enumerate(TIMES, 1))
-        both = " and of ".join(f"{of} by {say(ahead(by, len(TIMES), of, BOTH), 3)}" for of in METHODS if of != BOTH)
-        said.append(f"{reward}: {say(by['DNO']['reward'][0], 3)} to {say(by['DNO']['reward'][-1], 3)} by DNO, ahead of "
-                    f"best-of-N by {gaps}; {BOTH}, is at {TIMES[-1]}x ahead of {both}")  # fmt: skip
-    return "; ".join(said)
+        pairs = [("DNO", "best-of-N"), (BOTH, "best-of-N"), (BOTH, "DNO")]
+        gaps = [", ".join(say(ahead(by, place, of, method), 3) for place in range(1, len(TIMES) + 1))
+                for method, of in pairs]  # fmt: skip
+        start, end = (say(by["DNO"]["reward"][place], 3) for place in (0, -1))
+        ways = "; ".join(
+            f"{'the two together' if method == BOTH else method} ahead of {of} by {gap}"
+            for (method, of), gap in zip(pairs, gaps, strict=True)
+        )
+        said.append(f"{reward} is {start} at first and {end} after DNO; {ways}")
+    times = ", ".join(f"{times}x" for times in TIMES)
+    return f"at {times} the time (the two together: {BOTH}): " + ". ".join(said)
 
 
 def agreement(told: dict[str, Any]) -> Agreement:
