@@ -8,7 +8,7 @@ was drawn as the sampler draws it, moved as far as the ascent moved it.
 When not to use it: for a picture one wants to keep. It begins at the seed's noise, and if another one is better, with
 another picture. Nor where every start can be climbed. On the built-in model it was level with plain ascent at equal
 calls on four captions (`experiments/compare.py`), and ahead of it at equal time on eight that leave the background open
-(`experiments/table1.py`): under three rewards at four seconds, under one of them at twenty.
+(`experiments/table1.py`): under two of three rewards at four seconds, under one of them at twenty.
 """
 
 from __future__ import annotations
