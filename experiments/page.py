@@ -30,8 +30,8 @@ What [Inference-Time Alignment of Diffusion Models with Direct Noise Optimizatio
 edited. `±` is the half-width of a 95 % interval. What the paper says is in our words; its tables of Stable Diffusion
 rewards are not repeated here, because nothing here was run on those weights.
 
-`scripts/experiments --small` runs all of them in a shorter form, `scripts/experiments` in full; both go on where they
-were interrupted.
+`scripts/experiments --small` runs all of them in a shorter form, in ten minutes on two cores, `scripts/experiments` in
+full; both go on where they were interrupted.
 """
 
 
