@@ -310,12 +310,23 @@ def test_the_climb_on_few_steps_is_a_run_of_its_own(whole_few_first):
     assert [one.path.name for one in find(whole_few_first.parent)] == ["run"]
 
 
+@pytest.fixture(scope="module")
+def operations_few_first(model, tmp_path_factory):
+    """How many operations on files such a run makes, and how many before the climb on few steps is written."""
+    folder = tmp_path_factory.mktemp("counted")
+    run, start = folder / "run", folder / "start"
+    count, _ = killed(lambda report: execute(few_first(model), run, quiet=True) and None, run, at=0)
+    before, _ = killed(lambda report: begin(few_first(model), start, 1), start, at=0)
+    return before, count
+
+
 @pytest.mark.parametrize("instant", range(INSTANTS))
-def test_a_climb_on_few_steps_killed_at_any_instant_goes_on(model, whole_few_first, tmp_path, instant):
-    folder, spec = tmp_path / "run", few_first(model)
-    count, _ = killed(lambda report: execute(spec, tmp_path / "counted", quiet=True) and None, tmp_path / "counted", 0)
-    at = 30 + instant * (count - 30) // INSTANTS  # from before the first coarse step is written
-    died, _ = killed(lambda report: execute(spec, folder, quiet=True) and None, folder, at)
+def test_a_climb_on_few_steps_killed_at_any_instant_goes_on(
+    model, whole_few_first, operations_few_first, tmp_path, instant
+):
+    folder, (before, count) = tmp_path / "run", operations_few_first
+    at = before + instant * (count - before) // INSTANTS
+    died, _ = killed(lambda report: execute(few_first(model), folder, quiet=True) and None, folder, at)
     assert died == -at
     first = RunFolder(folder).first
     made = first.steps() if (first.path / "steps.jsonl").exists() else []
