@@ -56,9 +56,8 @@ def kept(problem: Problem, spec: RunSpec, folder: RunFolder, at: Place | None) -
             own.clear()
         with Interruptible() as interruptible:
             made = interruptible.within(steps)
-            written = own.keep(
-                made, asked, fingerprint=model, frames=frames, hold=False
-            )  # the run's lock holds here too
+            # the lock of the run holds here, too
+            written = own.keep(made, asked, fingerprint=model, frames=frames, hold=False)
             solution = yield from collecting(written, few.objective, past=before)
             stopped = interruptible.asked or Status.INTERRUPTED in solution.status
             own.finish(solution, "interrupted" if stopped else "done")
