@@ -200,6 +200,54 @@ def test_more_workers_than_there_is_room_for_are_refused(engine):
         RayEngine(workers=9)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_helpers_there_is_no_room_for_are_done_without(engine, monkeypatch):
+    """As after the loss of a node: four workers on three cores."""
+    from noiseward.runs import ray as engines
+
+    first, helpers = engine._team(2)
+    assert len(helpers) == 2
+    engine._free += [first, *helpers]
+    monkeypatch.setattr(engines, "ROOM", 5.0)
+    first, helpers = engine._team(3)
+    assert len(helpers) == 2
+    engine._free += [first, *helpers]
+    engine._dismiss()
+    assert not engine._free
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tasks_whose_workers_wait_for_room_get_it_from_those_that_are_free(engine):
+    """As after the loss of a node: two workers, and room for one."""
+    import ray
+
+    from noiseward.runs.cluster import Cluster
+
+    class Doubling:
+        def __init__(self, threads, folder):
+            pass
+
+        def do(self, task):
+            return 2 * task.number
+
+    @dataclasses.dataclass(frozen=True)
+    class Task:
+        number: int
+
+        @property
+        def name(self):
+            return str(self.number)
+
+    engine._dismiss()
+    with Cluster(workers=2) as cluster:
+        others = [cluster.hire(Doubling) for _ in range(2)]
+        assert ray.get([other.do.remote(Task(1)) for other in others]) == [2, 2]
+        found = {task.number: result for task, result in cluster.each(Doubling, (), [Task(1), Task(2), Task(3)])}
+        assert found == {1: 2, 2: 4, 3: 6}
+        for other in others:
+            ray.kill(other)
+
+
 @pytest.fixture(scope="module")
 def comparison(model):
     call = {**CALL, "num_inference_steps": 2}
