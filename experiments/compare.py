@@ -2,8 +2,8 @@
 
 Rewards brightness, clip and jpeg; 4 prompts x 4 seeds; every method under the same budget of denoiser calls, read off
 at a quarter, half and all of it. The tables go into `docs/compare.md`, the plots beside it, and `docs/how-to-choose.md`
-gets what follows from them by the rule that `choice` states. `lgd` decodes ten times per step and takes eight times the
-seconds of the others for as many denoiser calls: it is left out unless asked for.
+gets what follows from them by the rule that `choice` states. `lgd` decodes ten times per step and takes seven times the
+seconds of `dno` for as many denoiser calls: it is left out unless asked for.
 
     python -m experiments.compare [--small] [--rewards brightness jpeg] [--slow]
 
