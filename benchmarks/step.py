@@ -5,7 +5,9 @@ forward and backward. The floor of a `Backprop` step is then N G + D, or N (F + 
 A whole move adds what surrounds it: the penalty of 100 orders, P(z), clipping, Adam. The published procedure
 (`published.py`) is timed in the same turns, with the same reward and penalty.
 
-What the tape costs is computed: torch calls it sees in a step, times what one costs, beside the time of the step.
+What the tape costs is computed: torch calls it sees in a step, times what one costs, beside the time of the step. So is
+what it costs to check that recomputed calls are the calls that were made: calls, times what keeping and restoring the
+denoiser's state and comparing its output cost.
 
     python -m benchmarks.step [--small]
 """
@@ -20,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from benchmarks.models import PIXELS, small_sd
 from benchmarks.published import Published
@@ -28,6 +31,8 @@ from noiseward import Backprop, Concentration, DiffusersSampler, FunctionReward,
 from noiseward.budget import Budget
 from noiseward.memory import MODES
 from noiseward.optimize import iterate
+from noiseward.recompute import Meter, _Call, _thinned
+from noiseward.state import snapshot
 from noiseward.tape import NoiseTape, record
 
 CALL = {"guidance_scale": 5.0, "eta": 1.0, "height": PIXELS, "width": PIXELS}
@@ -111,6 +116,21 @@ def tape_share(sampler: DiffusersSampler, noise: Tensor, seconds: float) -> dict
     return {"seen": seen, "microseconds": 1e6 * cost, "share": seen * cost / seconds}
 
 
+def check_share(unet: Module, steps: int, seconds: float) -> dict[str, float]:
+    """Milliseconds that checking one recomputed call takes, and their share of a step."""
+    output, many = torch.randn(2, 4, PIXELS // 4, PIXELS // 4), 100
+    costs = []
+    snapshot(unet)  # the first one finds the parts
+    for _ in range(5):
+        begun = time.process_time()
+        for _ in range(many):
+            call = _Call(lambda *inputs: inputs, Meter(), unet, snapshot(unet))
+            call.compare(call.repeat([output]), [_thinned(output)])
+        costs.append((time.process_time() - begun) / many)
+    cost = sorted(costs)[len(costs) // 2]
+    return {"milliseconds": 1e3 * cost, "share": steps * cost / seconds}
+
+
 def measured(steps: int, turns: int) -> dict[str, Any]:
     """Everything for one number of sampler steps."""
     pipe = small_sd()
@@ -128,7 +148,7 @@ def measured(steps: int, turns: int) -> dict[str, Any]:
         "published": partial(published.move, leaf),
     }
     seconds = in_turns(functions, turns, clock=time.process_time)
-    fast = sorted(seconds["Backprop, fast"])[turns // 2]
+    fast, balanced = (sorted(seconds[f"Backprop, {mode}"])[turns // 2] for mode in ("fast", "balanced"))
     return {
         "same picture": gap,
         "over floor": {m: ratio(seconds[f"Backprop, {m}"], floor(m, steps, seconds)) for m in MODES},
@@ -136,6 +156,7 @@ def measured(steps: int, turns: int) -> dict[str, Any]:
         "times faster": {m: ratio(seconds["published"], seconds[f"move, {m}"]) for m in MODES},
         "low over balanced": ratio(seconds["Backprop, low"], seconds["Backprop, balanced"]),
         "tape": tape_share(samplers["fast"], noise, fast),
+        "check": check_share(pipe.unet, steps, balanced),
         "seconds": seconds,
     }
 
@@ -169,11 +190,13 @@ def page(turns: int, results: dict[str, Any]) -> str:
             lines.append(f"| {steps} | {mode} | {FLOORS[mode]} | " + " | ".join(map(say, cells)) + " |")
     lines.append("")
     for steps, found in results.items():
-        tape = found["tape"]
+        tape, check = found["tape"], found["check"]
         lines.append(
             f"* {steps} steps: the tape sees {tape['seen']} torch calls at {tape['microseconds']:.1f} us, "
-            f"{tape['share']:.1%} of a `fast` step (computed); `low` takes {say(found['low over balanced'])} times "
-            f"`balanced`; largest difference of our picture from the published loop's {found['same picture']:.1g}"
+            f"{tape['share']:.1%} of a `fast` step (computed); checking a recomputed call takes "
+            f"{check['milliseconds']:.2f} ms, {check['share']:.1%} of a `balanced` step (computed); `low` takes "
+            f"{say(found['low over balanced'])} times `balanced`; largest difference of our image from the published "
+            f"loop's {found['same picture']:.1g}"
         )
     return "\n".join(lines) + "\n"
 

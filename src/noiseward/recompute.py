@@ -8,6 +8,12 @@ defect behind a published implementation whose gradient never reached its denois
 with the number of calls.) Only what goes in and comes out as a tensor, or as a nesting of containers that hold tensors,
 has a gradient then; an object that hides tensors is refused rather than cut off.
 
+What is recomputed must be what was computed. A call's module is put back into the state it had (`state.py`), with the
+same context variables and autocast; and of each output up to 4096 values, spread evenly, are kept and compared with
+those of the repetition. Where they differ, a gradient would be that of another function: an error names the module. A
+call that changes the lists or dicts it is given, as caches do, cannot be repeated from its arguments: its activations
+are kept instead.
+
 Part of the gradient can be left out on purpose. Within :func:`constant`, the first calls of each run are constants:
 they run once, forward, and nothing is pulled back through them. What the sampler itself does with its draws keeps its
 graph, so draws made before still reach the sample along that path, without :math:`\partial\epsilon/\partial x`.
@@ -21,6 +27,7 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -30,6 +37,7 @@ from torch.nn import Module
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from noiseward.errors import GradientError
+from noiseward.state import Snapshot, refresh, snapshot
 from noiseward.tape import NoiseTape
 
 __all__ = ["NFE", "Inside", "Meter", "Steps", "constant", "driven", "recomputed", "standing_in"]
@@ -184,20 +192,38 @@ def driven(
     def call(*args: Any, **kwargs: Any) -> Any:
         still = run.enter(module, tape.asked) < _CONSTANT.get()
         with tape.off(), torch.set_grad_enabled(torch.is_grad_enabled() and not still):
-            result = recomputed(computed, meter, args, kwargs) if recompute else computed(*args, **kwargs)
+            if recompute:
+                result = recomputed(computed, meter, args, kwargs, module=module)
+            else:
+                result = computed(*args, **kwargs)
             return meter.output(result)
 
+    refresh()
     with standing_in(module, call):
         yield
 
 
-def recomputed(function: Callable[..., Any], meter: Meter, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def recomputed(
+    function: Callable[..., Any],
+    meter: Meter,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    module: Module | None = None,
+) -> Any:
     """`function(*args, **kwargs)`, keeping only its tensor arguments for the gradient.
 
     Arguments and result may be any nesting of tuples, lists, dicts and diffusers outputs.
 
+    Arguments:
+        function: what is called, and called again when the gradient comes back.
+        meter: counts the calls that are made again.
+        args, kwargs: its arguments.
+        module: whose state the function depends on; it is the same for both calls, and named in messages.
+
     Raises:
-        GradientError: an argument or the result hides tensors in an object of another kind.
+        GradientError: an argument or the result hides tensors in an object of another kind. When the gradient comes
+            back: the repetition gave another result, or a second derivative was asked for.
     """
     leaves, spec = tree_flatten((args, kwargs))
     _check("takes", [leaf for leaf in leaves if any(tensor.requires_grad for tensor in _hidden(leaf))])
@@ -208,14 +234,53 @@ def recomputed(function: Callable[..., Any], meter: Meter, args: tuple[Any, ...]
     returned: dict[str, Any] = {}
 
     def run(*given: Tensor) -> tuple[Tensor, ...]:
-        again, named = tree_unflatten(_fill(arguments, given), spec)
+        filled = _fill(arguments, given)
+        again, named = tree_unflatten(filled, spec)
         results, returned["spec"] = tree_flatten(function(*again, **named))
         _check("returns", [leaf for leaf in results if _hidden(leaf)])
         returned["leaves"] = [_HOLE if isinstance(leaf, Tensor) else leaf for leaf in results]
+        after, kind = tree_flatten((again, named))
+        returned["changed"] = kind != spec or any(map(operator.is_not, after, filled))
         return tuple(leaf for leaf in results if isinstance(leaf, Tensor))
 
-    outputs = _Recompute.apply(run, meter, *tensors)
+    call = _Call(run, meter, module, snapshot(module) if module is not None else None)
+    outputs = _Recompute.apply(call, *tensors)
+    if returned["changed"]:
+        return function(*args, **kwargs)
     return tree_unflatten(_fill(returned["leaves"], outputs), returned["spec"])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """A call that can be repeated."""
+
+    run: Callable[..., tuple[Tensor, ...]]
+    meter: Meter
+    module: Module | None
+    state: Snapshot | None
+
+    def repeat(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The outputs for inputs, of the module as it was."""
+        if self.state is None:
+            return self.run(*inputs)
+        with self.state.restored() as context:
+            return context.copy().run(self.run, *inputs)
+
+    def compare(self, outputs: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
+        """Raise `GradientError` unless the outputs of a repetition are those of the call."""
+        for again, before in zip(map(_thinned, outputs), kept, strict=True):
+            if not before.is_floating_point() or before.device.type == "meta":
+                continue
+            tolerance = max(1e-4, 4 * torch.finfo(before.dtype).eps)
+            scale, gap = before.float().norm(), (again.float() - before.float()).norm()
+            if gap <= tolerance * scale or not before.isfinite().all():
+                continue
+            name = "the denoiser" if self.module is None else type(self.module).__name__
+            raise GradientError(
+                f"expected {name} to give the same output when its call is repeated for the gradient, got one that "
+                f"differs by {gap / scale:.1%}: something it depends on has changed since, such as its attention "
+                "processors, an adapter's scale or a cache; keep its activations with memory='fast' (recompute=False)"
+            )
 
 
 _HOLE = object()
@@ -249,14 +314,22 @@ def _autocast(kind: str) -> Callable[[], contextlib.AbstractContextManager[Any]]
     return functools.partial(torch.autocast, device_type=kind, dtype=dtype, enabled=enabled)
 
 
+def _thinned(output: Tensor, count: int = 4096) -> Tensor:
+    """A copy of at most so many values of a tensor, spread evenly."""
+    flat = output.detach().reshape(-1)
+    return flat[:: max(1, -(-flat.numel() // count))].clone()
+
+
 class _Recompute(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, run: Callable[..., tuple[Tensor, ...]], meter: Meter, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.run, ctx.meter = run, meter
-        ctx.autocast = _autocast(tensors[0].device.type)
+    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.call = call
+        ctx.autocast = [_autocast(kind) for kind in {"cpu", tensors[0].device.type}]
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
-        return run(*tensors)
+        outputs = call.run(*tensors)
+        ctx.kept = [_thinned(output) for output in outputs]
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
@@ -265,18 +338,22 @@ class _Recompute(torch.autograd.Function):
                 "a second derivative (create_graph=True) was asked of a recomputed call: keep the activations instead, "
                 "with recompute=False (memory='fast' for a pipeline)"
             )
-        needed = ctx.needs_input_grad[2:]
+        needed = ctx.needs_input_grad[1:]
         inputs = [tensor.detach().requires_grad_(need) for tensor, need in zip(ctx.saved_tensors, needed, strict=True)]
-        with torch.enable_grad(), ctx.autocast():
-            outputs = ctx.run(*inputs)
-        ctx.meter.count(recomputed=1)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            for autocast in ctx.autocast:
+                stack.enter_context(autocast())
+            outputs = ctx.call.repeat(inputs)
+        ctx.call.meter.count(recomputed=1)
+        ctx.call.compare(outputs, ctx.kept)
         pairs = [
             (out, grad) for out, grad in zip(outputs, gradients, strict=True) if grad is not None and out.requires_grad
         ]
-        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        moving = [tensor for tensor in inputs if tensor.requires_grad]
         if not pairs:
-            return (None, None, *(None for _ in inputs))
+            return (None, *(None for _ in inputs))
         found = iter(
-            torch.autograd.grad([out for out, _ in pairs], wanted, [grad for _, grad in pairs], allow_unused=True)
+            torch.autograd.grad([out for out, _ in pairs], moving, [grad for _, grad in pairs], allow_unused=True)
         )
-        return (None, None, *(next(found) if need else None for need in needed))
+        return (None, *(next(found) if need else None for need in needed))

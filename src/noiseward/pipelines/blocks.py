@@ -1,24 +1,47 @@
 """A model's blocks, each recomputed for the gradient: what `memory="low"` adds around a denoiser and a decoder.
 
-Where a model is cut into blocks its own code knows: it passes them to a function it was given, once
-`gradient_checkpointing` is set on the parts that do so (residual blocks and transformer blocks, mostly). That function
-is our recomputation here, and the settings are back afterwards. A model that knows no blocks is left as it is.
+A model's own code says where it is cut into blocks: it sets the attribute `gradient_checkpointing` on the parts whose
+lists hold them (residual blocks and transformer blocks, mostly). Calls of the lists' members are intercepted and
+recomputed one by one. The model's own checkpointing is not used, because some models compute something else there: one
+drops its attention mask. A model that names no such parts is left as it is.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+import weakref
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
-from torch.nn import Module
+from torch.nn import Module, ModuleList
 
 from noiseward.pipelines.strips import in_strips
-from noiseward.recompute import Meter, recomputed
+from noiseward.recompute import Meter, recomputed, standing_in
 
-__all__ = ["blockwise", "blockwise_decoder"]
+__all__ = ["blocks", "blockwise", "blockwise_decoder"]
 
-_SWITCH, _FUNCTION = "gradient_checkpointing", "_gradient_checkpointing_func"
+_SWITCH = "gradient_checkpointing"
+
+_KNOWN: MutableMapping[Module, list[Module]] = weakref.WeakKeyDictionary()
+
+
+def blocks(module: Module) -> list[Module]:
+    """The blocks a model is made of: members of lists of its parts that can recompute, the smallest such.
+
+    Example:
+        >>> from noiseward import stickers
+        >>> from noiseward.pipelines import load
+        >>> sorted({type(block).__name__ for block in blocks(load(stickers.path()).unet)})
+        ['BasicTransformerBlock', 'Downsample2D', 'ResnetBlock2D', 'Upsample2D']
+    """
+    if module not in _KNOWN:
+        knows = getattr(module, "_supports_gradient_checkpointing", False)
+        parts = [part for part in module.modules() if _SWITCH in vars(part)] if knows else []
+        lists = [child for part in parts for child in part.children() if isinstance(child, ModuleList)]
+        members = dict.fromkeys(member for each in lists for member in each)
+        _KNOWN[module] = [member for member in members if not any(_SWITCH in vars(part) for part in member.modules())]
+    return _KNOWN[module]
 
 
 @contextlib.contextmanager
@@ -29,17 +52,11 @@ def blockwise(module: Module, *, strips: bool = False) -> Iterator[None]:
         module: the model.
         strips: give the gradient of each block's residual parts in strips, see `strips.py`.
     """
-    knows = getattr(module, "_supports_gradient_checkpointing", False)
-    parts = [vars(part) for part in module.modules() if _SWITCH in vars(part)] if knows else []
-    before = [{name: part[name] for name in (_SWITCH, _FUNCTION) if name in part} for part in parts]
-    try:
-        for part in parts:
-            part.update({_SWITCH: True, _FUNCTION: _striped if strips else _recomputed})
+    with contextlib.ExitStack() as stack:
+        for block in blocks(module):
+            own = block.forward
+            stack.enter_context(standing_in(block, _recomputing(block, _striped(block, own) if strips else own)))
         yield
-    finally:
-        for part, was in zip(parts, before, strict=True):
-            del part[_SWITCH], part[_FUNCTION]
-            part.update(was)
 
 
 def blockwise_decoder(vae: Any) -> contextlib.AbstractContextManager[None]:
@@ -47,13 +64,18 @@ def blockwise_decoder(vae: Any) -> contextlib.AbstractContextManager[None]:
     return blockwise(vae, strips=True)
 
 
-def _recomputed(block: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return recomputed(block, Meter(), args, kwargs)
+def _recomputing(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(own)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return recomputed(own, Meter(), args, kwargs, module=block)
+
+    return forward
 
 
-def _striped(block: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    def striped(*args: Any, **kwargs: Any) -> Any:
-        with in_strips(block) if isinstance(block, Module) else contextlib.nullcontext():
-            return block(*args, **kwargs)
+def _striped(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(own)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with standing_in(block, own), in_strips(block):
+            return block.forward(*args, **kwargs)
 
-    return recomputed(striped, Meter(), args, kwargs)
+    return forward

@@ -1,0 +1,114 @@
+"""What a module's call depends on besides its arguments, kept so that the call can be repeated later.
+
+A call is repeated when a gradient comes back, and by then the module may no longer be what it was: a pipeline puts its
+attention processors back when its own call ends, an adapter's scale is set for one call and unset after it, a context
+manager around the sampler has been left. :func:`snapshot` keeps the attributes of a module and of all its parts,
+including what their lists and dicts hold, and the context variables; :func:`Snapshot.restored` puts them back for the
+time of a repetition. Weights and buffers are not copied: only which tensors they are.
+
+An attribute `forward` is left alone, because that is where calls are intercepted (`recompute.standing_in`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import operator
+import weakref
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from torch.nn import Module
+
+__all__ = ["Snapshot", "refresh", "snapshot"]
+
+_IGNORED = ("_parameters", "_buffers", "_non_persistent_buffers_set")  # which tensors they hold is all that matters
+
+Contents = dict[str, Any]
+Containers = list[list[Any] | dict[Any, Any]]
+
+_PARTS: MutableMapping[Module, tuple[list[Contents], Containers]] = weakref.WeakKeyDictionary()
+
+
+class Snapshot:
+    """The attributes of a module's parts, and the context variables, at some moment. Made by :func:`snapshot`."""
+
+    def __init__(self, contents: list[Contents], containers: Containers) -> None:
+        self._contents = [(own, own.copy()) for own in contents]
+        self._containers = [(own, own.copy()) for own in containers]
+        self._context = contextvars.copy_context()
+
+    @contextlib.contextmanager
+    def restored(self) -> Iterator[contextvars.Context]:
+        """For the body of a `with`, the module is what it was; gives the context to run its call in."""
+        changed = [(own, kept, own.copy()) for own, kept in self._contents if _differ(own, kept)]
+        held = [(own, kept, own.copy()) for own, kept in self._containers if not _same(own, kept)]
+        try:
+            for own, kept, _ in held:
+                _fill(own, kept)
+            for own, kept, _ in changed:
+                _assign(own, kept)
+            yield self._context
+        finally:
+            for own, _, now in changed:
+                _assign(own, now)
+            for own, _, now in held:
+                _fill(own, now)
+
+
+def snapshot(module: Module) -> Snapshot:
+    """The state of a module now.
+
+    Example:
+        >>> module = Module()
+        >>> module.scale = 2.0
+        >>> before = snapshot(module)
+        >>> module.scale = 1.0
+        >>> with before.restored():
+        ...     module.scale
+        2.0
+        >>> module.scale
+        1.0
+    """
+    if module not in _PARTS:
+        contents = [vars(part) for part in module.modules()]
+        values = [value for own in contents for name, value in own.items() if name not in _IGNORED]
+        _PARTS[module] = contents, [value for value in values if isinstance(value, list | dict) and value]
+    return Snapshot(*_PARTS[module])
+
+
+def refresh() -> None:
+    """Find the parts of modules again at their next snapshot: adapters may have come or gone since the last run."""
+    _PARTS.clear()
+
+
+def _same(own: Any, kept: Any) -> bool:
+    """Whether two lists, or two dicts, hold the same objects."""
+    if len(own) != len(kept):
+        return False
+    if isinstance(own, dict):
+        return all(map(operator.is_, own.values(), kept.values())) and own.keys() == kept.keys()
+    return all(map(operator.is_, own, kept))
+
+
+def _differ(own: Contents, kept: Contents) -> bool:
+    """Whether attributes other than `forward` differ."""
+    if all(map(operator.is_, own.values(), kept.values())) and len(own) == len(kept):
+        return False
+    plain = ({name: value for name, value in one.items() if name != "forward"} for one in (own, kept))
+    return not _same(*plain)
+
+
+def _fill(own: list[Any] | dict[Any, Any], kept: list[Any] | dict[Any, Any]) -> None:
+    own.clear()
+    if isinstance(own, dict):
+        own.update(kept)
+    else:
+        own.extend(kept)
+
+
+def _assign(own: Contents, kept: Contents) -> None:
+    """Make attributes those that were kept; `forward` stays."""
+    for name in own.keys() - kept.keys() - {"forward"}:
+        del own[name]
+    own.update({name: value for name, value in kept.items() if name != "forward"})
