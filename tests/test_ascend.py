@@ -18,6 +18,7 @@ from noiseward.reward import FunctionReward
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
 f64 = torch.float64
+CLAMPED = FunctionReward(lambda x: -(x[:, 0] - 1).abs().clamp(min=0.2), name="clamped")
 TARGET = torch.tensor([2.0, -1.0, 0.5], dtype=f64)
 FACTORIES = {
     "SGD": optim.SGD,
@@ -207,3 +208,23 @@ def test_what_does_not_fit_is_refused_at_construction_in_one_line(arguments, mes
     with pytest.raises(ArgumentError, match=message) as caught:
         GradientAscent(Backprop(), **arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("update", FACTORIES.values(), ids=FACTORIES)
+def test_a_row_whose_gradient_is_zero_stays_where_it_is_until_it_has_one_again(update):
+    """Momentum would carry it on: past the height at which a clamped reward was good enough."""
+    objective = Objective(toy().sampler(), CLAMPED)
+    start = objective.sampler.init(3)
+    steps = climb(objective, start, 60, GradientAscent(update=update, lr=0.1))
+    stopped = [bool((step.grad_norm[0] == 0).item()) for step in steps[:-1]]
+    assert stopped[-1] or update is FACTORIES["Adadelta"] or update is FACTORIES["Adagrad"]
+    for before, after, still in zip(steps, steps[1:], stopped, strict=False):
+        assert torch.equal(before.noise[0], after.noise[0]) is still
+
+
+def test_a_zero_gradient_leaves_the_optimizers_state_as_it_is():
+    objective = Objective(toy().sampler(), CLAMPED)
+    start = objective.sampler.init(1)
+    at_rest = next(step for step in climb(objective, start, 60, GradientAscent(lr=0.1)) if step.grad_norm[0] == 0)
+    on = climb(objective, at_rest, 61, GradientAscent(lr=0.1))
+    assert all(torch.equal(on[0].state[name], part) for name, part in at_rest.state.items() if name != "grad_norm")

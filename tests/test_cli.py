@@ -183,7 +183,7 @@ def test_a_direction_that_was_zero_is_said_at_the_end(run, small, tmp_path):
     options = ("--estimator", "hybrid2:samples=2", "--steps", "2", "--out", "here")
     status, out, err = run("align", "a", "--reward", "mine.py:flat", *options, *small)
     assert status == 0, err
-    assert "row 0: the direction was zero at 2 of 2 moves: all candidates scored the same" in out
+    assert "row 0: the gradient was zero at 2 of 2 steps, so the noise did not move" in out
 
 
 def test_a_reward_is_served_to_another_process_until_ctrl_c(run, small, tmp_path):

@@ -148,8 +148,12 @@ class Chore:
         return self.now
 
     def reward(self):
+        calls = []
+
         def fn(sample):
-            self.now, self.count = self.now + self.cost(self.count), self.count + 1
+            calls.append(sample)
+            if len(calls) != 2:  # the second call asks whether rows depend on each other
+                self.now, self.count = self.now + self.cost(self.count), self.count + 1
             return -(sample - TARGET).square().sum(1)
 
         return FunctionReward(fn, name="slow")

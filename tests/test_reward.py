@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from noiseward.errors import ArgumentError, GradientError, RewardError
-from noiseward.reward import FunctionReward, WeightedSum, score
+from noiseward.objective import Objective
+from noiseward.panel import Panel
+from noiseward.reward import FunctionReward, Reward, WeightedSum, check_rows, score
+from noiseward.toys import GaussianModel
 
 SAMPLE = torch.tensor([[1.0, 2.0], [3.0, 5.0], [-1.0, 0.0]])
 
@@ -165,3 +168,75 @@ def test_an_empty_sum_and_two_rewards_of_one_name_are_refused():
         WeightedSum({})
     with pytest.raises(ArgumentError, match="same name"):
         WeightedSum({FunctionReward(total): 1.0, FunctionReward(spread, name="total"): 1.0})
+
+
+def test_a_function_that_works_in_place_harms_nobody():
+    sample = torch.tensor([[0.5, 1.0]], requires_grad=True)
+    shifted = sample * 1.0
+
+    def fn(x, prompt):
+        prompt.append("more")
+        return x.sub_(0.5).sum(1)
+
+    prompt = ["a"]
+    scores, _ = score(FunctionReward(fn), shifted, prompt)
+    assert scores.tolist() == [0.5] and shifted.tolist() == [[0.5, 1.0]] and prompt == ["a"]
+    assert torch.autograd.grad(scores.sum(), sample)[0].tolist() == [[1.0, 1.0]]
+
+
+class Careless(Reward):
+    name, differentiable = "careless", True
+
+    def __call__(self, sample, prompt):
+        return sample.sub_(0.5).sum(1)
+
+
+def test_a_reward_that_changes_the_sample_in_place_is_an_error_that_names_it():
+    both = WeightedSum({FunctionReward(total): 1.0, Careless(): 1.0})
+    with pytest.raises(RewardError, match="'careless' to leave the sample as it is, got one changed in place; work on"):
+        score(both, SAMPLE.clone(), None)
+
+
+def normalized():
+    net = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))
+    return net, FunctionReward(lambda x: net(x)[:, 0], name="net")
+
+
+def test_a_reward_whose_rows_depend_on_each_other_is_refused():
+    net, reward = normalized()
+    with pytest.raises(RewardError, match=r"'net' to score each row by itself.*call \.eval\(\)"):
+        check_rows(WeightedSum({FunctionReward(total): 1.0, reward: 0.1}), SAMPLE, None)
+    net.eval()
+    check_rows(reward, SAMPLE, None)
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+@pytest.mark.parametrize("coupled", [
+    lambda x: x.sum(1) - x.mean(), lambda x: x.sum(1) / x.std(), lambda x: x.sum(1).softmax(0), lambda x: x[:, 0] * x.max(),
+])  # fmt: skip
+def test_couplings_are_found_whether_there_is_a_gradient_or_not(coupled, differentiable):
+    with pytest.raises(RewardError, match="by itself"):
+        check_rows(FunctionReward(coupled, differentiable, name="coupled"), SAMPLE, None)
+
+
+def test_scores_that_vary_by_themselves_are_no_coupling():
+    check_rows(FunctionReward(lambda x: total(x) + torch.randn(len(x)), False, name="noisy"), SAMPLE, None)
+
+
+def test_a_black_box_of_one_number_of_rows_is_taken_at_its_word():
+    check_rows(FunctionReward(lambda x: x.sum(1).reshape(3), False, name="fixed"), SAMPLE, None)
+
+
+def test_an_objective_asks_once_and_a_panel_too():
+    calls = []
+    reward = FunctionReward(lambda x: calls.append(len(x)) or -x.square().sum(1), name="counted")
+    objective = Objective(GaussianModel(steps=2).sampler(), reward)
+    noise = objective.sampler.init(3)
+    for _ in range(2):
+        objective(noise)
+        objective.rows([0, 1])(noise[:2])
+    assert calls == [3, 3, 2, 3, 2]
+    with pytest.raises(RewardError, match="by itself"):
+        Objective(objective.sampler, FunctionReward(lambda x: x.sum(1) - x.mean(), name="centered"))(noise)
+    with pytest.raises(RewardError, match="by itself"):
+        Panel([FunctionReward(lambda x: x.sum(1) - x.mean(), name="centered")]).scores(objective.sampler(noise))

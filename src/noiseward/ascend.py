@@ -5,8 +5,9 @@ r"""Gradient ascent on noise: an estimator proposes a direction, a torch optimiz
 
 row by row: each row is clipped by its own norm and has its own optimizer instance, since already a shared step counter
 would let rows depend on each other. The instance is made anew at every step and given its state back as plain tensors,
-so that a run can be resumed anywhere. Constraints (`project.py`) are imposed on g before it is clipped, and on the new
-z.
+so that a run can be resumed anywhere. A row whose direction is exactly zero stays where it is, and so does its
+optimizer's state: momentum alone does not move it. Constraints (`project.py`) are imposed on g before it is clipped,
+and on the new z.
 """
 
 from __future__ import annotations
@@ -88,11 +89,12 @@ class GradientAscent(Optimizer):
             inner = {name.removeprefix("update."): part[row] for name, part in state.items() if name != "grad_norm"}
             new, kept = self._move(noise[row], direction[row], inner)
             moved.append(new)
-            states.append(kept)
+            states.append(kept if norm[row] != 0 or not inner else inner)
         merged = {f"update.{name}": torch.stack([kept[name] for kept in states]) for name in states[0]}
         after = torch.stack(moved)
         for projection in self.project:
             after = projection.noise(after, layout)
+        after = torch.where((norm != 0).view(-1, *(1,) * (noise.ndim - 1)), after, noise.detach())
         return evaluation, after, {**merged, "grad_norm": norm}
 
     def _move(self, noise: Tensor, direction: Tensor, state: State) -> tuple[Tensor, State]:

@@ -22,7 +22,7 @@ from noiseward.crew import Alone, Crew
 from noiseward.errors import ArgumentError
 from noiseward.recompute import NFE, Meter
 from noiseward.regularize import NoRegularizer, Regularizer
-from noiseward.reward import Reward, score
+from noiseward.reward import Reward, check_rows, score
 from noiseward.sample import Prompt, Sampler, prompts
 
 __all__ = ["Evaluation", "Objective"]
@@ -95,6 +95,7 @@ class Objective:
         self.multiplier = multiplier
         self.crew = crew or Alone()
         self._charged = Meter()
+        self._rows_checked = [False]
 
     @property
     def nfe(self) -> NFE:
@@ -111,7 +112,11 @@ class Objective:
 
     def judge(self, noise: Tensor, sample: Tensor) -> Evaluation:
         """Score and weigh noise whose samples `(B, *X)` are there already."""
-        reward, terms = score(self.reward, sample, prompts(self.prompt, noise.shape[0]))
+        named = prompts(self.prompt, noise.shape[0])
+        reward, terms = score(self.reward, sample, named)
+        if not self._rows_checked[0] and noise.shape[0] > 1:
+            check_rows(self.reward, sample, named, terms)
+            self._rows_checked[0] = True
         penalty = self.penalty(noise)
         return Evaluation(sample, reward, terms, penalty, reward - penalty.to(reward.dtype))
 
@@ -148,5 +153,5 @@ class Objective:
 
     def _asked(self, prompt: Prompt, multiplier: Tensor | None) -> Objective:
         other = Objective(self.sampler, self.reward, prompt, self.regularizer, multiplier=multiplier, crew=self.crew)
-        other._charged = self._charged
+        other._charged, other._rows_checked = self._charged, self._rows_checked
         return other

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 from noiseward.optimize import Best, Step
-from noiseward.reward import Reward, score
+from noiseward.reward import Reward, check_rows, score
 from noiseward.sample import Prompt, prompts
 
 __all__ = ["Panel", "Seen", "Verdict", "before", "verdict"]
@@ -79,6 +79,7 @@ class Panel:
         self.rewards, self.prompt, self.every = tuple(rewards), prompt, every
         self.names = tuple(reward.name for reward in rewards)
         self.silent = tuple(reward.name for reward in rewards if reward.statistic)
+        self._rows_checked = False
         if len(set(self.names)) < len(self.names):
             raise ArgumentError(f"two watched rewards have the same name ({', '.join(self.names)}): watch each once")
 
@@ -106,7 +107,12 @@ class Panel:
         """Each reward's scores `(B,)` of samples."""
         said = prompts(self.prompt, sample.shape[0])
         with torch.no_grad():
-            return {reward.name: score(reward, sample.detach(), said)[0].detach() for reward in self.rewards}
+            scores = {reward.name: score(reward, sample.detach(), said)[0].detach() for reward in self.rewards}
+            if not self._rows_checked and sample.shape[0] > 1:
+                for reward in self.rewards:
+                    check_rows(reward, sample, said, scores)
+                self._rows_checked = True
+            return scores
 
 
 def _chosen(rows: Tensor, yes: Best, no: Best) -> Best:

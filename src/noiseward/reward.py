@@ -3,6 +3,9 @@ r"""Rewards: what a sample is worth. Higher is better, always.
 A **reward** r gives each row of a batch one number, from that row's sample and prompt alone:
 :math:`r(x, c) \in \mathbb{R}^B`. It is *differentiable* when gradients flow back to the sample, a *black box*
 otherwise. Images come as `(B, 3, H, W)` in [0, 1], as the user will see them.
+
+Two mistakes are easy to make in a reward and hard to see in a result, so they are checked: a reward that changes the
+images it is shown, and one whose score of a row depends on other rows (:func:`check_rows`).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from torch import Tensor
 from noiseward.errors import ArgumentError, GradientError, NoisewardError, RewardError
 from noiseward.memory import exhausted
 
-__all__ = ["FunctionReward", "Reward", "UnitGradient", "WeightedSum", "score"]
+__all__ = ["FunctionReward", "Reward", "UnitGradient", "WeightedSum", "check_rows", "score"]
 
 
 class Reward(abc.ABC):
@@ -46,7 +49,8 @@ class FunctionReward(Reward):
     """A reward made of a function.
 
     Arguments:
-        fn: `fn(sample)` or `fn(sample, prompt)`, returning one number per row.
+        fn: `fn(sample)` or `fn(sample, prompt)`, returning one number per row. It gets a copy of the sample, so that it
+            may work in place.
         differentiable: False for a function that leaves the graph: it is then called under `torch.no_grad()`.
         name: how tables call it; default: the function's own name.
         statistic: see `Reward`.
@@ -73,7 +77,8 @@ class FunctionReward(Reward):
         self._fn, self._prompted = fn, _positional(fn) > 1
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
-        arguments = (sample, prompt) if self._prompted else (sample,)
+        own = sample.clone()
+        arguments = (own, prompt if prompt is None else list(prompt)) if self._prompted else (own,)
         if self.differentiable:
             return self._fn(*arguments)
         with torch.no_grad():
@@ -206,7 +211,7 @@ def score(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> tuple
 
 
 def _checked(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
-    rows = sample.shape[0]
+    rows, version = sample.shape[0], _version(sample)
     try:
         scores = reward(sample, prompt)
     except NoisewardError:
@@ -215,6 +220,11 @@ def _checked(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> Te
         if exhausted(error):
             raise
         raise RewardError(f"reward '{reward.name}' raised {type(error).__name__}: {error}") from error
+    if _version(sample) != version:
+        raise RewardError(
+            f"expected reward '{reward.name}' to leave the sample as it is, got one changed in place; work on a copy, "
+            "as in sample - 0.5 instead of sample.sub_(0.5)"
+        )
     if not isinstance(scores, Tensor):
         try:
             scores = torch.as_tensor(scores, device=sample.device)
@@ -228,3 +238,65 @@ def _checked(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> Te
             "never an average over the batch"
         )
     return scores if scores.is_floating_point() else scores.float()
+
+
+def _version(sample: Tensor) -> int:
+    """How often a tensor was changed in place."""
+    return 0 if sample.is_inference() else sample._version
+
+
+def check_rows(
+    reward: Reward, sample: Tensor, prompt: Sequence[str] | None, terms: Mapping[str, Tensor] | None = None
+) -> None:
+    """Raise `RewardError` if the score of the first row depends on another row.
+
+    A differentiable reward must give every other row a gradient of exactly zero in the score of the first. A black box
+    must score the first row alone as it does in the batch, unless its scores vary by themselves, or it takes no other
+    number of rows.
+
+    Arguments:
+        reward: what scores.
+        sample: `(B, *X)`, rows that differ.
+        prompt: one per row, or None.
+        terms: the scores of the sample, `(B,)` by the name of the reward, if they are there already.
+
+    Example:
+        >>> check_rows(FunctionReward(lambda x: x.mean(1) - x.mean(), name="centered"), torch.eye(2), None)
+        Traceback (most recent call last):
+        ...
+        noiseward.errors.RewardError: expected reward 'centered' to score each row by itself, got ...
+    """
+    if sample.shape[0] < 2:
+        return
+    for part in reward.rewards if isinstance(reward, WeightedSum) else [reward]:
+        if part.differentiable:
+            coupled = _pulls(part, sample, prompt)
+        else:
+            scores = terms[part.name] if terms is not None else _checked(part, sample, prompt)
+            coupled = _alters(part, sample[:1], prompt and prompt[:1], scores)
+        if coupled:
+            raise RewardError(
+                f"expected reward '{part.name}' to score each row by itself, got a score of the first row that changes "
+                "with the others; call .eval() on its modules (batch normalization), and take no mean over the batch"
+            )
+
+
+def _pulls(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> bool:
+    """Whether the score of the first row has a gradient to another row."""
+    with torch.enable_grad():
+        leaf = sample.detach().clone().requires_grad_(True)
+        first = _checked(reward, leaf, prompt)[0]
+        found = torch.autograd.grad(first, leaf, allow_unused=True)[0] if first.requires_grad else None
+    return found is not None and bool(first.isfinite()) and bool(found[1:].nan_to_num().any())
+
+
+def _alters(reward: Reward, row: Tensor, prompt: Sequence[str] | None, scores: Tensor) -> bool:
+    """Whether the score of the first row alone is another than in the batch, by more than rounding."""
+    try:
+        alone, again = (float(_checked(reward, row.detach(), prompt)) for _ in range(2))
+    except RewardError:
+        return False
+    one, other = scores[:2].tolist()
+    if alone != again or not math.isfinite(alone + one + other):
+        return False
+    return abs(one - alone) > 1e-3 * abs(one - other) + 1e-4 * abs(alone)

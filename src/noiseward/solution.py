@@ -238,14 +238,14 @@ def stalled(history: Sequence[Mapping[str, Any]], row: int) -> str | None:
 
     Example:
         >>> stalled([{"grad_norm": [0.0]}, {"grad_norm": [2.0]}, {"grad_norm": None}], 0)
-        'the direction was zero at 1 of 2 moves: all candidates scored the same, or the reward is flat there; try ...'
+        'the gradient was zero at 1 of 2 steps, so the noise did not move: the reward is flat there (clamped, ...'
     """
     norms = [record["grad_norm"][row] for record in history if record["grad_norm"] is not None]
     if 0.0 not in norms:
         return None
     return (
-        f"the direction was zero at {norms.count(0.0)} of {len(norms)} moves: all candidates scored the same, or the "
-        "reward is flat there; try an estimator with a larger scale"
+        f"the gradient was zero at {norms.count(0.0)} of {len(norms)} steps, so the noise did not move: the reward is "
+        "flat there (clamped, saturated or rounded), or an estimator's candidates all scored the same (try a larger scale)"
     )
 
 
