@@ -25,7 +25,7 @@ CODE = ("src", "tests", "training", "experiments", "benchmarks")
 RANK = {
     "errors": 0,
     "memory": 1, "named": 1, "noise": 1, "orders": 1, "state": 1, "tape": 1,
-    "concentration": 2, "recompute": 2,
+    "concentration": 2, "precision": 2, "recompute": 2,
     "budget": 3, "sample": 3, "reward": 3, "strict": 3, "project": 3,
     "moments": 4, "crew": 4, "regularize": 4, "shaping": 4,
     "objective": 5, "toys": 5,

@@ -212,7 +212,8 @@ def test_a_reward_whose_rows_depend_on_each_other_is_refused():
 
 @pytest.mark.parametrize("differentiable", [False, True])
 @pytest.mark.parametrize("coupled", [
-    lambda x: x.sum(1) - x.mean(), lambda x: x.sum(1) / x.std(), lambda x: x.sum(1).softmax(0), lambda x: x[:, 0] * x.max(),
+    lambda x: x.sum(1) - x.mean(), lambda x: x.sum(1) / x.std(), lambda x: x.sum(1).softmax(0),
+    lambda x: x[:, 0] * x.max(),
 ])  # fmt: skip
 def test_couplings_are_found_whether_there_is_a_gradient_or_not(coupled, differentiable):
     with pytest.raises(RewardError, match="by itself"):

@@ -38,8 +38,10 @@ from torch import Tensor
 from noiseward.errors import ArgumentError, GradientError, choices
 from noiseward.noise import Layout, Seeds
 from noiseward.objective import Evaluation, Objective
+from noiseward.precision import pull_back
 from noiseward.recompute import constant
 from noiseward.reward import Reward, WeightedSum
+from noiseward.sample import Sampler
 
 __all__ = ["Annealed", "Backprop", "Estimator", "pulled"]
 
@@ -128,7 +130,7 @@ class Backprop(Estimator):
                     "no gradient reaches the sample: the sampler runs under torch.no_grad() or leaves torch; "
                     "pass it without that decorator (fn.__wrapped__)"
                 )
-            gradient = pulled(evaluation.reward, variable)
+            gradient = _pulled_back(evaluation, variable, objective.sampler)
             if gradient is None:
                 raise GradientError(
                     f"reward '{objective.reward.name}' returned a score without a gradient to the noise: it detaches "
@@ -195,6 +197,16 @@ class Annealed(Estimator):
             return Backprop()(objective, noise, seeds)
         steps = objective.sampler.layout.steps * seeds.step // self.moves
         return Backprop(steps or None, through="linear")(objective, noise, seeds)
+
+
+def _pulled_back(evaluation: Evaluation, noise: Tensor, sampler: Sampler) -> Tensor | None:
+    """The gradient of each row's reward; in two parts where float16 is on the way, the second of them scaled."""
+    if not sampler.half:
+        return pulled(evaluation.reward, noise)
+    to_sample = pulled(evaluation.reward, evaluation.sample)
+    if to_sample is None:
+        return None
+    return pull_back(evaluation.sample, noise, to_sample, half=True, layout=sampler.layout)
 
 
 def pulled(scores: Tensor, noise: Tensor) -> Tensor | None:

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from noiseward.errors import GradientError, TapeError
 from noiseward.noise import Seeds
+from noiseward.precision import is_half, pull_back, pull_scores
 from noiseward.sample import Prompt, Sampler
 from noiseward.tape import asked, off
 
@@ -314,13 +315,14 @@ def _pulled(scores: Tensor, out: Tensor, x: Tensor, output: Tensor, noisy: Tenso
         raise GradientError(
             "the reward has no gradient to the predicted sample: guide with FKSteering, which needs none, or search"
         )
-    to_output, to_noisy = torch.autograd.grad(scores.sum(), (out, x), retain_graph=True, allow_unused=True)
+    half = is_half(output, noisy)
+    to_output, to_noisy = pull_scores(scores, (out, x), half=half)
     total = torch.zeros_like(noisy) if to_noisy is None else to_noisy
     if to_output is None:
         return total
     through = None
     if output.requires_grad and noisy.requires_grad:
-        (through,) = torch.autograd.grad(output, noisy, to_output, allow_unused=True)
+        through = pull_back(output, noisy, to_output, half=half)
     if through is None:
         raise GradientError(
             "no gradient reaches the noisy state through the denoiser: the sampler runs it under torch.no_grad(), or "
@@ -336,6 +338,6 @@ def _slope(after: Tensor, clean: Tensor, out: Tensor) -> Tensor:
     ]
     if moves[0] is None or moves[1] is None:
         return after.new_zeros(after.shape[0], *(1,) * (after.ndim - 1))
-    one, two = (each.flatten(1) for each in moves)
+    one, two = (each.flatten(1).to(torch.promote_types(each.dtype, torch.float32)) for each in moves)
     ratio = (one * two).sum(1) / two.square().sum(1).clamp(min=torch.finfo(two.dtype).tiny)
     return ratio.view(-1, *(1,) * (after.ndim - 1)).to(after.dtype)

@@ -16,6 +16,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import final
 
+import torch
 from torch import Tensor
 
 from noiseward.crew import Alone, Crew
@@ -111,7 +112,8 @@ class Objective:
         return self.judge(noise, self.sampler(noise, self.prompt))
 
     def judge(self, noise: Tensor, sample: Tensor) -> Evaluation:
-        """Score and weigh noise whose samples `(B, *X)` are there already."""
+        """Score and weigh noise whose samples `(B, *X)` are there already; those in half precision become float32."""
+        sample = sample.float() if sample.dtype in (torch.float16, torch.bfloat16) else sample
         named = prompts(self.prompt, noise.shape[0])
         reward, terms = score(self.reward, sample, named)
         if not self._rows_checked[0] and noise.shape[0] > 1:

@@ -39,6 +39,7 @@ from noiseward.errors import ArgumentError, GradientError
 from noiseward.estimate import Estimator, pulled
 from noiseward.noise import Seeds
 from noiseward.objective import Evaluation, Objective
+from noiseward.precision import pull_back
 from noiseward.reward import Reward
 
 __all__ = ["Hybrid1", "Hybrid2", "ZerothOrder"]
@@ -186,7 +187,7 @@ class Hybrid1(Perturbed):
         found, _ = scores(objective.repeat(self.samples), candidates, self.chunk)
         change = found.view(rows, self.samples) - evaluation.reward.detach()[:, None]
         weights = _weights(change, self.scale * self.samples, self.normalize).to(noise.dtype)
-        direction = _pulled_back(sample, variable, _mixed(weights, way, plain))
+        direction = _pulled_back(sample, variable, _mixed(weights, way, plain), objective.sampler.half)
         return _finished(objective, evaluation, variable, direction, self.normalize)
 
 
@@ -238,7 +239,8 @@ class Hybrid2(Perturbed):
         change = found.reward - evaluation.reward.detach()[:, None]
         weights = _weights(change, self.samples, self.normalize).to(noise.dtype)
         mixed = _mixed(weights, lambda row, i: found.sample[row, i] - plain[row], plain)
-        return _finished(objective, evaluation, variable, _pulled_back(sample, variable, mixed), self.normalize)
+        direction = _pulled_back(sample, variable, mixed, objective.sampler.half)
+        return _finished(objective, evaluation, variable, direction, self.normalize)
 
 
 def _weights(change: Tensor, divisor: float, normalize: bool) -> Tensor:
@@ -273,11 +275,11 @@ def _sampled(objective: Objective, noise: Tensor) -> tuple[Tensor, Tensor, Evalu
         return variable, sample, objective.judge(variable, sample.detach())
 
 
-def _pulled_back(sample: Tensor, variable: Tensor, direction: Tensor) -> Tensor:
-    r""":math:`J^\top H`, row by row. H goes through at norm 1, which any precision can hold."""
+def _pulled_back(sample: Tensor, variable: Tensor, direction: Tensor, half: bool) -> Tensor:
+    r""":math:`J^\top H`, row by row. H goes through at norm 1, or scaled where float16 is on the way."""
     size = direction.flatten(1).norm(dim=1).view(-1, *(1,) * (direction.ndim - 1))
     unit = direction / torch.where(size > 0, size, 1.0)
-    (gradient,) = torch.autograd.grad(sample, variable, unit.to(sample.dtype), allow_unused=True)
+    gradient = pull_back(sample, variable, unit, half=half)
     if gradient is None:
         raise GradientError(
             "no gradient goes through the sampler: its graph does not lead to the noise, which it detaches somewhere; "

@@ -243,7 +243,9 @@ def recomputed(
         returned["changed"] = kind != spec or any(map(operator.is_not, after, filled))
         return tuple(leaf for leaf in results if isinstance(leaf, Tensor))
 
-    call = _Call(run, meter, module, snapshot(module) if module is not None else None)
+    # A module that was compiled in place has this code compiled with it, and then keeps no state.
+    state = snapshot(module) if module is not None and not torch.compiler.is_compiling() else None
+    call = _Call(run, meter, module, state)
     outputs = _Recompute.apply(call, *tensors)
     if returned["changed"]:
         return function(*args, **kwargs)

@@ -31,6 +31,7 @@ from torch.nn import Module
 from noiseward.errors import ArgumentError, DrawMismatch, TapeError, UnseenRandomness
 from noiseward.memory import attempt, kept
 from noiseward.noise import Draw, Layout, Role
+from noiseward.precision import is_half
 from noiseward.recompute import NFE, Inside, Meter, Steps, constant, driven
 from noiseward.tape import NoiseTape, record, replay
 
@@ -49,6 +50,11 @@ class Sampler(abc.ABC):
     """
 
     lighter: str | None = None
+
+    @property
+    def half(self) -> bool:
+        """Whether its gradient passes through float16, which holds too narrow a range of numbers (`precision.py`)."""
+        return any(draw.dtype == torch.float16 for draw in self.layout)
 
     @property
     @abc.abstractmethod
@@ -175,6 +181,11 @@ class FunctionSampler(Sampler):
     @property
     def layout(self) -> Layout:
         return self._discover([""]).layout
+
+    @property
+    def half(self) -> bool:
+        weights = (weight for module in self._denoisers for weight in module.parameters())
+        return any(draw.dtype == torch.float16 for draw in self.layout) or any(map(is_half, weights))
 
     @property
     def nfe(self) -> NFE:

@@ -245,7 +245,8 @@ def stalled(history: Sequence[Mapping[str, Any]], row: int) -> str | None:
         return None
     return (
         f"the gradient was zero at {norms.count(0.0)} of {len(norms)} steps, so the noise did not move: the reward is "
-        "flat there (clamped, saturated or rounded), or an estimator's candidates all scored the same (try a larger scale)"
+        "flat there (clamped, saturated or rounded), or all candidates of an estimator scored the same (try a larger "
+        "scale)"
     )
 
 

@@ -36,6 +36,7 @@ from noiseward.pipelines.refusals import check_modules
 from noiseward.pipelines.rows import arguments, opened
 from noiseward.pipelines.schedulers import fresh, without_trees
 from noiseward.pipelines.steps import announced, answering, remembered, repeating
+from noiseward.precision import is_half
 from noiseward.recompute import NFE
 from noiseward.sample import FunctionSampler, Prompt, Sampler, prompts
 from noiseward.tape import aside, off, record
@@ -134,6 +135,11 @@ class DiffusersSampler(Sampler):
     @property
     def nfe(self) -> NFE:
         return self._inner.nfe
+
+    @property
+    def half(self) -> bool:
+        vae = self.pipe.components.get("vae")
+        return self._inner.half or (isinstance(vae, Module) and any(map(is_half, vae.parameters())))
 
     @property
     def memory(self) -> str:
