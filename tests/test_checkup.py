@@ -32,9 +32,17 @@ def test_a_good_sampler_is_fit():
 
 def test_a_gradient_that_misses_the_denoiser_is_not():
     found = findings(toy(lambda net, x: x + 3 * net(x).detach()))
-    (wrong,) = [finding for finding in found if not finding.fine]
-    assert "against finite difference" in wrong.says
+    one, other = (finding.says for finding in found if not finding.fine)
+    assert "against finite difference " in one and "random directions" in other
     assert verdict(found).startswith("not fit")
+
+
+def test_a_gradient_that_is_right_along_itself_alone_is_not():
+    """It lacks a part at right angles to what there is of it."""
+
+    found = findings(toy(lambda net, x: x @ torch.diag(x.new_tensor([1.0, 0.0, 0.0])) + (30 * x[:, 1:2]).detach()))
+    wrong = [finding.says for finding in found if not finding.fine]
+    assert len(wrong) == 1 and "random directions" in wrong[0]
 
 
 def test_a_sampler_without_a_gradient_is_not():

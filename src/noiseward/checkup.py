@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 
@@ -21,6 +22,7 @@ from noiseward.pipelines import DiffusersSampler
 __all__ = ["Finding", "examine", "verdict"]
 
 WIDTH = 0.1  # of the finite difference, in standard deviations of the noise along the gradient
+RANDOM, RANDOM_WIDTH = 4, 0.3  # how many random directions, and how wide the finite differences are there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +84,10 @@ def examine(problem: Problem) -> Iterator[Finding]:
         error < (0.3 if rough else 0.05),
         f"gradient {slope:.4g} against finite difference {measured:.4g}, {error:.1%} apart",
     )
+    if not rough:  # half precision cannot tell how little the score changes along them
+        error = _random_error(problem, noise, direction)
+        says = f"gradient against finite differences along {RANDOM} random directions: {error:.1%} apart"
+        yield Finding(error < 0.05, says)
     held = _kept(problem, noise)
     yield Finding(
         True,
@@ -115,9 +121,21 @@ def _kept(problem: Problem, noise: Tensor) -> float:
     return kept(lambda: problem.objective(noise.clone().requires_grad_()), modules) / 1e6
 
 
-def _slopes(problem: Problem, noise: Tensor, direction: Tensor) -> tuple[float, float]:
-    """The slope along the direction, from the gradient and from two evaluations."""
-    along = direction / direction.norm()
+def _slopes(
+    problem: Problem, noise: Tensor, gradient: Tensor, along: Tensor | None = None, width: float = WIDTH
+) -> tuple[float, float]:
+    """The slope along a direction, from the gradient and from two evaluations; default: along the gradient."""
+    along = gradient if along is None else along
+    along = along / along.norm()
     with torch.no_grad():
-        up, down = (problem.objective(noise + sign * WIDTH * along).value.item() for sign in (1, -1))
-    return (direction * along).sum().item(), (up - down) / (2 * WIDTH)
+        up, down = (problem.objective(noise + sign * width * along).value.item() for sign in (1, -1))
+    return (gradient * along).sum().item(), (up - down) / (2 * width)
+
+
+def _random_error(problem: Problem, noise: Tensor, gradient: Tensor) -> float:
+    """The relative error of a gradient along random directions: a wrong one may be right along itself."""
+    generator, layout = torch.Generator().manual_seed(0), problem.objective.sampler.layout
+    drawn = (torch.randn(noise.shape, generator=generator).to(noise) for _ in range(RANDOM))
+    pairs = [_slopes(problem, noise, gradient, layout.movable(along), RANDOM_WIDTH) for along in drawn]
+    wrong = math.hypot(*(slope - measured for slope, measured in pairs))
+    return wrong / max(math.hypot(*(measured for _, measured in pairs)), 1e-30)
