@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from noiseward import ArgumentError, DiffusersSampler, FunctionSampler, ModelError
+from noiseward.errors import NoisewardWarning
 from tests.battery import slopes, weigh
 from tests.families import guided, pixels
 from tests.tiny import CALL, stable_diffusion
@@ -207,6 +208,23 @@ def test_what_a_gradient_cannot_pass_is_refused_in_one_line(setting, says):
     with pytest.raises(ModelError, match=says) as caught:
         DiffusersSampler(pipe, **CALL)
     assert "\n" not in str(caught.value)
+
+
+def round_as_torchao(pipe):
+    pipe.unet.time_embedding.linear_1.weight.act_quant_kwargs = object()
+
+
+def round_as_quanto(pipe):
+    pipe.unet.time_embedding.linear_1.activation_qtype = object()
+
+
+@pytest.mark.parametrize("setting", [round_as_torchao, round_as_quanto])
+def test_activations_rounded_to_few_bits_are_warned_of(setting):
+    """The layers themselves are in tests/strangers, where their packages are installed."""
+    pipe = stable_diffusion()
+    setting(pipe)
+    with pytest.warns(NoisewardWarning, match="unet rounds its activations to a few bits.*weights alone"):
+        DiffusersSampler(pipe, **CALL)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # the compiler's own doing

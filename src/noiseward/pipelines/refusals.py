@@ -1,17 +1,20 @@
 """What a gradient cannot pass, found before anything is computed: each is one line that says what to do instead.
 
 A gradient that silently misses part of a network looks plausible and is worthless. These are the ways of saving memory
-or time that would cause it, or would end in an error far from its cause.
+or time that would cause it, or would end in an error far from its cause. Weights in few bits pass a gradient like any
+other. Activations rounded to few bits do not: the network is then a staircase, and what autograd gives is the slope of
+the ramp along it, 30 % and more off (torchao, int8). A search does not mind, so that is a warning.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch.nn import Module
 
-from noiseward.errors import ModelError
+from noiseward.errors import ModelError, NoisewardWarning
 
 __all__ = ["check_modules"]
 
@@ -30,6 +33,13 @@ def check_modules(pipeline: str, modules: Mapping[str, Module]) -> None:
     for name, module in modules.items():
         for reason, remedy in _reasons(module):
             raise ModelError(f"{pipeline}'s {name} {reason}: {remedy}")
+        if _rounds_activations(module):
+            warnings.warn(
+                f"{pipeline}'s {name} rounds its activations to a few bits, and gradients are wrong by 30 % and more: "
+                "quantize its weights alone, or use a method without a gradient",
+                NoisewardWarning,
+                stacklevel=3,
+            )
 
 
 def _reasons(module: Module) -> Iterator[tuple[str, str]]:
@@ -51,6 +61,15 @@ def _reasons(module: Module) -> Iterator[tuple[str, str]]:
                 f"is quantized ({type(part).__module__}), which has no gradient",
                 "use weights in bfloat16, or a quantization that can be trained through",
             )
+
+
+def _rounds_activations(module: Module) -> bool:
+    """Whether a layer quantizes what it is given: torchao notes it on the weight, quanto on the module."""
+    return any(
+        getattr(part, "activation_qtype", None) is not None
+        or getattr(vars(part)["_parameters"].get("weight"), "act_quant_kwargs", None) is not None
+        for part in module.modules()
+    )
 
 
 def _offloads(hook: Any) -> bool:
