@@ -3,6 +3,10 @@
 Byte-level BPE, as CLIP's: the 256 byte symbols come first, each also as the end of a word, so that any
 string has tokens. Then, word by word, the merges that are still missing for the word to be a single token
 are appended. A new merge ranks last, so it never disturbs the words before it.
+
+The tokens of the words that were known before 0.3 come first, then the start and the end token, then those of the
+later words: every token of an older version keeps its number, and a text encoder grows by rows at the end of its
+embedding.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from training.settings import TEXT
 from training.words import COLORS, NOUNS
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+OLD = 64  # nouns whose tokens come before the start and the end token
 WORDS = ("a", "an", "on", "background", *COLORS, *NOUNS)
 
 
@@ -47,7 +52,9 @@ def tokenizer() -> CLIPTokenizer:
     """The tokenizer: pads with the end token to 16 tokens."""
     symbols = list(bytes_to_unicode().values())
     rules = merges(WORDS)
-    tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), *("".join(rule) for rule in rules), START, END]
+    words = ["".join(rule) for rule in rules]
+    old = len(merges(WORDS[: len(WORDS) - len(NOUNS) + OLD]))
+    tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), *words[:old], START, END, *words[old:]]
     vocabulary = {token: n for n, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocabulary, merges=rules, model_max_length=TEXT.length)
 
