@@ -1,10 +1,16 @@
 """One training loop for every network: resumable, seeded, atomic checkpoints, a progress line with the time
 left.
 
-Matrices are trained by Muon, the rest by AdamW, each at the rate peak * min(1, s / warmup) * (final + (1 -
-final) (1 + cos(pi s / S)) / 2)  at step s of S.  Next to the weights w an exponential average  a <- b a +
-(1 - b) w,  b = min(average, (1 + s) / (10 + s)),  is kept; it is what the samples show and what is shipped.
-A step depends on nothing but its number and the state in the checkpoint.
+Matrices are trained by Muon, the rest by AdamW, each at the rate
+
+    peak * min(1, s / warmup) * (final + (1 - final) (1 + cos(pi p)) / 2),    p = max(0, (s - (1 - f) S) / (f S)),
+
+at step s of S: constant, then falling over the last share f of the steps. With f = 1 it falls from the start. With a
+smaller f, S may still be moved while the rate is constant, which suits a run whose end is not known.
+
+Next to the weights w an exponential average  a <- b a + (1 - b) w,  b = min(average, (1 + s) / (10 + s)),  is kept;
+it is what the samples show and what is shipped. A step depends on nothing but its number and the state in the
+checkpoint.
 
 Under `torchrun --nproc-per-node 2 -m training.stickers ...` the processes share each step: every one has
 pictures of its own, gradients are averaged, the first process writes.
@@ -36,10 +42,19 @@ def checkpoint(name: str) -> Path:
 
 
 def save(path: Path, state: dict) -> None:
-    """Write a checkpoint so that a reader sees the old file or the new one, never half of one."""
+    """Write a checkpoint so that a reader sees the old file or the new one, never half of one.
+
+    The file it replaces is kept as `<name>.before`: a copy for when the disk spoils the new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
+    partial, before = path.with_suffix(".partial"), path.with_suffix(".before")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    if path.exists():
+        before.unlink(missing_ok=True)
+        os.link(path, before)
     os.replace(partial, path)
 
 
@@ -59,7 +74,8 @@ def averaged(name: str) -> dict[str, Tensor]:
 
 def pace(stage: Stage, step: int) -> float:
     """The learning rate of a step, as a share of its peak."""
-    cosine = (1 + math.cos(math.pi * min(1.0, step / stage.steps))) / 2
+    fallen = 1 - (1 - step / stage.steps) / stage.fall
+    cosine = (1 + math.cos(math.pi * min(1.0, max(0.0, fallen)))) / 2
     return min(1.0, (step + 1) / stage.warmup) * (stage.final + (1 - stage.final) * cosine)
 
 
