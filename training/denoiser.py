@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training import glyphs, language, latents, loop
+from training import glyphs, language, latents, loop, precision
 from training.settings import DENOISER, LATENTS, TEXT, WORK
 from training.words import COLORS, caption
 
@@ -108,9 +108,10 @@ def train() -> None:
                 ids[text] = language.tokens([text], words)[0]
         signal = levels[times].sqrt()[:, None, None, None]
         spread = (1 - levels[times]).sqrt()[:, None, None, None]
-        states = parts["text"](torch.stack([ids[text] for text in texts])).last_hidden_state
-        guess = parts["unet"](signal * clean + spread * noise, times, states).sample
-        return F.mse_loss(guess, signal * noise - spread * clean)
+        with precision.half(DENOISER.half):
+            states = parts["text"](torch.stack([ids[text] for text in texts])).last_hidden_state
+            guess = parts["unet"](signal * clean + spread * noise, times, states).sample
+        return F.mse_loss(guess.float(), signal * noise - spread * clean)
 
     def sample() -> str:
         glyphs.sheet(draw(pipeline(parts), contact(32), seed=100), 8).save(WORK / "denoiser-samples.png")
