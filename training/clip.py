@@ -48,6 +48,16 @@ def shipped(name: str) -> CLIPModel:
     return CLIPModel.from_pretrained(PACKAGE / name, local_files_only=True, dtype=torch.float32).eval()
 
 
+def trained(name: str) -> CLIPModel:
+    """The model as it was trained here, frozen; as it is in the package before that."""
+    if loop.checkpoint(name).exists():
+        model = build(CLIPS[name])
+        model.load_state_dict(loop.averaged(name))
+    else:
+        model = shipped(name)
+    return model.eval().requires_grad_(False)
+
+
 def augment(pixels: Tensor, clip: Clip, generator: torch.Generator) -> Tensor:
     """Make the pictures worse the way a generator does: blur some, add noise to some, hide a patch of some."""
     count = len(pixels)

@@ -1,28 +1,78 @@
 """The decoder, trained on alone against the frozen encoder.
 
-The denoiser depends on the encoder only, so outlines can become crisper while it trains, and after. The loss is the
-autoencoder's without the KL term.
+The denoiser depends on the encoder only, so outlines can become crisper while it trains, and after. The encoder never
+saw the nouns of later versions, but tells them apart; the decoder learns what they look like. It sees the denoiser's
+cached latents with a little noise, because those that a denoiser draws are not quite those of an encoder.
+
+At first the loss is the autoencoder's without the KL term. From step `CRISP.begin` on, the feature loss and the critic
+of `crisp.py` join, each weighted such that its gradient at the image is a fixed share of that of the first loss.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from training import autoencoder, latents, loop
-from training.settings import DECODER
+from training import autoencoder, clip, crisp, glyphs, latents, loop, precision, sharpness
+from training.settings import CRISP, DECODER, LATENTS, WORK
 
 
-def train() -> None:
-    """The stage `decoder`."""
+def batch(cache: latents.Cache, name: str, number: int, count: int) -> tuple[Tensor, Tensor]:
+    """Latents with noise and real images of a training step; the stage's name is in the seed."""
+    generator = torch.Generator().manual_seed(number + 1_000_003 * sum(name.encode()))
+    indices = torch.randint(LATENTS.chunk * LATENTS.chunks, (count,), generator=generator).tolist()
+    codes, pictures = cache.batch(indices)
+    strength = CRISP.noise * torch.rand(count, 1, 1, 1, generator=generator)
+    real = glyphs.render(pictures).contiguous(memory_format=torch.channels_last)
+    return codes + strength * torch.randn(codes.shape, generator=generator), real
+
+
+def measured(made: Tensor, real: Tensor) -> str:
+    """PSNR and edge widths in words."""
+    width, goal = sharpness.edge_width(made).mean(), sharpness.edge_width(real).mean()
+    return f"held-out PSNR {autoencoder.psnr(made, real).mean():.2f} dB, edge width {width:.2f} (real {goal:.2f})"
+
+
+def show(name: str, model: nn.Module) -> str:
+    """Held-out images and their reconstructions, side by side; returns what was measured."""
+    made, real = [], []
+    for first in range(0, 512, 64):
+        held, _ = glyphs.batch("heldout", first, 64, autoencoder.ALL)
+        made.append(model.decode(model.encode(held).latent_dist.mean).sample)
+        real.append(held)
+    both = torch.stack([real[0], made[0]], 1).flatten(0, 1)
+    glyphs.sheet(both, 16).save(WORK / f"{name}-samples.png")
+    return measured(torch.cat(made), torch.cat(real))
+
+
+def networks() -> nn.ModuleDict:
+    """What is trained: the decoder's half of `vae`, and `critic`."""
     model = latents.frozen().to(memory_format=torch.channels_last)
     for part in (model.decoder, model.post_quant_conv):
         part.requires_grad_(True)
+    return nn.ModuleDict({"vae": model, "critic": crisp.critic()})
+
+
+def train() -> None:
+    """The stage `decoder`; it needs `clip`."""
+    parts, cache = networks(), latents.Cache()
+    model, critic = parts["vae"], parts["critic"]
+    sees = clip.trained("clip")
 
     def loss(number: int) -> Tensor:
-        real = autoencoder.batch("decoder", number, DECODER.batch)
-        with torch.no_grad():
-            code = autoencoder.drawn(model.encode(real).latent_dist, number)
-        return autoencoder.distance(model.decode(code).sample, real)
+        codes, real = batch(cache, "decoder", number, DECODER.batch)
+        with precision.half(DECODER.half):
+            made = model.decode(codes).sample
+        made = made.float()
+        total = autoencoder.distance(made, real)
+        if number < CRISP.begin:
+            return total
+        with precision.half(DECODER.half):
+            alike = crisp.features(sees, made, real, number)
+            fools, learns = crisp.verdicts(critic, made, real)
+        feature = crisp.balanced(total, alike.float(), made, CRISP.feature)
+        grown = min(1.0, (number - CRISP.begin) / CRISP.growth)
+        critical = crisp.balanced(total, fools.float(), made, grown * CRISP.adversary)
+        return total + feature + critical + learns.float()
 
-    loop.Trainer("decoder", model, DECODER, loss, lambda: autoencoder.show("decoder", model)).run()
+    loop.Trainer("decoder", parts, DECODER, loss, lambda: show("decoder", model)).run()

@@ -114,7 +114,8 @@ def train() -> None:
         return F.mse_loss(guess.float(), signal * noise - spread * clean)
 
     def sample() -> str:
-        glyphs.sheet(draw(pipeline(parts), contact(32), seed=100), 8).save(WORK / "denoiser-samples.png")
+        captions = contact(len(latents.nouns()))
+        glyphs.sheet(draw(pipeline(parts), captions, seed=100), 13).save(WORK / "denoiser-samples.png")
         return "sampled"
 
     loop.Trainer("denoiser", parts, DENOISER, loss, sample).run()

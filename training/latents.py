@@ -61,7 +61,8 @@ def frozen() -> AutoencoderKL:
     model.load_state_dict(loop.averaged("frozen"))
     state = loop.load("decoder")
     if state is not None:
-        model.load_state_dict(state["average"], strict=False)
+        kept = {n.removeprefix("vae."): p for n, p in state["average"].items() if n.startswith("vae.")}
+        model.load_state_dict(kept, strict=False)
     return model
 
 

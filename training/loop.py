@@ -33,7 +33,7 @@ from training import muon
 from training.settings import WORK, Stage
 
 CHECKPOINTS = WORK / "checkpoints"
-OUTER = ("conv_in", "conv_out", "quant_conv", "embedding", "projection")  # left to AdamW
+OUTER = ("conv_in", "conv_out", "quant_conv", "embedding", "projection", "critic")  # left to AdamW
 
 
 def checkpoint(name: str) -> Path:
@@ -107,6 +107,7 @@ class Trainer:
             torch.optim.AdamW(others, lr=stage.rate, betas=(0.9, 0.99), weight_decay=0.0, foreach=True),
         )
         self.average = {n: p.detach().clone() for n, p in self.params.items()}
+        self.buffers = {n: b for n, b in module.named_buffers() if b.is_floating_point()}
         self.step, self.seconds, self.curve = 0, 0.0, []
         self.rank, self.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         if self.world > 1 and not distributed.is_initialized():
@@ -116,6 +117,8 @@ class Trainer:
             for n, p in self.params.items():
                 p.data.copy_(state["weights"][n])
                 self.average[n].copy_(state["average"][n])
+            for n, kept in state.get("buffers", {}).items():
+                self.buffers[n].copy_(kept)
             for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(kept)
             self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]
@@ -125,6 +128,7 @@ class Trainer:
         state = {
             "weights": {n: p.detach() for n, p in self.params.items()},
             "average": self.average,
+            "buffers": self.buffers,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "seconds": self.seconds,

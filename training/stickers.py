@@ -3,10 +3,11 @@
 warm           only if asked for: frozen and denoiser begin as the shipped weights, not from nothing
 data           sample pictures of the training data
 autoencoder    both halves; then the encoder is frozen
-decoder        the decoder goes on against the frozen encoder (may run beside everything below)
 latents        encode the denoiser's pictures
 denoiser       the U-Net and its text encoder, on latents of the frozen encoder
 judge, clip    the two CLIP models; they need pictures only
+decoder        the decoder goes on against the frozen encoder; needs latents, and clip for its features
+tiny           a tiny autoencoder for the same latents, which imitates the decoder
 export         weights into `src/noiseward/stickers/`
 
 Every stage resumes from its checkpoint in `.training/checkpoints/`. `training/settings.py` holds all the
@@ -20,12 +21,12 @@ import os
 
 import torch
 
-STAGES = ("warm", "data", "autoencoder", "decoder", "latents", "denoiser", "judge", "clip", "export")
+STAGES = ("warm", "data", "autoencoder", "latents", "denoiser", "judge", "clip", "decoder", "tiny", "export")
 
 
 def run(stage: str) -> None:
     """Run one stage."""
-    from training import autoencoder, clip, decoder, denoiser, export, glyphs, latents, warm
+    from training import autoencoder, clip, decoder, denoiser, export, glyphs, latents, tiny, warm
     from training.settings import WORK
 
     WORK.mkdir(exist_ok=True)
@@ -47,6 +48,8 @@ def run(stage: str) -> None:
         denoiser.train()
     elif stage in ("judge", "clip"):
         clip.train(stage)
+    elif stage == "tiny":
+        tiny.train()
     else:
         export.export()
 
