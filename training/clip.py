@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig
 
-from training import glyphs, language, loop
+from training import glyphs, language, loop, precision
 from training.glyphs import Picture
 from training.settings import CLIPS, PACKAGE, WORK, Clip
 from training.words import COLORS, NOUNS, caption
@@ -142,7 +142,9 @@ def train(name: str) -> None:
         pixels = augment(pixels, clip, generator)
         meanings = bank(pictures, generator)
         ids = language.tokens([caption(*meaning) for meaning in meanings], words)[:, :9]
-        similarity = pictures_of(model, pixels) @ texts_of(model, ids).T * model.logit_scale.exp().clamp(max=100)
+        with precision.half(clip.stage.half):
+            seen, said = pictures_of(model, pixels), texts_of(model, ids)
+        similarity = seen.float() @ said.float().T * model.logit_scale.exp().clamp(max=100)
         return contrast(similarity, fits(pictures, meanings))
 
     def sample() -> str:
