@@ -1,8 +1,12 @@
 """A tiny autoencoder for the same latents: diffusers' `AutoencoderTiny`, an imitation of the one that is shipped.
 
 The decoder D learns what the trained decoder makes of a latent, not the real image, so it has one answer to learn and
-stays crisp without a critic: loss = |D(z) - x'| + 4 (D(z) - x')^2 + |grad D(z) - grad x'| + features. The encoder
-learns the latents themselves, by their mean square error. Previews and gradients through the decoder become cheap.
+stays crisp without a critic:
+
+    loss = |D(z) - x'| + 4 (D(z) - x')^2 + |grad D(z) - grad x'| + features.
+
+The encoder learns the latents themselves, by their mean square error. The decoder takes half the time of the large one,
+which makes previews and gradients through it cheaper.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ def build() -> AutoencoderTiny:
         in_channels=3,
         out_channels=3,
         encoder_block_out_channels=(24,) * 4,
-        decoder_block_out_channels=(24,) * 4,
+        decoder_block_out_channels=(32,) * 4,
         num_encoder_blocks=(1, 1, 1, 1),
         num_decoder_blocks=(4, 3, 1, 0),  # full resolution is where the time goes
         latent_channels=8,
