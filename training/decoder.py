@@ -5,7 +5,8 @@ saw the nouns of later versions, but tells them apart; the decoder learns what t
 cached latents with a little noise, because those that a denoiser draws are not quite those of an encoder.
 
 At first the loss is the autoencoder's without the KL term. From step `CRISP.begin` on, the feature loss and the critic
-of `crisp.py` join, each weighted such that its gradient at the image is a fixed share of that of the first loss.
+of `crisp.py` join, each weighted such that its gradient at the image is a share of that of the first loss; the share
+of the critic grows to what it stays at.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Write what was trained to `src/noiseward/stickers/`: the pipeline, the words, and the CLIPs that are good
-enough.
+"""Write what was trained to `src/noiseward/stickers/`: the pipeline, the words, the tiny
+autoencoder, and the CLIPs that are good enough.
 
 The pipeline is float32. The CLIPs are stored in half precision, each a `CLIPModel` folder of its own with
 the pipeline's tokenizer and an image processor that maps [0, 1] to [-1, 1].
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import CLIPImageProcessorPil
 
-from training import clip, denoiser, language, latents, loop
+from training import clip, denoiser, language, latents, loop, tiny
 from training.settings import CLIPS, PACKAGE, VERSION
 from training.words import COLORS
 
@@ -51,8 +51,18 @@ def export_clip(name: str) -> None:
     print(f"export: {folder}, {size(folder):.1f} MB", flush=True)
 
 
+def export_tiny() -> None:
+    """The tiny autoencoder."""
+    model = tiny.build()
+    model.load_state_dict(loop.averaged("tiny"))
+    folder = PACKAGE / "tiny"
+    model.save_pretrained(folder, safe_serialization=True)
+    print(f"export: {folder}, {size(folder):.1f} MB", flush=True)
+
+
 def export() -> None:
     """The stage `export`."""
     export_pipeline()
+    export_tiny()
     for name in VERSION.clips:
         export_clip(name)
