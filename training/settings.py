@@ -113,8 +113,8 @@ VERSION = Version()
 class Crisp:
     """The critic and the feature loss: when they join, how strong they are, and what they see."""
 
-    begin: int = 3_000
-    growth: int = 3_000  # steps until the critic has its full share
+    begin: int = 1_000
+    growth: int = 2_000  # steps until the critic has its full share
     adversary: float = 0.4
     feature: float = 0.4
     noise: float = 0.1  # of the latents, at most
