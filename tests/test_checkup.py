@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
-from noiseward import DiffusersSampler, FunctionReward, FunctionSampler, GradientAscent
+from noiseward import (
+    DiffusersSampler,
+    Draw,
+    FunctionReward,
+    FunctionSampler,
+    GradientAscent,
+    Layout,
+    NoisewardWarning,
+    Sampler,
+)
 from noiseward.align import prepare
 from noiseward.budget import Budget
 from noiseward.checkup import Finding, examine, verdict
+from noiseward.recompute import NFE
 from tests.tiny import CALL, stable_diffusion
 
 MEAN = FunctionReward(lambda sample: sample.flatten(1).mean(1), name="mean")
@@ -31,7 +42,8 @@ def test_a_good_sampler_is_fit():
 
 
 def test_a_gradient_that_misses_the_denoiser_is_not():
-    found = findings(toy(lambda net, x: x + 3 * net(x).detach()))
+    with pytest.warns(NoisewardWarning, match="off finite differences: Tensor.detach at test_checkup.py"):
+        found = findings(toy(lambda net, x: x + 3 * net(x).detach()))
     one, other = (finding.says for finding in found if not finding.fine)
     assert "against finite difference " in one and "random directions" in other
     assert verdict(found).startswith("not fit")
@@ -50,9 +62,37 @@ def test_a_sampler_without_a_gradient_is_not():
     assert not found[-1].fine and verdict(found).startswith("not fit")
 
 
-def test_rows_that_lean_on_each_other_are_not():
-    found = findings(toy(lambda net, x: net(x) + x[:1] + len(x)))
-    assert [finding.says for finding in found if not finding.fine] == ["a row is the same alone and in a batch, to 1"]
+LEANING = {
+    "a mean over the batch": lambda net, x: net(x - 0.5 * x.mean(0)),
+    "the first row": lambda net, x: net(x) + x[:1],
+    "the number of rows": lambda net, x: net(x) + len(x),
+}
+
+
+@pytest.mark.parametrize("fn", LEANING.values(), ids=LEANING)
+def test_rows_that_lean_on_each_other_are_named_and_sampled_alone(fn):
+    with pytest.warns(NoisewardWarning, match="one at a time"):
+        found = findings(toy(fn))
+    (exception,) = [finding for finding in found if not finding.fine]
+    assert "a row depends on the others in its batch" in exception.says and "one at a time" in exception.says
+    assert "a row is the same alone and in a batch, to 0" in [finding.says for finding in found]
+    assert verdict(found).startswith("fit")
+
+
+class Together(Sampler):
+    """A sampler of its own kind, whose rows have a mean of zero."""
+
+    layout = Layout((Draw("start", (3,), "start"),))
+    nfe = NFE()
+
+    def __call__(self, noise, prompt=None):
+        return (noise - noise.mean(0)).flatten(1) + (noise.flatten(1) if len(noise) == 1 else 0)
+
+
+def test_rows_that_lean_on_each_other_in_a_sampler_of_another_kind_are_not_fit():
+    found = findings(Together())
+    assert not found[2].fine and found[2].says.startswith("a row is the same alone and in a batch")
+    assert verdict(found).startswith("not fit")
 
 
 def test_an_exception_that_harms_nothing_is_named_in_the_verdict():

@@ -151,7 +151,7 @@ BROKEN = {
     "sampler detaching beside its own graph": (
         lambda batch: LEAKY(torch.randn(batch, 2).detach()),
         Linear(1.0),
-        "detaches",
+        "Tensor.detach at .*detach=True",
     ),
     "reward that detaches": (None, FunctionReward(lambda x: x.detach().sum(1), name="cut"), "reward 'cut'.*detaches"),
     "reward through numbers": (None, FunctionReward(lambda x: [1.0] * len(x), name="cut"), "reward 'cut'"),

@@ -24,8 +24,9 @@ CODE = ("src", "tests", "training", "experiments", "benchmarks")
 # A module may import those of a lower rank, and within its own package. A new module gets its place here.
 RANK = {
     "errors": 0,
-    "memory": 1, "named": 1, "noise": 1, "orders": 1, "state": 1, "tape": 1,
-    "concentration": 2, "precision": 2, "recompute": 2,
+    "differentiable": 1, "frozen": 1, "independence": 1, "memory": 1, "named": 1, "noise": 1, "orders": 1, "state": 1,
+    "tape": 1, "witness": 1,
+    "concentration": 2, "discover": 2, "precision": 2, "recompute": 2,
     "budget": 3, "sample": 3, "reward": 3, "strict": 3, "project": 3,
     "moments": 4, "crew": 4, "regularize": 4, "shaping": 4,
     "objective": 5, "toys": 5,

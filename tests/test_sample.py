@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from noiseward.errors import ArgumentError, DrawMismatch, TapeError
+from noiseward.errors import ArgumentError, DrawMismatch, NoisewardWarning, TapeError
 from noiseward.recompute import NFE
 from noiseward.sample import FunctionSampler, prompts
 
@@ -103,7 +103,7 @@ def test_rows_go_together_where_every_draw_has_the_batch_axis_and_one_by_one_els
     noise = sampler.init(3)
     made.clear()
     sampler(noise)
-    assert len(made) == calls  # `shared` needs one attempt to be found out
+    assert len(made) == calls + (fn is batch_alone)  # `shared` needs one attempt to be found out; and one row, alone
     made.clear()
     sampler(noise)
     assert len(made) == min(calls, 3)
@@ -159,11 +159,46 @@ def test_functions_that_are_no_samplers_are_refused(fn, message):
         FunctionSampler(fn).init()
 
 
-def test_a_wrong_batch_axis_is_refused_when_it_shows():
-    sampler = FunctionSampler(lambda batch: torch.randn(batch, 2).mean(0, keepdim=True))
-    sampler(sampler.init(1))
-    with pytest.raises(TapeError, match=r"shape \(1, 2\) for a batch of 3"):
-        sampler(sampler.init(3))
+def one_row_only(batch):
+    if batch > 1:
+        raise ValueError("one image at a time,\nplease")
+    return torch.randn(batch, 2)
+
+
+ONE_ROW = {
+    "a wrong batch axis": (
+        lambda batch: torch.randn(batch, 2).mean(0, keepdim=True), r"shape \(1, 2\) for a batch of 3"
+    ),
+    "an error": (one_row_only, r"fails with a batch of 3 \(ValueError: one image at a time,\)"),
+    "a list of prompts": (
+        lambda batch, prompt: torch.randn(batch, 2) + len(prompt[0]) * 1 / int(batch == 1),
+        "ZeroDivisionError",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("fn", "message"), ONE_ROW.values(), ids=ONE_ROW)
+def test_a_function_that_fails_with_a_batch_takes_rows_one_at_a_time_and_says_so_once(fn, message):
+    sampler = FunctionSampler(fn)
+    noise, before = sampler.init(3), sampler.nfe
+    with pytest.warns(NoisewardWarning, match=f"{message}.*one at a time") as said:
+        together = sampler(noise, "duck")
+        assert torch.equal(sampler(noise, "duck"), together)
+    assert len(said) == 1 and "\n" not in str(said[0].message)
+    assert sampler.nfe - before == NFE(2) and sampler.alone
+    assert torch.equal(together, rows(FunctionSampler(fn), noise, ["duck"] * 3))
+
+
+def test_an_error_that_has_nothing_to_do_with_the_batch_is_raised_as_it_is():
+    def fn(batch, prompt):
+        if prompt[0] == "bad":
+            raise ValueError(f"{len(prompt)} bad")
+        return torch.randn(batch, 2)
+
+    sampler = FunctionSampler(fn)
+    with pytest.raises(ValueError, match="3 bad"):
+        sampler(sampler.init(3), "bad")
+    assert sampler.alone is None and sampler(sampler.init(3), "good").shape == (3, 2)
 
 
 def test_a_denoiser_is_taken_off_the_tape_frozen_and_otherwise_as_it_was():

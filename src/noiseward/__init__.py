@@ -6,8 +6,9 @@ A **sampler** turns **noise** into a sample; a **reward** scores it; an **optimi
 :func:`align` is the front door. The parts it is made of are the other names here, each found in its own module when
 it is first asked for: `import noiseward` loads nothing, not even torch.
 
-Two functions, `align` and `optimize`, share their name with a module. `noiseward.align` and `noiseward.optimize` are
-the functions, always; names inside the modules are imported as usual, `from noiseward.optimize import iterate`.
+Three functions, `align`, `differentiable` and `optimize`, share their name with a module. `noiseward.align` and the
+others are the functions, always; names inside the modules are imported as usual, `from noiseward.optimize import
+iterate`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from noiseward.align import align
     from noiseward.ascend import GradientAscent
     from noiseward.budget import Budget, Status
+    from noiseward.differentiable import differentiable
     from noiseward.errors import (
         ArgumentError,
         GradientError,
@@ -121,6 +123,7 @@ __all__ = [
     "ZerothOrder",
     "align",
     "coarse_to_fine",
+    "differentiable",
     "iterate",
     "optimize",
     "probability",
@@ -132,6 +135,7 @@ _HOMES = {
     "align": ("align",),
     "ascend": ("GradientAscent",),
     "budget": ("Budget", "Status"),
+    "differentiable": ("differentiable",),
     "errors": (
         "ArgumentError", "GradientError", "ModelError", "NoisewardError", "NoisewardWarning",
         "RewardError", "RunError", "TapeError",

@@ -128,7 +128,7 @@ class Backprop(Estimator):
             if not evaluation.sample.requires_grad:
                 raise GradientError(
                     "no gradient reaches the sample: the sampler runs under torch.no_grad() or leaves torch; "
-                    "pass it without that decorator (fn.__wrapped__)"
+                    "run it with noiseward.differentiable()"
                 )
             gradient = _pulled_back(evaluation, variable, objective.sampler)
             if gradient is None:

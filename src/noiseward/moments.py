@@ -36,7 +36,7 @@ from torch import Tensor
 from noiseward.errors import GradientError, TapeError
 from noiseward.noise import Seeds
 from noiseward.precision import is_half, pull_back, pull_scores
-from noiseward.sample import Prompt, Sampler
+from noiseward.sample import Prompt, Sampler, whole
 from noiseward.tape import asked, off
 
 __all__ = ["Guide", "Moment", "Pick", "Shift", "Steered", "announce", "heard", "steered", "unheard"]
@@ -170,7 +170,7 @@ def steered(
     course = _Course(sampler, noise, guide, score, seeds)
     token = _COURSE.set(course)
     try:
-        with torch.set_grad_enabled(guide.gradient):
+        with whole(), torch.set_grad_enabled(guide.gradient):
             sample = sampler(course.variable, prompt)
     finally:
         _COURSE.reset(token)

@@ -22,6 +22,7 @@ purpose, hence no generator state is ever stored and a row's choices do not depe
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
 import math
@@ -33,7 +34,7 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 
-__all__ = ["Draw", "Layout", "Role", "Seeds"]
+__all__ = ["Draw", "Layout", "Role", "Seeds", "listed"]
 
 Role = Literal["start", "step", "other"]
 
@@ -67,6 +68,33 @@ class Draw:
     def moves(self) -> bool:
         """Whether an optimizer may move it: live, and not the noise of something else."""
         return self.live and self.role != "other"
+
+
+def listed(
+    shapes: Sequence[tuple[int, ...]], dtypes: Sequence[torch.dtype], *, others: set[int], begun: Sequence[int]
+) -> tuple[Draw, ...]:
+    """The draws of a run, in order, named by their roles.
+
+    Arguments:
+        shapes: of one row of each.
+        dtypes: in which each was asked for.
+        others: numbers of those made for something else.
+        begun: for each sampler step, how many draws were made before it; empty where the steps are not known, and then
+            the first is the start.
+
+    Example:
+        >>> [draw.name for draw in listed([(2,)] * 3, [torch.float32] * 3, others={0}, begun=[2])]
+        ['other', 'start', 'step 1']
+    """
+    own = [k for k in range(len(shapes)) if k not in others]
+    starts = [k for k in own if k < begun[0]] if begun else own[:1]
+    roles: list[Role] = ["other" if k in others else "start" if k in starts else "step" for k in range(len(shapes))]
+    draws = []
+    for k, (shape, dtype, role) in enumerate(zip(shapes, dtypes, roles, strict=True)):
+        alone = role != "step" and roles.count(role) == 1
+        name = role if alone else f"{role} {roles[: k + 1].count(role)}"
+        draws.append(Draw(name, shape, role, dtype=dtype, after=bisect.bisect_right(begun, k)))
+    return tuple(draws)
 
 
 @dataclasses.dataclass(frozen=True)

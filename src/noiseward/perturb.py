@@ -269,8 +269,8 @@ def _sampled(objective: Objective, noise: Tensor) -> tuple[Tensor, Tensor, Evalu
         sample = objective.sampler(variable, objective.prompt)
         if not sample.requires_grad:
             raise GradientError(
-                "no gradient goes through the sampler: it runs under torch.no_grad() or leaves torch; pass it without "
-                "that decorator (fn.__wrapped__), or take ZerothOrder or a search, which need none"
+                "no gradient goes through the sampler: it runs under torch.no_grad() or leaves torch; run it with "
+                "noiseward.differentiable(), or take ZerothOrder or a search, which need none"
             )
         return variable, sample, objective.judge(variable, sample.detach())
 

@@ -40,7 +40,7 @@ from noiseward.errors import GradientError
 from noiseward.state import Snapshot, refresh, snapshot
 from noiseward.tape import NoiseTape
 
-__all__ = ["NFE", "Inside", "Meter", "Steps", "constant", "driven", "recomputed", "standing_in"]
+__all__ = ["NFE", "Inside", "Meter", "Steps", "constant", "driven", "is_partial", "recomputed", "standing_in"]
 
 Inside = Callable[[Module], contextlib.AbstractContextManager[None]]
 
@@ -142,6 +142,11 @@ def constant(first: int) -> Iterator[None]:
         yield
     finally:
         _CONSTANT.reset(token)
+
+
+def is_partial() -> bool:
+    """Whether, within :func:`constant`, some denoiser calls are constants now."""
+    return _CONSTANT.get() > 0
 
 
 @contextlib.contextmanager

@@ -7,43 +7,62 @@ A **sampler** M turns noise z and a prompt c into a sample :math:`x = M(z, c)`. 
 * *pair law* (see `optimize.py`): a reward is kept with the noise it was computed from.
 
 :class:`FunctionSampler` makes a sampler of any code that draws its noise with torch, by wrapping a noise tape around
-it. What it needs to know it finds out once, in a run and a half of the sampler ("discovery"): the draws in order,
-whether each has the batch as its leading axis (else rows run one at a time), that a replay gives the recorded sample
-again (else there is randomness the tape cannot see), and which draws are live: those for which the gradient of a random
-linear functional of the sample exceeds 1e-6 of the largest.
+it. What it needs to know of the function it finds out once (`discover.py`). The row law is not taken on trust: once per
+batch size a row is sampled alone as well (`independence.py`), and where rows depend on each other, or the function
+cannot take so many, they are sampled one at a time.
 """
 
 from __future__ import annotations
 
 import abc
-import bisect
 import contextlib
+import contextvars
 import copy
-import dataclasses
+import functools
 import inspect
+import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from noiseward.errors import ArgumentError, DrawMismatch, TapeError, UnseenRandomness
-from noiseward.memory import attempt, kept
-from noiseward.noise import Draw, Layout, Role
+from noiseward.differentiable import Lift
+from noiseward.discover import Discovery, Found
+from noiseward.errors import ArgumentError, DrawMismatch, GradientError, ModelError, NoisewardWarning, TapeError
+from noiseward.frozen import Frozen
+from noiseward.independence import coarsest
+from noiseward.memory import attempt, exhausted, kept
+from noiseward.noise import Layout
 from noiseward.precision import is_half
-from noiseward.recompute import NFE, Inside, Meter, Steps, constant, driven
-from noiseward.tape import NoiseTape, record, replay
+from noiseward.recompute import NFE, Inside, Meter, Steps, constant, driven, is_partial, standing_in
+from noiseward.tape import NoiseTape, replay
+from noiseward.witness import Witness, said
 
-__all__ = ["FunctionSampler", "Prompt", "Sampler", "prompts"]
+__all__ = ["FunctionSampler", "Prompt", "Sampler", "prompts", "whole"]
 
 Prompt = str | Sequence[str] | None
+
+_WHOLE = contextvars.ContextVar("whether rows go in one call as they are", default=False)
+
+
+@contextlib.contextmanager
+def whole() -> Iterator[None]:
+    """For the body of a `with`, a batch that cannot go in one call is an error, and rows are not compared."""
+    token = _WHOLE.set(True)
+    try:
+        yield
+    finally:
+        _WHOLE.reset(token)
 
 
 class Sampler(abc.ABC):
     """Noise and a prompt in, one sample per row out.
 
-    A concrete sampler gives `layout`, `nfe` and `__call__`; shapes and fresh noise follow.
+    A concrete sampler gives `layout`, `nfe` and `__call__`; shapes and fresh noise follow. One that has to run to know
+    its layout gives `expect` as well.
 
     Attributes:
         lighter: the argument with which it takes less memory, if there is one; named when memory runs out.
@@ -79,12 +98,22 @@ class Sampler(abc.ABC):
         """
 
     @property
+    def alone(self) -> str | None:
+        """Why rows of a batch are sampled one at a time, where that is a fault; None otherwise."""
+        return None
+
+    def expect(self, prompt: Prompt) -> None:
+        """Say which prompt will come, before the first call: with it, the layout is found out when it is asked for."""
+        return
+
+    @property
     @final
     def noise_shape(self) -> tuple[int, ...]:
         """Shape of one row of noise."""
         return self.layout.noise_shape
 
     @final
+    @torch.inference_mode(False)
     def init(self, batch: int = 1, *, seed: int | Sequence[int] = 0) -> Tensor:
         """Fresh noise `(batch, *noise_shape)`.
 
@@ -119,14 +148,17 @@ class FunctionSampler(Sampler):
     Arguments:
         fn: the sampler, told apart by the names of its parameters: `fn(batch, prompt)`, `fn(batch)`, `fn(prompt)` or
             `fn()`. `batch` is a number of rows, `prompt` a list with one string per row, or None. It returns samples
-            `(batch, *X)`; without `batch`, one sample, with or without a leading axis of 1. A decorator such as
-            `torch.no_grad()` on the whole of it takes the gradient away: pass the undecorated function.
-        denoiser: the module it calls at each step, or several of them. They are frozen, taken off the tape, and their
-            calls are counted in `nfe` and, if asked, recomputed. Without it, whole runs are counted instead.
+            `(batch, *X)`; without `batch`, one sample, with or without a leading axis of 1. Where it runs under
+            `torch.no_grad()`, pass `differentiable()(fn)`.
+        denoiser: the module it calls at each step, or several of them. They are frozen for as long as this sampler
+            lives, taken off the tape, and their calls are counted in `nfe` and, if asked, recomputed. Without it, whole
+            runs are counted instead.
         recompute: recompute the denoiser's activations instead of keeping them.
+        name: how messages call it; default: the function's name.
 
     Raises:
         TapeError: nothing was drawn with torch, or the tape does not see all of the randomness.
+        GradientError: a gradient was asked for where there is none.
 
     Example:
         >>> import torch
@@ -137,17 +169,24 @@ class FunctionSampler(Sampler):
     """
 
     def __init__(
-        self, fn: Callable[..., Tensor], denoiser: Module | Sequence[Module] | None = None, *, recompute: bool = False
+        self,
+        fn: Callable[..., Tensor],
+        denoiser: Module | Sequence[Module] | None = None,
+        *,
+        recompute: bool = False,
+        name: str | None = None,
     ) -> None:
         names = _names(fn)
         denoisers = [denoiser] if isinstance(denoiser, Module) else list(denoiser or [])
         if recompute and not denoisers:
             raise ArgumentError("recompute=True needs denoiser=, the module whose activations are recomputed")
         self._fn, self._names = fn, names
-        self._denoisers = [module.requires_grad_(False) for module in denoisers]
+        self.name = name or f"the sampler {getattr(fn, '__name__', type(fn).__name__)}"
+        self._denoisers, self._frozen = denoisers, Frozen(denoisers)
         self._recompute, self._inside = recompute, None
         self._meter = Meter()
-        self._found: _Found | None = None
+        self._expected: list[str] | None = [""]
+        self._found: Found | None = None
         self.lighter = None if recompute or not denoisers else "recompute=True"
 
     def retaining(
@@ -167,9 +206,13 @@ class FunctionSampler(Sampler):
     def weighed(self, prompt: Prompt = None, modules: Iterable[Module] = ()) -> tuple[int, int]:
         """Bytes that a row's graph holds with all activations kept: the denoiser's in one sampler step, and the rest.
 
-        Two samplings find out, not counted in the bill. The modules' weights are not counted either.
+        Two samplings find out, not counted in the bill. The modules' weights are not counted either. A sampler that
+        has no gradient holds nothing.
         """
+        self.expect(prompt)
         noise, steps = self.init(1).requires_grad_(), self.layout.steps
+        if self._found is not None and self._found.trouble is not None:
+            return 0, 0
         keeping = self.retaining(False)
         keeping._meter = Meter()
         held = []
@@ -178,9 +221,17 @@ class FunctionSampler(Sampler):
                 held.append(kept(lambda: keeping(noise, prompt), modules))
         return held[1] - held[0], held[0]
 
+    def expect(self, prompt: Prompt) -> None:
+        self._expected = [prompt] if isinstance(prompt, str) else list(prompt)[:1] if prompt else None
+
     @property
     def layout(self) -> Layout:
-        return self._discover([""]).layout
+        try:
+            return self._discover(self._expected).layout
+        except (ModelError, TapeError) as error:
+            if self._expected != [""] or "prompt" not in self._names:
+                raise
+            raise type(error)(f"{error} (with an empty prompt; call expect(prompt) first to try another)") from error
 
     @property
     def half(self) -> bool:
@@ -191,23 +242,80 @@ class FunctionSampler(Sampler):
     def nfe(self) -> NFE:
         return self._meter.nfe
 
+    @property
+    def alone(self) -> str | None:
+        return None if self._found is None else self._found.alone
+
     def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
         named = prompts(prompt, noise.shape[0])
         found = self._discover(named[:1] if named else None)
         found.layout.check(noise)
-        if noise.shape[0] > 1 and not found.together:
-            return self._one_by_one(found, noise, named)
-        before = self._meter.nfe
-        try:
+        if noise.requires_grad and torch.is_grad_enabled() and not is_partial():
+            self._check_gradient(found, noise, named)
+        if noise.shape[0] == 1:
             return self._replay(found, noise, named)
-        except DrawMismatch:
-            if noise.shape[0] == 1:
-                raise
-            self._meter.nfe = before  # finding this out is discovery, made once and not counted in any run
-            found.together = False  # some draw's leading 1 was no batch axis: all rows share that draw
-            return self._one_by_one(found, noise, named)
+        return self._batched(found, noise, named) if found.together else self._one_by_one(found, noise, named)
 
-    def _one_by_one(self, found: _Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+    def _check_gradient(self, found: Found, noise: Tensor, prompt: list[str] | None) -> None:
+        """Raise `GradientError` where no gradient can be taken, naming what is in its way."""
+        if found.trouble is not None:
+            raise GradientError(self._discovery(prompt and prompt[:1]).explain(found, noise))
+        if found.bias is not None:
+            self._warn(found.bias)
+            found.bias = None
+
+    def _batched(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+        """All rows in one call; or one at a time from now on, where that fails or rows depend on each other."""
+        before, error = self._meter.nfe, None
+        try:
+            samples = self._replay(found, noise, prompt)
+            share = None if _WHOLE.get() else self._leaning(found, noise, prompt, samples)
+            if share is None:
+                return samples
+            del samples
+            by = f"by {share:.2g} of how far rows are apart" if share < math.inf else "and is not finite there"
+            fault = f"a row depends on the others in its batch, {by}"
+        except DrawMismatch:  # some draw's leading 1 was no batch axis: all rows share that draw
+            fault = None
+        except Exception as raised:  # whatever a sampler raises that cannot take so many rows
+            if exhausted(raised) or _WHOLE.get():
+                raise
+            fault, error = f"it fails with a batch of {noise.shape[0]} ({said(raised)})", raised
+        self._meter.nfe = before  # finding this out is discovery, made once and not counted in any run
+        try:
+            samples = self._one_by_one(found, noise, prompt)
+        except Exception as raised:
+            if error is None or exhausted(raised):
+                raise
+            raise error from None  # the batch is not to blame
+        found.together, found.alone = False, fault
+        if fault is not None:
+            self._warn(f"{fault}; rows are sampled one at a time")
+        return samples
+
+    def _leaning(self, found: Found, noise: Tensor, prompt: list[str] | None, samples: Tensor) -> float | None:
+        """How much the last row depends on its batch, if it does."""
+        weights = (next(module.parameters(), None) for module in self._denoisers)
+        dtypes = [*(draw.dtype for draw in found.layout), samples.dtype, *(w.dtype for w in weights if w is not None)]
+        return found.rows.leaning(
+            noise,
+            prompt,
+            samples,
+            sample=functools.partial(self._unbilled, found),
+            fresh=found.layout.fresh,
+            eps=coarsest(dtypes, found.layout.device),
+        )
+
+    def _unbilled(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+        """The samples of some noise, without a graph; no part of any run."""
+        meter, self._meter = self._meter, Meter()
+        try:
+            with torch.no_grad(), constant(0):
+                return self._replay(found, noise, prompt)
+        finally:
+            self._meter = meter
+
+    def _one_by_one(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
         samples, meter = [], self._meter
         try:
             for row in range(noise.shape[0]):
@@ -217,7 +325,7 @@ class FunctionSampler(Sampler):
             self._meter = meter
         return torch.cat(samples)
 
-    def _replay(self, found: _Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+    def _replay(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
         draws = found.layout.split(noise)
         if not found.leading:
             draws = [draw[0] for draw in draws]
@@ -225,7 +333,7 @@ class FunctionSampler(Sampler):
             return self._run(tape, noise.shape[0], prompt)
 
     def _run(self, tape: NoiseTape, batch: int, prompt: list[str] | None, steps: Steps | None = None) -> Tensor:
-        given = {"batch": batch, "prompt": prompt}
+        given = {"batch": batch, "prompt": None if prompt is None else [*prompt]}  # some edit the list they are given
         with self._watched(tape, steps or Steps()):
             sample = self._fn(**{name: given[name] for name in self._names})
         if not isinstance(sample, Tensor):
@@ -240,79 +348,50 @@ class FunctionSampler(Sampler):
 
     @contextlib.contextmanager
     def _watched(self, tape: NoiseTape, steps: Steps) -> Iterator[None]:
+        lift, frozen, given = Lift(), self._frozen, self._inside
+
+        @contextlib.contextmanager
+        def inside(module: Module) -> Iterator[None]:
+            with lift.call(), frozen.call(), given(module) if given else contextlib.nullcontext():
+                yield
+
+        how: dict[str, Any] = {"tape": tape, "meter": self._meter, "recompute": self._recompute, "steps": steps}
         with contextlib.ExitStack() as stack:
+            stack.callback(setattr, lift, "over", True)
             for module in self._denoisers:
-                stack.enter_context(
-                    driven(
-                        module,
-                        tape=tape,
-                        meter=self._meter,
-                        recompute=self._recompute,
-                        inside=self._inside,
-                        steps=steps,
-                    )
-                )
+                stack.enter_context(driven(module, inside=inside, **how))
             yield
 
-    def _discover(self, prompt: list[str] | None) -> _Found:
-        """Find out, once, what one row draws, and that its sample is a function of its draws."""
+    @torch.inference_mode(False)  # what is found out has to last, and to have a gradient
+    def _discover(self, prompt: list[str] | None) -> Found:
+        """What there is to know, found out once."""
         if self._found is None:
-            with constant(0):
-                self._found = attempt(lambda: self._find(prompt), "when the sampler was first run", self.lighter)
+            self._frozen.hold()
+            try:
+                with constant(0):
+                    found = attempt(self._discovery(prompt).find, "when the sampler was first run", self.lighter)
+            except BaseException:
+                self._frozen.release()
+                raise
+            self._found = found
         return self._found
 
-    def _find(self, prompt: list[str] | None) -> _Found:
-        drawn: list[Tensor] = []
-        steps = Steps()
-        with torch.no_grad(), record(0, into=drawn) as tape:
-            recorded = self._run(tape, 1, prompt, steps)
-        if len(drawn) == len(tape.others):
-            raise TapeError("the sampler drew no Gaussian noise with torch: there is nothing to optimize")
-        if not recorded.isfinite().all():
-            raise TapeError(
-                "the sampler's own sample is not finite: check the model and its precision before optimizing"
-            )
-        leading = all(draw.shape[:1] == (1,) for draw in drawn)
-        names = _named(len(drawn), tape.others, steps.begun[0] if steps.begun else None)
-        draws = tuple(
-            Draw(
-                name,
-                tuple(draw.shape[1:] if leading else draw.shape),
-                role,
-                dtype=draw.dtype,
-                after=bisect.bisect_right(steps.begun, number),
-            )
-            for number, (draw, (name, role)) in enumerate(zip(drawn, names, strict=True))
-        )
-        layout = Layout(draws, tape.device or torch.device("cpu"), len(steps.begun))
-        found = _Found(layout, leading, together=leading and "batch" in self._names)
-        rows = drawn if leading else [draw[None] for draw in drawn]
-        noise = found.layout.join([row.to(torch.promote_types(row.dtype, torch.float32)) for row in rows]).to(
-            found.layout.device
-        )
-        with torch.enable_grad():
-            noise.requires_grad_(True)
-            replayed = self._replay(found, noise, prompt)
-            _same(recorded, replayed.detach())
-            gradient = None
-            if replayed.requires_grad:
-                probe = torch.randn(replayed.shape, generator=torch.Generator().manual_seed(1)).to(replayed)
-                (gradient,) = torch.autograd.grad(replayed, noise, probe, allow_unused=True)
-            if gradient is not None and gradient.any():  # without a gradient anywhere, none of them is known to be dead
-                sizes = torch.stack([part.norm() for part in found.layout.split(gradient)])
-                alive = (sizes > 1e-6 * sizes.max()).tolist()
-                draws = tuple(dataclasses.replace(draw, live=live) for draw, live in zip(draws, alive, strict=True))
-                found.layout = dataclasses.replace(found.layout, draws=draws)
-        return found
+    def _discovery(self, prompt: list[str] | None) -> Discovery:
+        """What finds it out, with one row of a prompt."""
 
+        def run(tape: NoiseTape, witness: Witness | None) -> tuple[Tensor, list[int]]:
+            steps = Steps()
+            with contextlib.ExitStack() as stack:
+                if witness is not None:
+                    for module in self._denoisers:
+                        stack.enter_context(standing_in(module, witness.around(module, module.forward)))
+                return self._run(tape, 1, prompt, steps), steps.begun
 
-@dataclasses.dataclass
-class _Found:
-    """What discovery found out about a sampler."""
+        frozen, batched = self._frozen, "batch" in self._names
+        return Discovery(run, name=self.name, batched=batched, narrow=frozen.narrow, widen=frozen.widen)
 
-    layout: Layout
-    leading: bool  # every draw has a leading axis of 1 for one row: the batch axis, presumably
-    together: bool  # rows go in one call
+    def _warn(self, says: str) -> None:
+        warnings.warn(f"{self.name}: {says}", NoisewardWarning, stacklevel=4)
 
 
 def _names(fn: Callable[..., Tensor]) -> set[str]:
@@ -329,32 +408,3 @@ def _names(fn: Callable[..., Tensor]) -> set[str]:
             "bind the rest with functools.partial or a lambda"
         )
     return names & {"batch", "prompt"}
-
-
-def _named(count: int, others: set[int], called: int | None) -> list[tuple[str, Role]]:
-    """Name and role of each of `count` draws, `called` of them made before the denoiser's first call, if known."""
-    own = [k for k in range(count) if k not in others]
-    starts = [k for k in own if k < called] if called is not None else own[:1]
-    roles: list[Role] = ["other" if k in others else "start" if k in starts else "step" for k in range(count)]
-    names = []
-    for k, role in enumerate(roles):
-        alone = role != "step" and roles.count(role) == 1
-        names.append(role if alone else f"{role} {roles[: k + 1].count(role)}")
-    return list(zip(names, roles, strict=True))
-
-
-def _same(recorded: Tensor, replayed: Tensor) -> None:
-    """Raise `UnseenRandomness` unless a replay repeats its recording: exactly on CPU, to rounding elsewhere."""
-    if recorded.shape == replayed.shape:
-        gap = (recorded.double() - replayed.double()).abs().max()
-        scale = recorded.double().abs().max()
-        slack = 0.0 if recorded.device.type == "cpu" else 1e-3 if recorded.dtype == torch.float32 else 3e-2
-        if gap <= slack * scale:
-            return
-        detail = f"differs by up to {gap:.2g} (largest value {scale:.2g})"
-    else:
-        detail = f"has shape {tuple(replayed.shape)}, not {tuple(recorded.shape)}"
-    raise UnseenRandomness(
-        f"a replay of the same draws {detail}: the sampler uses randomness the tape cannot see, such as numpy, "
-        "torch.rand, another thread, or dropout (call .eval()); draw with torch.randn instead"
-    )

@@ -51,6 +51,7 @@ class NoiseTape(TorchFunctionMode):
         device: where the first draw was asked for; None before.
         seen: how many torch calls went through the mode, each of which costs a few microseconds.
         others: numbers of the draws that were made :func:`aside`.
+        watch: is shown every call that is not a draw, before it is made; None when nothing is to be found out.
     """
 
     def __init__(self, source: Source) -> None:
@@ -61,11 +62,14 @@ class NoiseTape(TorchFunctionMode):
         self.device: torch.device | None = None
         self.others: set[int] = set()
         self.aside = False
+        self.watch: Callable[[Any, Any, Any], None] | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.seen += 1
         draw = _DRAWS.get(func)
         if draw is None:
+            if self.watch is not None:
+                self.watch(func, args, kwargs)
             return func(*args, **(kwargs or {}))
         with torch.enable_grad():
             drawn = draw(self, *args, **(kwargs or {}))

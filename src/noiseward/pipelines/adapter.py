@@ -111,7 +111,7 @@ class DiffusersSampler(Sampler):
         self._prompts = _Memo()
         denoisers += [modules[name] for name in _BESIDE if name in modules]
         self._denoisers = denoisers
-        self._inner = FunctionSampler(self._run, denoisers)
+        self._inner = FunctionSampler(self._run, denoisers, name=type(pipe).__name__)
         self._take(memory)
 
     @staticmethod
@@ -131,6 +131,13 @@ class DiffusersSampler(Sampler):
     @property
     def layout(self) -> Layout:
         return self._inner.layout
+
+    @property
+    def alone(self) -> str | None:
+        return self._inner.alone
+
+    def expect(self, prompt: Prompt) -> None:
+        self._inner.expect(prompt)
 
     @property
     def nfe(self) -> NFE:

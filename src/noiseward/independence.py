@@ -1,0 +1,124 @@
+r"""Whether the rows of a batch are what they are alone.
+
+*Row law*: row i of a batch depends on row i of the noise and of the prompts alone. A sampler breaks it that takes a
+mean over the batch, or something of the first row for all. It shows when a row is sampled alone as well:
+
+.. math::
+    g = \|M(z)_i - M(z_i)\|, \qquad g \gg \text{rounding}.
+
+Matrix kernels round differently for other batch sizes, and a chaotic sampler makes much of little, so g is compared
+with two yardsticks: how far the other rows' samples are, which is what a neighbor's influence is a share of, and, where
+that is not small, how far row i alone moves when its noise is moved by as much as rounding would.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+__all__ = ["Comparison", "coarsest", "leaning"]
+
+SHARE = 1e-3  # of the distance between rows that rounding explains in float32; a tiny UNet takes 3e-5
+APART = 0.3  # of their size: rows of noise that are nearer to each other than this tell little
+BEYOND = 3.0  # times what rounding moves
+
+
+@final
+class Comparison:
+    """Compares the last row of a batch with itself alone, once per batch size."""
+
+    def __init__(self) -> None:
+        self._sizes: set[int] = set()
+        self._paired = False
+
+    def leaning(
+        self,
+        noise: Tensor,
+        prompt: list[str] | None,
+        samples: Tensor,
+        *,
+        sample: Callable[[Tensor, list[str] | None], Tensor],
+        fresh: Callable[[Sequence[int]], Tensor],
+        eps: float,
+    ) -> float | None:
+        """How much the last row depends on its batch, as a share of how far rows are apart; None where it does not.
+
+        Arguments:
+            noise: `(B, *noise_shape)`.
+            prompt: one per row, or None.
+            samples: their samples.
+            sample: samples some noise with its prompts.
+            fresh: noise of some seeds. Where the rows are near to each other, as candidates are, they hardly tell, and
+                two rows that are not are asked instead, once.
+            eps: what `coarsest` says.
+        """
+        if noise.shape[0] in self._sizes:
+            return None
+        self._sizes.add(noise.shape[0])
+        noise = noise.detach()
+        if not _varied(noise):
+            if self._paired:
+                return None
+            self._paired = True
+            noise = torch.cat([fresh([0]).to(noise), noise[-1:]])
+            prompt = None if prompt is None else [prompt[0], prompt[-1]]
+            samples = sample(noise, prompt)
+        last, of = noise[-1:], prompt and prompt[-1:]
+        return leaning(samples, sample(last, of), lambda: sample(_rounding(last, eps), of), eps)
+
+
+def _varied(noise: Tensor) -> bool:
+    """Whether some row differs from the last one enough to tell by.
+
+    Example:
+        >>> _varied(torch.tensor([[1.0, 0.0], [0.0, 1.0]])), _varied(torch.ones(3, 2))
+        (True, False)
+    """
+    rows = noise.detach().flatten(1).double()
+    return bool(((rows - rows[-1:]).norm(dim=1) > APART * rows[-1].norm()).any())
+
+
+def coarsest(dtypes: Iterable[torch.dtype], device: torch.device) -> float:
+    """The relative rounding error of the least precise of some types where a sampler computes."""
+    epsilons = [torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point]
+    eps = max(epsilons, default=torch.finfo(torch.float32).eps)
+    return max(eps, 1e-3) if device.type == "cuda" and eps > 1e-10 else eps  # TF32 in matrix products
+
+
+def _rounding(noise: Tensor, eps: float) -> Tensor:
+    """Noise moved by as much as the rounding of a whole network would move it."""
+    nudge = torch.randn(noise.shape, generator=torch.Generator().manual_seed(2)).to(noise)
+    return noise.detach() + min(30 * eps, 0.02) * nudge
+
+
+def leaning(batch: Tensor, alone: Tensor, moved: Callable[[], Tensor], eps: float) -> float | None:
+    """How much the last row of a batch differs from itself alone, as a share of how far the rows are apart.
+
+    Arguments:
+        batch: samples `(B, *X)`.
+        alone: `(1, *X)`.
+        moved: the last row alone, its noise moved by what rounding moves it by; asked for only where it matters.
+        eps: what `coarsest` says.
+
+    Returns:
+        the share, or None where rounding explains it.
+    """
+    rows, single = batch.detach().double().flatten(1), alone.detach().double().flatten()
+    gap = _size(rows[-1] - single)
+    if gap == 0:
+        return None
+    if not math.isfinite(gap):
+        return math.inf if single.isfinite().all() else None
+    apart = [size for row in rows[:-1] if math.isfinite(size := _size(row - rows[-1]))]
+    share = gap / (max(apart, default=0.0) or _size(single) or gap)
+    if share <= max(SHARE, 10 * eps):
+        return None
+    return share if gap > BEYOND * _size(moved().detach().double().flatten() - single) else None
+
+
+def _size(difference: Tensor) -> float:
+    return difference.square().mean().sqrt().item()
