@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 
 import pytest
 import torch
@@ -14,13 +15,18 @@ from noiseward import (
     Backprop,
     DiffusersSampler,
     FunctionReward,
+    FunctionSampler,
     GradientAscent,
     GradientError,
     Hybrid2,
+    ModelError,
+    NoisewardWarning,
+    Objective,
     ZeroOrderSearch,
     align,
+    optimize,
 )
-from noiseward.budget import Status
+from noiseward.budget import Budget, Status
 from noiseward.project import NormProjection
 from noiseward.regularize import Shell
 from noiseward.strict import SUSPECT
@@ -193,3 +199,130 @@ def test_estimators_and_searches_by_name_are_those_of_their_classes(pipe):
 def test_arguments_beside_a_sampler_are_refused():
     with pytest.raises(ArgumentError, match="eta given beside a sampler"):
         align(GaussianModel().sampler(), None, Quadratic(0.0), eta=1.0)
+
+
+@pytest.mark.parametrize("how", [{}, {"optimizer": "best-of-n:samples=2"}, {"coarse": 2}], ids=["", "search", "coarse"])
+def test_inside_inference_mode_it_is_the_same(pipe, how):
+    call = {"steps": 2, "progress": False, **CALL, **how}
+    plain = align(pipe, "a", "brightness", **call)
+    with torch.inference_mode():
+        solution = align(pipe, "a", "brightness", **call)
+        assert torch.is_inference_mode_enabled()
+    assert torch.equal(solution.noise, plain.noise) and torch.equal(solution.sample, plain.sample)
+    assert not solution.noise.is_inference() and solution.gain.item() > 0
+
+
+def test_parts_made_inside_inference_mode_do_as_well():
+    with torch.inference_mode():
+        model = GaussianModel(steps=4)
+        sampler = model.sampler()
+        start = sampler.init(2)
+        objective = Objective(sampler, Quadratic(1.0))
+        inside = optimize(objective, start, optimizer=GradientAscent(lr=0.1), budget=Budget(steps=5))
+        assert sampler(start).shape == (2, 2)
+        foreign = start * 1.0
+    assert foreign.is_inference() and not start.is_inference()
+    outside = optimize(objective, foreign, optimizer=GradientAscent(lr=0.1), budget=Budget(steps=5))
+    assert torch.equal(inside.noise, outside.noise) and (inside.gain > 0).all()
+
+
+def picky(batch, prompt):
+    """Some pipelines fail on an empty prompt, and draw otherwise for other lengths."""
+    if not all(prompt):
+        raise ValueError("an empty prompt")
+    return torch.randn(batch, 2) + sum(torch.randn(batch, 2) for _ in prompt[0].split())
+
+
+@pytest.mark.parametrize("optimizer", [None, "best-of-n:samples=2"])
+def test_the_draws_are_found_out_with_the_prompt_that_is_used(optimizer):
+    seen = []
+
+    def fn(batch, prompt):
+        seen.extend(prompt)
+        return picky(batch, prompt)
+
+    reward = FunctionReward(lambda sample: sample.mean(1), name="mean")
+    solution = align(FunctionSampler(fn), "two words", reward, batch=2, steps=2, optimizer=optimizer, progress=False)
+    assert set(seen) == {"two words"} and len(solution.layout) == 3 and (solution.gain >= 0).all()
+
+
+def test_an_objective_tells_its_sampler_the_prompt_and_so_can_anyone():
+    sampler = FunctionSampler(picky)
+    Objective(sampler, Quadratic(1.0), ["one", "another"])
+    assert sampler.noise_shape == (2, 2)
+    sampler = FunctionSampler(picky)
+    with pytest.raises(ValueError, match="an empty prompt"):
+        sampler.init()
+    sampler.expect("now three words")
+    assert sampler.init(2).shape == (2, 4, 2)
+
+
+def test_a_pipeline_that_fails_without_a_prompt_says_how_to_give_one_and_is_driven_with_it(pipe, monkeypatch):
+    own = type(pipe).check_inputs
+
+    def check(self, prompt, *args, **kwargs):
+        if not all(prompt):
+            raise ValueError("the prompt is empty")
+        own(self, prompt, *args, **kwargs)
+
+    monkeypatch.setattr(type(pipe), "check_inputs", check)
+    sampler = DiffusersSampler(pipe, eta=1.0, **CALL)
+    with pytest.raises(ModelError, match=r"the prompt is empty .with an empty prompt; call expect.prompt. first"):
+        sampler.init()
+    assert align(sampler, "a", "brightness", steps=1, progress=False).gain.item() > 0
+    for how in ({"coarse": 2}, {"memory": "auto"}):
+        assert align(pipe, "a", "brightness", steps=2, progress=False, **how, **CALL).gain.item() > 0
+
+
+@pytest.mark.parametrize(
+    ("sampler", "options", "says"),
+    [
+        (
+            "function",
+            {"memory": "low"},
+            "memory= is for pipelines, got a FunctionSampler; .* recompute=True and denoiser=",
+        ),
+        (
+            "pipeline",
+            {"memory": "low"},
+            "memory= is for pipelines, got a DiffusersSampler; set it where the sampler is",
+        ),
+        (
+            "function",
+            {"coarse": 2},
+            "coarse= needs a diffusers pipeline with DDIM and eta=1, got a FunctionSampler; leave",
+        ),
+    ],
+)
+def test_what_a_sampler_has_no_use_for_is_refused_with_advice_that_applies(pipe, sampler, options, says):
+    made = GaussianModel(steps=4).sampler() if sampler == "function" else DiffusersSampler(pipe, **CALL)
+    with pytest.raises(ArgumentError, match=says) as caught:
+        align(made, "a", "brightness", progress=False, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_search_settles_its_memory_without_a_gradient_of_the_model(pipe, monkeypatch):
+    monkeypatch.setattr(pipe.unet, "forward", torch.no_grad()(pipe.unet.forward))
+    black = FunctionReward(lambda images: images.mean((1, 2, 3)), differentiable=False, name="black")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoisewardWarning)
+        solution = align(pipe, "a", black, memory="auto", steps=2, progress=False, **CALL)
+    assert solution.nfe.backward == 0
+
+
+def test_a_batch_that_a_pipeline_cannot_take_goes_row_by_row(pipe, monkeypatch):
+    own = type(pipe).check_inputs
+
+    def check(self, prompt, *args, **kwargs):
+        if len(prompt) > 1:
+            raise ValueError("a list of prompts is not supported")
+        own(self, prompt, *args, **kwargs)
+
+    plain = [align(pipe, "a", "brightness", seed=seed, steps=2, progress=False, **CALL) for seed in (0, 1)]
+    monkeypatch.setattr(type(pipe), "check_inputs", check)
+    with pytest.warns(
+        NoisewardWarning, match="StableDiffusionPipeline: it fails with a batch of 2 .*one at a time"
+    ) as said:
+        solution = align(pipe, "a", "brightness", batch=2, steps=2, progress=False, **CALL)
+    assert len(said) == 1
+    assert torch.equal(solution.noise, torch.cat([one.noise for one in plain]))

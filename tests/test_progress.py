@@ -3,16 +3,21 @@
 import functools
 import io
 import re
+import threading
+import time
 
 import pytest
+import torch
 from rich.console import Console
 
+from noiseward.align import align
 from noiseward.ascend import GradientAscent
 from noiseward.budget import Budget
 from noiseward.nested import Nested, coarse_to_fine
 from noiseward.objective import Objective
 from noiseward.optimize import iterate
 from noiseward.progress import Bars, spent
+from noiseward.sample import FunctionSampler
 from noiseward.toys import GaussianModel, Linear
 
 FEW, MANY = (GaussianModel(steps=steps) for steps in (2, 4))
@@ -100,3 +105,56 @@ def test_a_bar_ends_with_what_it_watches_however_that_ends():
     with pytest.raises(RuntimeError):
         list(bars.watch(broken(), Budget(steps=10)))
     assert not bars._progress.tasks and not bars._progress.live.is_started
+
+
+def slow(seconds):
+    net = torch.nn.Tanh()
+
+    def fn(batch):
+        x = torch.randn(batch, 2)
+        for _ in range(5):
+            time.sleep(seconds)
+            x = net(x)
+        return x + torch.randn(batch, 2)
+
+    return FunctionSampler(fn, net)
+
+
+def test_finding_out_the_draws_gives_a_sign_of_life_once_it_takes_a_while():
+    out = io.StringIO()
+    with Bars(Console(file=out, width=200)).waiting(patience=0.05):
+        slow(0.03).init()
+    (line,) = out.getvalue().splitlines()
+    assert re.fullmatch(r"finding out the sampler's draws: \d+ calls", line)
+    out = io.StringIO()
+    with Bars(Console(file=out, width=200)).waiting(patience=5.0):
+        slow(0.0).init()
+    assert out.getvalue() == "" and not [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+
+
+def test_on_a_terminal_its_calls_are_counted_and_it_goes():
+    screen = io.StringIO()
+    bars = Bars(Console(file=screen, width=160, force_terminal=True, force_interactive=True))
+    with bars.waiting(patience=0.02):
+        slow(0.03).init()
+        assert not bars._progress.tasks
+    assert re.search(r"finding out the sampler's draws: \d+ calls", screen.getvalue())
+    assert not bars._progress.live.is_started
+
+
+def test_a_sign_of_life_ends_with_what_fails():
+    def fn(batch):
+        time.sleep(0.1)
+        raise ValueError("mine")
+
+    bars = Bars(Console(file=io.StringIO(), width=160, force_terminal=True))
+    with pytest.raises(ValueError, match="mine"), bars.waiting(patience=0.02):
+        FunctionSampler(fn).init()
+    assert not bars._progress.tasks and not bars._progress.live.is_started
+
+
+def test_align_says_so_where_progress_is_shown(capsys, monkeypatch):
+    monkeypatch.setattr("noiseward.progress.PATIENCE", 0.02)
+    for progress in (True, False):
+        align(slow(0.02), None, Linear(1.0), steps=0, progress=progress)
+        assert ("finding out" in capsys.readouterr().err) == progress

@@ -5,6 +5,7 @@ r"""The front door: a pipeline (or a name), a prompt and a reward in, the aligne
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from noiseward import rewards, stickers
@@ -31,7 +33,7 @@ from noiseward.progress import Bars
 from noiseward.project import Projection
 from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell
 from noiseward.reward import FunctionReward, Reward, WeightedSum
-from noiseward.sample import Sampler
+from noiseward.sample import FunctionSampler, Sampler
 from noiseward.solution import Solution, collect
 
 __all__ = [
@@ -141,6 +143,7 @@ class Parts:
         return self._kept[kind][1]
 
 
+@torch.inference_mode(False)
 def align(
     model: Any,
     prompt: str | Sequence[str] | None,
@@ -212,29 +215,31 @@ def align(
         >>> bool(solution.gain > 0)
         True
     """
-    problem = prepare(
-        model,
-        prompt,
-        reward,
-        optimizer=optimizer,
-        best_of=best_of,
-        estimator=estimator,
-        lr=lr,
-        project=project,
-        budget=default_budget(steps=steps, seconds=seconds, nfe=nfe, reward=target),
-        regularizer=regularizer,
-        watch=watch,
-        watch_every=watch_every,
-        batch=batch,
-        seed=seed,
-        coarse=coarse,
-        memory=memory,
-        loading={"scheduler": scheduler, "lora": lora, "dtype": dtype, "device": device},
-        call=call,
-    )
-    if progress and problem.note:
+    bars = Bars() if progress else None
+    with bars.waiting() if bars else contextlib.nullcontext():
+        problem = prepare(
+            model,
+            prompt,
+            reward,
+            optimizer=optimizer,
+            best_of=best_of,
+            estimator=estimator,
+            lr=lr,
+            project=project,
+            budget=default_budget(steps=steps, seconds=seconds, nfe=nfe, reward=target),
+            regularizer=regularizer,
+            watch=watch,
+            watch_every=watch_every,
+            batch=batch,
+            seed=seed,
+            coarse=coarse,
+            memory=memory,
+            loading={"scheduler": scheduler, "lora": lora, "dtype": dtype, "device": device},
+            call=call,
+        )
+    if bars and problem.note:
         print(problem.note, file=sys.stderr)
-    return collect(problem.shown(Bars()) if progress else problem.iterate(), problem.objective)
+    return collect(problem.shown(bars) if bars else problem.iterate(), problem.objective)
 
 
 def default_budget(**limits: Any) -> Budget:
@@ -245,6 +250,7 @@ def default_budget(**limits: Any) -> Budget:
     )
 
 
+@torch.inference_mode(False)
 def prepare(
     model: Any,
     prompt: str | Sequence[str] | None,
@@ -308,7 +314,7 @@ def _first(objective: Objective, steps: int) -> First:
     sampler = objective.sampler
     if not isinstance(sampler, DiffusersSampler):
         raise ArgumentError(
-            f"coarse={steps} given for {type(sampler).__name__}: for a sampler of your own use nested.coarse_to_fine"
+            f"coarse= needs a diffusers pipeline with DDIM and eta=1, got a {type(sampler).__name__}; leave it out"
         )
     few = sampler.called(num_inference_steps=steps)
     return First(Objective(few, objective.reward, objective.prompt, objective.regularizer), nested(few, sampler))
@@ -346,9 +352,12 @@ def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
 
 def _sampler(model: Any, memory: str | None, call: dict[str, Any], loading: dict[str, Any]) -> Sampler:
     if isinstance(model, Sampler):
-        given = [*call, *(["memory"] if memory else []), *loading]
-        if given:
+        if given := [*call, *loading]:
             raise ArgumentError(f"{', '.join(given)} given beside a sampler: it takes them itself")
+        if memory:
+            made = f"memory= is for pipelines, got a {type(model).__name__}; set it where the sampler is made"
+            how = ", with recompute=True and denoiser= to keep less" if isinstance(model, FunctionSampler) else ""
+            raise ArgumentError(f"{made}{how}")
         return model
     defaults: dict[str, Any] = {"eta": 1.0}
     if model == BUILT_IN:

@@ -158,6 +158,7 @@ class Nested:
         return torch.einsum("cf,bf...->bc...", matrix.to(noise), noise)
 
 
+@torch.inference_mode(False)
 def coarse_to_fine(
     coarse: Objective,
     fine: Objective,

@@ -92,6 +92,7 @@ class Objective:
                     f"{given!r} given as {wanted.__name__.lower()}: wrap a function in Function{wanted.__name__}"
                 )
         self.sampler, self.reward, self.prompt = sampler, reward, prompt
+        sampler.expect(prompt)
         self.regularizer = regularizer or NoRegularizer()
         self.multiplier = multiplier
         self.crew = crew or Alone()

@@ -174,6 +174,7 @@ class Step:
         }
 
 
+@torch.inference_mode(False)
 def iterate(
     objective: Objective,
     start: Tensor | Step | Place,
@@ -215,6 +216,8 @@ def iterate(
     optimizer.check(objective)
     layout, target = objective.sampler.layout, objective.regularizer.target
     at = start.place if isinstance(start, Step) else start if isinstance(start, Place) else _begin(start)
+    if at.noise.is_inference():  # made inside torch.inference_mode(): such a tensor never has a gradient
+        at = dataclasses.replace(at, noise=at.noise.clone())
     layout.check(at.noise)
     objective.regularizer.check(layout)
     seeds = seeds or Seeds(tuple(range(at.noise.shape[0])))

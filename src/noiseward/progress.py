@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, final
 
 from noiseward.budget import Budget, Status
+from noiseward.discover import telling
 from noiseward.optimize import Step
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Bars", "spent"]
 
 BAR = 16
+PATIENCE = 2.0  # seconds before a sign of life
 BESIDE = BAR + len(" 100%   ")  # what stands on a line beside words
 
 
@@ -66,12 +69,26 @@ class Bars:
                 yield step
 
     @contextlib.contextmanager
-    def _bar(self, said: str) -> Iterator[TaskID]:
+    def waiting(self, patience: float | None = None) -> Iterator[None]:
+        """For the body of a `with`, say that a sampler's draws are being found out, once that takes a while.
+
+        Arguments:
+            patience: seconds before anything is said; default: 2.
+        """
+        wait = _Wait(self, PATIENCE if patience is None else patience)
+        try:
+            with telling(wait.told):
+                yield
+        finally:
+            wait.told(None)
+
+    @contextlib.contextmanager
+    def _bar(self, said: str, total: float | None = 1.0) -> Iterator[TaskID]:
         """One more bar, for as long as it is watched."""
         if not self._open:
             self._progress.start()
         self._open += 1
-        task = self._progress.add_task(said, total=1.0, left="")
+        task = self._progress.add_task(said, total=total, left="")
         try:
             yield task
         finally:
@@ -79,6 +96,44 @@ class Bars:
             self._progress.remove_task(task)
             if not self._open:
                 self._progress.stop()
+
+
+class _Wait:
+    """A sign of life while a sampler's draws are found out, from a thread of its own: no call has to be over for it."""
+
+    def __init__(self, bars: Bars, patience: float) -> None:
+        self._bars, self._patience, self._lock = bars, patience, threading.Lock()
+        self._calls, self._timer, self._stack = 0, None, contextlib.ExitStack()
+        self._task: TaskID | None = None
+
+    def told(self, calls: int | None) -> None:
+        """How many denoiser calls were made so far; None: it is over."""
+        with self._lock:
+            if calls is None:
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._timer = self._task = None
+                self._stack.close()
+                return
+            self._calls = calls
+            if self._timer is None:
+                self._timer = threading.Timer(self._patience, self._show)
+                self._timer.daemon = True
+                self._timer.start()
+            elif self._task is not None:
+                self._bars._progress.update(self._task, description=self._says())
+
+    def _show(self) -> None:
+        with self._lock:
+            if self._timer is None:
+                return
+            if self._bars.console.is_terminal:
+                self._task = self._stack.enter_context(self._bars._bar(self._says(), total=None))
+            else:
+                self._bars.console.print(self._says(), highlight=False, soft_wrap=True)
+
+    def _says(self) -> str:
+        return f"finding out the sampler's draws{f': {self._calls} calls' if self._calls else ''}"
 
 
 def spent(step: Step, budget: Budget) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Generator, Iterator
@@ -44,8 +45,9 @@ def execute(spec: RunSpec, out: Path, *, console: Console | None = None, quiet: 
     """
     folder, spec = RunFolder(out), spec.resolved()
     folder.check_new()
-    problem = spec.problem()
     bars = None if quiet else Bars(console)
+    with bars.waiting() if bars else contextlib.nullcontext():
+        problem = spec.problem()
     return _shown(_performing(problem, _written(spec, problem), folder, hold=True, bars=bars), problem, console, bars)
 
 
@@ -77,8 +79,9 @@ def resume(
     spec = extended(folder.spec(), steps=steps, seconds=seconds, nfe=nfe)
     spec = spec if memory is None else dataclasses.replace(spec, memory=memory)
     with locked(out):
-        problem = spec.problem()
         bars = None if quiet else Bars(console)
+        with bars.waiting() if bars else contextlib.nullcontext():
+            problem = spec.problem()
         return _shown(_going_on(problem, _written(spec, problem), folder, bars), problem, console, bars)
 
 
