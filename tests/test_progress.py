@@ -129,7 +129,10 @@ def test_finding_out_the_draws_gives_a_sign_of_life_once_it_takes_a_while():
     out = io.StringIO()
     with Bars(Console(file=out, width=200)).waiting(patience=5.0):
         slow(0.0).init()
-    assert out.getvalue() == "" and not [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+    for timer in [one for one in threading.enumerate() if isinstance(one, threading.Timer)]:
+        timer.join(1.0)  # it was cancelled: long before its five seconds are over
+        assert not timer.is_alive()
+    assert out.getvalue() == ""
 
 
 def test_on_a_terminal_its_calls_are_counted_and_it_goes():

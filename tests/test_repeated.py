@@ -17,7 +17,7 @@ from diffusers import StableDiffusionPAGPipeline as PAGPipeline
 from torch import nn
 
 from noiseward import DiffusersSampler, FunctionSampler
-from noiseward.errors import GradientError
+from noiseward.errors import GradientError, NoisewardWarning
 from noiseward.memory import MODES
 from noiseward.recompute import Meter, recomputed
 from noiseward.state import refresh, snapshot
@@ -223,8 +223,11 @@ def test_a_sampler_whose_denoiser_changes_between_call_and_gradient_says_so():
         GLOBAL[0] = 1.0
         return x
 
+    sampler = FunctionSampler(sample, denoiser=net, recompute=True)
+    with pytest.warns(NoisewardWarning, match="Scaled.*only a search can move them"):
+        noise = sampler.init(1)
     with pytest.raises(GradientError, match="Scaled"):
-        FunctionSampler(sample, denoiser=net, recompute=True).init(1)
+        sampler(noise.requires_grad_())
 
 
 @pytest.mark.parametrize("change", ["list", "dict"])

@@ -314,7 +314,8 @@ def _first(objective: Objective, steps: int) -> First:
     sampler = objective.sampler
     if not isinstance(sampler, DiffusersSampler):
         raise ArgumentError(
-            f"coarse= needs a diffusers pipeline with DDIM and eta=1, got a {type(sampler).__name__}; leave it out"
+            f"coarse= needs a diffusers pipeline with DDIM and eta=1, got a {type(sampler).__name__}; leave it out, or "
+            "call noiseward.coarse_to_fine, if your own sampler is DDIM with eta=1"
         )
     few = sampler.called(num_inference_steps=steps)
     return First(Objective(few, objective.reward, objective.prompt, objective.regularizer), nested(few, sampler))

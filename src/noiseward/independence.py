@@ -13,18 +13,38 @@ that is not small, how far row i alone moves when its noise is moved by as much 
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
-__all__ = ["Comparison", "coarsest", "leaning"]
+__all__ = ["Comparison", "coarsest", "is_whole", "leaning", "whole"]
 
 SHARE = 1e-3  # of the distance between rows that rounding explains in float32; a tiny UNet takes 3e-5
 APART = 0.3  # of their size: rows of noise that are nearer to each other than this tell little
 BEYOND = 3.0  # times what rounding moves
+
+
+_WHOLE = contextvars.ContextVar("whether rows go in one call as they are", default=False)
+
+
+@contextlib.contextmanager
+def whole() -> Iterator[None]:
+    """For the body of a `with`, a batch that cannot go in one call is an error, and rows are not compared."""
+    token = _WHOLE.set(True)
+    try:
+        yield
+    finally:
+        _WHOLE.reset(token)
+
+
+def is_whole() -> bool:
+    """Whether this is the body of one."""
+    return _WHOLE.get()
 
 
 @final

@@ -34,9 +34,10 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import GradientError, TapeError
+from noiseward.independence import whole
 from noiseward.noise import Seeds
 from noiseward.precision import is_half, pull_back, pull_scores
-from noiseward.sample import Prompt, Sampler, whole
+from noiseward.sample import Prompt, Sampler
 from noiseward.tape import asked, off
 
 __all__ = ["Guide", "Moment", "Pick", "Shift", "Steered", "announce", "heard", "steered", "unheard"]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import contextvars
 import copy
 import functools
 import inspect
@@ -33,7 +32,7 @@ from noiseward.differentiable import Lift
 from noiseward.discover import Discovery, Found
 from noiseward.errors import ArgumentError, DrawMismatch, GradientError, ModelError, NoisewardWarning, TapeError
 from noiseward.frozen import Frozen
-from noiseward.independence import coarsest
+from noiseward.independence import coarsest, is_whole
 from noiseward.memory import attempt, exhausted, kept
 from noiseward.noise import Layout
 from noiseward.precision import is_half
@@ -41,21 +40,9 @@ from noiseward.recompute import NFE, Inside, Meter, Steps, constant, driven, is_
 from noiseward.tape import NoiseTape, replay
 from noiseward.witness import Witness, said
 
-__all__ = ["FunctionSampler", "Prompt", "Sampler", "prompts", "whole"]
+__all__ = ["FunctionSampler", "Prompt", "Sampler", "prompts"]
 
 Prompt = str | Sequence[str] | None
-
-_WHOLE = contextvars.ContextVar("whether rows go in one call as they are", default=False)
-
-
-@contextlib.contextmanager
-def whole() -> Iterator[None]:
-    """For the body of a `with`, a batch that cannot go in one call is an error, and rows are not compared."""
-    token = _WHOLE.set(True)
-    try:
-        yield
-    finally:
-        _WHOLE.reset(token)
 
 
 class Sampler(abc.ABC):
@@ -269,7 +256,7 @@ class FunctionSampler(Sampler):
         before, error = self._meter.nfe, None
         try:
             samples = self._replay(found, noise, prompt)
-            share = None if _WHOLE.get() else self._leaning(found, noise, prompt, samples)
+            share = None if is_whole() else self._leaning(found, noise, prompt, samples)
             if share is None:
                 return samples
             del samples
@@ -278,7 +265,7 @@ class FunctionSampler(Sampler):
         except DrawMismatch:  # some draw's leading 1 was no batch axis: all rows share that draw
             fault = None
         except Exception as raised:  # whatever a sampler raises that cannot take so many rows
-            if exhausted(raised) or _WHOLE.get():
+            if exhausted(raised) or is_whole():
                 raise
             fault, error = f"it fails with a batch of {noise.shape[0]} ({said(raised)})", raised
         self._meter.nfe = before  # finding this out is discovery, made once and not counted in any run
