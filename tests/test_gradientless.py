@@ -168,3 +168,21 @@ def test_a_draw_that_matters_by_its_sign_alone_is_live():
     sampler = FunctionSampler(lambda batch: torch.randn(batch, 20) + torch.randn(batch, 20).sign())
     assert sampler.layout.dead == ()
     assert (align(sampler, None, MEAN, steps=2, progress=False).gain > 0).all()
+
+
+def test_a_gradient_that_fails_when_recomputed_is_found_where_activations_are_kept():
+    class Returned:
+        def __init__(self, mean):
+            self.mean = mean
+
+    class Net(nn.Module):
+        def forward(self, x):
+            return Returned(x.tanh())
+
+    net = Net()
+    sampler = FunctionSampler(lambda batch: net(torch.randn(batch, 2)).mean, net, recompute=True)
+    with pytest.warns(NoisewardWarning, match="hides|cannot see the tensors in it"):
+        noise = sampler.init(1).requires_grad_()
+    with pytest.raises(GradientError, match="recompute=False"):
+        sampler(noise)
+    assert torch.autograd.grad(sampler.retaining(False)(noise).sum(), noise)[0].all()

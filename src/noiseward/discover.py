@@ -158,8 +158,8 @@ class Discovery:
             self._agreeing(found, noise, recorded, self._sampled(found, noise))
             found.trouble = _fault(error)
             self._warn(f"{found.trouble.says}; all its draws count as live, and only a search can move them")
-            return found
-        self._enliven(found, noise, replayed, gradient)
+        else:
+            self._enliven(found, noise, replayed, gradient)
         self._warn_of_arrays([*(draw.numel() for draw in drawn), recorded.numel()])
         return found
 
@@ -253,8 +253,8 @@ class Discovery:
         draws = (dataclasses.replace(draw, live=live) for draw, live in zip(layout, alive.tolist(), strict=True))
         found.layout = dataclasses.replace(layout, draws=tuple(draws))
         if not any(draw.moves for draw in found.layout):
-            said = [f"{draw.name} ({'made aside' if draw.live else 'without effect'})" for draw in found.layout]
-            raise TapeError(f"no draw of the sampler can move: {_listed(said)}: there is nothing to optimize")
+            why = [f"{draw.name} ({'made aside' if draw.live else 'without effect'})" for draw in found.layout]
+            raise TapeError(f"no draw of the sampler can move: {_listed(why)}: there is nothing to optimize")
 
     def _agreeing(self, found: Found, noise: Tensor, recorded: Tensor, replayed: Tensor) -> None:
         """Raise `UnseenRandomness` unless a replay repeats its recording: exactly on CPU, to rounding elsewhere."""
@@ -306,11 +306,11 @@ class Discovery:
     def _place(self, found: Found, noise: Tensor) -> str | None:
         """The line of the sampler's code whose gradient fails, as torch's anomaly mode finds it."""
         at = noise.detach()[:1].clone().requires_grad_()
-        with warnings.catch_warnings(record=True) as said, contextlib.suppress(Exception):
+        with warnings.catch_warnings(record=True) as caught, contextlib.suppress(Exception):
             warnings.simplefilter("always")
             with torch.autograd.set_detect_anomaly(True, check_nan=False):
                 _gradient(self._sampled(found, at, graph=True), at)
-        for one in said:
+        for one in caught:
             if "Traceback of forward call" in str(one.message):
                 lines = re.findall(r'File "(.+?)", line (\d+)', str(one.message))
                 lines = [(file, line) for file, line in lines if not inner(file)]

@@ -188,6 +188,8 @@ class FunctionSampler(Sampler):
         """
         other = copy.copy(self)
         other._recompute, other._inside, other.lighter = recompute, inside, lighter
+        if other._found is not None and other._found.trouble is not None and recompute != self._recompute:
+            other._found = None  # there may be a gradient this way
         return other
 
     def weighed(self, prompt: Prompt = None, modules: Iterable[Module] = ()) -> tuple[int, int]:
