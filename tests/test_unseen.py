@@ -48,7 +48,7 @@ def threaded(batch):
 
 
 def labelled(batch):
-    labels = torch.randint(0, 1000, (batch, 1))
+    labels = torch.randint(0, 10**9, (batch, 1))
     return torch.randn(batch, 2) + labels
 
 
@@ -56,16 +56,21 @@ def own_generator(batch):
     return torch.randn(batch, 2) + torch.rand(batch, 2, generator=RAND)
 
 
+def masked(batch):
+    return torch.randn(batch, 2) + (torch.bernoulli(torch.full((batch, 40), 0.5)) @ BITS)[:, None]
+
+
+MANY = torch.ones(10**6)
+BITS = 2.0 ** torch.arange(-20, 20)  # no two sums of theirs are the same
 RAND = torch.Generator().manual_seed(0)
 HERE = r"test_unseen.py:\d+"
 CAUSES = {
     "torch.rand": (lambda batch: torch.randn(batch, 2) + torch.rand(batch, 2), None, rf"torch.rand at {HERE}; draw"),
     "a generator": (own_generator, None, rf"torch.rand at {HERE}"),
     "labels": (labelled, None, rf"torch.randint at {HERE}; .*such as labels, once and outside the sampler"),
-    "bernoulli": (lambda batch: torch.randn(batch, 2) + torch.bernoulli(torch.full((batch, 20), 0.5)).sum(), None,
-                  "torch.bernoulli"),
+    "bernoulli": (masked, None, rf"torch.bernoulli at {HERE}"),
     "multinomial": (
-        lambda batch: torch.randn(batch, 2) + torch.distributions.Categorical(torch.ones(99)).sample((batch, 1)), None,
+        lambda batch: torch.randn(batch, 2) + torch.distributions.Categorical(MANY).sample((batch, 1)), None,
         rf"torch.multinomial at {HERE}",
     ),
     "exponential_": (lambda batch: torch.randn(batch, 2) + torch.empty(batch, 2).exponential_(), None, "exponential_"),
