@@ -14,10 +14,12 @@ from PIL import Image
 from noiseward import RunError, align
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.runs.batch import Batch, begin
+from noiseward.runs.binding import seal
 from noiseward.runs.engine import Beat, Local, work
 from noiseward.runs.files import locked
 from noiseward.runs.prompts import read
 from noiseward.runs.report import Outcome, contact, outcomes, page, report
+from tests.test_resume import equal
 from tests.tiny import CALL
 
 PROMPTS = "a\nb\nc\n"
@@ -171,8 +173,7 @@ def test_an_interrupted_batch_stops_and_goes_on(whole, spec, tmp_path):
     run(tmp_path / "out", prompts(tmp_path), mine)
     for name in ("0000", "0001"):
         for file in ("best.safetensors", "latest.safetensors"):
-            ours, other = tmp_path / "out/packs" / name / file, whole.out / "packs" / name / file
-            assert ours.read_bytes() == other.read_bytes()
+            equal(tmp_path / "out/packs" / name / file, whole.out / "packs" / name / file)
 
 
 def test_models_and_rewards_are_made_once_for_all_packs(spec, tmp_path, monkeypatch):
@@ -212,8 +213,9 @@ def test_damaged_packs_and_other_models_are_outcomes_not_ends(whole, spec, tmp_p
     shutil.copytree(whole.out, tmp_path / "out")
     (tmp_path / "out/packs/0000/status.json").write_text("{")
     (tmp_path / "out/packs/0001/status.json").write_text('{"state": "running"}')
-    told = json.loads((tmp_path / "out/packs/0001/env.json").read_text())
-    (tmp_path / "out/packs/0001/env.json").write_text(json.dumps({**told, "fingerprint": "0"}))
+    other = RunFolder(tmp_path / "out/packs/0001")
+    env = seal({**other.read("env.json"), "fingerprint": "0"}, other.spec().run)
+    (other.path / "env.json").write_text(json.dumps(env))
     found = outcomes(Batch.read(tmp_path / "out"))
     assert [one.state for one in found] == ["damaged"] * 6
     assert "status.json cannot be read" in found[0].error

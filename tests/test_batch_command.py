@@ -100,10 +100,14 @@ def several(tmp_path):
     ):  # fmt: skip
         folder = tmp_path / "runs" / f"r{number}"
         folder.mkdir(parents=True)
-        (folder / "spec.json").write_text(RunSpec(prompt=(prompt,), reward=(reward,)).text())
-        told = {"state": state, "step": 1, "seconds": 9.0 - number, "best": [rewards[1]]}
+        (folder / "spec.json").write_text(RunSpec(prompt=(prompt,), reward=(reward,), format=1).text())
+        told = {"state": state, "step": 1, "seconds": 9.0 - number, "best": [rewards[1]], "found": [1],
+                "rows": ["STEPS"]}  # fmt: skip
         (folder / "status.json").write_text(json.dumps(told))
-        (folder / "steps.jsonl").write_text(json.dumps({"reward": [rewards[0]]}) + "\n")
+        nfe = {"forward": 0, "backward": 0, "recomputed": 0}
+        part = {"seconds": 0.0, "nfe": nfe, "terms": {}, "penalty": [0.0], "probability": [0.5], "grad_norm": None}
+        lines = [json.dumps({"index": k, **part, "reward": [one], "value": [one]}) for k, one in enumerate(rewards)]
+        (folder / "steps.jsonl").write_text("\n".join(lines) + "\n")
         assert RunFolder(folder).spec().prompt == (prompt,)
     broken = tmp_path / "runs" / "broken"
     broken.mkdir()

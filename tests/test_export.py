@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -12,8 +13,9 @@ from PIL import Image
 
 from noiseward import ArgumentError, RunError
 from noiseward.runs import RunFolder, RunSpec, execute
+from noiseward.runs.binding import mark, seal
 from noiseward.runs.export import animation, grid, table
-from noiseward.runs.files import read_tensors
+from noiseward.runs.files import read_tensors, tensors
 from noiseward.runs.replay import changed, replay
 from tests.tiny import CALL
 
@@ -50,11 +52,9 @@ def test_a_replay_is_the_run_bit_for_bit(run):
 
 
 def test_a_replay_of_other_noise_is_not_called_the_same(copy):
-    from safetensors.torch import save_file
-
     known, _ = read_tensors(copy.path / "best.safetensors")
     known["sample"][1] += 0.25
-    save_file(known, copy.path / "best.safetensors")
+    tensors(copy.path / "best.safetensors", known, mark(known, copy.spec().run))
     found = replay(copy)
     assert found.identical == [True, False]
     assert found.difference[1] == pytest.approx(0.25)
@@ -62,17 +62,19 @@ def test_a_replay_of_other_noise_is_not_called_the_same(copy):
 
 def test_versions_that_changed_are_told(copy):
     assert changed(copy) == {}
-    told = json.loads((copy.path / "env.json").read_text())
-    (copy.path / "env.json").write_text(json.dumps({**told, "torch": "1.0"}))
+    then = seal({**copy.read("env.json"), "torch": "1.0"}, copy.spec().run)
+    (copy.path / "env.json").write_text(json.dumps(then))
     assert changed(copy) == {"torch": ("1.0", torch.__version__)}
 
 
-def test_another_model_is_not_replayed(copy):
-    content = json.loads((copy.path / "spec.json").read_text())
+def test_another_model_is_not_replayed(spec, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    execute(dataclasses.replace(spec, steps=1, format=1), folder.path, quiet=True)
+    content = json.loads((folder.path / "spec.json").read_text())
     content["call"]["num_inference_steps"] = 6
-    (copy.path / "spec.json").write_text(json.dumps(content))
+    (folder.path / "spec.json").write_text(json.dumps(content))
     with pytest.raises(RunError, match="another model or other arguments"):
-        replay(copy)
+        replay(folder)
 
 
 def test_a_grid_has_starts_above_and_bests_below(run, tmp_path):
@@ -107,7 +109,7 @@ def test_a_table_has_every_number_of_every_step(run, tmp_path):
 
 
 def test_what_cannot_be_exported_is_one_line(copy, tmp_path):
-    with pytest.raises(ArgumentError, match=r"an animation is a .gif or a .webp"):
+    with pytest.raises(ArgumentError, match=r"an animation that ends in .gif or .webp, got"):
         animation(copy, tmp_path / "way.mp4")
     with pytest.raises(RunError, match="cannot be written"):
         table(copy, tmp_path / "no" / "where.csv")
@@ -118,7 +120,7 @@ def test_what_cannot_be_exported_is_one_line(copy, tmp_path):
     with pytest.raises(RunError, match="is damaged"):
         grid(copy, tmp_path / "grid.png")
     (copy.path / "steps.jsonl").write_text("")
-    with pytest.raises(RunError, match="has no steps"):
+    with pytest.raises(RunError, match="steps.jsonl ends with step -1"):
         table(copy, tmp_path / "steps.csv")
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from noiseward import DiffusersSampler, NoisewardError, RunError
 from noiseward.pipelines import load
-from noiseward.runs import RunFolder, RunSpec, execute, find, fresh_folder
+from noiseward.runs import Claim, RunFolder, RunSpec, execute, find
 from tests.tiny import CALL
 
 
@@ -160,7 +160,5 @@ def test_a_reward_that_fails_later_is_noted_and_the_best_stays(spec, tmp_path):
 
 def test_runs_are_found_and_named_apart(run, spec):
     assert [found.path for found in find(run.path.parent)] == [run.path]
-    first = fresh_folder(run.path.parent, spec)
-    assert first.name == "a-brightness"
-    first.mkdir()
-    assert fresh_folder(run.path.parent, spec).name == "a-brightness-2"
+    with Claim.fresh(run.path.parent, spec.slug) as first, Claim.fresh(run.path.parent, spec.slug) as second:
+        assert (first.name, second.name) == ("a-brightness", "a-brightness-2")

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import warnings
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,33 +50,26 @@ class Frames:
 
     def __init__(self, limit: int = 12) -> None:
         self.limit, self._stride = limit, 1
-        self._kept: list[tuple[int, Tensor]] = []
+        self._kept: list[tuple[int, Tensor | None]] = []
 
-    def add(self, index: int, sample: Tensor) -> None:
-        """Offer the samples `(B, *X)` of a step; one that is known already is replaced."""
+    def add(self, index: int, sample: Tensor | None) -> None:
+        """Offer the samples `(B, *X)` of a step; one that is known already is replaced.
+
+        A step whose samples are lost is offered as None: it has its part in the spreading, and no frame.
+        """
         if index % self._stride:
             return
         self._kept = [(k, kept) for k, kept in self._kept if k < index]
-        self._kept.append((index, sample.detach().cpu()))
+        self._kept.append((index, None if sample is None else sample.detach().cpu()))
         while len(self._kept) > self.limit:
             self._stride *= 2
             self._kept = [(k, kept) for k, kept in self._kept if k % self._stride == 0]
 
-    @classmethod
-    def of(cls, kept: list[tuple[int, Tensor]], limit: int = 12) -> Frames:
-        """Frames that were kept before, to which more can be added."""
-        frames = cls(limit)
-        frames._kept = list(kept)
-        indices = [index for index, _ in kept]
-        if len(kept) >= max(2, limit // 2):  # fewer were never thinned
-            frames._stride = min(b - a for a, b in itertools.pairwise(indices))
-        return frames
-
-    def __iter__(self):
-        return iter(self._kept)
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        return ((index, sample) for index, sample in self._kept if sample is not None)
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return sum(sample is not None for _, sample in self._kept)
 
 
 @dataclasses.dataclass(frozen=True)

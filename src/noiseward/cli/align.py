@@ -66,14 +66,14 @@ def align(
     from rich.console import Console
 
     from noiseward.cli.tables import report
-    from noiseward.runs import RunFolder, execute, fresh_folder
+    from noiseward.runs import Claim, RunFolder, execute
 
     spec = options.asked(context.params, prompt=tuple(prompt or ()), batch=batch, seed=seed)
     if spec.model == "stickers":
         torch.set_num_threads(1)  # as fast as more on so small a model, and at no other program's mercy
-    folder = out or fresh_folder(Path("runs"), spec)
-    execute(spec, folder, console=Console(stderr=True), quiet=quiet)
+    claim = Claim(out) if out else Claim.fresh(Path("runs"), spec.slug)
+    execute(spec, claim, console=Console(stderr=True), quiet=quiet)
     if quiet:
-        print(folder)
+        print(claim.path)
     else:
-        report(RunFolder(folder), Console())
+        report(RunFolder(claim.path), Console())

@@ -24,6 +24,7 @@ def export(
     folder.spec()
     if not (grid or animation or csv):
         grid, animation, csv = (run / name for name in ("grid.png", "evolution.webp", "steps.csv"))
+    exports.check(grid=grid, animation=animation, table=csv)
     if grid:
         print(exports.grid(folder, grid))
     if animation:

@@ -68,9 +68,11 @@ def list_runs(
 def _line(run: RunFolder) -> dict[str, Any]:
     """One run, by column."""
     from noiseward.errors import RunError
+    from noiseward.runs.consistency import told
 
     try:
-        spec, status, steps = run.spec(), run.read("status.json"), run.steps()
+        said = told(run)
+        spec, status, steps = said.spec, said.status, said.steps
         before = _mean(steps[0]["reward"]) if steps else -math.inf
         best = _mean(status["best"]) if "best" in status else -math.inf
         more = f" (+{len(spec.prompt) - 1})" if len(spec.prompt) > 1 else ""
@@ -86,7 +88,7 @@ def _line(run: RunFolder) -> dict[str, Any]:
             "seconds": status.get("seconds", 0.0),
             "searched": {"prompt": "\n".join(spec.prompt), "reward": "\n".join(spec.reward), "model": spec.model},
         }
-    except (RunError, KeyError, TypeError) as error:
+    except RunError as error:
         numbers = dict.fromkeys(("before", "best", "gain", "steps", "seconds"), -math.inf)
         return {
             "run": run.path.name, "state": "unreadable", "prompt": str(error), "reward": "", "searched": {}, **numbers

@@ -20,20 +20,21 @@ def replay(
 
     from noiseward import pictures
     from noiseward.runs import RunFolder
+    from noiseward.runs.files import check_folder
     from noiseward.runs.replay import changed
     from noiseward.runs.replay import replay as again
+    from noiseward.runs.write import pictured, save_images
 
     folder, console = RunFolder(run), Console(highlight=False, soft_wrap=True)
     if folder.spec().model == "stickers":
         torch.set_num_threads(1)
+    target = out or run / "replay"
+    check_folder(target)
     for name, (then, now) in changed(folder).items():
         console.print(f"{name} was {then} then and is {now} now: the pictures may differ")
     found = again(folder)
-    target = out or run / "replay"
-    if found.sample.ndim == 4 and found.sample.shape[1] in (1, 3):
-        target.mkdir(parents=True, exist_ok=True)
-        for row, image in enumerate(pictures.images(found.sample)):
-            image.save(target / f"{row:02d}.png")
+    if pictured(found.sample):
+        save_images(target, pictures.images(found.sample))
     for row, (same, apart) in enumerate(zip(found.identical, found.difference, strict=True)):
         said = "identical, bit for bit" if same else f"differs by at most {apart:.2g}"
         console.print(f"row {row}: {said}; reward {found.reward[row].item():.6g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +17,14 @@ def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
 
     from noiseward import pictures
     from noiseward.cli.tables import report
+    from noiseward.errors import RunError
     from noiseward.runs import RunFolder
+    from noiseward.runs.consistency import told
+    from noiseward.runs.files import replace
 
     folder = RunFolder(run)
-    spec, status, steps = folder.read("spec.json"), folder.read("status.json"), folder.steps()
+    said = told(folder)
+    spec, status, steps = folder.read("spec.json"), said.status, said.steps
     console = Console()
     console.print(f"{run}: {status['state']}", highlight=False)
     asked = {
@@ -30,8 +35,12 @@ def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     )
     if "error" in status:
         console.print(f"error: {status['error']}", highlight=False)
-    if steps:
-        pictures.plot(steps, title=", ".join(spec["prompt"])).save(run / "plot.png")
+    if steps and "best" in status:
+        plot = pictures.plot(steps, title=", ".join(spec["prompt"]))
+        try:
+            replace(run / "plot.png", lambda path: plot.save(path, format="PNG"))
+        except RunError as error:  # somebody else's run may be looked at
+            print(f"noiseward: {error}", file=sys.stderr)
         report(folder, console)
 
 

@@ -23,8 +23,11 @@ PICTURES = ("initial", "best", "pareto", "strip.png", "plot.png")
 
 def report(folder: RunFolder, console: Console) -> None:
     """Print a line per row (where it started and got, how plausible its noise is), why rows ended, the pictures."""
-    spec, status, steps = folder.read("spec.json"), folder.read("status.json"), folder.steps()
-    prompts = [prompt for prompt in spec["prompt"] for _ in range(spec["batch"])]
+    from noiseward.runs.consistency import told
+
+    said = told(folder)
+    spec, status, steps = said.spec, said.status, said.steps
+    prompts = [prompt for prompt in spec.prompt or ("",) for _ in range(spec.batch)]
     watched = [step for step in steps if step.get("watched")]
     panel = list(watched[0]["watched"]) if watched else []
     table = _table("row", "prompt", "reward before", "best", "P(z)", "at step", "ended by")

@@ -8,17 +8,22 @@
     report.html   the same to look at; it opens without a network, beside the packs
 
 Asked again, a batch skips what is done, goes on with what was begun, tries what failed once more, and does what is new.
+A pack is done when its run says so and all its results are there and fit together. One whose closing files are damaged
+(status, images, plots) is gone on with from its last step, which writes them again; one whose noise, log or spec is
+damaged is named, and left alone until its directory is removed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from noiseward.errors import RunError
 from noiseward.runs import packs as cutting
-from noiseward.runs.engine import Beat, Engine, state
+from noiseward.runs.claim import vacant
+from noiseward.runs.engine import Beat, Engine, look
 from noiseward.runs.files import locked
 from noiseward.runs.packs import Pack, singles, split
 from noiseward.runs.prompts import Row
@@ -45,7 +50,7 @@ class Batch:
         Raises:
             RunError: there is none, or it cannot be read.
         """
-        if not (out / "batch.json").exists():
+        if not os.path.lexists(out / "batch.json"):
             raise RunError(f"{out} is no batch directory, it has no batch.json: 'noiseward batch' makes one")
         return cls(out, tuple(cutting.kept(out)))
 
@@ -55,7 +60,7 @@ class Batch:
 
     def undone(self) -> list[Pack]:
         """Those of `parts` that are not done yet."""
-        return [pack for pack in self.parts() if state(self.out / "packs" / pack.name) != "done"]
+        return [pack for pack in self.parts() if look(pack, self.out).state != "done"]
 
     def run(self, engine: Engine) -> Iterator[Beat]:
         """Do what is not done yet.
@@ -63,6 +68,8 @@ class Batch:
         A pack of several rows that fails is not the end of them: each is done again by itself, after all other packs.
         """
         with locked(self.out):
+            if tuple(cutting.kept(self.out)) != self.packs:
+                raise RunError(f"another process gave {self.out} other rows meanwhile: give the command again")
             todo = self.undone()
             failed: list[Pack] = []
             for beat in engine.run(todo, self.out):
@@ -86,15 +93,17 @@ def begin(out: Path, rows: Sequence[Row], *, size: int) -> Batch:
     Raises:
         RunError: the directory cannot be written, holds something else, or another batch.
     """
-    if out.exists() and not out.is_dir():
+    if os.path.lexists(out) and not os.path.isdir(out):
         raise RunError(f"{out} is a file: give a new directory with --out")
-    if out.is_dir() and not (out / "batch.json").exists() and any(entry.name != ".lock" for entry in out.iterdir()):
+    if os.path.isdir(out) and not os.path.lexists(out / "batch.json") and not vacant(out):
         raise RunError(f"{out} is not empty and holds no batch: give a new directory with --out")
-    planned = cutting.plan(out, rows, size)
+    if not os.path.isdir(out):
+        cutting.plan(out, rows, size)  # what cannot be planned leaves nothing behind
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{out} cannot be made ({error.strerror}): give another directory with --out") from None
     with locked(out):
+        planned = cutting.plan(out, rows, size)
         cutting.write(out, planned)
     return Batch(out, tuple(planned))

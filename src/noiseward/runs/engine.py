@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,12 +22,15 @@ from noiseward.budget import Status
 from noiseward.crew import Crew
 from noiseward.errors import NoisewardError, RunError
 from noiseward.progress import spent
+from noiseward.runs.claim import vacant
+from noiseward.runs.consistency import Told, told
 from noiseward.runs.execute import performing
 from noiseward.runs.files import locked
+from noiseward.runs.images import check_results
 from noiseward.runs.packs import Pack
 from noiseward.runs.store import RunFolder
 
-__all__ = ["Beat", "Engine", "Local", "State", "state", "work"]
+__all__ = ["Beat", "Engine", "Found", "Local", "State", "look", "work"]
 
 State = Literal["running", "done", "failed", "interrupted"]
 
@@ -125,18 +129,52 @@ def work(
                 said = time.monotonic()
                 yield beat
     except Exception as error:
-        told = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         kind = "" if isinstance(error, NoisewardError) else f"{type(error).__name__}: "
         divisible = made and not isinstance(error, RunError)
-        yield dataclasses.replace(beat, state="failed", error=f"{kind}{told}"[:1000], divisible=divisible)
+        yield dataclasses.replace(beat, state="failed", error=f"{kind}{message}"[:1000], divisible=divisible)
 
 
-def state(path: Path) -> str:
-    """What a run directory says of its run: `waiting` where there is none, and `running`, `done`, `failed`, ..."""
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What is found of a pack on disk.
+
+    Attributes:
+        state: what its run says; `waiting` where there is none, `damaged` where it does not fit together or is not the
+            run of the pack.
+        told: what it says of itself, where that can be read.
+        error: what does not fit.
+    """
+
+    state: str
+    told: Told | None = None
+    error: str = ""
+
+
+def look(pack: Pack, out: Path, *, closely: bool = False) -> Found:
+    """What is found of a pack in a batch directory; a pack is done when all its results are there.
+
+    Arguments:
+        pack: which.
+        out: the batch directory.
+        closely: look at each image, too.
+    """
+    folder = RunFolder(out / "packs" / pack.name)
+    if not os.path.lexists(folder.path):
+        return Found("waiting")
     try:
-        return str(RunFolder(path).read("status.json").get("state", "damaged"))
-    except RunError:
-        return "damaged" if (path / "status.json").exists() else "running" if path.exists() else "waiting"
+        if not os.path.lexists(folder.path / "spec.json"):
+            return Found("running" if vacant(folder.path) else "damaged", error=f"{folder.path} has no spec.json")
+        if not folder.spec().answers(pack.spec):
+            return Found("damaged", error=f"{folder.path} holds another run than this batch asks for")
+        if not os.path.lexists(folder.path / "status.json"):
+            return Found("running")
+        found = told(folder)
+        if found.status["state"] == "done":
+            check_results(folder, found, closely=closely)
+        return Found(found.status["state"], found)
+    except RunError as error:
+        return Found("damaged", error=str(error))
 
 
 def _wait(path: Path, patience: float) -> None:

@@ -4,51 +4,52 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from noiseward.align import Problem
 from noiseward.budget import Status
-from noiseward.errors import RunError
-from noiseward.optimize import Place, Step
-from noiseward.panel import Seen
+from noiseward.errors import NoisewardError, RunError
+from noiseward.optimize import Step
 from noiseward.pipelines import DiffusersSampler
 from noiseward.progress import Bars
 from noiseward.runs import first
+from noiseward.runs.claim import Claim
 from noiseward.runs.files import locked
 from noiseward.runs.fingerprint import fingerprint, same_model
 from noiseward.runs.interrupt import Interruptible
-from noiseward.runs.resume import extended, past, place, seen
+from noiseward.runs.log import Log
+from noiseward.runs.resume import Stand, extended, mark_running, stand
 from noiseward.runs.spec import RunSpec
 from noiseward.runs.store import RunFolder
-from noiseward.solution import Frames, Past, Solution, collecting
+from noiseward.solution import Solution, collecting
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["execute", "fresh_folder", "performing", "resume"]
+__all__ = ["execute", "performing", "resume"]
 
 
-def execute(spec: RunSpec, out: Path, *, console: Console | None = None, quiet: bool = False) -> Solution:
+def execute(spec: RunSpec, out: Path | Claim, *, console: Console | None = None, quiet: bool = False) -> Solution:
     """Run a spec into a new directory.
 
     Arguments:
         spec: what to do.
-        out: the directory; it must not exist or be empty.
+        out: the directory; it must not exist or be empty. A `Claim` for another one where it is taken.
         console: where the progress bar is drawn.
         quiet: draw none.
 
     Raises:
         NoisewardError: bad input, before anything is written; or a failure on the way, which `status.json` then names.
     """
-    folder, spec = RunFolder(out), spec.resolved()
-    folder.check_new()
+    spec = spec.resolved()
     bars = None if quiet else Bars(console)
-    with bars.waiting() if bars else contextlib.nullcontext():
-        problem = spec.problem()
-    return _shown(_performing(problem, _written(spec, problem), folder, hold=True, bars=bars), problem, console, bars)
+    with out if isinstance(out, Claim) else Claim(out) as path:
+        with bars.waiting() if bars else contextlib.nullcontext():
+            problem = spec.problem()
+        return _shown(_performing(problem, _written(spec, problem), RunFolder(path), bars=bars), problem, console, bars)
 
 
 def resume(
@@ -76,9 +77,10 @@ def resume(
         RunError: another process writes the run, a file of it cannot be read, or the model is another one now.
     """
     folder = RunFolder(out)
-    spec = extended(folder.spec(), steps=steps, seconds=seconds, nfe=nfe)
-    spec = spec if memory is None else dataclasses.replace(spec, memory=memory)
+    folder.spec()  # whether it is a run, before a lock is put there
     with locked(out):
+        spec = extended(folder.spec(), steps=steps, seconds=seconds, nfe=nfe)
+        spec = spec if memory is None else dataclasses.replace(spec, memory=memory)
         bars = None if quiet else Bars(console)
         with bars.waiting() if bars else contextlib.nullcontext():
             problem = spec.problem()
@@ -98,17 +100,14 @@ def performing(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, No
     """
     folder, automatic = RunFolder(out), spec.memory == "auto"
     spec = _written(spec.resolved(), problem)
-    if not (out / "spec.json").exists():
-        if out.is_dir():  # begun, and ended before it was said what it is: nothing of it was reported
-            with locked(out):
-                shutil.rmtree(out)
-        folder.check_new()
-        return (yield from _performing(problem, spec, folder, hold=True))
-    if automatic:
-        spec = dataclasses.replace(spec, memory=folder.spec().memory)
-    if folder.spec().text() != spec.text():
-        raise RunError(f"{out} holds a run that was asked for something else: give another directory with --out")
+    if not os.path.lexists(out / "spec.json"):
+        with Claim(out):
+            return (yield from _performing(problem, spec, folder))
     with locked(out):
+        known = folder.spec()
+        spec = dataclasses.replace(spec, memory=known.memory if automatic else spec.memory, format=known.format)
+        if known.text() != spec.text():
+            raise RunError(f"{out} holds a run that was asked for something else: give another directory with --out")
         return (yield from _going_on(problem, spec, folder))
 
 
@@ -124,17 +123,17 @@ def _going_on(
     problem: Problem, spec: RunSpec, folder: RunFolder, bars: Bars | None = None
 ) -> Generator[Step, None, Solution]:
     """The steps of a run from its directory on, whose lock is held."""
-    at = place(folder, problem.noise.device)
-    if at is not None:
-        same_model(folder, problem, at.noise)
-    folder.write_spec(spec)
-    if at is None or first.waiting(problem, folder):  # it ended before its first step was written, or on few steps
-        folder.clear()
+    stood = stand(folder, problem.noise.device)
+    if stood is None:  # it ended before its first step was written
         return (yield from _performing(problem, spec, folder, bars=bars))
-    before, frames = past(folder, at.index)
-    looked = seen(folder, before.history, at.noise.device)
-    how = {"at": at, "past": before, "seen": looked, "frames": frames, "bars": bars}
-    return (yield from _performing(problem, spec, folder, **how))
+    same_model(folder, problem, stood.place.noise)
+    again = first.waiting(problem, spec, folder, stood)
+    folder.write_spec(spec)
+    mark_running(folder, stood.core, again=again)
+    if again:
+        log = stood.log(folder, again=True)
+        return (yield from _performing(problem, spec, folder, log=log, bars=bars))
+    return (yield from _performing(problem, spec, folder, stood=stood, log=stood.log(folder), bars=bars))
 
 
 def _performing(
@@ -142,24 +141,27 @@ def _performing(
     spec: RunSpec,
     folder: RunFolder,
     *,
-    at: Place | None = None,
-    past: Past | None = None,
-    seen: Seen | None = None,
-    frames: Frames | None = None,
-    hold: bool = False,
+    stood: Stand | None = None,
+    log: Log | None = None,
     bars: Bars | None = None,
 ) -> Generator[Step, None, Solution]:
-    coarse = first.begun(problem, folder) if at is None or at.index == 0 else None
+    """The steps of a run from a place on, or from its start; its directory is held."""
+    at, past, seen, frames = (stood.place, stood.past, stood.seen, stood.frames) if stood else (None,) * 4
+    coarse = first.begun(problem, spec, folder) if at is None or at.index == 0 else None
     model = fingerprint(problem.objective.sampler)
     written, shown = first.kept(problem, spec, folder, coarse), problem.showing(bars)
-    steps = problem.iterate(at, seen, coarse=coarse, through=lambda steps: shown(written(steps)))
+    steps = problem.iterate(at, seen, coarse=coarse and coarse.place, through=lambda steps: shown(written(steps)))
     with Interruptible() as interruptible:
-        kept = folder.keep(interruptible.within(steps), spec, fingerprint=model, frames=frames, hold=hold)
+        kept = folder.keep(interruptible.within(steps), spec, fingerprint=model, frames=frames, log=log, hold=False)
         try:
             solution = yield from collecting(kept, problem.objective, past=past)
         except Exception as error:
+            if stood is not None and spec.run is None and not isinstance(error, NoisewardError):
+                # format 1 has no checksum that would have told before
+                file, kind = folder.path / "latest.safetensors", type(error).__name__
+                error = RunError(f"{file} does not fit the run ({kind}: {str(error)[:80]}): restore it, or run again")
             folder.fail(error)
-            raise
+            raise error
         short = {Status.INTERRUPTED, Status.MEMORY} & {*solution.status}
         folder.finish(solution, "interrupted" if short else "done")
     return solution
@@ -179,11 +181,3 @@ def _shown(
     for _ in bars.watch(steps(), problem.budget) if bars else steps():
         pass
     return found[0]
-
-
-def fresh_folder(runs: Path, spec: RunSpec) -> Path:
-    """The first free name for a run in a folder: `a-duck-brightness`, then `a-duck-brightness-2`, ..."""
-    number = 1
-    while (path := runs / (spec.slug if number == 1 else f"{spec.slug}-{number}")).exists():
-        number += 1
-    return path

@@ -9,20 +9,41 @@ from PIL import Image
 
 from noiseward import pictures
 from noiseward.errors import ArgumentError, RunError
-from noiseward.runs.files import replace
+from noiseward.runs.consistency import initial_of, told
+from noiseward.runs.files import check_target, replace
+from noiseward.runs.images import frames_of, images_of
 from noiseward.runs.store import RunFolder
 
-__all__ = ["animation", "grid", "table"]
+__all__ = ["animation", "check", "grid", "table"]
 
+ANIMATED = (".gif", ".webp")
 HOLD = 8  # frames the last picture of an animation stays
 
 
+def check(*, grid: Path | None = None, animation: Path | None = None, table: Path | None = None) -> None:
+    """Raise unless files of these names can be written and are of a kind that is known."""
+    if grid is not None:
+        _kind(grid)
+    if animation is not None and animation.suffix.lower() not in ANIMATED:
+        raise ArgumentError(f"expected an animation that ends in {' or '.join(ANIMATED)}, got '{animation}'")
+    for path in filter(None, (grid, animation, table)):
+        check_target(path)
+
+
 def grid(folder: RunFolder, path: Path) -> Path:
-    """Starts above, best below, one column per row of the batch."""
-    lines = [[_open(file) for file in sorted((folder.path / name).glob("*.png"))] for name in ("initial", "best")]
+    """Starts above, best below, one column per row of the batch.
+
+    Raises:
+        ArgumentError: images are not written with that ending.
+        RunError: there are no images, or they are not those of the run.
+    """
+    check(grid=path)
+    said = told(folder)
+    lines = [images_of(folder, said, "initial"), images_of(folder, said, "best")] if said.lines else [[], []]
     if not all(lines):
         raise RunError(f"{folder.path} has no pictures: its samples are none, or it ended before its first step")
-    _save(pictures.grid([[pictures.enlarge(image) for image in line] for line in lines]), path)
+    image = pictures.grid([[pictures.enlarge(image) for image in line] for line in lines])
+    replace(path, lambda beside: image.save(beside, format=_kind(path)))
     return path
 
 
@@ -31,16 +52,16 @@ def animation(folder: RunFolder, path: Path, *, milliseconds: int = 120) -> Path
 
     Raises:
         ArgumentError: the name ends in neither.
+        RunError: there are no frames, or they are not those of the run.
     """
-    if path.suffix.lower() not in (".gif", ".webp"):
-        raise ArgumentError(f"{path} given: an animation is a .gif or a .webp")
-    steps: dict[str, list[Image.Image]] = {}
-    for file in sorted((folder.path / "frames").glob("[0-9]*-[0-9]*.png")):
-        steps.setdefault(file.name.partition("-")[0], []).append(_open(file))
-    best = [_open(file) for file in sorted((folder.path / "best").glob("*.png"))]
+    check(animation=path)
+    said = told(folder)
+    best = images_of(folder, said, "best") if said.lines else []
+    start = initial_of(folder, said.spec)["sample"] if best else None
+    steps = [] if start is None else [images for _, images in frames_of(folder, said.lines, start)]
     if not steps or not best:
         raise RunError(f"{folder.path} has no frames: its samples are no pictures, or it ended before its first step")
-    frames = [pictures.grid([[pictures.enlarge(image) for image in row]]) for row in (*steps.values(), best)]
+    frames = [pictures.grid([[pictures.enlarge(image) for image in row]]) for row in (*steps, best)]
     kind = path.suffix[1:].upper()
     first, *rest = frames + frames[-1:] * HOLD
     more = {"save_all": True, "append_images": rest, "duration": milliseconds, "loop": 0}
@@ -50,7 +71,8 @@ def animation(folder: RunFolder, path: Path, *, milliseconds: int = 120) -> Path
 
 def table(folder: RunFolder, path: Path) -> Path:
     """Every number of every step and row, one line each, as CSV."""
-    steps = folder.steps()
+    check(table=path)
+    steps = told(folder).steps
     if not steps:
         raise RunError(f"{folder.path} has no steps yet")
     terms = list(steps[0]["terms"])
@@ -71,13 +93,10 @@ def table(folder: RunFolder, path: Path) -> Path:
     return path
 
 
-def _open(file: Path) -> Image.Image:
-    try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
-    except OSError:
-        raise RunError(f"{file} is damaged: remove it, and resume the run") from None
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    replace(path, lambda beside: image.save(beside, format=path.suffix[1:].upper().replace("JPG", "JPEG") or "PNG"))
+def _kind(path: Path) -> str:
+    """The format in which an image of that name is written; PNG where the name has no ending."""
+    Image.init()
+    kind = Image.registered_extensions().get(path.suffix.lower()) if path.suffix else "PNG"
+    if kind not in Image.SAVE:
+        raise ArgumentError(f"expected a grid that ends in .png, .jpg or .webp, got '{path}'")
+    return kind

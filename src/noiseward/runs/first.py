@@ -6,16 +6,17 @@ Killed or interrupted, it goes on there, and the run itself has its start until 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 
 from noiseward.align import Problem
 from noiseward.budget import Status
 from noiseward.errors import RunError
 from noiseward.nested import First, Through
-from noiseward.optimize import Place, Step
+from noiseward.optimize import Step
 from noiseward.runs.fingerprint import fingerprint
 from noiseward.runs.interrupt import Interruptible
-from noiseward.runs.resume import past, place
+from noiseward.runs.resume import Stand, mark_running, stand
 from noiseward.runs.spec import RunSpec
 from noiseward.runs.store import RunFolder
 from noiseward.solution import collecting
@@ -23,27 +24,32 @@ from noiseward.solution import collecting
 __all__ = ["begun", "kept", "waiting"]
 
 
-def begun(problem: Problem, folder: RunFolder) -> Place | None:
-    """Where a run's climb on few steps goes on; None where it was not begun, or there is none."""
-    return None if problem.first is None else place(folder.first, problem.noise.device)
+def begun(problem: Problem, spec: RunSpec, folder: RunFolder) -> Stand | None:
+    """Where a run's climb on few steps goes on; None where it was not begun, or there is none.
+
+    Raises:
+        RunError: it is damaged, or that of another run.
+    """
+    if problem.first is None or not os.path.lexists(folder.first.path / "spec.json"):
+        return None
+    if not folder.first.spec().answers(_spec(problem.first, problem, spec)):
+        raise RunError(f"{folder.first.path} belongs to another run than {folder.path}: restore it, or run again")
+    return stand(folder.first, problem.noise.device)
 
 
-def waiting(problem: Problem, folder: RunFolder) -> bool:
+def waiting(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Stand) -> bool:
     """Whether the climb on few steps was interrupted: what the run has beyond its start is then what it had so far."""
-    if problem.first is None:
+    if problem.first is None or stood.place.index == 0 or begun(problem, spec, folder) is None:
         return False
-    try:
-        return folder.first.read("status.json")["state"] == "interrupted"
-    except (RunError, KeyError):
-        return False
+    return folder.first.read("status.json")["state"] == "interrupted"
 
 
-def kept(problem: Problem, spec: RunSpec, folder: RunFolder, at: Place | None) -> Through:
+def kept(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Stand | None) -> Through:
     """Writes steps on few draws down as they pass.
 
     Arguments:
         problem, spec, folder: of the run.
-        at: where they go on, or None.
+        stood: where they go on, or None.
     """
     if problem.first is None:
         return iter
@@ -51,14 +57,15 @@ def kept(problem: Problem, spec: RunSpec, folder: RunFolder, at: Place | None) -
     asked, model = _spec(few, problem, spec), fingerprint(few.objective.sampler)
 
     def through(steps: Iterator[Step]) -> Iterator[Step]:
-        before, frames = (None, None) if at is None else past(own, at.index)
-        if at is None:
-            own.clear()
+        past, frames, log = (stood.past, stood.frames, stood.log(own)) if stood else (None, None, None)
+        if stood is not None:
+            own.write_spec(asked)
+            mark_running(own, stood.core)
         with Interruptible() as interruptible:
             made = interruptible.within(steps)
             # the lock of the run holds here, too
-            written = own.keep(made, asked, fingerprint=model, frames=frames, hold=False)
-            solution = yield from collecting(written, few.objective, past=before)
+            written = own.keep(made, asked, fingerprint=model, frames=frames, log=log, hold=False)
+            solution = yield from collecting(written, few.objective, past=past)
             stopped = interruptible.asked or Status.INTERRUPTED in solution.status
             own.finish(solution, "interrupted" if stopped else "done")
         if stopped or interruptible.asked:

@@ -15,18 +15,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from noiseward.errors import ArgumentError, RunError
+from noiseward.runs.binding import seal, unseal
 from noiseward.runs.files import read_json, replace
 from noiseward.runs.prompts import Row
-from noiseward.runs.spec import RunSpec
+from noiseward.runs.schema import BatchFile, check
+from noiseward.runs.spec import FORMAT, RunSpec, readable
 
 __all__ = ["Pack", "cut", "kept", "plan", "singles", "write"]
-
-FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +122,7 @@ def plan(out: Path, rows: Sequence[Row], size: int) -> list[Pack]:
     Raises:
         RunError: what was begun belongs to other rows, or to the same ones with other settings.
     """
-    begun = [pack for pack in kept(out) if (out / "packs" / pack.name / "spec.json").exists() or split(out, pack)]
+    begun = [pack for pack in kept(out) if os.path.lexists(out / "packs" / pack.name / "spec.json") or split(out, pack)]
     known = {(name, seed): (prompt, pack.settings()) for pack in begun for name, prompt, seed in pack.rows()}
     asked = set[tuple[str, int]]()
     new: list[tuple[tuple[str, ...], RunSpec]] = []
@@ -159,16 +161,20 @@ def kept(out: Path) -> list[Pack]:
         RunError: it is garbled, or of a newer format.
     """
     path = out / "batch.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     content = read_json(path)
-    written = content.get("format")
-    if not isinstance(written, int) or written > FORMAT:
-        raise RunError(f"{path} has format {written}, this version reads up to {FORMAT}: update noiseward")
-    try:
-        return [Pack(one["name"], tuple(one["ids"]), RunSpec.of(one["spec"], path)) for one in content["packs"]]
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{path} lacks something ({error}): restore it, or give another --out") from None
+    readable(content, path)
+    check(content, BatchFile, path)
+    found = [Pack(one["name"], tuple(one["ids"]), RunSpec.of(one["spec"], path)) for one in content["packs"]]
+    if content["format"] > 1:
+        unseal(content, path)
+    for pack in found:
+        if not re.fullmatch(r"\d{4,}", pack.name) or len(pack.ids) != len(pack.spec.prompt):
+            raise RunError(f"{path}: pack '{pack.name[:40]}' has no such name or as many ids as prompts: restore it")
+    if len({pack.name for pack in found}) < len(found):
+        raise RunError(f"{path} has two packs of one name: restore it, or give another --out")
+    return found
 
 
 def write(out: Path, packs: Sequence[Pack]) -> None:
@@ -176,12 +182,12 @@ def write(out: Path, packs: Sequence[Pack]) -> None:
     parts: list[dict[str, Any]] = [
         {"name": pack.name, "ids": pack.ids, "spec": dataclasses.asdict(pack.spec)} for pack in packs
     ]
-    content = {"format": FORMAT, "packs": parts}
+    content = seal({"format": FORMAT, "packs": parts})
     replace(out / "batch.json", lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
 
 
 def _settings(spec: RunSpec) -> str:
-    plain = dataclasses.asdict(dataclasses.replace(spec, prompt=(), seed=0, batch=1))
+    plain = dataclasses.asdict(dataclasses.replace(spec, prompt=(), seed=0, batch=1, format=FORMAT))
     return json.dumps(plain, sort_keys=True)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from noiseward import __version__
-from noiseward.runs.files import read_tensors
+from noiseward.runs.consistency import best_of, recorded
 from noiseward.runs.fingerprint import same_model
 from noiseward.runs.store import LIBRARIES, RunFolder
 
@@ -40,8 +40,10 @@ def replay(folder: RunFolder) -> Replay:
     Raises:
         RunError: a file is missing or garbled, or the model is another one now.
     """
-    problem = folder.spec().problem()
-    known, _ = read_tensors(folder.path / "best.safetensors")
+    spec = folder.spec()
+    known, lines = best_of(folder, spec)[0], folder.lines()
+    recorded(known, lines, folder.path / "best.safetensors")
+    problem = spec.problem()
     same_model(folder, problem, known["noise"])
     with torch.no_grad():
         evaluation = problem.objective(known["noise"].to(problem.noise.device))

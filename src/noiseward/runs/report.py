@@ -14,12 +14,10 @@ from typing import Any
 from PIL import Image
 
 from noiseward import pictures
-from noiseward.errors import RunError
 from noiseward.runs.batch import Batch
-from noiseward.runs.engine import state
+from noiseward.runs.engine import look
 from noiseward.runs.files import replace
 from noiseward.runs.packs import Pack
-from noiseward.runs.store import RunFolder
 from noiseward.strict import SUSPECT
 
 __all__ = ["Outcome", "contact", "index", "outcomes", "page", "report"]
@@ -74,38 +72,40 @@ def outcomes(batch: Batch, errors: Mapping[str, str] | None = None) -> list[Outc
 
 
 def _of(pack: Pack, out: Path, error: str) -> list[Outcome]:
-    path = out / "packs" / pack.name
-    reward = " + ".join(pack.spec.reward)
-    now = state(path)
+    found = look(pack, out, closely=True)
+    now, said = found.state, found.told
     if now in ("waiting", "running") and error:
         now = "failed"
+    reward, error = " + ".join(pack.spec.reward), error or found.error
     plain = [
         Outcome(name, prompt, seed, reward, now, run=f"packs/{pack.name}", row=row, error=error)
         for row, (name, prompt, seed) in enumerate(pack.rows())
     ]
-    if not (path / "status.json").exists():
-        return plain
-    try:
-        folder = RunFolder(path)
-        status, steps = folder.read("status.json"), folder.steps()
-        error = error or status.get("error", "") if now == "failed" else ""
-        likely = {step["index"]: step["probability"] for step in steps}
-        return [
+    if said is None or "best" not in said.status:
+        failed = said.status.get("error", "") if said else ""
+        return [dataclasses.replace(one, error=one.error or failed) for one in plain]
+    status = said.status
+    by_index = {step["index"]: step for step in said.steps}
+    error = error or status.get("error", "") if now == "failed" else ""
+    lines = []
+    for one in plain:
+        before, best, at = said.steps[0]["reward"][one.row], status["best"][one.row], status["found"][one.row]
+        never = now == "done" and not math.isfinite(best)
+        lines.append(
             dataclasses.replace(
                 one,
-                before=steps[0]["reward"][one.row],
-                best=status["best"][one.row],
-                gain=status["best"][one.row] - steps[0]["reward"][one.row],
-                probability=likely[status["found"][one.row]][one.row],
+                state="failed" if never else now,
+                before=None if never else before,
+                best=None if never else best,
+                gain=None if never else best - before,
+                probability=by_index[at]["probability"][one.row],
                 strict=status["strict"][one.row] if "strict" in status else None,
-                step=status["found"][one.row],
+                step=at,
                 ended=status["rows"][one.row].lower(),
-                error=error,
+                error="its reward was never finite" if never else error,
             )
-            for one in plain
-        ]
-    except (RunError, KeyError, IndexError, TypeError, AttributeError) as damage:
-        return [dataclasses.replace(one, state="damaged", error=str(damage)) for one in plain]
+        )
+    return lines
 
 
 def index(found: Sequence[Outcome], path: Path) -> Path:

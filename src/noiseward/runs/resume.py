@@ -1,89 +1,128 @@
 """Going on with a run: where its loop stood, what it had, and how much more is asked.
 
 The place is `latest.safetensors`, the best so far `best.safetensors`, the past the log, the first evaluation and the
-frames. Where the run ended before its first step was written, it begins anew.
+frames; `consistency.py` says whether they belong together. Where the run ended before its first step was written, it
+begins again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from typing import Any
 
 import numpy
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from noiseward import pictures
 from noiseward.budget import Status, slowed
 from noiseward.errors import ArgumentError, RunError
 from noiseward.objective import Evaluation
 from noiseward.optimize import Best, Place
 from noiseward.panel import Seen
 from noiseward.recompute import NFE
-from noiseward.runs.files import read_tensors
+from noiseward.runs.consistency import Core, core
+from noiseward.runs.images import frames_of
+from noiseward.runs.log import Line, Log
 from noiseward.runs.spec import RunSpec
-from noiseward.runs.store import FRAMES, RunFolder
+from noiseward.runs.store import RunFolder
+from noiseward.runs.write import FRAMES, pictured, save_images, save_json
 from noiseward.solution import Frames, Past
 
-__all__ = ["extended", "past", "place", "seen"]
+__all__ = ["Stand", "extended", "mark_running", "stand"]
 
 
-def place(folder: RunFolder, device: torch.device) -> Place | None:
-    """Where the run goes on; None where nothing was written yet.
+@dataclasses.dataclass(frozen=True)
+class Stand:
+    """Where a run stands, to go on from.
+
+    Attributes:
+        place: of the loop.
+        past: what it had before.
+        frames: on disk.
+        seen: what the panel saw; None where nothing was watched.
+        core: what it was read from.
+    """
+
+    place: Place
+    past: Past
+    frames: Frames
+    seen: Seen | None
+    core: Core
+
+    def log(self, folder: RunFolder, *, again: bool = False) -> Log:
+        """The log to go on with; `again` where the first step is made again, too."""
+        kept = [] if again else self.core.lines
+        return Log(folder.path / "steps.jsonl", run=folder.spec().run, kept=kept, was=self.core.digests)
+
+
+def stand(folder: RunFolder, device: torch.device) -> Stand | None:
+    """Where the run goes on; None where nothing was written yet. What is on disk stays as it is.
 
     Raises:
-        RunError: a file is missing, cut short or garbled.
+        RunError: a file is missing, cut short or garbled, was changed, or does not fit the others.
     """
-    if not (folder.path / "latest.safetensors").exists():
+    found = core(folder)
+    if found is None:
         return None
-    latest, metadata = read_tensors(folder.path / "latest.safetensors")
-    known, _ = read_tensors(folder.path / "best.safetensors")
-    try:
-        loop = json.loads(metadata["loop"])
-        seconds = [0.0, *(record["seconds"] for record in folder.steps() if record["index"] < loop["index"])]
-        pace = (0.0, 0)
-        for before, after in zip(seconds, seconds[1:], strict=False):
-            pace = slowed(pace, max(after - before, 0.0), 0)
-        return Place(
-            index=loop["index"],
-            noise=latest["noise"].to(device),
-            state={name.removeprefix("state."): part for name, part in latest.items() if name != "noise"},
-            status=tuple(Status[name] for name in loop["status"]),
-            best=Best(**{name: part.to(device) for name, part in known.items()}),
-            nfe=NFE(**loop["nfe"]),
-            seconds=seconds[-1],
-            pace=(pace[0], loop["pace_nfe"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{folder.path / 'latest.safetensors'} or best.safetensors lacks something ({error}): run again"
-        ) from None
+    history = [line.record for line in found.lines]
+    seconds = [0.0, *(record["seconds"] for record in history)]
+    pace = (0.0, 0)
+    for before, after in zip(seconds, seconds[1:], strict=False):
+        pace = slowed(pace, max(after - before, 0.0), 0)
+    place = Place(
+        index=found.loop["index"],
+        noise=found.latest["noise"].to(device),
+        state={name.removeprefix("state."): part for name, part in found.latest.items() if name != "noise"},
+        status=tuple(Status[name] for name in found.loop["status"]),
+        best=Best(**{name: part.to(device) for name, part in found.best.items()}),
+        nfe=NFE(**found.loop["nfe"]),
+        seconds=seconds[-1],
+        pace=(pace[0], found.loop["pace_nfe"]),
+    )
+    first = found.initial
+    terms = {name.removeprefix("terms."): part for name, part in first.items() if name.startswith("terms.")}
+    initial = Evaluation(first["sample"], first["reward"], terms, first["penalty"], first["value"])
+    kept, fewer = _frames(folder, found.lines, first["sample"]), Frames()
+    there = dict(kept)
+    for line in found.lines:
+        fewer.add(line.record["index"], there.get(line.record["index"]))
+    return Stand(place, Past(initial, history, fewer), kept, _seen(folder, found, history, device), found)
 
 
-def past(folder: RunFolder, index: int) -> tuple[Past, Frames]:
-    """What the run had before step `index`, and the frames on disk; the log is cut there, and written back."""
-    history = [record for record in folder.steps() if record["index"] < index]
-    found, _ = read_tensors(folder.path / "initial.safetensors")
-    terms = {name.removeprefix("terms."): part for name, part in found.items() if name.startswith("terms.")}
-    initial = Evaluation(found["sample"], found["reward"], terms, found["penalty"], found["value"])
-    folder.rewrite(history)
-    kept = _frames(folder, index)
-    fewer = Frames()
-    for step, sample in kept:
-        fewer.add(step, sample)
-    return Past(initial, history, fewer), kept
+def mark_running(folder: RunFolder, found: Core, *, again: bool = False) -> None:
+    """Let the status say that the run goes on, of a step that the log has now and will have from its next line on.
+
+    Images of the start that are gone come back.
+    """
+    sample = found.initial["sample"]
+    if pictured(sample) and not all((folder.path / "initial" / f"{k:02d}.png").exists() for k in range(len(sample))):
+        save_images(folder.path / "initial", pictures.images(sample))
+    last = None if again or not found.lines else found.lines[-1].record
+    begun = folder.lines()[0].record
+    record = last or begun
+    best = (found.best["reward"].tolist(), found.best["index"].tolist())
+    if again:
+        best = begun["reward"], [0] * len(begun["reward"])
+    status = {
+        "state": "running",
+        "step": record["index"],
+        "seconds": record["seconds"],
+        "best": best[0],
+        "found": best[1],
+        "rows": found.loop["status"],
+    }
+    save_json(folder.path / "status.json", status, folder.spec().run)
 
 
-def seen(folder: RunFolder, history: list[dict[str, Any]], device: torch.device) -> Seen | None:
-    """What the panel saw in the steps before; None where nothing was watched."""
+def _seen(folder: RunFolder, found: Core, history: list[dict[str, Any]], device: torch.device) -> Seen | None:
+    """What the panel saw in the steps before."""
     watched = [record["watched"] for record in history if record.get("watched")]
-    if not watched or not (folder.path / "peaks.safetensors").exists():
+    if not watched or found.peaks is None:
         return None
-    known, _ = read_tensors(folder.path / "peaks.safetensors")
     fields: dict[str, dict[str, Tensor]] = {}
-    for key, part in known.items():
+    for key, part in found.peaks.items():
         name, _, field = key.rpartition(".")
         fields.setdefault(name, {})[field] = part.to(device)
     try:
@@ -95,22 +134,22 @@ def seen(folder: RunFolder, history: list[dict[str, Any]], device: torch.device)
             name: torch.tensor(rows, dtype=peaks[name].reward.dtype, device=device).amax(0)
             for name, rows in scores.items()
         }
-        return Seen(highest, peaks)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{folder.path / 'peaks.safetensors'} does not fit the run ({error}): run again") from None
+    for name, best in peaks.items():
+        if any(getattr(best, field).shape != part.shape for field, part in found.best.items()):
+            raise RunError(f"{folder.path / 'peaks.safetensors'} has other shapes than the run for '{name}': run again")
+    return Seen(highest, peaks)
 
 
-def _frames(folder: RunFolder, index: int) -> Frames:
-    rows: dict[int, list[Tensor]] = {}
-    for file in sorted((folder.path / "frames").glob("[0-9]*-[0-9]*.png")):
-        step = int(file.name.partition("-")[0])
-        if step < index:
-            try:
-                levels = torch.from_numpy(numpy.array(Image.open(file).convert("RGB")))
-            except (OSError, UnidentifiedImageError):
-                raise RunError(f"{file} is damaged: remove it, and resume again") from None
-            rows.setdefault(step, []).append(levels.permute(2, 0, 1) / 255)
-    return Frames.of([(step, torch.stack(pictures)) for step, pictures in rows.items()], limit=FRAMES)
+def _frames(folder: RunFolder, lines: list[Line], sample: Tensor) -> Frames:
+    """The frames on disk, spread as those of a run that was never cut."""
+    frames, there = Frames(FRAMES), {id(line): images for line, images in frames_of(folder, lines, sample)}
+    for line in lines:
+        images = there.get(id(line))
+        levels = [torch.from_numpy(numpy.array(image)).permute(2, 0, 1) / 255 for image in images or ()]
+        frames.add(line.record["index"], torch.stack(levels) if levels else None)
+    return frames
 
 
 def extended(spec: RunSpec, *, steps: str | None, seconds: str | None, nfe: str | None) -> RunSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 from noiseward.align import BUILT_IN, Parts, Problem, default_budget, prepare
 from noiseward.choose import DEFAULT_LR
 from noiseward.errors import RunError
+from noiseward.runs.binding import identity, seal, unseal
 from noiseward.runs.files import read_json
+from noiseward.runs.schema import check
 
-__all__ = ["RunSpec"]
+__all__ = ["FORMAT", "RunSpec", "readable"]
 
-FORMAT = 1
+FORMAT = 2  # 1 is without ids and checksums (see binding.py)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,18 +86,40 @@ class RunSpec:
         budget = default_budget(steps=self.steps, seconds=self.seconds, nfe=self.nfe)
         return dataclasses.replace(self, steps=budget.steps)
 
+    @property
+    def run(self) -> str | None:
+        """The id of the run that this asks for (see `binding.py`); None in format 1."""
+        return None if self.format < 2 else identity(dataclasses.asdict(self))
+
+    @property
+    def rows(self) -> int:
+        """How many rows the run has."""
+        return max(1, len(self.prompt)) * self.batch
+
+    def answers(self, asked: RunSpec) -> bool:
+        """Whether a run of this spec is what another asks for, its budget and what that leaves open aside."""
+        same = dataclasses.replace(asked, search=asked.search or self.search)
+        return identity(dataclasses.asdict(same)) == identity(dataclasses.asdict(self))
+
     def text(self) -> str:
         """The spec as it is written into a file."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        content = dataclasses.asdict(self)
+        return json.dumps(content if self.format < 2 else seal(content), indent=2)
 
     @classmethod
     def read(cls, path: Path) -> RunSpec:
         """The spec in a file.
 
         Raises:
-            RunError: it is garbled, or of a newer format.
+            RunError: it is garbled, was changed, or is of a newer format.
         """
-        return cls.of(read_json(path), path)
+        content = read_json(path)
+        readable(content, path)
+        asked = {name: value for name, value in content.items() if name != "sum"}
+        spec = cls.of(asked, path)
+        if spec.format > 1:
+            unseal(content, path)
+        return spec
 
     @classmethod
     def of(cls, content: Mapping[str, Any], path: Path) -> RunSpec:
@@ -103,14 +128,16 @@ class RunSpec:
         Raises:
             RunError: as `read`.
         """
-        written = content.get("format")
-        if not isinstance(written, int) or written > FORMAT:
-            raise RunError(f"{path} has format {written}, this version reads up to {FORMAT}: update noiseward")
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        unknown, missing = set(content) - set(known), {"prompt", "reward"} - set(content)
+        readable(content, path)
+        hints = typing.get_type_hints(cls)
+        unknown, missing = set(content) - set(hints), {"prompt", "reward"} - set(content)
         if unknown or missing:
             what = f"unknown {', '.join(sorted(unknown))}" if unknown else f"no {' and no '.join(sorted(missing))}"
             raise RunError(f"{path} has {what}: restore it, or run again")
+        for name, value in content.items():
+            check({name: value}, dict[str, hints[name]], path)
+        if content.get("batch", 1) < 1:
+            raise RunError(f"{path}: expected a batch of at least 1, got {content['batch']}; restore it, or run again")
         plain: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in content.items()}
         return cls(**plain)
 
@@ -120,3 +147,10 @@ class RunSpec:
         rewards = [text.rpartition(".py:")[2].split(":")[0] for text in self.reward]
         words = re.sub(r"[^a-z0-9]+", "-", f"{' '.join(self.prompt[:1])} {' '.join(rewards)}".lower()).strip("-")
         return words[:60].strip("-") or "run"
+
+
+def readable(content: Mapping[str, Any], path: Path) -> None:
+    """Raise `RunError` unless the content of a file is of a format that this version reads."""
+    written = content.get("format")
+    if not isinstance(written, int) or isinstance(written, bool) or not 1 <= written <= FORMAT:
+        raise RunError(f"{path} has format {str(written)[:20]}, this version reads up to {FORMAT}: update noiseward")

@@ -1,0 +1,124 @@
+"""A new directory that is one process's alone, from before its work begins.
+
+The directory is made and locked first; then the model is loaded, which takes long enough for a second process to begin.
+Of two that want the same directory, one gets it and the other is told; of two that leave the name to chance, one takes
+the next. Where nothing was written, nothing stays.
+
+A directory with nothing in it but a lock that nobody holds is empty: its owner died before it wrote what its run is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import final
+
+from noiseward.errors import RunError
+from noiseward.runs.files import Busy, locked
+
+__all__ = ["Claim", "Taken", "vacant"]
+
+LOCK = ".lock"
+LEFT = {LOCK, "env.json", ".env.json.new", ".spec.json.new", ".batch.json.new"}
+
+
+class Taken(RunError):
+    """A directory holds something, or another process writes it."""
+
+
+def vacant(path: Path) -> bool:
+    """Whether a directory is empty, or holds only what a process left that died before it wrote what its run is."""
+    try:
+        return set(os.listdir(path)) <= LEFT
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}): give another directory with --out") from None
+
+
+@final
+class Claim:
+    """In the body of a `with`, a new directory that no other process writes.
+
+    Arguments:
+        path: the directory: new, or empty.
+        others: names to take in its place, in this order, where it is not to be had.
+
+    Attributes:
+        path: the one it became.
+
+    Raises:
+        RunError: it holds something, is being written by another process, or cannot be made.
+    """
+
+    def __init__(self, path: Path, others: Iterable[Path] = ()) -> None:
+        self.path, self._others = path, others
+        self._made: list[Path] = []
+        self._lock = contextlib.ExitStack()
+        self._held = False
+
+    @classmethod
+    def fresh(cls, folder: Path, name: str) -> Claim:
+        """The first free name in a folder: `a-duck-brightness`, then `a-duck-brightness-2`, ..."""
+        return cls(folder / name, (folder / f"{name}-{number}" for number in itertools.count(2)))
+
+    def __enter__(self) -> Path:
+        for path in itertools.chain([self.path], self._others):
+            self.path = path
+            try:
+                self._take()
+                return path
+            except BaseException as error:
+                self._leave()
+                if self._others == () or not isinstance(error, Taken | Busy):
+                    raise
+        raise RunError(f"no name is free in {self.path.parent}: give a new directory with --out")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    def _take(self) -> None:
+        self._check()
+        left = os.path.exists(self.path / LOCK)
+        try:
+            for folder in reversed([self.path, *self.path.parents]):
+                if not os.path.isdir(folder):
+                    with contextlib.suppress(FileExistsError):  # another process was faster
+                        folder.mkdir()
+                        self._made.append(folder)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RunError(f"{self.path} cannot be made ({reason}): give another directory with --out") from None
+        if left:
+            self._made.append(self.path)  # by a process that died
+        self._lock.enter_context(locked(self.path))
+        self._held = True
+        self._check()
+
+    def _check(self) -> None:
+        """Raise unless a run can begin here."""
+        path = self.path
+        if os.path.isdir(path) and not vacant(path):
+            what = "holds a run already" if os.path.exists(path / "spec.json") else "is not empty"
+            raise Taken(f"{path} {what}: give a new directory with --out, or 'noiseward resume' a run")
+        if os.path.lexists(path) and not os.path.isdir(path):
+            raise RunError(f"{path} is a file: give a new directory with --out")
+        parent = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+        if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
+            raise RunError(f"{path} cannot be written: {parent} is not writable; give another directory with --out")
+
+    def _leave(self) -> None:
+        """Let go; where no run was begun, what was made goes, too."""
+        if self._held and os.path.isdir(self.path) and vacant(self.path):
+            for name in LEFT:
+                with contextlib.suppress(OSError):
+                    (self.path / name).unlink(missing_ok=True)
+        for folder in reversed(self._made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # those that hold something stay
+        self._made, self._held = [], False
+        self._lock.close()

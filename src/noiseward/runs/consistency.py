@@ -1,0 +1,274 @@
+"""Whether the files of a run belong together: read as a whole, or refused with the name of what does not fit.
+
+*To look at a run*, `told` reads the spec, the status and the log. They may be read while the run is being written: the
+status is read first, and the log may be ahead of it.
+
+*To go on with a run*, `core` reads what its steps are made from. The lock is held, so the files must be those of the
+last line of the log, or of the one before it (see `binding.py`). What is made from these (the status, the closing
+images and plots) is not asked for: it is written again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noiseward.budget import Status
+from noiseward.errors import RunError
+from noiseward.optimize import Best
+from noiseward.runs.binding import FILES, known, marked
+from noiseward.runs.files import read_tensors
+from noiseward.runs.log import Line
+from noiseward.runs.schema import Loop, check, check_statuses
+from noiseward.runs.spec import RunSpec
+from noiseward.runs.store import RunFolder
+
+__all__ = ["Core", "Told", "best_of", "core", "initial_of", "recorded", "told"]
+
+AGAIN = "restore it, or run again"
+SLACK = 1e-3  # a run on a GPU may have evaluated a step again, with other roundings than when it was the best
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What a run says of itself."""
+
+    spec: RunSpec
+    status: dict[str, Any]
+    lines: list[Line]
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """The records of its steps."""
+        return [line.record for line in self.lines]
+
+
+def told(folder: RunFolder) -> Told:
+    """What a run says of itself.
+
+    Raises:
+        RunError: a file is missing or garbled, was changed, or does not fit the others.
+    """
+    spec, status = folder.spec(), folder.read("status.json")
+    path = folder.path / "status.json"
+    lines = folder.lines() if "step" in status or os.path.exists(folder.path / "steps.jsonl") else []
+    if "step" not in status:
+        if status["state"] != "failed":
+            raise RunError(f"{path}: expected a whole number for 'step', got nothing; {AGAIN}")
+        return Told(spec, status, lines)
+    for name in ("seconds", "best", "found", "rows"):
+        if name not in status:
+            raise RunError(f"{path}: expected an entry '{name}', got nothing; {AGAIN}")
+    if len(status["rows"]) != spec.rows:
+        raise RunError(f"{path}: expected the status of {spec.rows} rows, got {len(status['rows'])}; {AGAIN}")
+    by_index = {line.record["index"]: line.record for line in lines}
+    last = max(by_index, default=-1)
+    final = status["state"] in ("done", "interrupted")
+    if status["step"] > last or (final and status["step"] < last):
+        raise RunError(
+            f"{path} says step {status['step']} is the last, and steps.jsonl ends with step {last}: restore what was "
+            f"changed, or 'noiseward resume {folder.path}'"
+        )
+    for row, (best, found) in enumerate(zip(status["best"], status["found"], strict=True)):
+        if found not in by_index:
+            raise RunError(f"{path}: step {found}, the best of row {row}, is not in steps.jsonl; {AGAIN}")
+        if not _near(best, by_index[found]["reward"][row]):
+            raise RunError(f"{path}: the best of row {row} is not the reward of its step in steps.jsonl; {AGAIN}")
+    return Told(spec, status, lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Core:
+    """What a run goes on from.
+
+    Attributes:
+        lines: of the log, before the step to make next.
+        latest, loop: the place.
+        best, peaks, initial: tensors by name; no peaks where nothing was watched.
+        digests: of place, best and peaks, in the order of `binding.FILES`.
+    """
+
+    lines: list[Line]
+    latest: dict[str, Tensor]
+    loop: dict[str, Any]
+    best: dict[str, Tensor]
+    peaks: dict[str, Tensor] | None
+    initial: dict[str, Tensor]
+    digests: tuple[str | None, ...]
+
+
+def core(folder: RunFolder) -> Core | None:
+    """What a run goes on from; None where it ended before its first step was written.
+
+    Raises:
+        RunError: a file is missing or garbled, was changed, or does not fit the others.
+    """
+    spec, path = folder.spec(), folder.path
+    lines = folder.lines() if os.path.lexists(path / "steps.jsonl") else []
+    if not os.path.lexists(path / "latest.safetensors"):
+        if len(lines) > 1 or _began(folder):
+            raise RunError(f"{path / 'latest.safetensors'} is missing: {AGAIN}")
+        return None
+    if not lines:
+        raise RunError(f"{path / 'steps.jsonl'} has no step, and latest.safetensors goes on after one: {AGAIN}")
+    latest, metadata = read_tensors(path / "latest.safetensors")
+    place, loop = marked(latest, metadata, path / "latest.safetensors", spec.run)
+    check(loop, Loop, f"{path / 'latest.safetensors'}, its metadata")
+    check_statuses(loop["status"], path / "latest.safetensors")
+    if len(loop["status"]) != spec.rows:
+        given = len(loop["status"])
+        raise RunError(f"{path / 'latest.safetensors'}: expected the status of {spec.rows} rows, got {given}; {AGAIN}")
+    best, found = best_of(folder, spec)
+    peaks, peaked = None, None
+    if os.path.lexists(path / "peaks.safetensors"):
+        peaks, more = read_tensors(path / "peaks.safetensors")
+        peaked, _ = marked(peaks, more, path / "peaks.safetensors", spec.run)
+    digests = (place, found, peaked)
+    _fit(lines, digests, path)
+    history = [line for line in lines if line.record["index"] < loop["index"]]
+    _follows(lines, history, loop, path / "latest.safetensors")
+    _sound(latest, loop, path / "latest.safetensors")
+    initial = initial_of(folder, spec)
+    _same_shape(best["noise"], latest["noise"], path / "best.safetensors", "noise")
+    _same_shape(best["sample"], initial["sample"], path / "best.safetensors", "sample")
+    recorded(best, lines, path / "best.safetensors")
+    recorded(initial, lines, path / "initial.safetensors")
+    if peaks is None and any(line.record.get("watched") for line in history):
+        raise RunError(f"{path / 'peaks.safetensors'} is missing: {AGAIN}")
+    for name in dict.fromkeys(key.rpartition(".")[0] for key in peaks or ()):
+        own = {key.rpartition(".")[2]: part for key, part in (peaks or {}).items() if key.startswith(f"{name}.")}
+        _named(own, {field.name for field in dataclasses.fields(Best)}, path / "peaks.safetensors")
+        _per_row(own, {"reward", "value", "probability", "index"}, spec.rows, path / "peaks.safetensors")
+        recorded(own, lines, path / "peaks.safetensors")
+    return Core(history, latest, loop, best, peaks, initial, digests)
+
+
+def _began(folder: RunFolder) -> bool:
+    """Whether a run's status speaks of a step."""
+    return os.path.lexists(folder.path / "status.json") and "step" in folder.read("status.json")
+
+
+def best_of(folder: RunFolder, spec: RunSpec) -> tuple[dict[str, Tensor], str]:
+    """The tensors of `best.safetensors`, and their digest.
+
+    Raises:
+        RunError: it is missing or garbled, was changed, or does not fit the spec.
+    """
+    path = folder.path / "best.safetensors"
+    found, metadata = read_tensors(path)
+    digest, _ = marked(found, metadata, path, spec.run)
+    names = {field.name for field in dataclasses.fields(Best)}
+    _named(found, names, path)
+    _per_row(found, names - {"noise", "sample"}, spec.rows, path)
+    _real(found["noise"], "noise", path)
+    numbers = all(found[name].is_floating_point() for name in ("sample", "reward", "value", "probability"))
+    fine = numbers and not bool(found["reward"].isnan().any()) and found["index"].dtype == torch.int64
+    if not fine or not bool(found["sample"][found["reward"].isfinite()].isfinite().all()):
+        raise RunError(f"{path}: expected finite numbers, and whole ones for 'index', got something else; {AGAIN}")
+    return found, digest
+
+
+def initial_of(folder: RunFolder, spec: RunSpec) -> dict[str, Tensor]:
+    """The tensors of `initial.safetensors`; raises as `best_of`."""
+    path = folder.path / "initial.safetensors"
+    found, metadata = read_tensors(path)
+    marked(found, metadata, path, spec.run)
+    names = {"sample", "reward", "penalty", "value"}
+    _named(found, names | {name for name in found if name.startswith("terms.")}, path)
+    _per_row(found, set(found) - {"sample"}, spec.rows, path)
+    return found
+
+
+def _fit(lines: list[Line], digests: tuple[str | None, ...], path: Path) -> None:
+    """The files must be those of the last line, or what was there before it; nothing is known of format 1."""
+    now, before = lines[-1].bound, lines[-2].bound if len(lines) > 1 else None
+    if now is None:
+        return
+    for name, digest in zip(FILES, digests, strict=True):
+        if digest not in known(name, now, before):
+            file = "latest" if name == "place" else name
+            what = "is missing" if digest is None else "does not belong to the last step in steps.jsonl"
+            raise RunError(f"{path / file}.safetensors {what}: restore the files of one instant, or run again")
+
+
+def _follows(lines: list[Line], history: list[Line], loop: Mapping[str, Any], path: Path) -> None:
+    """The place must be the one after the last line, or after the line before it."""
+    ends = [line.record["index"] for line in lines[-2:]]
+    least = history[-1].record["nfe"] if history else dict.fromkeys(loop["nfe"], 0)
+    most = lines[-1].record["nfe"]
+    paid = all(least[name] <= calls <= most[name] for name, calls in loop["nfe"].items())
+    if not paid or not any(loop["index"] in (end, end + 1) for end in ends):
+        raise RunError(f"{path} goes on at step {loop['index']}, which does not follow from steps.jsonl: {AGAIN}")
+
+
+def _sound(latest: Mapping[str, Tensor], loop: Mapping[str, Any], path: Path) -> None:
+    """The noise must be finite, and the state without holes, in rows that move."""
+    rows = len(loop["status"])
+    if "noise" not in latest:
+        raise RunError(f"{path}: expected a tensor 'noise', got nothing; {AGAIN}")
+    _real(latest["noise"], "noise", path)
+    moving = torch.tensor([name != Status.NONFINITE.name for name in loop["status"]])
+    for name, part in latest.items():
+        if part.ndim == 0 or part.shape[0] != rows:
+            raise RunError(f"{path}: expected {rows} rows in '{name}', got shape {tuple(part.shape)}; {AGAIN}")
+        if part.is_floating_point() and bool(part[moving].isnan().any()):
+            raise RunError(f"{path}: expected numbers in '{name}', got nan; {AGAIN}")
+
+
+def recorded(found: Mapping[str, Tensor], lines: list[Line], path: Path) -> None:
+    """Raise `RunError` unless what is known of the best of each row, or of the start, is in the log.
+
+    In format 1, which has no digests, all of it must be the same; a run on a GPU may have evaluated a step again.
+    """
+    by_index = {line.record["index"]: line.record for line in lines}
+    indices = found["index"].tolist() if "index" in found else [0] * found["reward"].shape[0]
+    old = bool(lines) and lines[0].bound is None
+    names = ("reward", "value", "penalty", "probability") if old else ("reward",)
+    for row, index in enumerate(indices):
+        record = by_index.get(index, {})
+        there = [name for name in names if name in found]
+        if not record or not all(_near(found[name][row].item(), record[name][row]) for name in there):
+            raise RunError(f"{path}: what it has of row {row} is not what steps.jsonl has of step {index}: {AGAIN}")
+
+
+def _near(one: float, other: float) -> bool:
+    """Whether two rewards may be the same; one that was never finite is -inf among the best."""
+    if not math.isfinite(other):
+        return not math.isfinite(one)
+    return math.isclose(one, other, rel_tol=SLACK, abs_tol=SLACK / 10)
+
+
+def _named(found: Mapping[str, Tensor], names: set[str], path: Path) -> None:
+    if wrong := names ^ set(found):
+        what = ", ".join(sorted(wrong))[:80]
+        raise RunError(f"{path}: expected the tensors {', '.join(sorted(names))}, which differ in {what}; {AGAIN}")
+
+
+def _per_row(found: Mapping[str, Tensor], names: set[str], rows: int, path: Path) -> None:
+    for name, part in found.items():
+        fine = tuple(part.shape) == (rows,) if name in names else part.ndim > 1 and part.shape[0] == rows
+        if not fine:
+            raise RunError(f"{path}: expected {rows} rows in '{name}', got shape {tuple(part.shape)}; {AGAIN}")
+
+
+def _real(part: Tensor, name: str, path: Path) -> None:
+    if part.dtype not in (torch.float32, torch.float64):
+        kind = str(part.dtype).removeprefix("torch.")
+        raise RunError(f"{path}: expected float32 or float64 for '{name}', got {kind}; {AGAIN}")
+    if not bool(part.isfinite().all()):
+        raise RunError(f"{path}: expected finite numbers in '{name}', got nan or infinity; {AGAIN}")
+
+
+def _same_shape(part: Tensor, other: Tensor, path: Path, name: str) -> None:
+    if part.shape != other.shape or part.dtype != other.dtype:
+        raise RunError(
+            f"{path}: expected {tuple(other.shape)} of {str(other.dtype).removeprefix('torch.')} for '{name}', got "
+            f"{tuple(part.shape)} of {str(part.dtype).removeprefix('torch.')}; {AGAIN}"
+        )

@@ -1,0 +1,191 @@
+"""What each file of a run, a batch and a comparison holds, as types; and the one reader that holds files to them.
+
+A type is a class, a union, `Literal`, `list[...]`, `tuple[..., ...]` (a JSON array), `dict[str, ...]`, or a `TypedDict`
+(a JSON object; keys it does not name are left alone, for newer versions may write more). `bool` is no number here, and
+an `int` is a `float`.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+from typing import Any, Literal, NotRequired, TypedDict
+
+from noiseward.budget import Status
+from noiseward.errors import RunError
+
+__all__ = ["BatchFile", "Loop", "Nfe", "Record", "State", "StatusFile", "check"]
+
+State = Literal["running", "done", "interrupted", "failed"]
+Rows = list[float]
+
+
+class Nfe(TypedDict):
+    """Denoiser calls."""
+
+    forward: int
+    backward: int
+    recomputed: int
+
+
+class Record(TypedDict):
+    """A line of `steps.jsonl`; lists have an entry per row."""
+
+    index: int
+    seconds: float
+    nfe: Nfe
+    reward: Rows
+    terms: dict[str, Rows]
+    penalty: Rows
+    value: Rows
+    probability: Rows
+    grad_norm: Rows | None
+    watched: NotRequired[dict[str, Rows]]
+    silent: NotRequired[list[str]]
+    found: NotRequired[list[int]]
+
+
+class StatusFile(TypedDict):
+    """`status.json`; one of a run that failed at its first step has a state and an error only."""
+
+    state: State
+    step: NotRequired[int]
+    seconds: NotRequired[float]
+    best: NotRequired[Rows]
+    found: NotRequired[list[int]]
+    rows: NotRequired[list[str]]
+    strict: NotRequired[Rows]
+    suspect: NotRequired[list[str]]
+    dead_draws: NotRequired[list[str]]
+    error: NotRequired[str]
+
+
+class Loop(TypedDict):
+    """The metadata `loop` of `latest.safetensors`."""
+
+    index: int
+    status: list[str]
+    nfe: Nfe
+    pace_nfe: int
+
+
+class PackFile(TypedDict):
+    """A pack in `batch.json`."""
+
+    name: str
+    ids: list[str]
+    spec: dict[str, Any]
+
+
+class BatchFile(TypedDict):
+    """`batch.json`."""
+
+    format: int
+    packs: list[PackFile]
+
+
+def check(content: Any, kind: Any, source: object, *, rows: int | None = None) -> None:
+    """Raise `RunError` unless some plain data is of a type.
+
+    Arguments:
+        content: as `json.loads` gives it.
+        kind: a type, see the module.
+        source: the file, as messages name it.
+        rows: what every list of numbers must have, where given.
+
+    Example:
+        >>> check({"forward": 1, "backward": 0, "recomputed": None}, Nfe, "log")
+        Traceback (most recent call last):
+        ...
+        noiseward.errors.RunError: log: expected a whole number for 'recomputed', got null; restore it, or run again
+    """
+    if wrong := _wrong(content, kind, "", rows):
+        raise RunError(f"{source}: {wrong}; restore it, or run again")
+
+
+def check_statuses(names: list[str], source: object) -> None:
+    """Raise `RunError` unless these are names of `Status`."""
+    for name in names:
+        if name not in Status.__members__:
+            raise RunError(f"{source}: expected the status of a row, got '{name[:40]}'; restore it, or run again")
+
+
+def _wrong(value: Any, kind: Any, at: str, rows: int | None) -> str | None:
+    """What is wrong with a value, None if nothing is."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return None
+    if origin in (typing.Union, types.UnionType):
+        fine = any(_wrong(value, one, at, rows) is None for one in inner)
+        near = [one for one in inner if one is not type(None)]
+        return None if fine else _wrong(value, near[0], at, rows) if len(near) == 1 else _said(value, kind, at)
+    if origin is Literal:
+        return None if isinstance(value, str) and value in inner else _said(value, kind, at)
+    if origin in (list, tuple):
+        if not isinstance(value, list | tuple):
+            return _said(value, kind, at)
+        if rows is not None and inner[0] in (int, float) and len(value) != rows:
+            return f"expected {rows} numbers for '{at}', one per row, got {len(value)}"
+        return _first(_wrong(one, inner[0], f"{at}[{number}]", rows) for number, one in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            return _said(value, kind, at)
+        return _first(_wrong(one, inner[1], _at(at, key), rows) for key, one in value.items())
+    if typing.is_typeddict(kind):
+        if not isinstance(value, dict):
+            return _said(value, kind, at)
+        hints, required = _hints(kind)
+        for name in sorted(required - set(value)):
+            return f"expected {_called(hints[name])} for '{_at(at, name)}', got nothing"
+        return _first(_wrong(value[name], hint, _at(at, name), rows) for name, hint in hints.items() if name in value)
+    if kind is float:
+        fine = isinstance(value, int | float) and not isinstance(value, bool)
+    elif kind is type(None):
+        fine = value is None
+    else:
+        fine = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    return None if fine else _said(value, kind, at)
+
+
+@functools.cache
+def _hints(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
+    marked = typing.get_type_hints(kind, include_extras=True)  # annotations are text: `__required_keys__` has them all
+    return typing.get_type_hints(kind), frozenset(
+        name for name, hint in marked.items() if typing.get_origin(hint) is not NotRequired
+    )
+
+
+def _first(found: typing.Iterable[str | None]) -> str | None:
+    return next((one for one in found if one is not None), None)
+
+
+def _at(at: str, name: object) -> str:
+    return f"{at}.{str(name)[:40]}" if at else str(name)[:40]
+
+
+def _said(value: Any, kind: Any, at: str) -> str:
+    where = f" for '{at}'" if at else ""
+    return f"expected {_called(kind)}{where}, got {_shown(value)}"
+
+
+def _called(kind: Any) -> str:
+    """A type in words."""
+    origin = typing.get_origin(kind) or kind
+    if origin is Literal:
+        return " or ".join(repr(one) for one in typing.get_args(kind))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_called(one) for one in typing.get_args(kind))
+    words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "null"}
+    return words.get(origin, "a list" if origin in (list, tuple) else "an object")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, dict):
+        return "an object"
+    words: dict[Any, str] = {None: "null", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return words[value]
+    return f"'{value[:40]}'" if isinstance(value, str) else f"{value}"[:40]

@@ -1,0 +1,172 @@
+"""Writing a run down, step by step; the order of the writes is explained in `store.py`, their seals in `binding.py`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, final
+
+from PIL import Image
+from torch import Tensor
+
+from noiseward import __version__, pictures
+from noiseward.optimize import Step
+from noiseward.runs.binding import FILES, Bound, digest_of_images, digest_of_tensors, mark, plain, seal
+from noiseward.runs.files import replace, tensors
+from noiseward.runs.log import Log
+from noiseward.runs.spec import RunSpec
+from noiseward.solution import Frames
+
+__all__ = ["FRAMES", "LIBRARIES", "Writer", "pictured", "save_image", "save_images", "save_json"]
+
+LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
+IMAGES_EVERY = 5.0  # seconds between two writings of the best images
+FRAMES = 24
+
+
+@final
+class Writer:
+    """Writes the steps of one run, or of the rest of one.
+
+    Arguments:
+        path: its directory.
+        spec: what was asked.
+        fingerprint: of the model.
+        frames: those the run has already.
+        log: of a run that goes on; None for one that begins.
+    """
+
+    def __init__(self, path: Path, spec: RunSpec, *, fingerprint: str, frames: Frames | None, log: Log | None) -> None:
+        self._path, self._spec, self._run, self._model = path, spec, spec.run, fingerprint
+        self._frames = Frames(FRAMES) if frames is None else frames
+        self._log, self._pictured, self._tidy = log, 0.0, False
+        was = log.was if log is not None and log.was is not None else (None, None, None)
+        self._written: dict[str, str | None] = dict(zip(FILES, was, strict=True))
+
+    def write(self, step: Step) -> None:
+        """Write a step down."""
+        if self._log is None:
+            self._begin(step)
+            self._log = Log(self._path / "steps.jsonl", run=self._run)
+        images = pictures.images(step.evaluation.sample) if pictured(step.evaluation.sample) else None
+        place, loop = _place(step)
+        best = plain(vars(step.best)) if self._written["best"] is None or _improved(step) else None
+        peaks = _peaks(step)
+        bound: Bound = {
+            "place": digest_of_tensors(place, loop),
+            "best": digest_of_tensors(best) if best else self._written["best"] or "",
+            "peaks": digest_of_tensors(peaks) if peaks else self._written["peaks"],
+            "pixels": None if images is None else digest_of_images(images),
+        }
+        self._log.add(step.record(), None if self._run is None else bound)
+        if best:
+            tensors(self._path / "best.safetensors", best, mark(best, self._run))
+            if time.monotonic() - self._pictured > IMAGES_EVERY and pictured(step.best.sample):
+                save_images(self._path / "best", pictures.images(step.best.sample))
+                self._pictured = time.monotonic()
+        if peaks and bound["peaks"] != self._written["peaks"]:
+            tensors(self._path / "peaks.safetensors", peaks, mark(peaks, self._run))
+        if images is not None:
+            self._frame(step, images)
+        tensors(self._path / "latest.safetensors", place, mark(place, self._run, loop))
+        self._written = {name: bound[name] for name in FILES}
+        status = {
+            "state": "running",
+            "step": step.index,
+            "seconds": step.seconds,
+            "best": step.best.reward.tolist(),
+            "found": step.best.index.tolist(),
+            "rows": [status.name for status in step.status],
+        }
+        save_json(self._path / "status.json", status, self._run)
+
+    def _begin(self, step: Step) -> None:
+        """What is known before the first step is written; the spec first, which makes the directory that of a run."""
+        with contextlib.suppress(OSError):  # what cannot be made cannot be written, which says more
+            self._path.mkdir(exist_ok=True)
+        replace(self._path / "spec.json", lambda path: path.write_text(self._spec.text() + "\n"))
+        libraries = {"noiseward": __version__, **{name: version(name) for name in LIBRARIES}}
+        machine = {"python": platform.python_version(), "device": str(step.noise.device), "fingerprint": self._model}
+        save_json(self._path / "env.json", {**machine, **libraries}, self._run)
+        if pictured(step.evaluation.sample):
+            save_images(self._path / "initial", pictures.images(step.evaluation.sample))
+        evaluation = {name: getattr(step.evaluation, name) for name in ("sample", "reward", "penalty", "value")}
+        terms = {f"terms.{name}": term for name, term in step.evaluation.terms.items()}
+        found = plain({**evaluation, **terms})
+        tensors(self._path / "initial.safetensors", found, mark(found, self._run))
+
+    def _frame(self, step: Step, images: Sequence[Image.Image]) -> None:
+        """Keep a few images, evenly spread; files of frames that are dropped go too, and those of no frame."""
+        before = {index for index, _ in self._frames}
+        self._frames.add(step.index, step.evaluation.sample)
+        after = {index for index, _ in self._frames}
+        folder = self._path / "frames"
+        if step.index in after:
+            save_images(folder, images, f"{step.index:05d}-")
+        gone = [file for index in before - after for file in folder.glob(f"{index:05d}-*.png")]
+        if not self._tidy:
+            gone = [file for file in folder.glob("[0-9]*-[0-9]*.png") if _step(file) not in after]
+            self._tidy = True
+        for file in gone:
+            file.unlink(missing_ok=True)
+
+
+def pictured(sample: Tensor) -> bool:
+    """Whether samples are images."""
+    return sample.ndim == 4 and sample.shape[1] in (1, 3)
+
+
+def save_images(folder: Path, images: Sequence[Image.Image], prefix: str = "") -> None:
+    """Replace the images of a folder, one per row."""
+    for row, image in enumerate(images):
+        save_image(folder / f"{prefix}{row:02d}.png", image)
+
+
+def save_image(path: Path, image: Image.Image) -> None:
+    """Replace an image."""
+    replace(path, lambda beside: _saved(image, beside))
+
+
+def save_json(path: Path, content: dict[str, Any], run: str | None) -> None:
+    """Replace a JSON file, sealed unless the run is of format 1."""
+    whole = content if run is None else seal(content, run)
+    replace(path, lambda beside: beside.write_text(json.dumps(whole, indent=2) + "\n"))
+
+
+def _saved(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, format="PNG")
+
+
+def _step(file: Path) -> int:
+    return int(file.name.partition("-")[0])
+
+
+def _improved(step: Step) -> bool:
+    return bool((step.best.index == step.index).any())
+
+
+def _peaks(step: Step) -> dict[str, Tensor] | None:
+    """What was best when each held-out reward was highest, where it was looked at."""
+    if not step.watched:
+        return None
+    return plain({f"{name}.{field}": part for name, peak in step.peaks.items() for field, part in vars(peak).items()})
+
+
+def _place(step: Step) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What is needed to go on, without times: tensors, and the rest as plain data."""
+    place = step.place
+    found = {"noise": place.noise, **{f"state.{name}": part for name, part in place.state.items()}}
+    rest = {
+        "index": place.index,
+        "status": [status.name for status in place.status],
+        "nfe": dataclasses.asdict(place.nfe),
+        "pace_nfe": place.pace[1],
+    }
+    return plain(found), rest

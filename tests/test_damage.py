@@ -1,0 +1,163 @@
+"""Damaged directories are named in one line and nothing is continued from them; whatever is not named is right."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from noiseward import RunError
+from noiseward.runs import RunFolder, RunSpec, execute
+from noiseward.runs.consistency import best_of, recorded, told
+from noiseward.runs.execute import performing
+from noiseward.runs.images import images_of
+from noiseward.runs.resume import Stand, stand
+from tests.damage import copy, damages
+from tests.tiny import CALL
+
+CPU = torch.device("cpu")
+MANY = 24  # damages of each file at most
+
+
+@pytest.fixture(scope="module")
+def spec(model):
+    return RunSpec(
+        prompt=("a", "b"), reward=("brightness",), model=model, steps=3, seed=5, lr=0.05, watch=("contrast",),
+        call={**CALL, "num_inference_steps": 2, "eta": 1.0},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(spec, tmp_path_factory):
+    """Run directories by name: finished, cut after two steps, another, and one of format 1."""
+    folder = tmp_path_factory.mktemp("runs")
+    execute(spec, folder / "done", quiet=True)
+    for _, _ in zip(range(2), performing(spec.problem(), spec, folder / "cut"), strict=False):
+        pass
+    execute(dataclasses.replace(spec, seed=9), folder / "other", quiet=True)
+    execute(dataclasses.replace(spec, format=1), folder / "old", quiet=True)
+    execute(dataclasses.replace(spec, format=1, seed=9), folder / "old other", quiet=True)
+    return folder
+
+
+def plain(stood: Stand | None) -> Any:
+    """Where a run goes on, in what can be compared; frames aside, of which some may be gone."""
+    if stood is None:
+        return None
+    place, best = stood.place, stood.place.best
+    assert best is not None
+    parts = {"noise": place.noise, **place.state, **{f"best {name}": part for name, part in vars(best).items()}}
+    seen = {} if stood.seen is None else {name: part.tolist() for name, part in stood.seen.highest.items()}
+    return (
+        {name: part.tolist() for name, part in parts.items()},
+        (place.index, place.status, place.nfe, place.seconds, place.pace, seen),
+        stood.past.history,
+        stood.past.initial.sample.tolist(),
+    )
+
+
+def looks(folder: RunFolder) -> Any:
+    """What a run says and shows of itself."""
+    said = told(folder)
+    recorded(best_of(folder, said.spec)[0], said.lines, folder.path / "best.safetensors")
+    images = [image.tobytes() for which in ("initial", "best") for image in images_of(folder, said, which)]
+    return said.spec, said.status, said.steps, folder.read("env.json"), images
+
+
+def outcome(what: Any, *arguments: Any) -> Any:
+    """What a reader gives, or the line with which it refuses; anything else it raises is a failure."""
+    try:
+        return what(*arguments)
+    except RunError as error:
+        line = str(error)
+        assert "\n" not in line and len(line) < 400, line
+        return error
+
+
+def right(found: Any, sound: Any) -> bool:
+    return isinstance(found, RunError) or found == sound
+
+
+@pytest.mark.parametrize("name", ["done", "cut"])
+def test_a_damaged_run_is_refused_by_name_or_read_as_it_was(runs, tmp_path, name):
+    folder = RunFolder(copy(runs / name, tmp_path / "run"))
+    goes_on, said = plain(stand(folder, CPU)), outcome(looks, folder)
+    wrong, refused = [], 0
+    for damage in damages(runs / name, other=runs / "other", per_file=MANY):
+        damage.do(folder.path)
+        found = outcome(lambda: plain(stand(folder, CPU)))
+        if not right(found, goes_on):
+            wrong.append(f"{damage.name}: goes on from something else")
+        shown = outcome(looks, folder)
+        if not right(shown, said):
+            wrong.append(f"{damage.name}: shows something else")
+        refused += isinstance(found, RunError) or isinstance(shown, RunError)
+        if isinstance(found, RunError) and Path(damage.file).name not in str(found) and damage.file != "spec.json":
+            wrong.append(f"{damage.name}: does not name it: {found}")
+        restore(folder.path / damage.file, runs / name / damage.file)
+    assert wrong == [] and refused > 200
+
+
+def restore(damaged: Path, whole: Path) -> None:
+    if damaged.is_dir():
+        damaged.rmdir()
+    shutil.copy(whole, damaged)
+
+
+def test_a_damaged_run_of_format_1_never_ends_in_an_exception(runs, tmp_path):
+    folder = RunFolder(copy(runs / "old", tmp_path / "run"))
+    refused = set()
+    for damage in damages(runs / "old", other=runs / "old other", per_file=MANY):
+        damage.do(folder.path)
+        found = [outcome(stand, folder, CPU), outcome(looks, folder)]
+        refused |= {damage.name} if any(isinstance(one, RunError) for one in found) else set()
+        restore(folder.path / damage.file, runs / "old" / damage.file)
+    for name in ("best.safetensors", "initial.safetensors", "peaks.safetensors", "status.json", "steps.jsonl"):
+        for how in ("missing", "other"):
+            shutil.copytree(runs / "old", tmp_path / f"{name} {how}")
+            damage = next(
+                one for one in damages(runs / "old", other=runs / "old other") if one.name == f"{name}: {how}"
+            )
+            damage.do(tmp_path / f"{name} {how}")
+            folder = RunFolder(tmp_path / f"{name} {how}")
+            found = [outcome(stand, folder, CPU), outcome(looks, folder)]
+            assert any(isinstance(one, RunError) for one in found), damage.name
+    assert len(refused) > 100
+
+
+@pytest.mark.parametrize("name", ["done", "cut"])
+def test_the_commands_say_one_line_about_a_damaged_run_or_do_what_they_do_with_a_whole_one(runs, run, tmp_path, name):
+    whole = copy(runs / name, tmp_path / "whole" / "run")
+    sound = said(run, whole)
+    chosen = {one.name: one for one in damages(runs / name, other=runs / "other")}
+    some = (
+        "steps.jsonl: last line torn", "steps.jsonl: reversed", "spec.json: other", "status.json: best[0]=99",
+        "latest.safetensors: other", "best.safetensors: flip", "frames/00000-00.png: another size",
+        "status.json: deep",
+    )  # fmt: skip
+    for number, damage in enumerate(chosen[each] for each in some):
+        folder = copy(runs / name, tmp_path / f"{number}" / "run")
+        damage.do(folder)
+        goes_on = not isinstance(outcome(stand, RunFolder(folder), CPU), RunError)
+        for command, (status, out, err) in said(run, folder).items():
+            assert "Traceback" not in err and (status, len(err.splitlines())) in ((0, 0), (1, 1)), (damage.name, err)
+            if status == 0 and command != "list":
+                assert out == sound[command][1], (damage.name, command)
+            assert (status == 0) == goes_on or command != "resume", (damage.name, err)
+        for file in ("best.safetensors", "latest.safetensors", "peaks.safetensors", "strip.png", "best/01.png"):
+            assert not goes_on or (folder / file).read_bytes() == (whole / file).read_bytes(), (damage.name, file)
+
+
+def said(run: Any, folder: Path) -> dict[str, tuple[int, str, str]]:
+    """What each command says of a run, without its name and the time it took; last, it is resumed."""
+    found = {}
+    table = str(folder.parent / "x.csv")
+    for command, *rest in (("list",), ("show",), ("export", "--csv", table), ("replay",), ("resume", "-q")):
+        status, told, err = run(command, str(folder.parent if command == "list" else folder), *rest)
+        told = told.replace(str(folder.parent), "")
+        found[command] = status, "\n".join(line.split(" s, ")[-1] for line in told.splitlines()), err
+    return found

@@ -1,0 +1,110 @@
+"""Going on is as safe as beginning: killed meanwhile, a run of any format is what it was, or one step further."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from noiseward import RunError
+from noiseward.runs import RunFolder, RunSpec, execute, resume
+from noiseward.runs.consistency import told
+from noiseward.runs.files import read_tensors
+from tests.crash import killed
+from tests.test_resume import INSTANTS, begin, same
+from tests.tiny import CALL
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def spec(model):
+    return RunSpec(
+        prompt=("a", "b"), reward=("brightness",), model=model, steps=4, seed=5, lr=0.05,
+        watch=("contrast",), call={**CALL, "num_inference_steps": 2, "eta": 1.0},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(spec, tmp_path_factory):
+    """A run never disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    execute(spec, folder, quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def short(spec, whole, tmp_path_factory):
+    """The same run asked for two steps less, and how many operations on files it takes to go on to the end."""
+    folder = tmp_path_factory.mktemp("short") / "run"
+    execute(RunSpec(**{**vars(spec), "steps": 2}), folder, quiet=True)
+    other = folder.parent / "counted"
+    shutil.copytree(folder, other)
+    count, _ = killed(lambda report: resume(other, steps="4", quiet=True) and None, other, at=0)
+    same(other, whole)
+    return folder, count
+
+
+@pytest.mark.parametrize("instant", range(INSTANTS))
+def test_a_run_that_goes_on_killed_at_any_instant_is_readable_and_goes_on(short, whole, tmp_path, instant):
+    folder, count = tmp_path / "run", short[1]
+    shutil.copytree(short[0], folder)
+    at = 1 + instant * (count - 1) // max(INSTANTS - 1, 1)
+    killed(lambda report: resume(folder, steps="4", quiet=True) and None, folder, at)
+    assert told(RunFolder(folder)).steps[:2] == RunFolder(short[0]).steps()[:2]
+    resume(folder, steps="4", quiet=True)
+    same(folder, whole)
+
+
+def test_a_run_of_format_1_goes_on_as_one_never_cut_and_stays_one(spec, tmp_path):
+    old = RunSpec(**{**vars(spec), "format": 1})
+    execute(old, tmp_path / "whole", quiet=True)
+    for steps in (1, 3, 5):
+        begin(old, tmp_path / f"cut{steps}", steps)
+        resume(tmp_path / f"cut{steps}", quiet=True)
+        same(tmp_path / f"cut{steps}", tmp_path / "whole")
+    asked = json.loads((tmp_path / "whole/spec.json").read_text())
+    assert asked["format"] == 1 and "sum" not in asked and "run" not in (tmp_path / "whole/steps.jsonl").read_text()
+    assert set(json.loads(read_tensors(tmp_path / "whole/latest.safetensors")[1]["loop"])) == {
+        "index", "status", "nfe", "pace_nfe"
+    }  # fmt: skip
+
+
+def test_frames_that_were_being_thinned_out_when_a_run_was_killed_go(spec, tmp_path, monkeypatch):
+    """Every second frame goes; killed after the first of them, the others still go."""
+    for module in ("write", "resume"):
+        monkeypatch.setattr(sys.modules[f"noiseward.runs.{module}"], "FRAMES", 4)
+    longer = RunSpec(**{**vars(spec), "steps": 5, "watch": ()})
+    execute(longer, tmp_path / "whole", quiet=True)
+    assert frames(tmp_path / "whole") == {0, 2, 4}
+    begin(longer, tmp_path / "three", 4)
+    begin(longer, tmp_path / "cut", 5)
+    for name in ("00001-01", "00003-00", "00003-01"):  # as if step 4 had not removed them yet
+        shutil.copy(tmp_path / f"three/frames/{name}.png", tmp_path / f"cut/frames/{name}.png")
+    resume(tmp_path / "cut", quiet=True)
+    assert frames(tmp_path / "cut") == {0, 2, 4}
+    for file in (tmp_path / "whole/frames").iterdir():
+        assert (tmp_path / "cut/frames" / file.name).read_bytes() == file.read_bytes()
+
+
+def frames(folder: Path) -> set[int]:
+    return {int(file.name[:5]) for file in (folder / "frames").iterdir()}
+
+
+def test_few_steps_of_another_run_are_not_gone_on_with(model, tmp_path):
+    call = {**CALL, "num_inference_steps": 4, "eta": 1.0}
+    spec = RunSpec(("a",), ("brightness",), model=model, steps=3, lr=0.05, coarse=2, call=call)
+    execute(RunSpec(**{**vars(spec), "seed": 9}), tmp_path / "other", quiet=True)
+    begin(spec, tmp_path / "run", 1)
+    shutil.copytree(tmp_path / "other/first", tmp_path / "run/first")
+    with pytest.raises(RunError, match="first belongs to another run than"):
+        resume(tmp_path / "run", quiet=True)
+    shutil.rmtree(tmp_path / "run/first")
+    resume(tmp_path / "run", quiet=True)
+    status = tmp_path / "run/first/status.json"
+    status.write_text(status.read_text().replace('"done"', '"interrupted"'))
+    with pytest.raises(RunError, match="status.json was changed since it was written"):
+        resume(tmp_path / "run", quiet=True)
