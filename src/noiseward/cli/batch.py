@@ -116,8 +116,22 @@ def batch(
         table(found, out, console)
         if stopped:
             console.print("stopped: the same command goes on", highlight=False)
-    if any(one.state != "done" for one in found):
+    undone = [one for one in found if one.state != "done"]
+    if undone:
+        print(_last(undone, len(found)), file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _last(undone: Sequence[Outcome], rows: int) -> str:
+    """The last line of a batch that is not done: what failed, and how to go on."""
+    bad = [one for one in undone if one.state in ("failed", "damaged")]
+    if not bad:
+        return f"noiseward: {len(undone)} of {rows} rows are not done: give the same command again to go on"
+    first = bad[0]
+    return (
+        f"noiseward: {len(bad)} of {rows} rows are {first.state}, first '{first.id}' with seed {first.seed} "
+        f"({first.error or 'for no known reason'}): correct that, and give the same command again to go on"
+    )
 
 
 def _ray(address: str | None, workers: int | None, threads: int) -> RayEngine:

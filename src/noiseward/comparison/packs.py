@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -19,13 +19,16 @@ from torch import Tensor
 from noiseward import pictures, stickers
 from noiseward.align import BUILT_IN, Problem, prepare
 from noiseward.comparison.spec import SHARES, CompareSpec, Pack
-from noiseward.errors import ArgumentError, GradientError
+from noiseward.errors import ArgumentError, GradientError, RunError
 from noiseward.methods import named
 from noiseward.optimize import Best, Step
 from noiseward.panel import Panel
+from noiseward.runs.binding import digest_of_images
+from noiseward.runs.images import opened
+from noiseward.runs.write import pictured, save_image
 from noiseward.strict import strict_probability
 
-__all__ = ["Bench", "features", "made"]
+__all__ = ["Bench", "PackFile", "RefusedPack", "ResultFile", "check_images", "features", "made"]
 
 
 class Bench:
@@ -108,7 +111,23 @@ def made(bench: Bench, pack: Pack, folder: Path | None = None) -> dict[str, Any]
         "seconds": last.seconds,
         "nfe": last.nfe.cost,
         "status": [status.name for status in last.status],
+        "pixels": None if folder is None else _digests(last.best.sample),
     }
+
+
+def check_images(result: Mapping[str, Any], pack: Pack, folder: Path, source: Path) -> None:
+    """Raise `RunError` unless the images of a pack are those that its results were made with.
+
+    Arguments:
+        result: of the pack.
+        pack: which.
+        folder: where its images are.
+        source: the file of its results, as messages name it.
+    """
+    for seed, known in zip(pack.seeds, result.get("pixels") or (), strict=False):
+        file = folder / f"{pack.name}-{seed}.png"
+        if digest_of_images([opened(file)]) != [known]:
+            raise RunError(f"{file} is not the image of {source}: remove both, and give the command again")
 
 
 def looked(problem: Problem, best: Best, panel: Panel) -> dict[str, Any]:
@@ -166,8 +185,62 @@ def _process(name: str) -> int | None:
 
 
 def _keep(sample: Tensor, pack: Pack, folder: Path) -> None:
-    if sample.ndim != 4 or sample.shape[1] not in (1, 3):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    for seed, image in zip(pack.seeds, pictures.images(sample), strict=True):
-        image.save(folder / f"{pack.name}-{seed}.png")
+    if pictured(sample):
+        for seed, image in zip(pack.seeds, pictures.images(sample), strict=True):
+            save_image(folder / f"{pack.name}-{seed}.png", image)
+
+
+def _digests(sample: Tensor) -> list[str] | None:
+    return digest_of_images(pictures.images(sample)) if pictured(sample) else None
+
+
+class Look(TypedDict):
+    """What is known of the best so far."""
+
+    reward: list[float]
+    held: dict[str, list[float]]
+    probability: list[float]
+    strict: list[float]
+
+
+class Curve(TypedDict):
+    """Cost, seconds and best rewards after each step."""
+
+    cost: list[float]
+    seconds: list[float]
+    reward: list[list[float]]
+
+
+class ResultFile(TypedDict):
+    """What `made` gives."""
+
+    start: Look
+    at: dict[str, Look]
+    curve: Curve
+    features: list[list[float]]
+    memory: int | None
+    seconds: float
+    nfe: NotRequired[float]
+    status: NotRequired[list[str]]
+    pixels: NotRequired[list[str] | None]
+
+
+class RefusedPack(TypedDict):
+    """What `made` gives where a method does not apply."""
+
+    refused: str
+
+
+class PackNamed(TypedDict):
+    """Which pack it is."""
+
+    method: str
+    prompt: int
+    seeds: list[int]
+
+
+class PackFile(TypedDict):
+    """A pack's file."""
+
+    pack: PackNamed
+    result: dict[str, Any]

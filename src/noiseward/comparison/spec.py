@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ from noiseward.align import BUILT_IN
 from noiseward.budget import Budget
 from noiseward.errors import ArgumentError, RunError
 from noiseward.methods import METHODS, named
+from noiseward.runs.binding import identity, seal, unseal
 from noiseward.runs.files import read_json
+from noiseward.runs.schema import check
+from noiseward.runs.spec import FORMAT, readable
 
 __all__ = ["SHARES", "CompareSpec", "Pack", "budget", "prompts"]
 
@@ -82,8 +87,11 @@ class CompareSpec:
     dtype: str | None = None
     device: str | None = None
     call: dict[str, Any] = dataclasses.field(default_factory=dict)
+    format: int = FORMAT
 
     def __post_init__(self) -> None:
+        if any(not prompt.strip() for prompt in self.prompts):
+            raise ArgumentError("expected prompts with words, got an empty one: say what to draw, as in 'a duck'")
         if not self.methods:
             raise ArgumentError(f"no method given: choose from {', '.join(METHODS)}")
         if len(set(self.methods)) < len(self.methods):
@@ -111,18 +119,39 @@ class CompareSpec:
             for method in self.methods
         ]
 
+    @property
+    def run(self) -> str | None:
+        """The id of the comparison, as for runs; None in format 1."""
+        return None if self.format < 2 else identity(dataclasses.asdict(self))
+
+    def text(self) -> str:
+        """The spec as it is written into a file."""
+        content = dataclasses.asdict(self)
+        if self.format > 1:
+            return json.dumps(seal(content), indent=1)
+        return json.dumps({name: value for name, value in content.items() if name != "format"}, indent=1)
+
     @classmethod
     def read(cls, path: Path) -> CompareSpec:
         """The spec in a file.
 
         Raises:
-            RunError: it is garbled.
+            RunError: it is garbled, was changed, or is of a newer format.
         """
         content = read_json(path)
+        given = {"format": 1, **{name: value for name, value in content.items() if name != "sum"}}
+        readable(given, path)
+        hints = typing.get_type_hints(cls)
+        if unknown := sorted(set(given) - set(hints)):
+            raise RunError(f"{path} has unknown {', '.join(unknown)[:80]}: give another --out")
+        for name, value in given.items():
+            check({name: value}, dict[str, hints[name]], path)
+        if given["format"] > 1:
+            unseal(content, path)
+        lists: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
+        }
         try:
-            lists: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
-            }
             return cls(**lists)
         except (TypeError, ArgumentError) as error:
             raise RunError(f"{path} cannot be read ({error}): give another --out") from None

@@ -1,0 +1,203 @@
+"""Damaged batches and comparisons are named; what is not named is right."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from noiseward import ArgumentError, RunError
+from noiseward.comparison import CompareSpec, compare
+from noiseward.comparison.run import results
+from noiseward.runs import RunSpec
+from noiseward.runs.batch import Batch, begin
+from noiseward.runs.engine import Local, look
+from noiseward.runs.packs import kept, plan
+from noiseward.runs.prompts import Row
+from noiseward.runs.report import outcomes, report
+from tests.damage import copy, damages
+from tests.test_damage import outcome, restore
+from tests.tiny import CALL
+
+SMALL = {**CALL, "num_inference_steps": 2}
+
+
+def rows(model: str, reward: str = "brightness") -> list[Row]:
+    spec = RunSpec(prompt=(), reward=(reward,), model=model, steps=1, lr=0.05, call=SMALL)
+    return [Row(name, dataclasses.replace(spec, prompt=(name,)), 1) for name in "ab"]
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """A batch of two packs, of a row each."""
+    out = tmp_path_factory.mktemp("batch") / "out"
+    batch = begin(out, rows(model), size=1)
+    list(batch.run(Local()))
+    report(batch)
+    assert [one.state for one in outcomes(batch)] == ["done", "done"]
+    return out
+
+
+@pytest.fixture
+def out(whole, tmp_path):
+    return copy(whole, tmp_path / "out")
+
+
+def states(out: Path) -> list[tuple[str, str]]:
+    return [(one.state, one.error) for one in outcomes(Batch.read(out))]
+
+
+def test_packs_that_were_swapped_are_named_and_left_alone(out, model):
+    packs = out / "packs"
+    for one, other in (("0000", "x"), ("0001", "0000"), ("x", "0001")):
+        (packs / one).rename(packs / other)
+    before = {file: file.read_bytes() for file in packs.rglob("*") if file.is_file()}
+    assert [state for state, _ in states(out)] == ["damaged", "damaged"]
+    assert all("holds another run than this batch asks for" in error for _, error in states(out))
+    beats = [beat for beat in begin(out, rows(model), size=1).run(Local()) if beat.state != "running"]
+    assert [(beat.state, "was asked for something else" in (beat.error or "")) for beat in beats] == [
+        ("failed", True)
+    ] * 2
+    assert before == {file: file.read_bytes() for file in packs.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "flip", "reward, nan"])
+def test_a_pack_without_its_best_is_not_done_and_not_done_over(out, model, how):
+    (damage,) = (one for one in damages(out) if one.name == f"packs/0001/best.safetensors: {how}")
+    damage.do(out)
+    assert [state for state, _ in states(out)] == ["done", "damaged"]
+    beats = [beat for beat in begin(out, rows(model), size=1).run(Local()) if beat.state != "running"]
+    assert [(beat.pack, beat.state) for beat in beats] == [("0001", "failed")]
+    assert "best.safetensors" in str(beats[0].error)
+
+
+@pytest.mark.parametrize("file", ["best/00.png", "initial/00.png", "status.json"])
+def test_a_pack_without_what_can_be_made_again_is_gone_on_with(whole, out, model, file):
+    (out / "packs/0000" / file).unlink()
+    assert look(Batch.read(out).packs[0], out).state != "done"
+    list(begin(out, rows(model), size=1).run(Local()))
+    assert [state for state, _ in states(out)] == ["done", "done"]
+    if file.endswith("png"):
+        assert (out / "packs/0000" / file).read_bytes() == (whole / "packs/0000" / file).read_bytes()
+
+
+def test_a_damaged_pack_is_an_outcome_that_names_it_or_says_what_it_said(whole, out):
+    sound, wrong = outcomes(Batch.read(out)), []
+    other = whole / "packs/0001"
+    for damage in damages(whole / "packs/0000", other=other, per_file=12):
+        damage.do(out / "packs/0000")
+        found = outcomes(Batch.read(out))
+        if (
+            found != sound
+            and (found[0].state != "damaged" or not found[0].error)
+            and damage.name != "status.json: missing"
+        ):
+            wrong.append(damage.name)
+        restore(out / "packs/0000" / damage.file, whole / "packs/0000" / damage.file)
+    assert wrong == []
+
+
+def test_a_damaged_plan_of_a_batch_is_refused_or_read_as_it_was(whole, out, model):
+    sound = kept(out)
+    for damage in damages(whole):
+        if damage.file == "batch.json" and damage.name != "batch.json: missing":
+            damage.do(out)
+            found = outcome(kept, out)
+            assert found == sound or isinstance(found, RunError), damage.name
+            restore(out / damage.file, whole / damage.file)
+    with pytest.raises(RunError, match="another prompt"):
+        plan(out, [dataclasses.replace(one, id="ba"[k]) for k, one in enumerate(rows(model))], 1)
+
+
+def test_a_batch_planned_by_two_at_once_is_done_by_one(out, model):
+    mine = begin(out, rows(model), size=1)
+    begin(out, [*rows(model), dataclasses.replace(rows(model)[0], id="c")], size=1)
+    with pytest.raises(RunError, match="another process gave .* other rows meanwhile: give the command again"):
+        list(mine.run(Local()))
+
+
+def test_a_row_whose_reward_was_never_finite_has_failed(model, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "def mine(images, prompts):\n"
+        "    return images.mean((1, 2, 3)) * images.new_tensor([float('nan') if p == 'b' else 1.0 for p in prompts])\n"
+    )
+    batch = begin(tmp_path / "out", rows(model, f"{tmp_path}/mine.py:mine"), size=2)
+    assert [beat.state for beat in batch.run(Local())][-1] == "done"
+    found = report(batch)
+    assert [(one.state, one.error) for one in found] == [("done", ""), ("failed", "its reward was never finite")]
+    assert found[1].best is None and "nan" not in (tmp_path / "out/index.csv").read_text()
+
+
+def test_a_batch_whose_every_pack_fails_ends_with_a_line_that_says_so(run, small, tmp_path):
+    (tmp_path / "p.txt").write_text("a\nb\n")
+    (tmp_path / "mine.py").write_text("def mine(images):\n    raise ValueError('no more')\n")
+    for more in ((), ("--quiet",), ("--json",)):
+        status, _, err = run(
+            "batch", "p.txt", "--reward", "mine.py:mine", "--out", "out", "--steps", "1", *small, *more
+        )
+        last = err.splitlines()[-1]
+        assert status == 1 and last.startswith("noiseward: 2 of 2 rows are failed, first 'a' with seed 0 (")
+        assert "no more" in last and last.endswith("correct that, and give the same command again to go on")
+
+
+@pytest.fixture(scope="module")
+def compared(model, tmp_path_factory):
+    """A comparison of two methods on two prompts."""
+    spec = CompareSpec(
+        ("brightness",), ("a", "b"), ("best-of-n:samples=2", "dno:lr=0.1"), amount=20, seeds=2, watch=("contrast",),
+        model=model, call=SMALL,
+    )  # fmt: skip
+    out, other = (tmp_path_factory.mktemp("compared") / name for name in ("out", "other"))
+    compare(spec, out)
+    compare(dataclasses.replace(spec, seed=2), other)
+    return spec, out, other
+
+
+def test_a_damaged_comparison_is_refused_by_name_or_read_as_it_was(compared, tmp_path):
+    spec, whole, other = compared
+    out = copy(whole, tmp_path / "out")
+
+    def read():
+        known = CompareSpec.read(out / "spec.json")
+        return known, results(known, out)
+
+    sound, wrong = read(), []
+    for damage in damages(whole, other=other, per_file=30):
+        if damage.file.startswith(("packs/", "pictures/", "spec.json")):
+            damage.do(out)
+            found = outcome(read)
+            if not isinstance(found, RunError) and found != sound and not damage.name.endswith(": missing"):
+                wrong.append(damage.name)
+            restore(out / damage.file, whole / damage.file)
+    assert wrong == []
+
+
+def test_a_pack_copied_over_another_is_named_before_anything_is_added(compared, tmp_path):
+    spec, whole, _ = compared
+    out = copy(whole, tmp_path / "out")
+    packs = sorted((out / "packs").iterdir())
+    packs[1].write_bytes(packs[0].read_bytes())
+    packs[2].unlink()
+    with pytest.raises(RunError, match="is not pack best-of-n-samples-2-p1-s0, but best-of-n:samples=2 of prompt 0"):
+        compare(spec, out)
+    assert not packs[2].exists()
+    packs[1].unlink()
+    compare(spec, out)
+    assert [row.gain.n for row in compare(spec, out).rows("1.0")] == [4, 4]
+
+
+def test_a_comparison_of_format_1_goes_on(compared, tmp_path):
+    spec, whole, _ = compared
+    out = tmp_path / "out"
+    old = dataclasses.replace(spec, format=1)
+    compare(old, out)
+    assert "sum" not in (out / "spec.json").read_text()
+    next((out / "packs").iterdir()).unlink()
+    assert str(compare(spec, out).table.keys()) == str(compare(old, out).table.keys())
+
+
+@pytest.mark.parametrize("prompts", [("",), ("a", "  ")])
+def test_a_comparison_with_an_empty_prompt_is_refused(prompts):
+    with pytest.raises(ArgumentError, match="expected prompts with words, got an empty one"):
+        CompareSpec(("brightness",), prompts)
