@@ -102,10 +102,12 @@ class Problem:
         begin = self.noise if start is None else start
         how: dict[str, Any] = {"optimizer": self.optimizer, "seeds": self.seeds}
         if self.first is None or (start is not None and start.index > 0):
-            return self.panel.watch(iterate(self.objective, begin, budget=self.budget, **how), seen)
+            steps = iterate(self.objective, begin, budget=self.budget, **how)
+            return self.panel.watch(_sized(steps, self.objective.sampler), seen)
         few, pair = self.first.objective, self.first.nested
         how |= {"first": self.first.part(self.budget), "budget": self.budget, "at": coarse, "through": through}
-        return self.panel.watch(coarse_to_fine(few, self.objective, self.noise, nested=pair, **how), seen)
+        steps = coarse_to_fine(few, self.objective, self.noise, nested=pair, **how)
+        return self.panel.watch(_sized(steps, self.objective.sampler), seen)
 
     def shown(self, bars: Bars) -> Iterator[Step]:
         """Every step of the run, shown on its way."""
@@ -116,6 +118,28 @@ class Problem:
         if self.first is None or bars is None:
             return iter
         return functools.partial(bars.watch, budget=self.first.part(self.budget), name="few steps")
+
+
+def _sized(steps: Iterator[Step], sampler: Sampler) -> Iterator[Step]:
+    """The same steps, where the size that was asked for is the one of the images.
+
+    Some pipelines take their default size unless they are given both height and width. Others round to a multiple of
+    what their model needs.
+    """
+    given = sampler.arguments if isinstance(sampler, DiffusersSampler) else {}
+    sides = {name: given[name] for name in ("height", "width") if isinstance(given.get(name), int)}
+    for number, step in enumerate(steps):
+        sample = step.evaluation.sample
+        if number == 0 and len(sides) == 1 and sample.ndim == 4:
+            ((name, asked),) = sides.items()
+            height, width = sample.shape[2:]
+            rounded = {size for unit in (1, 8, 16, 32) for size in (asked // unit * unit, -(-asked // unit) * unit)}
+            if (height if name == "height" else width) not in rounded:
+                raise ArgumentError(
+                    f"expected images with {name} {asked}, got {width} x {height}: this pipeline takes height and "
+                    "width together only; give both"
+                )
+        yield step
 
 
 class Parts:

@@ -18,6 +18,7 @@ What is not wrong but should be known is a `NoisewardWarning`, one line too.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 __all__ = [
@@ -37,7 +38,17 @@ __all__ = [
 
 
 class NoisewardError(Exception):
-    """Any error this library raises on purpose."""
+    """Any error this library raises on purpose.
+
+    Words of more than 160 characters, such as paths, are shortened in the middle.
+
+    Example:
+        >>> len(str(NoisewardError("/".join(["folder"] * 700) + "/run is no run directory")))
+        182
+    """
+
+    def __str__(self) -> str:
+        return re.sub(r"\S{161,}", lambda word: f"{word[0][:76]}.....{word[0][-76:]}", super().__str__())
 
 
 class NoisewardWarning(UserWarning):
