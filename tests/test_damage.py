@@ -12,7 +12,7 @@ import torch
 
 from noiseward import RunError
 from noiseward.runs import RunFolder, RunSpec, execute
-from noiseward.runs.consistency import best_of, recorded, told
+from noiseward.runs.consistency import best_of, recorded, slack, told
 from noiseward.runs.execute import performing
 from noiseward.runs.images import images_of
 from noiseward.runs.resume import Stand, stand
@@ -63,7 +63,8 @@ def plain(stood: Stand | None) -> Any:
 def looks(folder: RunFolder) -> Any:
     """What a run says and shows of itself."""
     said = told(folder)
-    recorded(best_of(folder, said.spec)[0], said.lines, folder.path / "best.safetensors")
+    best, _ = best_of(folder, said.spec)
+    recorded(best, said.lines, folder.path / "best.safetensors", apart=slack(folder, said.spec))
     images = [image.tobytes() for which in ("initial", "best") for image in images_of(folder, said, which)]
     return said.spec, said.status, said.steps, folder.read("env.json"), images
 
@@ -100,6 +101,26 @@ def test_a_damaged_run_is_refused_by_name_or_read_as_it_was(runs, tmp_path, name
             wrong.append(f"{damage.name}: does not name it: {found}")
         restore(folder.path / damage.file, runs / name / damage.file)
     assert wrong == [] and refused > 200
+
+
+def test_files_of_two_instants_are_refused_but_for_those_of_a_step_that_was_being_written(spec, runs, tmp_path):
+    later = tmp_path / "later"
+    for _, _ in zip(range(3), performing(spec.problem(), spec, later), strict=False):
+        pass
+    for names, fits in (
+        (("latest",), True),  # killed before the last of them was written
+        (("latest", "best", "peaks"), True),
+        (("best",), False),
+        (("best", "peaks"), False),
+    ):
+        mixed = copy(later, tmp_path / "-".join((*names, "run")))
+        for name in names:
+            shutil.copy(runs / "cut" / f"{name}.safetensors", mixed / f"{name}.safetensors")
+        found = outcome(stand, RunFolder(mixed), CPU)
+        if fits:
+            assert not isinstance(found, RunError) and found.place.index == 2
+        else:
+            assert "best.safetensors does not belong to the last step in steps.jsonl" in str(found)
 
 
 def restore(damaged: Path, whole: Path) -> None:

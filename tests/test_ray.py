@@ -21,6 +21,7 @@ from noiseward.runs.batch import begin
 from noiseward.runs.engine import Local
 from noiseward.runs.prompts import read
 from noiseward.toys import GaussianModel
+from tests.test_resume import equal
 from tests.tiny import CALL
 
 
@@ -106,7 +107,7 @@ def same(one: Path, other: Path) -> None:
     assert names[0] == names[1] and names[0]
     for name in names[0]:
         for file in ("best.safetensors", "latest.safetensors"):
-            assert (one / "packs" / name / file).read_bytes() == (other / "packs" / name / file).read_bytes()
+            equal(one / "packs" / name / file, other / "packs" / name / file)
 
 
 @pytest.fixture(scope="module")

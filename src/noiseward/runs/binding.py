@@ -42,10 +42,10 @@ __all__ = [
     "digest_of_images",
     "digest_of_tensors",
     "identity",
-    "known",
     "mark",
     "marked",
     "plain",
+    "previous",
     "seal",
     "unseal",
 ]
@@ -185,13 +185,13 @@ def digest_of_images(images: Sequence[Image]) -> list[str]:
     return [digest(repr(image.size), image.tobytes()) for image in images]
 
 
-def known(name: str, now: Bound, before: Bound | None) -> set[str | None]:
-    """The digests a file may have when the log ends with a line: the one after its step, and the one before.
+def previous(name: str, now: Bound, before: Bound | None) -> str | None:
+    """The digest that a file had before the last step, or None.
 
     Arguments:
         name: `place`, `best` or `peaks`.
-        now, before: of the last line and the line before it.
+        now, before: of the last line of the log and the line before it.
     """
     if "from" in now:
-        return {now[name], now["from"][FILES.index(name)]}
-    return {now[name], before[name]} if before else {now[name]}
+        return now["from"][FILES.index(name)]
+    return before[name] if before else None

@@ -23,17 +23,16 @@ from torch import Tensor
 from noiseward.budget import Status
 from noiseward.errors import RunError
 from noiseward.optimize import Best
-from noiseward.runs.binding import FILES, known, marked
+from noiseward.runs.binding import FILES, marked, previous
 from noiseward.runs.files import read_tensors
 from noiseward.runs.log import Line
 from noiseward.runs.schema import Loop, check, check_statuses
 from noiseward.runs.spec import RunSpec
 from noiseward.runs.store import RunFolder
 
-__all__ = ["Core", "Told", "best_of", "core", "initial_of", "recorded", "told"]
+__all__ = ["Core", "Told", "best_of", "core", "initial_of", "recorded", "slack", "told"]
 
 AGAIN = "restore it, or run again"
-SLACK = 1e-3  # a run on a GPU may have evaluated a step again, with other roundings than when it was the best
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +75,11 @@ def told(folder: RunFolder) -> Told:
             f"{path} says step {status['step']} is the last, and steps.jsonl ends with step {last}: restore what was "
             f"changed, or 'noiseward resume {folder.path}'"
         )
+    apart = slack(folder, spec)
     for row, (best, found) in enumerate(zip(status["best"], status["found"], strict=True)):
         if found not in by_index:
             raise RunError(f"{path}: step {found}, the best of row {row}, is not in steps.jsonl; {AGAIN}")
-        if not _near(best, by_index[found]["reward"][row]):
+        if not _near(best, by_index[found]["reward"][row], apart):
             raise RunError(f"{path}: the best of row {row} is not the reward of its step in steps.jsonl; {AGAIN}")
     return Told(spec, status, lines)
 
@@ -138,15 +138,16 @@ def core(folder: RunFolder) -> Core | None:
     initial = initial_of(folder, spec)
     _same_shape(best["noise"], latest["noise"], path / "best.safetensors", "noise")
     _same_shape(best["sample"], initial["sample"], path / "best.safetensors", "sample")
-    recorded(best, lines, path / "best.safetensors")
-    recorded(initial, lines, path / "initial.safetensors")
+    apart = slack(folder, spec)
+    recorded(best, lines, path / "best.safetensors", apart=apart)
+    recorded(initial, lines, path / "initial.safetensors", apart=apart)
     if peaks is None and any(line.record.get("watched") for line in history):
         raise RunError(f"{path / 'peaks.safetensors'} is missing: {AGAIN}")
     for name in dict.fromkeys(key.rpartition(".")[0] for key in peaks or ()):
         own = {key.rpartition(".")[2]: part for key, part in (peaks or {}).items() if key.startswith(f"{name}.")}
         _named(own, {field.name for field in dataclasses.fields(Best)}, path / "peaks.safetensors")
         _per_row(own, {"reward", "value", "probability", "index"}, spec.rows, path / "peaks.safetensors")
-        recorded(own, lines, path / "peaks.safetensors")
+        recorded(own, lines, path / "peaks.safetensors", apart=apart)
     return Core(history, latest, loop, best, peaks, initial, digests)
 
 
@@ -187,12 +188,14 @@ def initial_of(folder: RunFolder, spec: RunSpec) -> dict[str, Tensor]:
 
 
 def _fit(lines: list[Line], digests: tuple[str | None, ...], path: Path) -> None:
-    """The files must be those of the last line, or what was there before it; nothing is known of format 1."""
+    """The files must be those of the last line, or what was there before it, and none older than `latest`."""
     now, before = lines[-1].bound, lines[-2].bound if len(lines) > 1 else None
     if now is None:
         return
+    was = {name: previous(name, now, before) for name in FILES}
+    late = digests[0] == now["place"] != was["place"]  # it is written last
     for name, digest in zip(FILES, digests, strict=True):
-        if digest not in known(name, now, before):
+        if digest != now[name] and (late or digest != was[name]):
             file = "latest" if name == "place" else name
             what = "is missing" if digest is None else "does not belong to the last step in steps.jsonl"
             raise RunError(f"{path / file}.safetensors {what}: restore the files of one instant, or run again")
@@ -222,27 +225,45 @@ def _sound(latest: Mapping[str, Tensor], loop: Mapping[str, Any], path: Path) ->
             raise RunError(f"{path}: expected numbers in '{name}', got nan; {AGAIN}")
 
 
-def recorded(found: Mapping[str, Tensor], lines: list[Line], path: Path) -> None:
+def slack(folder: RunFolder, spec: RunSpec) -> float:
+    """How far numbers of one evaluation may be apart in two files of a run.
+
+    A run that goes on evaluates its last step again, which may round differently, on a GPU above all. Where there are
+    checksums, numbers need not be compared.
+    """
+    if spec.run is not None:
+        return math.inf
+    try:
+        return 1e-4 if folder.read("env.json").get("device") == "cpu" else 0.02
+    except RunError:
+        return 0.02
+
+
+def recorded(found: Mapping[str, Tensor], lines: list[Line], path: Path, *, apart: float) -> None:
     """Raise `RunError` unless what is known of the best of each row, or of the start, is in the log.
 
-    In format 1, which has no digests, all of it must be the same; a run on a GPU may have evaluated a step again.
+    Arguments:
+        found: with an entry per row; `index` is the step, without it the first.
+        lines: of the log.
+        path: of the file.
+        apart: see `slack`.
     """
     by_index = {line.record["index"]: line.record for line in lines}
     indices = found["index"].tolist() if "index" in found else [0] * found["reward"].shape[0]
-    old = bool(lines) and lines[0].bound is None
-    names = ("reward", "value", "penalty", "probability") if old else ("reward",)
+    names = [name for name in ("reward", "value", "penalty", "probability") if name in found]
     for row, index in enumerate(indices):
         record = by_index.get(index, {})
-        there = [name for name in names if name in found]
-        if not record or not all(_near(found[name][row].item(), record[name][row]) for name in there):
+        if not record or not all(_near(found[name][row].item(), record[name][row], apart) for name in names):
             raise RunError(f"{path}: what it has of row {row} is not what steps.jsonl has of step {index}: {AGAIN}")
 
 
-def _near(one: float, other: float) -> bool:
-    """Whether two rewards may be the same; one that was never finite is -inf among the best."""
+def _near(one: float, other: float, apart: float) -> bool:
+    """Whether two numbers may be the same; a reward that was never finite is -inf among the best."""
+    if apart == math.inf:
+        return True
     if not math.isfinite(other):
         return not math.isfinite(one)
-    return math.isclose(one, other, rel_tol=SLACK, abs_tol=SLACK / 10)
+    return math.isclose(one, other, rel_tol=apart, abs_tol=apart / 10)
 
 
 def _named(found: Mapping[str, Tensor], names: set[str], path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from noiseward import pictures
 from noiseward.errors import RunError
 from noiseward.runs.binding import digest_of_images
-from noiseward.runs.consistency import Told, best_of, initial_of, recorded
+from noiseward.runs.consistency import Told, best_of, initial_of, recorded, slack
 from noiseward.runs.files import read_bytes
 from noiseward.runs.log import Line
 from noiseward.runs.store import RunFolder
@@ -57,7 +57,7 @@ def check_results(folder: RunFolder, said: Told, *, closely: bool = False) -> No
         closely: look at each image, not only whether it is there.
     """
     best, _ = best_of(folder, said.spec)
-    recorded(best, said.lines, folder.path / "best.safetensors")
+    recorded(best, said.lines, folder.path / "best.safetensors", apart=slack(folder, said.spec))
     for which in ("initial", "best"):
         for row in range(said.spec.rows if pictured(best["sample"]) else 0):
             file = folder.path / which / f"{row:02d}.png"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from noiseward import __version__
-from noiseward.runs.consistency import best_of, recorded
+from noiseward.runs.consistency import best_of, recorded, slack
 from noiseward.runs.fingerprint import same_model
 from noiseward.runs.store import LIBRARIES, RunFolder
 
@@ -42,7 +42,7 @@ def replay(folder: RunFolder) -> Replay:
     """
     spec = folder.spec()
     known, lines = best_of(folder, spec)[0], folder.lines()
-    recorded(known, lines, folder.path / "best.safetensors")
+    recorded(known, lines, folder.path / "best.safetensors", apart=slack(folder, spec))
     problem = spec.problem()
     same_model(folder, problem, known["noise"])
     with torch.no_grad():
