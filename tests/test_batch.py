@@ -163,9 +163,8 @@ def test_a_row_that_fails_takes_nobody_with_it_and_is_tried_again(whole, spec, t
 
 
 def test_an_interrupted_batch_stops_and_goes_on(whole, spec, tmp_path):
-    calls = "(lambda f: f.write_text('x' * (len(f.read_text()) + 1 if f.exists() else 1)))"
-    tally = f"pathlib.Path({str(tmp_path / 'tally')!r})"
-    stop = f"{calls}({tally})\n        if len({tally}.read_text()) == 2: raise KeyboardInterrupt"
+    log, once = (f"pathlib.Path({str(tmp_path / name)!r})" for name in ("out/packs/0000/steps.jsonl", "once"))
+    stop = f"if {log}.exists() and not {once}.exists(): {once}.touch(); raise KeyboardInterrupt"
     mine = dataclasses.replace(spec, reward=(picky(tmp_path, stop),))
     batch, beats = run(tmp_path / "out", prompts(tmp_path), mine)
     assert [(beat.pack, beat.state) for beat in beats][-1] == ("0000", "interrupted")
