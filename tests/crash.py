@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 EVENTS = {"open", "os.rename", "os.mkdir", "os.remove"}
 
 
-def killed(work: Callable[[Callable[[str], None]], None], folder: Path, at: int) -> tuple[int, list[str]]:
+def killed(
+    work: Callable[[Callable[[str], None]], None], folder: Path, at: int, *, events: Collection[str] = EVENTS
+) -> tuple[int, list[str]]:
     """Do some work in a child process that dies before its `at`-th operation on files below a folder.
 
     Arguments:
         work: what to do; it is given a function to report with, and what it reported outlives it.
         folder: where operations count.
         at: the number of the operation, from 1; 0 never.
+        events: what counts as one.
 
     Returns:
         the number of operations seen, negative if it died; and what it reported.
@@ -30,7 +33,7 @@ def killed(work: Callable[[Callable[[str], None]], None], folder: Path, at: int)
 
         def count(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal seen
-            if event in EVENTS and arguments and str(folder) in str(arguments[0]):
+            if event in events and arguments and str(folder) in str(arguments[0]):
                 seen += 1
                 if seen == at:
                     os.write(writing, f"operation {seen}\n".encode())

@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from noiseward import RunError
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.runs.consistency import told
 from noiseward.runs.files import read_tensors
+from noiseward.runs.resume import stand
 from tests.crash import killed
-from tests.test_resume import INSTANTS, begin, same
+from tests.test_resume import INSTANTS, begin, impatient, same
 from tests.tiny import CALL
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -57,6 +59,26 @@ def test_a_run_that_goes_on_killed_at_any_instant_is_readable_and_goes_on(short,
     assert told(RunFolder(folder)).steps[:2] == RunFolder(short[0]).steps()[:2]
     resume(folder, steps="4", quiet=True)
     same(folder, whole)
+
+
+@pytest.fixture(scope="module")
+def interrupted(spec, tmp_path_factory):
+    """A run that was interrupted in its third step; its place is the one after the second."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    reward = f"{impatient(folder, 'run/steps.jsonl', 2)}:light"
+    execute(RunSpec(**{**vars(spec), "reward": (reward,)}), folder / "run", quiet=True)
+    assert told(RunFolder(folder / "run")).status["state"] == "interrupted"
+    return folder / "run"
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_a_run_that_goes_on_killed_before_any_of_its_first_files_says_what_it_did(interrupted, tmp_path, number):
+    folder = tmp_path / "run"
+    shutil.copytree(interrupted, folder)
+    killed(lambda report: resume(folder, quiet=True) and None, folder, number, events={"os.rename"})
+    said = told(RunFolder(folder))
+    assert said.steps[:2] == RunFolder(interrupted).steps() and said.status["state"] in ("interrupted", "running")
+    assert stand(RunFolder(folder), torch.device("cpu")).place.index in (2, 3)
 
 
 def test_a_run_of_format_1_goes_on_as_one_never_cut_and_stays_one(spec, tmp_path):

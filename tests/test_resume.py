@@ -118,23 +118,23 @@ def test_a_finished_run_goes_on_when_more_is_asked_for(spec, whole, tmp_path):
     assert RunFolder(tmp_path / "run").spec().steps == 4
 
 
-def impatient(folder: Path, calls: int) -> Path:
-    """A file with a function `light`, brightness, that stops its call of that number, from 0, as Ctrl-C does."""
+def impatient(folder: Path, log: str, lines: int) -> Path:
+    """A file with a function `light`, brightness, that stops once, as Ctrl-C does, when a log has so many lines."""
     file = folder / "mine.py"
     file.write_text(
         "import pathlib\n"
         "def light(images):\n"
-        f"    tally = pathlib.Path({str(folder / 'tally')!r})\n"
-        "    calls = len(tally.read_text()) if tally.exists() else 0\n"
-        "    tally.write_text('x' * (calls + 1))\n"
-        f"    if calls == {calls}:\n        raise KeyboardInterrupt\n"
+        f"    log, once = (pathlib.Path({str(folder)!r}, name) for name in ({log!r}, 'once'))\n"
+        f"    if log.exists() and log.read_text().count('\\n') == {lines} and not once.exists():\n"
+        "        once.touch()\n"
+        "        raise KeyboardInterrupt\n"
         "    return images.mean((1, 2, 3))\n"
     )
     return file
 
 
 def test_an_interrupted_run_goes_on(spec, whole, tmp_path):
-    mine = RunSpec(**{**vars(spec), "reward": (f"{impatient(tmp_path, calls=2)}:light",)})
+    mine = RunSpec(**{**vars(spec), "reward": (f"{impatient(tmp_path, 'run/steps.jsonl', 2)}:light",)})
     execute(mine, tmp_path / "run", quiet=True)
     assert RunFolder(tmp_path / "run").read("status.json")["state"] == "interrupted"
     resume(tmp_path / "run", quiet=True)
@@ -346,7 +346,7 @@ def test_a_climb_on_few_steps_killed_at_any_instant_goes_on(
 
 
 def test_a_climb_on_few_steps_interrupted_ends_as_one_never_interrupted(model, whole_few_first, tmp_path):
-    mine = few_first(model, f"{impatient(tmp_path, calls=4)}:light")  # the start and three coarse steps
+    mine = few_first(model, f"{impatient(tmp_path, 'run/first/steps.jsonl', 3)}:light")  # three coarse steps
     execute(mine, tmp_path / "run", quiet=True)
     run = RunFolder(tmp_path / "run")
     assert [record["index"] for record in run.steps()] == [0, 2]  # what was found by then, carried over
