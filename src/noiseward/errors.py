@@ -44,7 +44,7 @@ class NoisewardError(Exception):
 
     Example:
         >>> len(str(NoisewardError("/".join(["folder"] * 700) + "/run is no run directory")))
-        182
+        177
     """
 
     def __str__(self) -> str:
