@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy
 import pytest
 import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from noiseward import ModelError, RewardError, stickers
-from noiseward.rewards.dual_encoder import DualEncoder
+from noiseward import ModelError, NoisewardWarning, RewardError, stickers
+from noiseward.rewards.dual_encoder import DualEncoder, judge
 from noiseward.rewards.preprocess import Preprocess
 
 
@@ -137,3 +139,23 @@ def test_what_is_no_clip_model_is_refused_in_one_line(tmp_path):
 def test_an_image_processor_that_does_something_else_is_refused(config):
     with pytest.raises(ModelError, match="are known here"):
         Preprocess.of({**config, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+
+
+def cut(act) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        act()
+    return [str(one.message) for one in caught if issubclass(one.category, NoisewardWarning)]
+
+
+def test_a_prompt_that_is_cut_is_said_once_with_what_is_lost():
+    encoder = judge()
+    length = encoder.model.config.text_config.max_position_embeddings
+    fits, long = "a " * (length - 2), "a " * (length - 2) + "duck"
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert cut(lambda: encoder(images, [fits, fits])) == []
+    first = cut(lambda: encoder(images, [long, long]))
+    assert first == [
+        f"reward 'stickers-judge' reads the first {length} tokens of a prompt and does not see 'duck'; shorten it"
+    ]
+    assert cut(lambda: encoder(images, [long, fits])) == []

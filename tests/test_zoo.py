@@ -20,7 +20,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from noiseward import ArgumentError, ModelError, RewardError, stickers
+from noiseward import ArgumentError, ModelError, NoisewardWarning, RewardError, stickers
 from noiseward.rewards import named
 from noiseward.rewards.aesthetic import load_head
 from noiseward.rewards.image_reward import MEAN, STD
@@ -214,6 +214,15 @@ def test_hpsv2_fits_the_longer_side_and_fills_up_with_black(zoo):
     assert prepare(torch.ones(1, 3, 60, 30)).shape == (1, 3, 28, 28)
 
 
+@pytest.mark.parametrize("name", ["clip", "pickscore", "hpsv2", "imagereward"])
+def test_a_reward_says_once_which_words_it_does_not_see(zoo, name):
+    sample, long = pictures(2), "a duck on a pond " * 40 + "a duck"
+    with pytest.warns(NoisewardWarning, match=f"reward '{name}' reads the first .* does not see '.*a duck'") as caught:
+        zoo[name](sample, [long, long])
+    assert len(caught) == 1
+    zoo[name](sample, [long, "a duck"])  # warnings are errors
+
+
 def test_imagereward_is_blips_forward_pass(zoo, bert):
     folder, state = bert
     words = bert_tokenizer()(PROMPTS, padding="max_length", max_length=35, truncation=True, return_tensors="pt")
@@ -308,8 +317,11 @@ def test_a_head_for_another_encoder_is_refused_and_code_in_a_pickle_is_not_run(c
     ("text", "says"),
     [
         ("similarity", "lacks a picture: give one, as in similarity:path=picture.png"),
-        ("similarity:path=nowhere.png,model={clip}", "nowhere.png does not exist"),
-        ("similarity:path={clip}/config.json,model={clip}", "is no picture that can be read"),
+        (
+            "similarity:path=nowhere.png,model={clip}",
+            "similarity:path: expected the path of an image, got 'nowhere.png'",
+        ),
+        ("similarity:path={clip}/config.json,model={clip}", "expected the path of an image, got "),
         ("classifier", "wants a model and a class, as in classifier:model="),
         ("classifier:model={vit},target=goldfsh", "has no class 'goldfsh' among its 3: did you mean 'goldfish'"),
         ("classifier:model={vit},target=3", "has no class '3' among its 3"),

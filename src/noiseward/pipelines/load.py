@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from noiseward import lfs
 from noiseward.errors import ArgumentError, ModelError, choices
 from noiseward.pipelines.cards import Card, cards
 from noiseward.pipelines.quiet import hushed
@@ -90,6 +91,7 @@ def _from_pretrained(model: str, path: Path, card: Card | None, dtype: torch.dty
             )
     except Exception as error:  # whatever the loaders of five libraries raise: a file that is missing, short or garbled
         if here:
+            lfs.check(path)
             raise ModelError(
                 f"{path} cannot be loaded, a file is missing or damaged ({type(error).__name__}: {_line(error)})"
             ) from error
@@ -108,6 +110,7 @@ def _from_file(path: Path, dtype: torch.dtype) -> Any:
         with hushed(True):
             kind = infer_diffusers_model_type(load_single_file_checkpoint(str(path)))
     except Exception as error:
+        lfs.check(path)
         raise ModelError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {_line(error)})") from error
     name = next((pipeline for start, pipeline in _KINDS.items() if kind.startswith(start)), None)
     if name is None:
@@ -136,6 +139,7 @@ def _add(pipe: Any, path: Path) -> None:
         with hushed(True):
             pipe.load_lora_weights(str(folder), weight_name=name, local_files_only=True)
     except Exception as error:
+        lfs.check(path)
         raise ModelError(f"LoRA weights {path} do not fit ({type(error).__name__}: {_line(error)})") from error
 
 

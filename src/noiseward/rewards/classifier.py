@@ -9,6 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from noiseward import lfs
 from noiseward.errors import ArgumentError, ModelError, choices
 from noiseward.reward import Reward
 from noiseward.rewards.preprocess import Preprocess
@@ -88,7 +89,8 @@ def classifier(model: str = "", *, target: str = "") -> Classifier:
         with without_bars():
             network = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32)
             config = AutoImageProcessor.from_pretrained(folder, backend="pil").to_dict()
-    except (OSError, ValueError, ImportError) as error:
-        first = str(error).strip().splitlines()[0]
+    except Exception as error:  # transformers and safetensors raise kinds of their own
+        lfs.check(Path(folder))
+        first = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"{folder} cannot be loaded as an image classifier: {first}") from None
     return Classifier(network, Preprocess.of(config), target=target)

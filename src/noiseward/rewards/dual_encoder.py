@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from noiseward import lfs
 from noiseward.errors import ModelError, RewardError
 from noiseward.reward import Reward
 from noiseward.rewards.preprocess import Preprocess
+from noiseward.rewards.texts import warn_if_cut
 from noiseward.rewards.weights import JSON, Repo, files, without_bars
 
 __all__ = [
@@ -80,6 +82,7 @@ class DualEncoder(Reward):
         new = [text for text in dict.fromkeys(prompts) if text not in self._known]
         if new:
             length = self.model.config.text_config.max_position_embeddings
+            warn_if_cut(self.name, self.tokenizer, new, length)
             words = self.tokenizer(new, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
             ids = words.input_ids.to(self.model.device)
             with torch.no_grad():
@@ -104,8 +107,9 @@ class DualEncoder(Reward):
                 model, found = loaded
                 tokenizer = AutoTokenizer.from_pretrained(where)
                 config = CLIPImageProcessorPil.from_pretrained(where).to_dict()
-        except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
+        except Exception as error:  # transformers, tokenizers and safetensors raise kinds of their own
+            lfs.check(Path(where))
+            first = " ".join(str(error).split())[:200] or type(error).__name__
             raise ModelError(f"{where} cannot be loaded as a CLIP model: {first}") from None
         wrong = [f"'{key}' is missing" for key in sorted(found["missing_keys"])]
         wrong += [

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from noiseward.errors import ModelError, RewardError
 from noiseward.reward import Reward
 from noiseward.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from noiseward.rewards.texts import warn_if_cut
 from noiseward.rewards.weights import JSON, Repo, Source, files, fit, head, one, read, without_bars
 
 __all__ = ["IMAGE_REWARD", "TOKENIZER", "ImageReward", "imagereward", "repos"]
@@ -78,10 +79,15 @@ class ImageReward(Reward):
     def __init__(self, vision: Any, text: Any, head: nn.Module, tokenizer: Any, preprocess: Preprocess) -> None:
         self.network = nn.ModuleDict({"vision": vision, "text": text, "head": head}).eval().requires_grad_(False)
         self.tokenizer, self.preprocess = tokenizer, preprocess
+        self._known: set[str] = set()
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         if prompt is None:
             raise RewardError(f"reward '{self.name}' compares pictures with prompts: the model has none; give a prompt")
+        warn_if_cut(
+            self.name, self.tokenizer, [text for text in dict.fromkeys(prompt) if text not in self._known], WORDS
+        )
+        self._known.update(prompt)
         parts = self.network.to(sample.device, torch.float32)
         patches = parts["vision"](pixel_values=self.preprocess(sample.float())).last_hidden_state
         words = self.tokenizer(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
+from noiseward.images import read, upright
 from noiseward.reward import Reward
 from noiseward.rewards.dual_encoder import DualEncoder, clip_folder
 from noiseward.rewards.dual_encoder import repos as clip_repos
@@ -46,18 +47,9 @@ def read_picture(path: str | Path) -> Tensor:
         ArgumentError: it is missing, or no picture.
     """
     import numpy
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with Image.open(Path(path).expanduser()) as file:
-            picture = file.convert("RGBA")
-    except FileNotFoundError:
-        raise ArgumentError(
-            f"{path} does not exist: give a picture's file, as in similarity:path=picture.png"
-        ) from None
-    except (UnidentifiedImageError, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise ArgumentError(f"{path} is no picture that can be read ({first}): give a PNG or JPEG file") from None
+    picture = read(path, "similarity:path", lambda given: upright(given).convert("RGBA"))
     flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return torch.from_numpy(numpy.array(flat)).permute(2, 0, 1)[None].float() / 255
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noiseward import lfs
 from noiseward.errors import ModelError, choices
 
 __all__ = ["Repo", "fetch", "files", "fit", "head", "one", "read", "without_bars"]
@@ -120,10 +121,12 @@ def read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
+        lfs.check(path)
         raise ModelError(
             f"{path} holds more than tensors, or is no checkpoint: it is not loaded, since that would run its code"
         ) from None
     except Exception as error:  # torch and safetensors raise several kinds for files cut short
+        lfs.check(path)
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{path} cannot be read ({first}): fetch it again") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):

@@ -1,0 +1,42 @@
+"""Git LFS pointers: what a clone without `git lfs pull` has in the place of its weights.
+
+A pointer is a text of some 130 bytes that begins with the version line of the specification
+(https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md). A reader of weights finds anything but weights in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from noiseward.errors import ModelError
+
+__all__ = ["check", "is_pointer"]
+
+_BEGINS = b"version https://git-lfs"
+_SIZE = 1024  # a pointer is smaller, by the specification
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is a Git LFS pointer."""
+    try:
+        if path.stat().st_size >= _SIZE:
+            return False
+        with path.open("rb") as file:
+            return file.read(len(_BEGINS)) == _BEGINS
+    except OSError:
+        return False
+
+
+def check(path: Path) -> None:
+    """Look for pointers where something could not be loaded.
+
+    Arguments:
+        path: a file, or a folder, whose files are looked through.
+
+    Raises:
+        ModelError: there is one.
+    """
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in files:
+        if is_pointer(file):
+            raise ModelError(f"{file} is a Git LFS pointer, not the weights; run 'git lfs pull' in its repository")
