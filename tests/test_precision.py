@@ -100,9 +100,7 @@ def test_rewards_see_float32(pipes):
     seen = []
     reward = FunctionReward(lambda images: seen.append(images.dtype) or images.mean((1, 2, 3)), name="seen")
     for dtype in (torch.float16, torch.bfloat16):
-        Objective(DiffusersSampler(pipes[dtype], **CALL), reward, "a")(
-            DiffusersSampler(pipes[dtype], **CALL).init(1)
-        )
+        Objective(DiffusersSampler(pipes[dtype], **CALL), reward, "a")(DiffusersSampler(pipes[dtype], **CALL).init(1))
     assert set(seen) == {torch.float32}
     assert parse(["brightness"]).differentiable
 

@@ -80,8 +80,8 @@ def test_embeddings_stand_for_the_prompt_in_every_row(pipe):
     embedded, spoken = DiffusersSampler(pipe, **given, **CALL), DiffusersSampler(pipe, **CALL)
     noise = spoken.init(2)
     assert torch.equal(embedded(noise), spoken(noise, "b c"))
-    with pytest.raises(ArgumentError, match=r"prompt_embeds of shape \(2, 8, 16\) given: a leading axis of 1"):
-        DiffusersSampler(pipe, prompt_embeds=embeds.repeat(2, 1, 1), **CALL).init(1)
+    with pytest.raises(ArgumentError, match=r"prompt_embeds: expected 1 or 3 entries .*, got 2"):
+        DiffusersSampler(pipe, prompt_embeds=embeds.repeat(2, 1, 1), **CALL)(spoken.init(3))
 
 
 def test_what_was_set_on_the_scheduler_is_kept():
@@ -104,8 +104,10 @@ def test_a_class_is_named_by_number_or_name():
     for wrong, says in [("goldfisch", "did you mean 'goldfish'"), (None, "no class given: DiTPipeline draws one")]:
         with pytest.raises(ArgumentError, match=says):
             sampler(noise, wrong)
-    with pytest.raises(ArgumentError, match="one class for all rows"):
-        DiffusersSampler(pipe, class_labels=[1, 7]).init(1)
+    two = DiffusersSampler(pipe, num_inference_steps=2, class_labels=[1, 7])
+    assert torch.equal(two(torch.cat([noise, noise])), torch.cat([number, sampler(noise, "7")]))
+    with pytest.raises(ArgumentError, match="class_labels: expected 1 entries .*, got 2"):
+        two(noise)
 
 
 def test_a_prompt_is_refused_where_none_is_taken():
@@ -139,7 +141,7 @@ def test_a_picture_may_be_named_by_its_path(tmp_path):
         for image in (str(tmp_path / "start.png"), picture)
     )
     assert torch.equal(named(named.init(1), "a"), given(given.init(1), "a"))
-    with pytest.raises(ArgumentError, match="image='nowhere.png' given, no picture that can be read"):
+    with pytest.raises(ArgumentError, match="image: expected the path of an image, got 'nowhere.png'"):
         DiffusersSampler(pipe, image="nowhere.png")
 
 

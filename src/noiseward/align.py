@@ -20,6 +20,7 @@ from torch import Tensor
 from noiseward import rewards, stickers
 from noiseward.budget import Budget
 from noiseward.choose import DEFAULT_LR, mover_for
+from noiseward.entries import numbered, spoken
 from noiseward.errors import ArgumentError
 from noiseward.estimate import Estimator
 from noiseward.named import parse
@@ -320,12 +321,14 @@ def prepare(
     if model == BUILT_IN:
         for text in dict.fromkeys(each):
             stickers.check_words(text)
-    rows = None if prompt is None else [text for text in each for _ in range(batch)]
+    rows: list[str] | None = None if prompt is None else [text for text in each for _ in range(batch)]
+    if sampler.by_row:
+        rows = list(numbered(rows, len(each) * batch, batch=batch))
     seeds = [seed + b for _ in each for b in range(batch)]
     rho = parse(regularizer, REGULARIZERS, "regularizer") if isinstance(regularizer, str) else regularizer
     objective = Objective(sampler, score, rows, rho)
     mover.check(objective)
-    panel = Panel(held, prompt=rows, every=watch_every)
+    panel = Panel(held, prompt=spoken(rows), every=watch_every)
     start = sampler.init(len(seeds), seed=seeds)
     if isinstance(sampler, DiffusersSampler):
         sampler.settle(len(seeds), rows[0] if rows else None)

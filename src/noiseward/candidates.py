@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from noiseward.entries import spoken
 from noiseward.errors import ArgumentError
 from noiseward.noise import Layout, Seeds
 from noiseward.objective import Evaluation, Objective
@@ -69,13 +70,13 @@ def evaluate(
 
 def scores(objective: Objective, samples: Tensor, chunk: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Rewards and terms of samples: at once by a black box, `chunk` rows at a time by a differentiable reward."""
-    spoken = prompts(objective.prompt, samples.shape[0])
+    texts = spoken(prompts(objective.prompt, samples.shape[0]))
     step = chunk if objective.reward.differentiable else samples.shape[0]
     found = []
     with torch.no_grad():
         for begin in range(0, samples.shape[0], step):
             part = slice(begin, begin + step)
-            found.append(score(objective.reward, samples[part], spoken[part] if spoken else None))
+            found.append(score(objective.reward, samples[part], texts[part] if texts else None))
     terms = {name: torch.cat([one[name] for _, one in found]) for name in found[0][1]}
     return torch.cat([total for total, _ in found]), terms
 

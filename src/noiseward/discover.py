@@ -143,7 +143,7 @@ class Discovery:
             )
         leading = all(draw.shape[:1] == (1,) for draw in drawn)
         shapes = [tuple(draw.shape[1:] if leading else draw.shape) for draw in drawn]
-        draws = listed(shapes, [draw.dtype for draw in drawn], others=tape.others, begun=begun)
+        draws = listed(shapes, [draw.dtype for draw in drawn], others=tape.others, begun=begun, handed=tape.handed)
         layout = Layout(draws, tape.device or torch.device("cpu"), len(begun))
         found = Found(layout, leading, together=leading and self._batched)
         rows = drawn if leading else [draw[None] for draw in drawn]

@@ -26,7 +26,7 @@ import bisect
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Literal
 
 import torch
@@ -50,6 +50,7 @@ class Draw:
         live: whether the sample depends on it.
         dtype: the precision in which the sampler asks for it.
         after: how many sampler steps have begun when it is made; 0 where the steps are not known.
+        handed: whether the sampler draws it from a generator it is handed; a pipeline keeps it from some draws.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Draw:
     live: bool = True
     dtype: torch.dtype = torch.float32
     after: int = 0
+    handed: bool = False
 
     @property
     def size(self) -> int:
@@ -71,7 +73,12 @@ class Draw:
 
 
 def listed(
-    shapes: Sequence[tuple[int, ...]], dtypes: Sequence[torch.dtype], *, others: set[int], begun: Sequence[int]
+    shapes: Sequence[tuple[int, ...]],
+    dtypes: Sequence[torch.dtype],
+    *,
+    others: set[int],
+    begun: Sequence[int],
+    handed: Set[int] = frozenset(),
 ) -> tuple[Draw, ...]:
     """The draws of a run, in order, named by their roles.
 
@@ -81,6 +88,7 @@ def listed(
         others: numbers of those made for something else.
         begun: for each sampler step, how many draws were made before it; empty where the steps are not known, and then
             the first is the start.
+        handed: numbers of those that were asked of a generator.
 
     Example:
         >>> [draw.name for draw in listed([(2,)] * 3, [torch.float32] * 3, others={0}, begun=[2])]
@@ -93,7 +101,8 @@ def listed(
     for k, (shape, dtype, role) in enumerate(zip(shapes, dtypes, roles, strict=True)):
         alone = role != "step" and roles.count(role) == 1
         name = role if alone else f"{role} {roles[: k + 1].count(role)}"
-        draws.append(Draw(name, shape, role, dtype=dtype, after=bisect.bisect_right(begun, k)))
+        after = bisect.bisect_right(begun, k)
+        draws.append(Draw(name, shape, role, dtype=dtype, after=after, handed=k in handed))
     return tuple(draws)
 
 
@@ -182,12 +191,15 @@ class Layout:
         """Standard normal noise `(len(seeds), *noise_shape)`, float32, or float64 if any draw is.
 
         Row i draws the layout in order, in each draw's own precision, from one CPU generator seeded `seeds[i]`: what a
-        diffusers pipeline does with `generator=torch.Generator().manual_seed(seeds[i])`.
+        diffusers pipeline does with `generator=torch.Generator().manual_seed(seeds[i])`. Draws for which a sampler does
+        not use the generator that it is handed come after those for which it does.
         """
+        order = sorted(range(len(self.draws)), key=lambda k: not self.draws[k].handed)
         rows = []
         for seed in seeds:
             generator = torch.Generator().manual_seed(seed)
-            rows.append([torch.randn(draw.shape, generator=generator, dtype=draw.dtype) for draw in self.draws])
+            row = {k: torch.randn(self.draws[k].shape, generator=generator, dtype=self.draws[k].dtype) for k in order}
+            rows.append(row)
         wide = torch.float64 if any(draw.dtype == torch.float64 for draw in self.draws) else torch.float32
         columns = [torch.stack([row[k] for row in rows]).to(wide) for k in range(len(self.draws))]
         return self.join(columns).to(self.device)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from noiseward.crew import Alone, Crew
+from noiseward.entries import numbered, spoken
 from noiseward.errors import ArgumentError
 from noiseward.recompute import NFE, Meter
 from noiseward.regularize import NoRegularizer, Regularizer
@@ -91,6 +92,8 @@ class Objective:
                 raise ArgumentError(
                     f"{given!r} given as {wanted.__name__.lower()}: wrap a function in Function{wanted.__name__}"
                 )
+        if sampler.by_row and prompt is not None and not isinstance(prompt, str):
+            prompt = numbered(prompt, len(prompt))
         self.sampler, self.reward, self.prompt = sampler, reward, prompt
         sampler.expect(prompt)
         self.regularizer = regularizer or NoRegularizer()
@@ -115,7 +118,7 @@ class Objective:
     def judge(self, noise: Tensor, sample: Tensor) -> Evaluation:
         """Score and weigh noise whose samples `(B, *X)` are there already; those in half precision become float32."""
         sample = sample.float() if sample.dtype in (torch.float16, torch.bfloat16) else sample
-        named = prompts(self.prompt, noise.shape[0])
+        named = spoken(prompts(self.prompt, noise.shape[0]))
         reward, terms = score(self.reward, sample, named)
         if not self._rows_checked[0] and noise.shape[0] > 1:
             check_rows(self.reward, sample, named, terms)
@@ -150,6 +153,11 @@ class Objective:
         prompt, multiplier = self.prompt, self.multiplier
         if prompt is not None and not isinstance(prompt, str):
             prompt = [prompt[row] for row in index]
+        elif self.sampler.by_row:
+            raise ArgumentError(
+                f"prompt: expected one per row, since rows have a {self.sampler.by_row[0]} of their own, got "
+                f"{prompt!r} for all; repeat it, or pass entries.numbered(None, rows)"
+            )
         if multiplier is not None:
             multiplier = multiplier[list(index)]
         return self._asked(prompt, multiplier)

@@ -53,9 +53,11 @@ class Sampler(abc.ABC):
 
     Attributes:
         lighter: the argument with which it takes less memory, if there is one; named when memory runs out.
+        by_row: names of its arguments that have an entry per prompt or per row (`entries.py`).
     """
 
     lighter: str | None = None
+    by_row: tuple[str, ...] = ()
 
     @property
     def half(self) -> bool:

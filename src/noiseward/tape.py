@@ -35,7 +35,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from noiseward.errors import DrawMismatch, TapeError
 
-__all__ = ["NoiseTape", "aside", "asked", "off", "record", "replay"]
+__all__ = ["NoiseTape", "aside", "asked", "off", "record", "recording", "replay"]
 
 Source = Callable[[int, tuple[int, ...], torch.dtype], Tensor]
 
@@ -52,6 +52,8 @@ class NoiseTape(TorchFunctionMode):
         seen: how many torch calls went through the mode, each of which costs a few microseconds.
         others: numbers of the draws that were made :func:`aside`.
         watch: is shown every call that is not a draw, before it is made; None when nothing is to be found out.
+        handed: numbers of the draws that were asked of a generator.
+        records: whether it answers with fresh draws.
     """
 
     def __init__(self, source: Source) -> None:
@@ -61,8 +63,9 @@ class NoiseTape(TorchFunctionMode):
         self.seen = 0
         self.device: torch.device | None = None
         self.others: set[int] = set()
-        self.aside = False
         self.watch: Callable[[Any, Any, Any], None] | None = None
+        self.handed: set[int] = set()
+        self.aside = self.records = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.seen += 1
@@ -71,6 +74,8 @@ class NoiseTape(TorchFunctionMode):
             if self.watch is not None:
                 self.watch(func, args, kwargs)
             return func(*args, **(kwargs or {}))
+        if kwargs and kwargs.get("generator") is not None:
+            self.handed.add(self.asked)
         with torch.enable_grad():
             drawn = draw(self, *args, **(kwargs or {}))
             return drawn.requires_grad_() if kwargs and kwargs.get("requires_grad") else drawn
@@ -185,6 +190,7 @@ def record(seed: int, into: list[Tensor]) -> Iterator[NoiseTape]:
         return into[-1]
 
     with NoiseTape(fresh) as tape:
+        tape.records = True
         yield tape
 
 
@@ -198,6 +204,19 @@ def asked() -> int:
         2
     """
     return next((mode.asked for mode in reversed(_get_current_function_mode_stack()) if isinstance(mode, NoiseTape)), 0)
+
+
+def recording() -> bool:
+    """Whether, within the run of a sampler, the tape on top answers with fresh draws.
+
+    Example:
+        >>> with record(0, into=[]):
+        ...     recording()
+        True
+    """
+    stack = _get_current_function_mode_stack()
+    tapes = [mode for mode in stack if isinstance(mode, NoiseTape)]
+    return bool(tapes) and tapes[-1].records
 
 
 @contextlib.contextmanager

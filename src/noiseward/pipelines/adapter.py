@@ -1,51 +1,57 @@
 r"""The diffusers adapter: a pipeline's own code, run on given noise, with its graph.
 
-`type(pipe).__call__` is decorated with `torch.no_grad()`; its `__wrapped__` is the same code without. Run under a noise
-tape it becomes :math:`M(z, c)`, with nothing copied and nothing known about the family: who scales the first latent,
-who packs latents, who passes what to `scheduler.step`, all stays where it is. For the time of a run
+A pipeline's call turns gradients off. Run within `differentiable()` and under a noise tape it becomes :math:`M(z, c)`,
+with nothing copied and nothing known about the family: who scales the first latent, who packs latents, who passes what
+to `scheduler.step`, all stays where it is. For the time of a run
 
 * the denoiser's calls are taken off the tape, counted, and recomputed if asked (`memory.py` has the modes);
 * `encode_prompt` runs off the tape and without a graph, once per prompt;
-* what an encoder's posterior draws, of a picture that was given, is marked as no noise of the sampler;
-* the scheduler is a copy, because multistep schedulers keep the last run's graph alive;
+* what an encoder's posterior draws, of an image that was given, is marked as no noise of the sampler;
+* schedulers and guiders are copies, because some keep the last run's graph alive;
+* a model that is widened for a while, as autoencoders in float16 are, is widened as a copy (`upcast.py`);
 * safety checker and watermark are set aside, because they leave the graph;
 
-and afterwards the pipeline is as it was, except that its parameters stay frozen and its modules in eval mode.
+and afterwards the pipeline is as it was, except that its parameters stay frozen and its modules in eval mode. Samples
+are mapped to what the pipeline shows where its tensors have another range (`ranges.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
+from noiseward.differentiable import as_written, differentiable
+from noiseward.entries import numbered
 from noiseward.errors import ArgumentError, ModelError, NoisewardError, NoisewardWarning, choices
 from noiseward.memory import MODES, exhausted, fitting, free, lower
 from noiseward.moments import heard, unheard
 from noiseward.noise import Layout
 from noiseward.pipelines.blocks import blockwise, blockwise_decoder
+from noiseward.pipelines.calls import held, parameters, produced, without_bars
+from noiseward.pipelines.denoisers import denoisers
+from noiseward.pipelines.ranges import Range, fitted, is_image, levels
 from noiseward.pipelines.refusals import check_modules
-from noiseward.pipelines.rows import arguments, opened
-from noiseward.pipelines.schedulers import fresh, without_trees
-from noiseward.pipelines.steps import announced, answering, remembered, repeating
+from noiseward.pipelines.rows import arguments, entries, opened, runs_alone
+from noiseward.pipelines.schedulers import fresh, is_stateful, without_trees
+from noiseward.pipelines.standins import instead, posterior_aside
+from noiseward.pipelines.steps import announced, answering, last_state, remembered, repeating
+from noiseward.pipelines.upcast import apart
 from noiseward.precision import is_half
 from noiseward.recompute import NFE
 from noiseward.sample import FunctionSampler, Prompt, Sampler, prompts
-from noiseward.tape import aside, off, record
+from noiseward.tape import off, record, recording
 
 __all__ = ["DiffusersSampler"]
 
 MEMORY = (*MODES, "auto")
-_DENOISERS = ("unet", "transformer")
-_BESIDE = ("transformer_2", "controlnet")  # called at each step as well
 _LEAVES_THE_GRAPH = {"safety_checker": "safety checker", "watermark": "watermark"}
 _REFUSED = {
     "generator": "use seed=: the noise is drawn outside the pipeline",
@@ -57,6 +63,7 @@ _REFUSED = {
     "num_videos_per_prompt": "use batch=: every video is a row of its own",
     "num_waveforms_per_prompt": "use batch=: every waveform is a row of its own",
     "batch_size": "use batch=: every image is a row of its own",
+    "padding_mask_crop": "its crop is pasted back into a PIL image, outside the graph; crop image= and mask_image=",
 }
 
 
@@ -65,12 +72,15 @@ class DiffusersSampler(Sampler):
     """Any diffusers pipeline as a sampler.
 
     Arguments:
-        pipe: the pipeline; it is frozen and set to eval mode.
+        pipe: the pipeline, modular or not; it is frozen and set to eval mode.
         memory: `fast` keeps all activations for the gradient; `balanced` recomputes the denoiser's, a call at a time;
             `low` does so block by block, and gives the decoder's gradient in strips; `auto` is the first of them that
             fits into what is free for the first batch (two samplings find out). The gradient is the same in all.
+        denoiser: names of the models that are called at each step; default: `unet`, `transformer`, and every model that
+            is called with a timestep.
         call: arguments of the pipeline's own call, under its own names: `num_inference_steps`, `guidance_scale`, `eta`,
-            `height`, `negative_prompt`, ...
+            `height`, `negative_prompt`, ... Lists of negative prompts, embeddings or images have one entry per prompt
+            or per row (`rows.py`).
 
     Raises:
         ModelError: a pipeline that cannot be driven.
@@ -84,22 +94,20 @@ class DiffusersSampler(Sampler):
         torch.Size([2, 3, 64, 64])
     """
 
-    def __init__(self, pipe: Any, *, memory: str = "balanced", **call: Any) -> None:
+    def __init__(
+        self, pipe: Any, *, memory: str = "balanced", denoiser: str | Sequence[str] | None = None, **call: Any
+    ) -> None:
         if memory not in MEMORY:
             raise ArgumentError(f"memory={memory!r} given: {choices(str(memory), MEMORY)}")
         self.pipe = pipe
-        self._call, self._parameters = _unwrapped(pipe)
+        self._parameters = parameters(pipe)
         self._arguments = self._checked(call)
+        self._produced = produced(pipe)
         modules = {name: part for name, part in pipe.components.items() if isinstance(part, Module)}
         check_modules(type(pipe).__name__, modules)
         for module in modules.values():
             module.requires_grad_(False).eval()
-        denoisers = [modules[name] for name in _DENOISERS if name in modules]
-        if not denoisers:
-            raise ModelError(
-                f"{type(pipe).__name__} has no denoiser among {', '.join(sorted(modules))}: one of "
-                f"{' or '.join(_DENOISERS)} is wanted; drive it with FunctionSampler(fn, denoiser=...)"
-            )
+        self._named, self._denoisers = denoiser, denoisers(type(pipe).__name__, modules, denoiser)
         for name, part in _LEAVES_THE_GRAPH.items():
             if getattr(pipe, name, None) is not None:
                 warnings.warn(
@@ -109,19 +117,21 @@ class DiffusersSampler(Sampler):
                     stacklevel=2,
                 )
         self._prompts = _Memo()
-        denoisers += [modules[name] for name in _BESIDE if name in modules]
-        self._denoisers = denoisers
-        self._inner = FunctionSampler(self._run, denoisers, name=type(pipe).__name__)
+        self._range: Range | None = None
+        counts = {name: entries(pipe, self._parameters, name, value) for name, value in self._arguments.items()}
+        self.by_row = tuple(name for name, count in counts.items() if count > 1)
+        run = self._row if runs_alone(self.by_row) else self._run
+        self._inner = FunctionSampler(run, self._denoisers, name=type(pipe).__name__)
         self._take(memory)
 
     @staticmethod
     def parameters(pipe: Any) -> set[str]:
         """Names of the arguments the pipeline's own call takes."""
-        return _unwrapped(pipe)[1]
+        return parameters(pipe)
 
     def called(self, **changes: Any) -> DiffusersSampler:
         """A sampler of the same pipeline that calls it with other arguments."""
-        return DiffusersSampler(self.pipe, memory=self.memory, **{**self._arguments, **changes})
+        return DiffusersSampler(self.pipe, memory=self.memory, denoiser=self._named, **{**self._arguments, **changes})
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -130,7 +140,9 @@ class DiffusersSampler(Sampler):
 
     @property
     def layout(self) -> Layout:
-        return self._inner.layout
+        found = self._inner.layout
+        self._ranged(None)
+        return found
 
     @property
     def alone(self) -> str | None:
@@ -163,53 +175,129 @@ class DiffusersSampler(Sampler):
         return self._memory
 
     def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
+        rows = prompts(prompt, noise.shape[0])
+        if self.by_row:
+            rows = list(numbered(rows, noise.shape[0]))
         if self._memory == "auto" and noise.requires_grad and torch.is_grad_enabled():
-            named = prompts(prompt, noise.shape[0])
-            self.settle(noise.shape[0], named[0] if named else None)
-        return self._inner(noise, prompt)
+            self.settle(noise.shape[0], rows[0] if rows else None)
+        sample = self._inner(noise, rows)
+        return self._ranged(rows)(sample)
 
     def _take(self, memory: str) -> None:
         """Take gradients in a mode from now on."""
         self._memory = memory
         below = lower(memory) if memory != "auto" else "low"
         self.lighter = f"memory='{below}'" if below else None
-        inside = blockwise if memory == "low" else None
+        inside = _by_block if memory == "low" else _as_written
         self._inner = self._inner.retaining(memory != "fast", inside=inside, lighter=self.lighter)
 
     def stock(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor:
         """The pipeline's own sample of a seed, `(1, *X)`: without tape or graph, safety checker and watermark aside."""
-        given = arguments(self.pipe, self._parameters, self._arguments, 1, prompts(prompt, 1))
-        ours = {"generator": torch.Generator().manual_seed(seed), "output_type": "pt", "return_dict": False}
-        with self._borrowed():
-            return self.pipe(**given, **{k: v for k, v in ours.items() if k in self._parameters})[0]
+        rows = prompts(prompt, 1)
+        with torch.no_grad(), self._borrowed():
+            sample = self._sampled(1, rows, generator=torch.Generator().manual_seed(seed))
+        return self._ranged(rows)(sample)
+
+    def shown(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor | None:
+        """The same sample as the pipeline shows it, in levels from 0 to 255; None if it shows no images."""
+        if "output_type" not in self._parameters:
+            return None
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad(), self._borrowed():
+            return levels(self._returned(1, prompts(prompt, 1), generator=generator, output_type="pil"))
+
+    def _row(self, prompt: list[str] | None) -> Tensor:
+        """One row, alone: images of its own are not mixed up with those of others."""
+        return self._run(1, prompt)
 
     def _run(self, batch: int, prompt: list[str] | None) -> Tensor:
         """The pipeline's own call for some rows; its noise comes from the tape around it."""
-        given = self.pipe.scheduler
+        given = getattr(self.pipe, "scheduler", None)
+        first = self._range is None and recording()
         with self._borrowed(), contextlib.ExitStack() as stack:
+            if not heard() and not first:
+                return self._sampled(batch, prompt)
+            last = stack.enter_context(remembered(self._denoisers))
+            decode = functools.partial(self._decoded, scheduler=given, last=last, batch=batch, prompt=prompt)
             if heard():
-                last = stack.enter_context(remembered(self._denoisers))
-                decode = functools.partial(self._decoded, scheduler=given, last=last, batch=batch, prompt=prompt)
                 stack.enter_context(announced(self.pipe.scheduler, decode))
-            return self._sampled(batch, prompt)
+            state = stack.enter_context(last_state(getattr(self.pipe, "scheduler", None)))
+            sample = self._sampled(batch, prompt)
+            if first:
+                self._compare(sample, functools.partial(decode, output_type="pil"), state)
+            return sample
 
     def _decoded(
-        self, clean: Tensor, *, scheduler: Any, last: dict[Module, Any], batch: int, prompt: list[str] | None
-    ) -> Tensor:
+        self,
+        clean: Tensor,
+        *,
+        scheduler: Any,
+        last: dict[Module, Any],
+        batch: int,
+        prompt: list[str] | None,
+        output_type: str = "pt",
+    ) -> Any:
         """The samples of predicted ones in the pipeline's own space, by the pipeline's own way (see `steps.py`)."""
         with contextlib.ExitStack() as stack:
             for each in (off(), unheard(), record(0, into=[]), repeating(self._denoisers, last)):
                 stack.enter_context(each)
-            stack.enter_context(_instead(self.pipe, "scheduler", answering(fresh(scheduler), clean)))
-            return self._sampled(batch, prompt)
+            stack.enter_context(instead(self.pipe, "scheduler", answering(fresh(scheduler), clean)))
+            if output_type != "pt":
+                return self._returned(batch, prompt, output_type=output_type)
+            return (self._range or Range.UNIT)(self._sampled(batch, prompt))
 
-    def _sampled(self, batch: int, prompt: list[str] | None) -> Tensor:
+    def _compare(self, sample: Tensor, decode: Callable[[Tensor], Any], state: list[Tensor]) -> None:
+        """Find the range of samples from how the pipeline shows the state that this one came from."""
+        if "output_type" not in self._parameters or not is_image(sample):
+            self._range = Range.UNIT
+        elif state:
+            with torch.no_grad(), contextlib.suppress(ModelError):  # a call that is not cut short is run whole later
+                self._range = fitted(type(self.pipe).__name__, sample, decode(state[0]), sure=False)
+
+    def _ranged(self, prompt: list[str] | None) -> Range:
+        """The range of samples, found by two whole runs where it is not known yet."""
+        if self._range is None:
+            rows = prompt[:1] if prompt else [""]
+            found: list[Any] = []
+            for output_type in ("pt", "pil"):
+                with torch.no_grad(), record(0, into=[]), self._borrowed():
+                    found.append(self._returned(1, rows, output_type=output_type))
+            self._range = fitted(type(self.pipe).__name__, self._tensor(found[0]), found[1], sure=True)
+        return self._range or Range.UNIT
+
+    def _sampled(self, batch: int, prompt: list[str] | None, *, generator: torch.Generator | None = None) -> Tensor:
         """The pipeline's own call, prepared as it is."""
+        return self._tensor(self._returned(batch, prompt, generator=generator))
+
+    def _tensor(self, sample: Any) -> Tensor:
+        """The tensor in what a pipeline returned."""
+        if isinstance(sample, list) and sample and all(isinstance(part, Tensor) for part in sample):
+            sample = torch.stack(sample) if len({part.shape for part in sample}) == 1 else sample
+        if not isinstance(sample, Tensor):
+            raise ModelError(
+                f"{type(self.pipe).__name__}: expected a tensor with output_type='pt', got {type(sample).__name__}; "
+                "wrap its parts with FunctionSampler(fn)"
+            )
+        return sample
+
+    def _returned(
+        self,
+        batch: int,
+        prompt: list[str] | None,
+        *,
+        generator: torch.Generator | None = None,
+        output_type: str = "pt",
+    ) -> Any:
+        """What the pipeline's own call returns first."""
         name = type(self.pipe).__name__
         given = arguments(self.pipe, self._parameters, self._arguments, batch, prompt)
-        ours = {"generator": None, "output_type": "pt", "return_dict": False}
+        if generator is None and recording():  # so that the tape sees which draws the pipeline makes with it
+            generator = torch.Generator(self.pipe._execution_device)
+        ours = {"generator": generator, "output_type": output_type, "return_dict": False}
+        ours = {name: value for name, value in ours.items() if name in self._parameters}
         try:
-            sample = self._call(self.pipe, **given, **{k: v for k, v in ours.items() if k in self._parameters})
+            with differentiable():
+                result = self.pipe(**given, **ours, **self._produced)
         except NoisewardError:
             raise
         except Exception as error:  # whatever a pipeline raises when it is asked for what it cannot do
@@ -220,32 +308,45 @@ class DiffusersSampler(Sampler):
             raise ModelError(
                 f"{name} {'refuses this call' if refused else f'fails with {type(error).__name__}'}: {reason}"
             ) from error
-        sample = sample[0] if isinstance(sample, tuple) else sample
-        if not isinstance(sample, Tensor):
-            raise ModelError(
-                f"{name} returns {type(sample).__name__}, no tensor: wrap its parts with FunctionSampler(fn)"
-            )
-        return sample
+        if isinstance(result, Mapping):  # an output of diffusers', where there is no return_dict
+            result = tuple(result.values())
+        return result[0] if isinstance(result, tuple) else result
 
     @contextlib.contextmanager
     def _borrowed(self) -> Iterator[None]:
         """Prepare the pipeline for one run and leave it as it was."""
-        pipe, vae = self.pipe, self.pipe.components.get("vae")
-        bar = dict(vars(pipe).get("_progress_bar_config", {}))
         with contextlib.ExitStack() as stack:
-            stack.callback(setattr, pipe, "_progress_bar_config", bar)
-            pipe.set_progress_bar_config(**{**bar, "disable": True})
-            stack.enter_context(without_trees(pipe.scheduler))
-            stack.enter_context(_instead(pipe, "scheduler", fresh(pipe.scheduler)))
+            for pipe in held(self.pipe):
+                stack.enter_context(self._prepared(pipe))
+            for name, part in self.pipe.components.items():
+                if isinstance(part, Module) and part not in self._denoisers:
+                    owners = [pipe for pipe in held(self.pipe) if getattr(pipe, name, None) is part]
+                    stack.enter_context(apart(owners, name, functools.partial(self._encoding, name == "vae")))
+            yield
+
+    @contextlib.contextmanager
+    def _prepared(self, pipe: Any) -> Iterator[None]:
+        """A pipeline that shows no bars, with schedulers of its own and without what leaves the graph."""
+        with without_bars(pipe), contextlib.ExitStack() as stack:
+            for name, part in pipe.components.items():
+                if is_stateful(part):
+                    stack.enter_context(without_trees(part))
+                    stack.enter_context(instead(pipe, name, fresh(part)))
             for name in _LEAVES_THE_GRAPH:
                 if getattr(pipe, name, None) is not None:
-                    stack.enter_context(_instead(pipe, name, None))
+                    stack.enter_context(instead(pipe, name, None))
             if callable(getattr(pipe, "encode_prompt", None)):
-                stack.enter_context(_instead(pipe, "encode_prompt", self._prompts.around(pipe.encode_prompt)))
-            if vae is not None and self._memory == "low":
-                stack.enter_context(blockwise_decoder(vae))
-            if vae is not None and callable(getattr(vae, "encode", None)):
-                stack.enter_context(_instead(vae, "encode", _posterior_aside(vae.encode)))
+                stack.enter_context(instead(pipe, "encode_prompt", self._prompts.around(pipe.encode_prompt)))
+            yield
+
+    @contextlib.contextmanager
+    def _encoding(self, decodes: bool, module: Any) -> Iterator[None]:
+        """A model whose posterior draws aside and which, as the decoder, takes as little memory as was asked for."""
+        with contextlib.ExitStack() as stack:
+            if decodes and self._memory == "low":
+                stack.enter_context(blockwise_decoder(module))
+            if callable(getattr(module, "encode", None)):
+                stack.enter_context(instead(module, "encode", posterior_aside(module.encode)))
             yield
 
     def _checked(self, call: dict[str, Any]) -> dict[str, Any]:
@@ -259,52 +360,18 @@ class DiffusersSampler(Sampler):
         return {name: opened(name, value) for name, value in call.items()}
 
 
-def _unwrapped(pipe: Any) -> tuple[Callable[..., Any], set[str]]:
-    """The pipeline's call without its `no_grad`, and the names of its parameters."""
-    from diffusers import DiffusionPipeline
-
-    if not isinstance(pipe, DiffusionPipeline):
-        raise ModelError(
-            f"{type(pipe).__name__} is no diffusers pipeline: wrap other samplers with FunctionSampler(fn)"
-        )
-    call = inspect.unwrap(type(pipe).__call__)
-    if call is type(pipe).__call__:
-        raise ModelError(f"{type(pipe).__name__}.__call__ cannot be run without its no_grad: it has no __wrapped__")
-    return call, set(inspect.signature(call).parameters) - {"self"}
+@contextlib.contextmanager
+def _as_written(_: Module) -> Iterator[None]:
+    """Around a denoiser's call, and around its recomputation, which comes after the pipeline's."""
+    with as_written():
+        yield
 
 
 @contextlib.contextmanager
-def _instead(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """`owner.name` is `value` for the body of a `with`."""
-    own = name in vars(owner)
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
+def _by_block(module: Module) -> Iterator[None]:
+    """The same, block by block."""
+    with as_written(), blockwise(module):
         yield
-    finally:
-        if own or isinstance(before, Module):
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
-
-
-def _posterior_aside(encode: Callable[..., Any]) -> Callable[..., Any]:
-    """A VAE's `encode`, whose posterior draws aside: it blurs the given picture, and is no noise of the sampler."""
-
-    def encoded(*args: Any, **kwargs: Any) -> Any:
-        result = encode(*args, **kwargs)
-        posterior: Any = result[0] if isinstance(result, tuple) else getattr(result, "latent_dist", None)
-        draw = getattr(posterior, "sample", None)
-        if callable(draw):
-
-            def drawn(*args: Any, **kwargs: Any) -> Any:
-                with aside():
-                    return draw(*args, **kwargs)
-
-            posterior.sample = drawn
-        return result
-
-    return encoded
 
 
 class _Memo:

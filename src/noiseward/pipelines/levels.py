@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-
 from noiseward.errors import ArgumentError
 from noiseward.nested import Nested
 from noiseward.pipelines.adapter import DiffusersSampler
+from noiseward.pipelines.calls import default
 from noiseward.pipelines.schedulers import fresh
 
 __all__ = ["levels", "nested"]
@@ -48,8 +47,7 @@ def levels(sampler: DiffusersSampler) -> list[float]:
         why = "timesteps=: num_inference_steps= wanted"
     if why is not None:
         raise ArgumentError(f"noise is carried from few steps to many for DDIM alone, with eta=1; given: {why}")
-    call = inspect.signature(inspect.unwrap(type(sampler.pipe).__call__)).parameters["num_inference_steps"]
-    count = given.get("num_inference_steps", call.default)
+    count = given.get("num_inference_steps", default(sampler.pipe, "num_inference_steps"))
     scheduler.set_timesteps(count)
     times = [int(time) for time in scheduler.timesteps]
     roles = [draw.role for draw in sampler.layout]

@@ -2,23 +2,36 @@
 
 Text is repeated, one embedding is expanded, and a prompt that the pipeline does not take as text becomes what it does
 take: DiT wants a class, by number or by name. Pipelines that draw whatever they like take a number of rows.
+
+An argument with several entries, a list of negative prompts, embeddings with a longer first axis, a list of images, has
+one per prompt or one per row: each row gets its own (`entries.py`). Where a list of images is one sample's, as the
+inputs of several ControlNets are, a list of such lists has an entry per row.
+
+Every call gets copies of what can be edited. Some pipelines edit the lists they are given, and a replay must get what
+its recording got.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from noiseward.entries import Entry, spoken
 from noiseward.errors import ArgumentError, choices
+from noiseward.images import image, read
 
-__all__ = ["arguments", "opened"]
+__all__ = ["arguments", "entries", "opened", "runs_alone"]
+
+_IMAGES = re.compile(r"(^|_)(images?|masks?)(_\d+)?$")
 
 
 def arguments(
-    pipe: Any, parameters: set[str], call: Mapping[str, Any], batch: int, prompt: list[str] | None
+    pipe: Any, parameters: set[str], call: Mapping[str, Any], batch: int, prompt: Sequence[str] | None
 ) -> dict[str, Any]:
     """The arguments for `batch` rows.
 
@@ -27,12 +40,14 @@ def arguments(
         parameters: names of its call's parameters.
         call: what the user gave. Embeddings and classes given here beat the prompt, which then is the reward's alone.
         batch: number of rows.
-        prompt: one per row, or None.
+        prompt: one per row, or None; an `Entry` says which entries of lists are its row's.
 
     Raises:
-        ArgumentError: a prompt for a pipeline without any, no class or an unknown one, or embeddings of several rows.
+        ArgumentError: a prompt for a pipeline without any, no class or an unknown one, or entries for other rows.
     """
-    given = {name: _per_row(name, value, batch) for name, value in call.items()}
+    rows = prompt or [""] * batch
+    given = {name: _copied(_per_row(pipe, parameters, name, value, rows)) for name, value in call.items()}
+    prompt = spoken(prompt)
     if given.get("prompt_embeds") is not None or given.get("class_labels") is not None:
         return given
     if "prompt" in parameters:
@@ -50,38 +65,112 @@ def arguments(
     return given
 
 
+def entries(pipe: Any, parameters: set[str], name: str, value: Any) -> int:
+    """How many entries an argument's value has, one per prompt or row; 1 where all rows share it."""
+    if isinstance(value, Tensor) or type(value).__module__ == "numpy":
+        rank = getattr(value, "ndim", 0)
+        by_row = _is_embedding(name) and rank > 0 or _is_image(name) and rank == 4
+        return len(value) if by_row else 1
+    if not isinstance(value, list | tuple):
+        return 1
+    if name == "class_labels" or "prompt" in name:
+        return len(value)
+    if _is_image(name):
+        nested = all(isinstance(part, list | tuple) for part in value)
+        return len(value) if nested or not _belongs_together(pipe, parameters, name) else 1
+    return 1
+
+
+def runs_alone(names: Sequence[str]) -> bool:
+    """Whether rows with entries of their own for these arguments run one at a time.
+
+    Text and embeddings go by row in every pipeline. What a list of images is, one per row or several for all, they
+    do not agree on.
+    """
+    return any(_is_image(name) for name in names)
+
+
 def opened(name: str, value: Any) -> Any:
-    """An argument as it was given; the picture itself where an image is named by its path, as on a command line.
+    """An argument as it was given, with images as Pillow's loader should have them (`images.py`): named by their path
+    where the argument is one for images, as on a command line, or given as Pillow images.
 
     Raises:
-        ArgumentError: there is no such picture.
+        ArgumentError: there is no such image.
     """
-    if not (isinstance(value, str | Path) and name.endswith("image")):
-        return value
-    from PIL import Image
+    from PIL.Image import Image
 
-    try:
-        with Image.open(value) as picture:
-            return picture.convert("L" if "mask" in name else "RGB")
-    except OSError as error:
-        raise ArgumentError(f"{name}='{value}' given, no picture that can be read ({error}): give its path") from error
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        return type(value)(opened(name, part) for part in value)
+
+    def prepare(given: Any) -> Any:
+        return image(given, mask="mask" in name)
+
+    if isinstance(value, str | Path) and _is_image(name):
+        return read(value, name, prepare)
+    return prepare(value) if isinstance(value, Image) else value
 
 
-def _per_row(name: str, value: Any, batch: int) -> Any:
+def _is_image(name: str) -> bool:
+    return bool(_IMAGES.search(name)) and not name.endswith("attention_mask") and not name.startswith("ip_adapter")
+
+
+def _is_embedding(name: str) -> bool:
+    embedded = "prompt" in name or name.endswith(("_embeds", "_embeddings", "attention_mask"))
+    return embedded and not name.startswith("ip_adapter")
+
+
+def _belongs_together(pipe: Any, parameters: set[str], name: str) -> bool:
+    """Whether a list of images given to a pipeline is one sample's: frames, references, inputs of several nets."""
+    nets = any(len(getattr(part, "nets", ())) > 1 for part in pipe.components.values())
+    control = "control_image" if "control_image" in parameters else "image"
+    return "video" in parameters or name.endswith("s") or (nets and name == control)
+
+
+def _per_row(pipe: Any, parameters: set[str], name: str, value: Any, rows: Sequence[str]) -> Any:
+    count, batch = entries(pipe, parameters, name, value), len(rows)
+    if count == 1:
+        return _shared(name, value, batch)
+    places = [row.among(count) if isinstance(row, Entry) else 0 for row in rows]  # 0: what there is to know of any row
+    known = [place for place in places if place is not None]
+    if len(known) < batch:
+        if _is_image(name):
+            return value  # all rows share the list, as a pipeline with several references does
+        allowed = sorted({1} | {of for row in rows if isinstance(row, Entry) for _, of in row.places})
+        raise ArgumentError(
+            f"{name}: expected {' or '.join(map(str, allowed))} entries (shared, per prompt, or per row), got {count}"
+        )
+    if isinstance(value, list | tuple):
+        mine = [value[place] for place in known]
+        return mine[0] if _is_image(name) and batch == 1 else mine
+    return value[known]
+
+
+def _shared(name: str, value: Any, batch: int) -> Any:
+    """One entry for all rows."""
     if name == "class_labels":
-        labels = [value] if isinstance(value, int) else list(value)
-        if len(labels) != 1:
-            raise ArgumentError(f"class_labels={value!r} given: give one class for all rows, or prompts, one per row")
-        return labels * batch
+        return ([value] if isinstance(value, int) else list(value)) * batch
     if isinstance(value, str) and "prompt" in name:
         return [value] * batch
-    if isinstance(value, Tensor) and ("prompt" in name or name.endswith("attention_mask")):
-        if value.shape[:1] != (1,):
-            raise ArgumentError(
-                f"{name} of shape {tuple(value.shape)} given: a leading axis of 1 wanted, all rows share it"
-            )
+    if isinstance(value, list | tuple) and len(value) == 1:
+        if "prompt" in name:
+            return [value[0]] * batch
+        return value[0] if _is_image(name) and isinstance(value[0], list | tuple) else value
+    if isinstance(value, Tensor) and _is_embedding(name) and value.shape[:1] == (1,):
         return value.expand(batch, *value.shape[1:])
     return value
+
+
+def _copied(value: Any) -> Any:
+    """A value that may be edited without anybody else noticing."""
+    from PIL.Image import Image
+
+    if isinstance(value, Tensor):
+        return value.clone(memory_format=torch.contiguous_format)
+    if type(value) in (list, tuple):
+        return type(value)(_copied(part) for part in value)
+    if type(value) is dict:
+        return {key: _copied(part) for key, part in value.items()}
+    return value.copy() if isinstance(value, Image) or type(value).__module__ == "numpy" else value
 
 
 def _class(pipe: Any, text: str) -> int:

@@ -25,7 +25,7 @@ from noiseward.errors import ArgumentError, ModelError, choices
 from noiseward.pipelines.cards import scheduler_names
 from noiseward.pipelines.quiet import hushed
 
-__all__ = ["exchanged", "fresh", "without_trees"]
+__all__ = ["exchanged", "fresh", "is_stateful", "without_trees"]
 
 _TREE = "BrownianTreeNoiseSampler"
 _NEEDED = ("init_noise_sigma", "order", "scale_model_input", "step")  # what pipelines read from a scheduler
@@ -79,6 +79,14 @@ def exchanged(scheduler: Any, name: str, **settings: Any) -> Any:
     if extra:
         raise ModelError(f"{kind} also wants {', '.join(extra)} at each step: only a pipeline of its own gives that")
     return made
+
+
+def is_stateful(part: Any) -> bool:
+    """Whether a part of a pipeline keeps something from step to step: a scheduler, or a modular pipeline's guider."""
+    from diffusers import SchedulerMixin
+    from diffusers.guiders import BaseGuidance
+
+    return isinstance(part, SchedulerMixin | BaseGuidance)
 
 
 def fresh(scheduler: Any) -> Any:

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_map
 from noiseward.errors import ModelError
 from noiseward.moments import announce
 
-__all__ = ["announced", "answering", "remembered", "repeating"]
+__all__ = ["announced", "answering", "last_state", "remembered", "repeating"]
 
 _PREDICTED = ("pred_original_sample", "denoised")  # how schedulers call the prediction in what they return
 
@@ -100,6 +100,40 @@ def repeating(modules: Sequence[Module], last: dict[Module, Any]) -> Iterator[No
             else:
                 stack.callback(setattr, module, "forward", before)
         yield
+
+
+@contextlib.contextmanager
+def last_state(scheduler: Any) -> Iterator[list[Tensor]]:
+    """For the body of a `with`, a list that holds the state a scheduler's last step led to; empty before the first."""
+    found: list[Tensor] = []
+    own = getattr(scheduler, "step", None)
+    if not callable(own):
+        yield found
+        return
+
+    @functools.wraps(own)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        result: Any = own(*args, **kwargs)
+        state = result[0] if isinstance(result, tuple) else getattr(result, "prev_sample", None)
+        if isinstance(state, Tensor):
+            found[:] = [state.detach().clone()]
+        return result
+
+    with _standing_in(scheduler, step):
+        yield found
+
+
+@contextlib.contextmanager
+def _standing_in(scheduler: Any, step: Callable[..., Any]) -> Iterator[None]:
+    before = vars(scheduler).get("step")
+    scheduler.step = step
+    try:
+        yield
+    finally:
+        if before is None:
+            del scheduler.step
+        else:
+            scheduler.step = before
 
 
 def answering(scheduler: Any, state: Tensor) -> Any:

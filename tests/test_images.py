@@ -1,0 +1,122 @@
+"""Images that are given: one loader, what diffusers' own gives, for every mode that Pillow has."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+import torch
+from diffusers.utils import load_image
+from PIL import Image
+
+from noiseward import ArgumentError, DiffusersSampler
+from noiseward.images import image, read
+from noiseward.pipelines.rows import opened
+from noiseward.rewards.similarity import read_picture
+from tests.families import guided
+
+SIZE = (6, 4)
+SHALLOW = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+DEEP = ("I;16", "I;16B", "I;16L", "I")
+
+
+def ramp(mode: str) -> Image.Image:
+    colors = Image.merge(
+        "RGB", [Image.linear_gradient("L").resize(SIZE).rotate(90 * k, expand=False) for k in range(3)]
+    )
+    if mode in ("La", "RGBa"):
+        return colors.convert(mode[:-1] + "A").convert(mode)
+    if mode == "PA":
+        return colors.convert("P").convert("PA")
+    return colors.convert("RGB" if mode == "RGBX" else mode)
+
+
+def deep(mode: str) -> tuple[Image.Image, numpy.ndarray]:
+    values = numpy.linspace(0, 65535, SIZE[0] * SIZE[1]).reshape(SIZE[1], SIZE[0])
+    kind = {"I": numpy.int32, "I;16B": ">u2"}.get(mode, "<u2")
+    made = values.round().astype(kind)
+    return Image.frombytes(mode, SIZE, made.tobytes()), made.astype(float)
+
+
+@pytest.mark.parametrize("mode", SHALLOW)
+def test_an_image_of_any_mode_is_what_diffusers_load_image_gives(mode):
+    given = ramp(mode)
+    assert image(given).mode == "RGB"
+    if mode == "La":  # theirs ends in a ValueError
+        given = given.convert("LA")
+    assert list(image(given).tobytes()) == list(load_image(given).tobytes())
+
+
+@pytest.mark.parametrize("mode", [*SHALLOW, *DEEP])
+def test_a_mask_of_any_mode_is_gray(mode):
+    given = deep(mode)[0] if mode in DEEP else ramp(mode)
+    mask = image(given, mask=True)
+    assert mask.mode == "L" and mask.size == SIZE
+    if mode in SHALLOW and mode not in ("La", "LAB"):
+        assert mask.tobytes() == given.convert("L").tobytes()
+
+
+@pytest.mark.parametrize("mode", DEEP)
+def test_more_than_8_bits_are_scaled_and_not_cut_off(mode):
+    given, values = deep(mode)
+    found = numpy.asarray(image(given)).astype(float)
+    assert (found[..., 0] == numpy.rint(values / 257)).all()
+    assert (found == found[..., :1]).all()
+    assert (numpy.asarray(load_image(given)) == 255).mean() > 0.9  # what cutting off leaves
+
+
+def test_floating_point_images_go_from_0_to_1_or_to_255():
+    values = numpy.linspace(0, 1, 24, dtype=numpy.float32).reshape(4, 6)
+    for scale in (1, 255):
+        found = numpy.asarray(image(Image.fromarray(values * scale)))[..., 0]
+        assert abs(found - values * 255).max() <= 0.5
+    with pytest.raises(ArgumentError, match="expected a gray image with values from 0 to 255, got mode F .* 1000;"):
+        image(Image.fromarray(values * 1000))
+    with pytest.raises(ArgumentError, match="from -1 to"):
+        image(Image.fromarray(values * 2 - 1))
+
+
+def test_a_16_bit_png_keeps_its_levels(tmp_path):
+    given, values = deep("I;16")
+    given.save(tmp_path / "depth.png")
+    found = numpy.asarray(read(tmp_path / "depth.png", "control_image")).astype(float)
+    assert (found[..., 0] == numpy.rint(values / 257)).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_rotated_photograph_comes_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    ramp("RGB").save(tmp_path / "photo.png", exif=exif)
+    found, theirs = read(tmp_path / "photo.png", "image"), load_image(str(tmp_path / "photo.png"))
+    assert found.size == theirs.size == (SIZE if orientation < 5 else SIZE[::-1])
+    assert found.tobytes() == theirs.tobytes()
+    shown = read_picture(tmp_path / "photo.png")
+    assert torch.equal(shown[0].permute(1, 2, 0) * 255, torch.from_numpy(numpy.array(theirs)).float())
+
+
+def test_images_are_loaded_wherever_they_stand_among_arguments(tmp_path):
+    ramp("LA").save(tmp_path / "a.png")
+    path = str(tmp_path / "a.png")
+    assert opened("image", path).mode == opened("control_image", tmp_path / "a.png").mode == "RGB"
+    assert [one.mode for one in opened("image", [path, ramp("L")])] == ["RGB", "RGB"]
+    assert opened("mask_image", [[path]])[0][0].mode == "L"
+    assert opened("ip_adapter_image", ramp("P")).mode == "RGB"
+    assert opened("negative_prompt", path) == path
+    tensor = torch.zeros(1, 3, 4, 4)
+    assert opened("image", tensor) is tensor
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40)])
+def test_what_is_no_image_is_one_line(tmp_path, content):
+    if content is not None:
+        (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(ArgumentError, match="image: expected the path of an image, got '.*x.png'") as caught:
+        opened("image", str(tmp_path / "x.png"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", [*SHALLOW, *DEEP])
+def test_a_pipeline_takes_images_of_every_mode(tmp_path, mode):
+    given = (deep(mode)[0] if mode in DEEP else ramp(mode)).resize((16, 16), 0)
+    sampler = DiffusersSampler(guided.img2img(), image=given, strength=0.5, num_inference_steps=2)
+    assert sampler(sampler.init(1), "a").shape == (1, 3, 16, 16)
