@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from noiseward import (
@@ -114,3 +115,15 @@ def test_memory_is_that_of_the_graph():
             kept[memory, steps] = float(says.split("keeps ")[1].split()[0])
     assert kept["fast", 4] - kept["fast", 2] > 20 * (kept["balanced", 4] - kept["balanced", 2])
     assert kept["balanced", 2] > 0
+
+
+def test_the_pipelines_own_image_is_compared():
+    found = findings(DiffusersSampler(stable_diffusion(), **CALL))
+    (says,) = [finding.says for finding in found if "shows" in finding.says]
+    assert says.startswith("samples are the images that the pipeline shows, to 0.") and says.endswith("of 255 levels")
+    pipe = stable_diffusion()
+    sampler = DiffusersSampler(pipe, **CALL)
+    sampler.layout  # noqa: B018 (found out now, before the pipeline shows something else)
+    pipe.image_processor.numpy_to_pil = lambda images: [Image.new("RGB", (16, 16), "white") for _ in images]
+    (wrong,) = [finding.says for finding in findings(sampler) if not finding.fine]
+    assert wrong.startswith("samples are the images that the pipeline shows, to 2")

@@ -126,3 +126,12 @@ def test_other_rows_steps_and_purposes_give_other_choices():
 
 def test_choices_do_not_share_a_stream_with_the_initial_noise():
     assert numbers(Seeds((0,)).generator(0, "start")) != numbers(torch.Generator().manual_seed(0))
+
+
+def test_draws_without_the_generator_come_after_those_with_it():
+    draws = [Draw("other", (2,), "other"), Draw("start", (3,), "start", handed=True), Draw("step", (2,))]
+    layout = Layout(tuple(draws))
+    other, start, step = layout.split(layout.fresh([7]))
+    generator = torch.Generator().manual_seed(7)
+    for part in (start, other, step):
+        assert torch.equal(part[0], torch.randn(part.shape[1:], generator=generator))

@@ -250,3 +250,29 @@ def test_a_compiled_denoiser_gives_the_sample_and_gradient_of_the_plain_one(in_p
         net.compile(backend="eager")
     compiled = samples(net if in_place else torch.compile(net, backend="eager"))
     assert all(torch.equal(one, other) for one, other in zip(plain, compiled, strict=True))
+
+
+def sharp(pipe):
+    """With an encoder that is sure of its latents, so that its posterior draws change nothing."""
+    vae = pipe.vae
+    last = vae.encoder.conv_out if vae.quant_conv is None else vae.quant_conv
+    with torch.no_grad():
+        last.weight[vae.config.latent_channels :] = 0
+        last.bias[vae.config.latent_channels :] = -60
+    return pipe
+
+
+def test_a_seed_gives_the_pipelines_image_where_an_encoder_draws_without_the_generator():
+    pipe = sharp(guided.sd3_controlnet())
+    call = {"num_inference_steps": 2, "height": 16, "width": 16, "control_image": guided.picture()}
+    sampler = DiffusersSampler(pipe, **call)
+    assert [(draw.role, draw.handed) for draw in sampler.layout] == [("other", False), ("start", True)]
+    stock = pipe("a", generator=torch.Generator().manual_seed(5), output_type="pt", **call).images
+    torch.testing.assert_close(sampler(sampler.init(1, seed=5), "a"), stock, rtol=0, atol=1e-5)
+
+
+def test_a_crop_that_is_pasted_back_is_refused_by_its_own_name():
+    with pytest.raises(
+        ArgumentError, match="padding_mask_crop= is not taken by StableDiffusionInpaintPipeline here: its"
+    ):
+        DiffusersSampler(guided.inpaint(), image=guided.picture(), mask_image=guided.mask(), padding_mask_crop=4)

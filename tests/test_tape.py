@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from noiseward.errors import DrawMismatch, TapeError
-from noiseward.tape import record, replay
+from noiseward.tape import record, recording, replay
 
 MEAN, STD = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 2.0, 4.0])
 
@@ -267,3 +267,18 @@ def test_the_tape_warns_of_nothing():
         warnings.simplefilter("error")
         for draw, _, _ in DRAWS.values():
             taped(draw, MEAN)
+
+
+def test_draws_that_are_asked_of_a_generator_are_noted():
+    generator = torch.Generator()
+    with record(0, into=[]) as tape:
+        torch.randn(2)
+        torch.randn(2, generator=generator)
+        torch.empty(2).normal_(generator=generator)
+    assert tape.handed == {1, 2}
+    assert not recording()
+    with record(0, into=[]):
+        assert recording()
+    with replay([torch.zeros(2)], ["start"]):
+        torch.randn(2)
+        assert not recording()

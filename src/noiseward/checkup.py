@@ -69,6 +69,11 @@ def examine(problem: Problem) -> Iterator[Finding]:
             f"to {gap:.1g}{'' if same else ': another one; the pipeline keeps the generator from some of its draws'}",
             must=False,
         )
+        shown = sampler.shown(prompt, seed=seed)
+        if shown is not None and shown.shape == stock.shape:
+            gap = (stock.cpu().double().clamp(0, 1) * 255 - shown).abs().max().item()
+            allowed = 8 if rough else 2
+            yield Finding(gap <= allowed, f"samples are the images that the pipeline shows, to {gap:.2g} of 255 levels")
     gap = (pair.sample[:1] - once.sample).abs().max().item()
     allowed = (0.1 if rough else 0.01) * max(scale, 1.0)
     yield Finding(gap < allowed, f"a row is the same alone and in a batch, to {gap:.1g}")

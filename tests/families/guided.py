@@ -7,11 +7,14 @@ from typing import Any
 import torch
 from diffusers import (
     ControlNetModel,
+    SD3ControlNetModel,
+    StableDiffusion3ControlNetPipeline,
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
 )
 
+from tests.families.flows import sd3
 from tests.families.unets import parts
 
 
@@ -45,3 +48,17 @@ def img2img() -> Any:
 def inpaint() -> Any:
     """The UNet of 9 channels that inpainting checkpoints have."""
     return StableDiffusionInpaintPipeline(**parts(in_channels=9))
+
+
+def sd3_controlnet() -> Any:
+    """Stable Diffusion 3 with a ControlNet, whose control image the pipeline encodes without its generator."""
+    made = sd3().components
+    net = SD3ControlNetModel.from_transformer(
+        made["transformer"], num_layers=1, num_extra_conditioning_channels=0, load_weights_from_transformer=False
+    )
+    for name, weight in net.named_parameters():
+        if name.startswith(("controlnet_blocks", "pos_embed_input")):
+            torch.nn.init.normal_(weight, std=0.2)
+    return StableDiffusion3ControlNetPipeline(
+        **{name: part for name, part in made.items() if part is not None}, controlnet=net
+    )

@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
@@ -37,6 +36,7 @@ from noiseward.noise import Layout
 from noiseward.pipelines.blocks import blockwise, blockwise_decoder
 from noiseward.pipelines.calls import held, parameters, produced, without_bars
 from noiseward.pipelines.denoisers import denoisers
+from noiseward.pipelines.encoded import Memo
 from noiseward.pipelines.ranges import Range, fitted, is_image, levels
 from noiseward.pipelines.refusals import check_modules
 from noiseward.pipelines.rows import arguments, entries, opened, runs_alone
@@ -116,7 +116,7 @@ class DiffusersSampler(Sampler):
                     NoisewardWarning,
                     stacklevel=2,
                 )
-        self._prompts = _Memo()
+        self._prompts = Memo(self._denoisers)
         self._range: Range | None = None
         counts = {name: entries(pipe, self._parameters, name, value) for name, value in self._arguments.items()}
         self.by_row = tuple(name for name, count in counts.items() if count > 1)
@@ -177,7 +177,7 @@ class DiffusersSampler(Sampler):
     def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
         rows = prompts(prompt, noise.shape[0])
         if self.by_row:
-            rows = list(numbered(rows, noise.shape[0]))
+            rows = list[str](numbered(rows, noise.shape[0]))
         if self._memory == "auto" and noise.requires_grad and torch.is_grad_enabled():
             self.settle(noise.shape[0], rows[0] if rows else None)
         sample = self._inner(noise, rows)
@@ -194,17 +194,19 @@ class DiffusersSampler(Sampler):
     def stock(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor:
         """The pipeline's own sample of a seed, `(1, *X)`: without tape or graph, safety checker and watermark aside."""
         rows = prompts(prompt, 1)
-        with torch.no_grad(), self._borrowed():
-            sample = self._sampled(1, rows, generator=torch.Generator().manual_seed(seed))
-        return self._ranged(rows)(sample)
+        return self._ranged(rows)(self._tensor(self._plain(rows, seed, "pt")))
 
     def shown(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor | None:
         """The same sample as the pipeline shows it, in levels from 0 to 255; None if it shows no images."""
-        if "output_type" not in self._parameters:
-            return None
+        with contextlib.suppress(ModelError):
+            return levels(self._plain(prompts(prompt, 1), seed, "pil")) if "output_type" in self._parameters else None
+
+    def _plain(self, prompt: list[str] | None, seed: int, output_type: str) -> Any:
+        """What the pipeline gives for a seed, which is also that of what it draws without its generator."""
         generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad(), self._borrowed():
-            return levels(self._returned(1, prompts(prompt, 1), generator=generator, output_type="pil"))
+        with torch.no_grad(), torch.random.fork_rng(), self._borrowed():
+            torch.manual_seed(seed)
+            return self._returned(1, prompt, generator=generator, output_type=output_type)
 
     def _row(self, prompt: list[str] | None) -> Tensor:
         """One row, alone: images of its own are not mixed up with those of others."""
@@ -260,9 +262,10 @@ class DiffusersSampler(Sampler):
             rows = prompt[:1] if prompt else [""]
             found: list[Any] = []
             for output_type in ("pt", "pil"):
-                with torch.no_grad(), record(0, into=[]), self._borrowed():
+                with torch.no_grad(), record(0, into=[]), self._borrowed(), contextlib.suppress(ModelError):
                     found.append(self._returned(1, rows, output_type=output_type))
-            self._range = fitted(type(self.pipe).__name__, self._tensor(found[0]), found[1], sure=True)
+            shown = found[1] if len(found) == 2 else None  # a pipeline may know no images to show
+            self._range = fitted(type(self.pipe).__name__, self._tensor(found[0]), shown, sure=True)
         return self._range or Range.UNIT
 
     def _sampled(self, batch: int, prompt: list[str] | None, *, generator: torch.Generator | None = None) -> Tensor:
@@ -336,7 +339,7 @@ class DiffusersSampler(Sampler):
                 if getattr(pipe, name, None) is not None:
                     stack.enter_context(instead(pipe, name, None))
             if callable(getattr(pipe, "encode_prompt", None)):
-                stack.enter_context(instead(pipe, "encode_prompt", self._prompts.around(pipe.encode_prompt)))
+                stack.enter_context(instead(pipe, "encode_prompt", self._prompts.around(pipe)))
             yield
 
     @contextlib.contextmanager
@@ -372,36 +375,3 @@ def _by_block(module: Module) -> Iterator[None]:
     """The same, block by block."""
     with as_written(), blockwise(module):
         yield
-
-
-class _Memo:
-    """Remembers what `encode_prompt` returned: prompts do not change while the noise does."""
-
-    def __init__(self, size: int = 64) -> None:
-        self._size, self._known = size, OrderedDict[Any, Any]()
-
-    def around(self, encode: Callable[..., Any]) -> Callable[..., Any]:
-        """`encode`, answered from memory where possible; without a graph."""
-
-        def remembered(*args: Any, **kwargs: Any) -> Any:
-            if any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
-                with torch.no_grad():
-                    return encode(*args, **kwargs)  # embeddings: there is nothing to spare
-            key = _key((args, sorted(kwargs.items())))
-            if key not in self._known:
-                with torch.no_grad():
-                    self._known[key] = encode(*args, **kwargs), (args, kwargs)  # kept, so that no id is used again
-                if len(self._known) > self._size:
-                    self._known.popitem(last=False)
-            return self._known[key][0]
-
-        return remembered
-
-
-def _key(value: Any) -> Any:
-    """A hashable stand-in for an argument: text and numbers by value, everything else by identity."""
-    if isinstance(value, list | tuple):
-        return tuple(_key(part) for part in value)
-    if value is None or isinstance(value, str | int | float | bool | torch.device | torch.dtype):
-        return (type(value).__name__, value)
-    return ("object", id(value))

@@ -40,16 +40,15 @@ def apart(owners: Sequence[Any], name: str, prepare: Prepare) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
 
         def widened(*args: Any, **kwargs: Any) -> Module:
-            dtype = torch._C._nn._parse_to(*args, **kwargs)[1]
-            own = _dtype(module)
-            if dtype is None or own is None or torch.finfo(dtype).bits <= torch.finfo(own).bits:
+            dtype = _asked(*args, **kwargs)
+            if _bits(dtype) <= _bits(_dtype(module)):
                 return type(module).to(module, *args, **kwargs)
             wide = _copied(module)
             type(wide).to(wide, *args, **kwargs)
 
             def narrowed(*args: Any, **kwargs: Any) -> Module:
-                dtype = torch._C._nn._parse_to(*args, **kwargs)[1]
-                if dtype is None or torch.finfo(dtype).bits >= torch.finfo(_dtype(wide)).bits:
+                dtype = _asked(*args, **kwargs)
+                if dtype is None or _bits(dtype) >= _bits(_dtype(wide)):
                     return type(wide).to(wide, *args, **kwargs)
                 return install(module)
 
@@ -64,15 +63,30 @@ def apart(owners: Sequence[Any], name: str, prepare: Prepare) -> Iterator[None]:
         yield
 
 
+def _asked(*args: Any, **kwargs: Any) -> torch.dtype | None:
+    """The precision that a call of `Module.to` asks for."""
+    given = [*args, kwargs.get("dtype"), kwargs.get("tensor")]
+    kinds = [each.dtype if isinstance(each, torch.Tensor) else each for each in given]
+    return next((each for each in kinds if isinstance(each, torch.dtype)), None)
+
+
+def _bits(dtype: torch.dtype | None) -> int:
+    return torch.finfo(dtype).bits if dtype is not None and dtype.is_floating_point else 0
+
+
 def _dtype(module: Module) -> torch.dtype | None:
     return next((part.dtype for part in module.parameters() if part.is_floating_point()), None)
 
 
 def _copied(module: Module) -> Module:
-    """A copy of a module, without what stands in for its methods."""
-    methods = {name for name in vars(module) if callable(getattr(type(module), name, None))}
-    standing = {name: vars(module).pop(name) for name in methods}
+    """A copy of a module, without what stands in for methods of its parts."""
+    standing = []
+    for part in module.modules():
+        own = vars(part)
+        for name in [name for name in own if callable(getattr(type(part), name, None))]:
+            standing.append((own, name, own.pop(name)))
     try:
         return copy.deepcopy(module)
     finally:
-        vars(module).update(standing)
+        for own, name, method in standing:
+            own[name] = method

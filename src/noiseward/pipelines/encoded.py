@@ -1,0 +1,80 @@
+"""Encoded prompts, remembered: prompts do not change while the noise does.
+
+What `encode_prompt` returns depends on its arguments and on the models that read the prompt. Both are the key: which
+weights a model has and how often each was edited, and what its adapters are set to, so that an encoder with other LoRA
+weights, or without those it had, is asked again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+__all__ = ["Memo"]
+
+_ADAPTER = ("_active_adapter", "_disable_adapters", "merged_adapters", "scaling", "use_dora")  # of a layer with LoRA
+
+
+class Memo:
+    """Remembers what pipelines' `encode_prompt` returned.
+
+    Arguments:
+        besides: models that read no prompt and need not be looked at: the denoisers.
+        size: how many answers are kept.
+    """
+
+    def __init__(self, besides: list[Module], size: int = 64) -> None:
+        self._besides, self._size, self._known = besides, size, OrderedDict[Any, Any]()
+
+    def around(self, pipe: Any) -> Callable[..., Any]:
+        """A pipeline's `encode_prompt`, answered from memory where possible; without a graph."""
+        encode = pipe.encode_prompt
+
+        @functools.wraps(encode)
+        def remembered(*args: Any, **kwargs: Any) -> Any:
+            if any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
+                with torch.no_grad():
+                    return encode(*args, **kwargs)  # embeddings: there is nothing to spare
+            key = (id(pipe), tuple(self._state(pipe)), _key((args, sorted(kwargs.items()))))
+            if key not in self._known:
+                with torch.no_grad():
+                    self._known[key] = encode(*args, **kwargs), (args, kwargs)  # kept, so that no id is used again
+                if len(self._known) > self._size:
+                    self._known.popitem(last=False)
+            return self._known[key][0]
+
+        return remembered
+
+    def _state(self, pipe: Any) -> Iterator[Hashable]:
+        """What the models that may read the prompt are now."""
+        for name, module in pipe.components.items():
+            if isinstance(module, Module) and module not in self._besides:
+                yield name, id(module)
+                for part in module.modules():
+                    own = vars(part)
+                    yield from (repr(own[each]) for each in _ADAPTER if each in own)
+                    for weight in own["_parameters"].values():
+                        if weight is not None:
+                            yield weight.data_ptr(), -1 if weight.is_inference() else weight._version
+
+
+def _key(value: Any) -> Hashable:
+    """A hashable stand-in for an argument: text, numbers and images by value, everything else by identity."""
+    from PIL.Image import Image
+
+    if isinstance(value, list | tuple):
+        return tuple(_key(part) for part in value)
+    if isinstance(value, dict):
+        return tuple((key, _key(part)) for key, part in value.items())
+    if value is None or isinstance(value, str | int | float | bool | torch.device | torch.dtype):
+        return (type(value).__name__, value)
+    if isinstance(value, Image):
+        return ("image", value.mode, value.size, hashlib.blake2b(value.tobytes()).digest())
+    return ("object", id(value))
