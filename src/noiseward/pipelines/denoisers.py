@@ -12,7 +12,14 @@ from noiseward.errors import ArgumentError, ModelError, choices
 __all__ = ["denoisers"]
 
 _NAMES = ("unet", "transformer")  # how nearly all pipelines call theirs
-_TIMES = ("timestep", "timesteps", "timestep_ratio", "t", "sigma")  # arguments by which a model is told how noisy it is
+_TIMES = (
+    "timestep",
+    "timesteps",
+    "timestep_ratio",
+    "t",
+    "r",
+    "sigma",
+)  # arguments by which a model is told how noisy it is
 
 
 def denoisers(pipeline: str, modules: Mapping[str, Module], named: str | Sequence[str] | None) -> list[Module]:

@@ -52,7 +52,7 @@ def arguments(
         return given
     if "prompt" in parameters:
         given["prompt"] = prompt or [""] * batch
-    elif "class_labels" in parameters:
+    elif "class_labels" in parameters and (any(prompt or ()) or _takes_classes(pipe)):
         if prompt is None:
             raise ArgumentError(
                 f"no class given: {type(pipe).__name__} draws one, give it as class_labels= or as prompt"
@@ -171,6 +171,13 @@ def _copied(value: Any) -> Any:
     if type(value) is dict:
         return {key: _copied(part) for key, part in value.items()}
     return value.copy() if isinstance(value, Image) or type(value).__module__ == "numpy" else value
+
+
+def _takes_classes(pipe: Any) -> bool:
+    """Whether a model with an argument for classes has any; some of the same architecture have none."""
+    configs = [getattr(part, "config", {}) for part in pipe.components.values()]
+    named = ("num_class_embeds", "num_embeds_ada_norm", "class_embed_type")
+    return any(config.get(name) for config in configs if isinstance(config, Mapping) for name in named)
 
 
 def _class(pipe: Any, text: str) -> int:
