@@ -261,7 +261,7 @@ def test_a_pipeline_that_fails_without_a_prompt_says_how_to_give_one_and_is_driv
     own = type(pipe).check_inputs
 
     def check(self, prompt, *args, **kwargs):
-        if not all(prompt):
+        if not all([prompt] if isinstance(prompt, str) else prompt):
             raise ValueError("the prompt is empty")
         own(self, prompt, *args, **kwargs)
 

@@ -191,19 +191,33 @@ def test_a_pipeline_that_edits_what_it_is_given_edits_a_copy(pipe):
     class Editing(type(pipe)):
         @torch.no_grad()
         def __call__(self, prompt, negative_prompt=None, **kwargs):
+            prompt, negative_prompt = ([text] if isinstance(text, str) else text for text in (prompt, negative_prompt))
             prompt[:] = [f"{text} e" for text in prompt]
-            negative_prompt.append("x")
-            negative_prompt.pop()
-            negative_prompt[0] += " f"
+            negative_prompt[:] = [f"{text} f" for text in negative_prompt]
             return super().__call__(prompt, negative_prompt=negative_prompt, **kwargs)
 
     editing = Editing(**pipe.components, requires_safety_checker=False)
-    given = ["d"]
+    given = ["d", "g"]
     sampler = DiffusersSampler(editing, negative_prompt=given, **CALL)
-    noise, texts = sampler.init(1), ["a"]
-    plain = DiffusersSampler(pipe, negative_prompt="d f", **CALL)
-    assert torch.equal(sampler(noise, texts), plain(noise, "a e"))
-    assert (given, texts) == (["d"], ["a"])
+    noise, texts = sampler.init(2), ["a", "b"]
+    plain = DiffusersSampler(pipe, negative_prompt=["d f", "g f"], **CALL)
+    for _ in range(2):
+        assert torch.equal(sampler(noise, texts), plain(noise, ["a e", "b e"]))
+    assert (given, texts) == (["d", "g"], ["a", "b"])
+
+
+def test_one_row_is_given_as_one_prompt(pipe):
+    class Single(type(pipe)):
+        @torch.no_grad()
+        def __call__(self, prompt, negative_prompt=None, **kwargs):
+            if not isinstance(prompt, str) or not isinstance(negative_prompt, str):
+                raise ValueError("a list of prompts is not supported")
+            return super().__call__(prompt, negative_prompt=negative_prompt, **kwargs)
+
+    single = Single(**pipe.components, requires_safety_checker=False)
+    sampler, plain = (DiffusersSampler(each, negative_prompt="d", **CALL) for each in (single, pipe))
+    noise = sampler.init(1)
+    assert torch.equal(sampler(noise, "a"), plain(noise, "a"))
 
 
 def test_a_pipeline_that_edits_an_image_in_place_edits_a_copy():

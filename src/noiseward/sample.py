@@ -53,11 +53,10 @@ class Sampler(abc.ABC):
 
     Attributes:
         lighter: the argument with which it takes less memory, if there is one; named when memory runs out.
-        by_row: names of its arguments that have an entry per prompt or per row (`entries.py`).
     """
 
     lighter: str | None = None
-    by_row: tuple[str, ...] = ()
+    by_row: tuple[str, ...] = ()  # names of arguments that have an entry per prompt or per row, see `entries.py`
 
     @property
     def half(self) -> bool:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from noiseward.differentiable import as_written, differentiable
+from noiseward.differentiable import differentiable
 from noiseward.entries import numbered
 from noiseward.errors import ArgumentError, ModelError, NoisewardError, NoisewardWarning, choices
 from noiseward.memory import MODES, exhausted, fitting, free, lower
@@ -118,6 +118,7 @@ class DiffusersSampler(Sampler):
                 )
         self._prompts = Memo(self._denoisers)
         self._range: Range | None = None
+        self._expected: list[str] | None = [""]
         counts = {name: entries(pipe, self._parameters, name, value) for name, value in self._arguments.items()}
         self.by_row = tuple(name for name, count in counts.items() if count > 1)
         run = self._row if runs_alone(self.by_row) else self._run
@@ -141,7 +142,7 @@ class DiffusersSampler(Sampler):
     @property
     def layout(self) -> Layout:
         found = self._inner.layout
-        self._ranged(None)
+        self._ranged()
         return found
 
     @property
@@ -149,6 +150,7 @@ class DiffusersSampler(Sampler):
         return self._inner.alone
 
     def expect(self, prompt: Prompt) -> None:
+        self._expected = [prompt] if isinstance(prompt, str) else list(prompt)[:1] if prompt else None
         self._inner.expect(prompt)
 
     @property
@@ -181,20 +183,22 @@ class DiffusersSampler(Sampler):
         if self._memory == "auto" and noise.requires_grad and torch.is_grad_enabled():
             self.settle(noise.shape[0], rows[0] if rows else None)
         sample = self._inner(noise, rows)
-        return self._ranged(rows)(sample)
+        if self._range is None and rows:
+            self._expected = rows[:1]
+        return self._ranged()(sample)
 
     def _take(self, memory: str) -> None:
         """Take gradients in a mode from now on."""
         self._memory = memory
         below = lower(memory) if memory != "auto" else "low"
         self.lighter = f"memory='{below}'" if below else None
-        inside = _by_block if memory == "low" else _as_written
+        inside = blockwise if memory == "low" else None
         self._inner = self._inner.retaining(memory != "fast", inside=inside, lighter=self.lighter)
 
     def stock(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor:
         """The pipeline's own sample of a seed, `(1, *X)`: without tape or graph, safety checker and watermark aside."""
         rows = prompts(prompt, 1)
-        return self._ranged(rows)(self._tensor(self._plain(rows, seed, "pt")))
+        return self._ranged()(self._tensor(self._plain(rows, seed, "pt")))
 
     def shown(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor | None:
         """The same sample as the pipeline shows it, in levels from 0 to 255; None if it shows no images."""
@@ -256,17 +260,19 @@ class DiffusersSampler(Sampler):
             with torch.no_grad(), contextlib.suppress(ModelError):  # a call that is not cut short is run whole later
                 self._range = fitted(type(self.pipe).__name__, sample, decode(state[0]), sure=False)
 
-    def _ranged(self, prompt: list[str] | None) -> Range:
+    def _ranged(self) -> Range:
         """The range of samples, found by two whole runs where it is not known yet."""
         if self._range is None:
-            rows = prompt[:1] if prompt else [""]
-            found: list[Any] = []
-            for output_type in ("pt", "pil"):
-                with torch.no_grad(), record(0, into=[]), self._borrowed(), contextlib.suppress(ModelError):
-                    found.append(self._returned(1, rows, output_type=output_type))
-            shown = found[1] if len(found) == 2 else None  # a pipeline may know no images to show
-            self._range = fitted(type(self.pipe).__name__, self._tensor(found[0]), shown, sure=True)
-        return self._range or Range.UNIT
+            sample, shown = self._tensor(self._whole("pt")), None
+            with contextlib.suppress(ModelError):  # a pipeline may have no images to show
+                shown = self._whole("pil")
+            self._range = fitted(type(self.pipe).__name__, sample, shown, sure=True) or Range.UNIT
+        return self._range
+
+    def _whole(self, output_type: str) -> Any:
+        """What the pipeline gives for one row, the same at every call."""
+        with torch.no_grad(), record(0, into=[]), self._borrowed():
+            return self._returned(1, self._expected, output_type=output_type)
 
     def _sampled(self, batch: int, prompt: list[str] | None, *, generator: torch.Generator | None = None) -> Tensor:
         """The pipeline's own call, prepared as it is."""
@@ -361,17 +367,3 @@ class DiffusersSampler(Sampler):
                     f"{type(self.pipe).__name__} has no argument '{name}': {choices(name, sorted(self._parameters))}"
                 )
         return {name: opened(name, value) for name, value in call.items()}
-
-
-@contextlib.contextmanager
-def _as_written(_: Module) -> Iterator[None]:
-    """Around a denoiser's call, and around its recomputation, which comes after the pipeline's."""
-    with as_written():
-        yield
-
-
-@contextlib.contextmanager
-def _by_block(module: Module) -> Iterator[None]:
-    """The same, block by block."""
-    with as_written(), blockwise(module):
-        yield

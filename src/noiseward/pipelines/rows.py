@@ -52,6 +52,8 @@ def arguments(
         return given
     if "prompt" in parameters:
         given["prompt"] = prompt or [""] * batch
+        if batch == 1:  # some pipelines take one prompt and no list
+            given = {name: _alone(name, value) for name, value in given.items()}
     elif "class_labels" in parameters and (any(prompt or ()) or _takes_classes(pipe)):
         if prompt is None:
             raise ArgumentError(
@@ -171,6 +173,12 @@ def _copied(value: Any) -> Any:
     if type(value) is dict:
         return {key: _copied(part) for key, part in value.items()}
     return value.copy() if isinstance(value, Image) or type(value).__module__ == "numpy" else value
+
+
+def _alone(name: str, value: Any) -> Any:
+    """One row's text, without a list around it."""
+    listed = "prompt" in name and isinstance(value, list) and len(value) == 1
+    return value[0] if listed and isinstance(value[0], str) else value
 
 
 def _takes_classes(pipe: Any) -> bool:
