@@ -1,0 +1,35 @@
+"""The table of classes: it holds every case of the catalog, and some of them are measured again here."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.catalog import CASES
+from tests.sweep import EXACT, sweep
+from tests.test_support import first_cells
+
+SAMPLE = (
+    "AnimateDiffSparseControlNetPipeline",  # images encoded without the generator, five axes
+    "ConsistencyModelPipeline",  # a class label that its model does not have
+    "HunyuanDiTControlNetPipeline",
+    "IFSuperResolutionPipeline",  # tensors in [-1, 1]
+    "SanaVideoPipeline",  # only right in float64
+    "StableDiffusionPAGPipeline",  # attention processors for the time of a call
+    "StableDiffusionPipelineSafe",  # refused
+    "StableUnCLIPPipeline",  # a prior in front
+    "WanVACEPipeline",  # takes one prompt and no list
+    "ZImagePipeline",  # edits the list of prompts
+)
+
+
+def test_every_case_has_its_line_in_the_page():
+    assert first_cells("catalog") == [f"`{name}`" for name in sorted(CASES)]
+    assert len(CASES) >= 150
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_class_is_driven_rightly_or_refused_with_a_reason(name):
+    found = sweep(CASES[name])
+    assert found.fault == ""
+    if CASES[name].refused is None:
+        assert found.parity <= EXACT and not found.noted
