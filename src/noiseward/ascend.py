@@ -80,7 +80,7 @@ class GradientAscent(Optimizer):
         for projection in self.project:
             direction = projection.direction(direction, layout)
         flat = direction.flatten(1)
-        norm = flat.norm(dim=1)
+        norm, pulled = flat.norm(dim=1), flat.ne(0).any(1)
         if self.max_norm is not None:
             flat = flat * (self.max_norm / norm.clamp(min=self.max_norm))[:, None]
         direction = flat.view_as(direction)
@@ -89,12 +89,12 @@ class GradientAscent(Optimizer):
             inner = {name.removeprefix("update."): part[row] for name, part in state.items() if name != "grad_norm"}
             new, kept = self._move(noise[row], direction[row], inner)
             moved.append(new)
-            states.append(kept if norm[row] != 0 or not inner else inner)
+            states.append(kept if pulled[row] or not inner else inner)
         merged = {f"update.{name}": torch.stack([kept[name] for kept in states]) for name in states[0]}
         after = torch.stack(moved)
         for projection in self.project:
             after = projection.noise(after, layout)
-        after = torch.where((norm != 0).view(-1, *(1,) * (noise.ndim - 1)), after, noise.detach())
+        after = torch.where(pulled.view(-1, *(1,) * (noise.ndim - 1)), after, noise.detach())
         return evaluation, after, {**merged, "grad_norm": norm}
 
     def _move(self, noise: Tensor, direction: Tensor, state: State) -> tuple[Tensor, State]:
