@@ -1,3 +1,4 @@
+import signal
 import sys
 
 import pytest
@@ -14,6 +15,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("model")
     stable_diffusion().save_pretrained(path)
     return str(path)
+
+
+@pytest.fixture
+def ctrl_c():
+    """A function that presses Ctrl-C; tests may have been started in the background, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

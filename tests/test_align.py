@@ -106,13 +106,13 @@ def test_a_target_ends_the_run_early(pipe):
     assert 1 < len(solution.history) < 20
 
 
-def test_ctrl_c_keeps_the_best_so_far(pipe):
+def test_ctrl_c_keeps_the_best_so_far(pipe, ctrl_c):
     calls = []
 
     def interrupted(images):
         calls.append(1)
         if len(calls) == 4:
-            raise KeyboardInterrupt
+            ctrl_c()
         return images.mean((1, 2, 3))
 
     solution = align(pipe, "a", interrupted, steps=50, progress=False, **CALL)

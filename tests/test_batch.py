@@ -164,7 +164,7 @@ def test_a_row_that_fails_takes_nobody_with_it_and_is_tried_again(whole, spec, t
 
 def test_an_interrupted_batch_stops_and_goes_on(whole, spec, tmp_path):
     log, once = (f"pathlib.Path({str(tmp_path / name)!r})" for name in ("out/packs/0000/steps.jsonl", "once"))
-    stop = f"if {log}.exists() and not {once}.exists(): {once}.touch(); raise KeyboardInterrupt"
+    stop = f"if {log}.exists() and not {once}.exists(): {once}.touch(); __import__('signal').raise_signal(2)"
     mine = dataclasses.replace(spec, reward=(picky(tmp_path, stop),))
     batch, beats = run(tmp_path / "out", prompts(tmp_path), mine)
     assert [(beat.pack, beat.state) for beat in beats][-1] == ("0000", "interrupted")

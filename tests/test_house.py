@@ -26,7 +26,7 @@ RANK = {
     "errors": 0,
     "differentiable": 1, "entries": 1, "frozen": 1, "independence": 1, "lfs": 1, "memory": 1, "named": 1, "noise": 1,
     "orders": 1, "state": 1, "tape": 1, "witness": 1,
-    "concentration": 2, "discover": 2, "precision": 2, "recompute": 2,
+    "concentration": 2, "contain": 2, "discover": 2, "precision": 2, "recompute": 2,
     "budget": 3, "sample": 3, "reward": 3, "strict": 3, "project": 3,
     "moments": 4, "crew": 4, "regularize": 4, "shaping": 4,
     "objective": 5, "toys": 5,
@@ -34,12 +34,13 @@ RANK = {
     "optimize": 7, "perturb": 7,
     "ascend": 8, "evolve": 8, "guidance": 8, "panel": 8, "relay": 8, "search": 8,
     "choose": 9, "methods": 9, "nested": 9, "solution": 9,
-    "images": 10, "pictures": 10, "progress": 10, "stickers": 10,
-    "pipelines": 11, "rewards": 11,
+    "images": 10, "pictures": 10, "screen": 10, "stickers": 10,
+    "pipelines": 11, "progress": 11, "rewards": 11,
     "align": 12,
     "checkup": 13, "runs": 13,
     "comparison": 14, "studio": 14,
     "cli": 15,
+    "__main__": 16,
 }  # fmt: skip
 CORE = {module for module, rank in RANK.items() if rank <= RANK["solution"]}
 METHODS_REACH = {("solution", "pictures")}  # a solution shows and saves itself; only inside its methods

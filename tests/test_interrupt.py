@@ -49,3 +49,21 @@ def test_after_the_last_step_it_is_not_raised_and_later_it_works_as_before():
     assert signal.getsignal(signal.SIGINT) is before
     with pytest.raises(KeyboardInterrupt):
         press_ctrl_c()
+
+
+@pytest.mark.parametrize("theirs", [signal.SIG_IGN, lambda number, frame: None], ids=["ignored", "handled"])
+def test_sigterm_is_left_to_who_handles_it_and_else_stops_the_step_as_ctrl_c_does(theirs):
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, theirs)
+        with Interruptible() as interruptible:
+            assert signal.getsignal(signal.SIGTERM) is theirs
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with Interruptible() as outer, Interruptible() as interruptible:
+            with pytest.raises(KeyboardInterrupt):
+                for step in interruptible.within(steps()):
+                    signal.raise_signal(signal.SIGTERM) if step == "step 1" else None
+            assert interruptible.asked and not outer.asked and Interruptible.heard[-1] == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)

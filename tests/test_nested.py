@@ -161,14 +161,14 @@ def test_it_gets_there_for_fewer_calls():
     assert steps[-1].nfe.cost < plain.nfe.cost / 2
 
 
-def test_what_few_steps_found_survives_an_interruption():
+def test_what_few_steps_found_survives_an_interruption(ctrl_c):
     coarse, fine = (Objective(model(steps).sampler(), Quadratic(2.0)) for steps in (4, 20))
     calls = []
 
     def impatient(x):
         calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
+        if len(calls) == 5:
+            ctrl_c()
         return -(x - 2.0).square().sum(1) / 2
 
     stopping = Objective(coarse.sampler, FunctionReward(impatient, name="impatient"))

@@ -34,6 +34,8 @@ __all__ = [
     "OutOfMemory",
     "RunError",
     "choices",
+    "line",
+    "told",
 ]
 
 
@@ -105,3 +107,31 @@ def choices(given: str, allowed: Iterable[str]) -> str:
     if near:
         return "did you mean " + " or ".join(repr(name) for name in near) + "?"
     return "choose from: " + ", ".join(allowed)
+
+
+def line(text: str, limit: int = 1000) -> str:
+    """A text as one printable line of limited length: what is cut, is cut in the middle.
+
+    Example:
+        >>> line("no ducks\\n  here\\x1b[2J")
+        'no ducks here\\\\x1b[2J'
+        >>> line("abcdefghij" * 10, 20)
+        'abcdefghijab ... hij'
+    """
+    short = " ".join(text[: 100 * limit].split())
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+    end = limit // 5
+    return plain if len(plain) <= limit else f"{plain[: limit - end - 4]} ... {plain[1 - end :]}"
+
+
+def told(error: BaseException, limit: int = 1000) -> str:
+    """What an exception says, as one line; also where its `str` fails.
+
+    Example:
+        >>> told(ValueError("no\\nducks"))
+        'no ducks'
+    """
+    try:
+        return line(str(error), limit)
+    except BaseException:
+        return "(its message cannot be read)"

@@ -15,8 +15,9 @@ first of them that fits into what is free. a and b are measured, by :func:`kept`
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,11 +25,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from noiseward.errors import OutOfMemory
+from noiseward.errors import ArgumentError, OutOfMemory, told
 
-__all__ = ["MODES", "attempt", "exhausted", "fitting", "free", "kept", "lower"]
+__all__ = ["MODES", "attempt", "check_room", "exhausted", "fitting", "free", "kept", "lower"]
 
 MODES = ("fast", "balanced", "low")
+ROWS = 100_000  # of a run at most
 MARGIN = 1.5  # of what is kept: gradients on their way, workspaces, and what a computation holds for a moment
 
 T = TypeVar("T")
@@ -100,6 +102,33 @@ def free(device: torch.device) -> float | None:
     return min(known) if known else None
 
 
+def check_room(rows: int, batch: int, noise_shape: Sequence[int] = ()) -> None:
+    """Raise `ArgumentError` if a run has more rows than can be held, before they are made.
+
+    Arguments:
+        rows: of the run.
+        batch: of each prompt.
+        noise_shape: of one row's noise, where it is known.
+
+    Example:
+        >>> check_room(10**6, 10**6)
+        Traceback (most recent call last):
+            ...
+        noiseward.errors.ArgumentError: 1,000,000 rows are too many for one run (1,000,000 per prompt): more than
+        100,000; take fewer, or 'noiseward batch', which does them in packs
+    """
+    least, room = 3 * 4.0 * rows * math.prod(noise_shape), free(torch.device("cpu"))
+    if rows <= ROWS and (room is None or least <= room):
+        return
+    said = f"more than {ROWS:,}"
+    if rows <= ROWS and room is not None:
+        said = f"noise, best noise and direction take {least / 1e9:,.1f} GB, and {room / 1e9:,.1f} GB are free"
+    raise ArgumentError(
+        f"{rows:,} rows are too many for one run ({batch:,} per prompt): {said}; take fewer, or 'noiseward batch', "
+        "which does them in packs"
+    )
+
+
 def _available() -> float | None:
     """What the system can give without swapping."""
     try:
@@ -127,7 +156,7 @@ def exhausted(error: BaseException) -> bool:
     """Whether an error says that memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    said = str(error).lower()
+    said = told(error).lower()
     return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
 
 

@@ -13,16 +13,19 @@ from __future__ import annotations
 import abc
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, GradientError, NoisewardError, RewardError
-from noiseward.memory import exhausted
+from noiseward.contain import Contained
+from noiseward.errors import ArgumentError, GradientError, RewardError
 
 __all__ = ["FunctionReward", "Reward", "UnitGradient", "WeightedSum", "check_rows", "score"]
+
+_REAL = re.compile(r"float(16|32|64)|bfloat16|u?int\d+|bool")  # dtypes that can be computed with
 
 
 class Reward(abc.ABC):
@@ -211,30 +214,38 @@ def score(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> tuple
 
 
 def _checked(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
-    rows, version = sample.shape[0], _version(sample)
-    try:
+    version = _version(sample)
+    with Contained(f"reward '{reward.name}'"):
         scores = reward(sample, prompt)
-    except NoisewardError:
-        raise
-    except Exception as error:
-        if exhausted(error):
-            raise
-        raise RewardError(f"reward '{reward.name}' raised {type(error).__name__}: {error}") from error
-    if _version(sample) != version:
-        raise RewardError(
-            f"expected reward '{reward.name}' to leave the sample as it is, got one changed in place; work on a copy, "
-            "as in sample - 0.5 instead of sample.sub_(0.5)"
-        )
+        if _version(sample) != version:
+            raise RewardError(
+                f"expected reward '{reward.name}' to leave the sample as it is, got one changed in place; work on a "
+                "copy, as in sample - 0.5 instead of sample.sub_(0.5)"
+            )
+        return _usable(scores, reward.name, sample)
+
+
+def _usable(scores: Any, name: str, sample: Tensor) -> Tensor:
+    """What a reward returned, as real numbers `(B,)`."""
+    rows = sample.shape[0]
     if not isinstance(scores, Tensor):
         try:
             scores = torch.as_tensor(scores, device=sample.device)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             raise RewardError(
-                f"reward '{reward.name}' returned {type(scores).__name__}: return one number per row, {rows} here"
+                f"reward '{name}' returned {type(scores).__name__}: return one number per row, {rows} here"
             ) from None
+    kind = str(scores.dtype).removeprefix("torch.")
+    if scores.is_meta or scores.layout is not torch.strided or not _REAL.fullmatch(kind):
+        odd = "on the meta device" if scores.is_meta else f"of layout {scores.layout}".replace("torch.", "")
+        odd = f"of dtype {kind}" if not _REAL.fullmatch(kind) else odd
+        raise RewardError(
+            f"reward '{name}' must return a dense tensor of real numbers, got one {odd}: convert it, "
+            "as by .to_dense(), .real or .float()"
+        )
     if tuple(scores.shape) != (rows,):
         raise RewardError(
-            f"reward '{reward.name}' returned shape {tuple(scores.shape)} for {rows} rows: return shape ({rows},), "
+            f"reward '{name}' returned shape {tuple(scores.shape)} for {rows} rows: return shape ({rows},), "
             "never an average over the batch"
         )
     return scores if scores.is_floating_point() else scores.float()

@@ -12,7 +12,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from noiseward.errors import ArgumentError, RewardError, choices
+from noiseward.contain import Contained
+from noiseward.errors import ArgumentError, choices
 from noiseward.named import parse
 from noiseward.reward import Reward
 from noiseward.rewards.weights import Repo
@@ -109,12 +110,9 @@ def maker(name: str) -> Callable[..., Reward]:
     if name in ENTRIES:
         return _at(ENTRIES[name].where)
     point = installed()[name]
-    try:
-        found = point.load()
-    except Exception as error:
-        package = point.dist.name if point.dist else point.value
-        raise RewardError(f"reward '{name}' of {package} raised {type(error).__name__} on import: {error}") from error
-    return found
+    package = point.dist.name if point.dist else point.value
+    with Contained(f"reward '{name}' of {package}", "on import"):
+        return point.load()
 
 
 def needed(text: str) -> tuple[Repo, ...]:

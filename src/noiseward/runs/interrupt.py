@@ -1,51 +1,82 @@
-"""Ctrl-C between a step's beginning and its end stops it; while a step is written down, it waits until that is done."""
+"""Ctrl-C between a step's beginning and its end stops it; while a step is written down, it waits until that is done.
+
+SIGTERM, which schedulers send, and SIGHUP, which a closed terminal sends, do the same: the best so far is kept and the
+run can be resumed. SIGQUIT and SIGKILL end the process at once, as ever; the run can be resumed then, too.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
+from noiseward.contain import SIGNALS
+from noiseward.errors import RewardError, told
 from noiseward.optimize import Step
 
 __all__ = ["Interruptible"]
 
 
 class Interruptible:
-    """In the body of a `with`, a Ctrl-C is raised only inside the steps passed through `within`.
+    """In the body of a `with`, a Ctrl-C, SIGTERM or SIGHUP is raised only inside the steps passed through `within`.
 
     One that comes at another time is raised where the next step would begin. Outside the main thread, where Python
-    delivers no signals, nothing changes. They nest: the innermost one hears it.
+    delivers no signals, nothing changes. They nest: the innermost one hears it. SIGTERM and SIGHUP are left to whoever
+    handles or ignores them, such as `nohup` or the worker of a cluster.
 
     Attributes:
-        asked: whether a Ctrl-C came.
+        asked: whether such a signal came.
+        heard: the signals that any of them heard, in order.
     """
+
+    heard: ClassVar[list[int]] = []
 
     def __init__(self) -> None:
         self.asked = self._stepping = False
-        self._before: Any = None
+        self._process = os.getpid()
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruptible:
+        self._begun = len(Interruptible.heard)
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._note)
+            for number in SIGNALS:
+                theirs = signal.getsignal(number)
+                ours = isinstance(getattr(theirs, "__self__", None), Interruptible)
+                if number == signal.SIGINT or theirs == signal.SIG_DFL or ours:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, before in self._before.items():
+            if before is not None:
+                signal.signal(number, before)
 
     def within(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """The same steps; a Ctrl-C stops the one being made."""
+        """The same steps; a Ctrl-C stops the one being made.
+
+        Raises:
+            RewardError: code that a step ran raised `SystemExit`, `KeyboardInterrupt` or the like by itself.
+        """
         while True:
             if self.asked:
                 raise KeyboardInterrupt
             try:
                 self._stepping = True
                 step = next(steps, None)
+            except (SystemExit, GeneratorExit, KeyboardInterrupt) as error:
+                if len(Interruptible.heard) > self._begun:  # this one, or one inside the steps
+                    raise
+                raise RewardError(
+                    f"a step raised {type(error).__name__} ({told(error)}), which would end the command: let the "
+                    "reward, its gradient and the pipeline raise only what is an Exception"
+                ) from error
             finally:
                 self._stepping = False
             if step is None:
@@ -53,6 +84,22 @@ class Interruptible:
             yield step
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process and number != signal.SIGINT:  # a child that a reward forked: it is told to end
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         self.asked = True
+        Interruptible.heard.append(number)
+        if number == getattr(signal, "SIGHUP", None):
+            _let_go()
         if self._stepping:
             raise KeyboardInterrupt
+
+
+def _let_go() -> None:
+    """Point streams whose terminal is gone to nowhere: what is still said must not fail."""
+    for number in (0, 1, 2):
+        with contextlib.suppress(OSError):
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                os.dup2(nowhere, number)
+                os.close(nowhere)
