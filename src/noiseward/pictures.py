@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from noiseward.errors import ArgumentError
+from noiseward.errors import ArgumentError, line
 from noiseward.panel import verdict
 
 if TYPE_CHECKING:
@@ -104,10 +104,10 @@ def plot(history: Sequence[dict[str, Any]], *, title: str = "") -> Image.Image:
             for axes in (above, *held):
                 axes.axvline(said.since, color=style["color"], linewidth=0.8, linestyle=":")
     for name, axes in zip(panel, held, strict=True):
-        axes.set_ylabel(f"{name}\n(watched)", fontsize=8)
+        axes.set_ylabel(f"{line(name, 40)}\n(watched)", fontsize=8, parse_math=False)  # no formula in $...$
         axes.grid(alpha=0.3)
-    above.set_ylabel(f"reward ({' + '.join(history[0]['terms'])})")
-    above.set_title(title)
+    above.set_ylabel(line(f"reward ({' + '.join(history[0]['terms'])})", 80), parse_math=False)
+    above.set_title(line(title, 120), parse_math=False)
     above.grid(alpha=0.3)
     below.set(ylabel="P(z)", xlabel="step", yscale="log", ylim=(1e-12, 2))
     below.axhline(0.1, color="0.5", linewidth=0.8)

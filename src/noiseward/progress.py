@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, final
 
+from noiseward import screen
 from noiseward.budget import Budget, Status
 from noiseward.discover import telling
 from noiseward.optimize import Step
@@ -35,15 +36,14 @@ class Bars:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+        from rich.progress import BarColumn, Progress, TaskProgressColumn
 
-        self.console = console or Console(stderr=True)
+        self.console = console or screen.console(stderr=True)
         columns = [
-            TextColumn("{task.description}"),
+            screen.column("{task.description}"),
             BarColumn(BAR),
             TaskProgressColumn(),
-            TextColumn("{task.fields[left]}"),
+            screen.column("{task.fields[left]}"),
         ]
         self._progress = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self._open = 0

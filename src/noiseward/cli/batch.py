@@ -76,8 +76,8 @@ def batch(
 ) -> None:
     """Raise a reward for many prompts; asked again, go on. Ends with a table, pictures and a page in the directory."""
     import torch
-    from rich.console import Console
 
+    from noiseward import screen
     from noiseward.errors import ArgumentError
     from noiseward.runs.batch import begin
     from noiseward.runs.engine import Local
@@ -100,7 +100,7 @@ def batch(
         if json:
             view = in_lines(view, tally, sys.stdout)
         elif not quiet:
-            view = follow(view, tally, asked.packs, console=Console(stderr=True))
+            view = follow(view, tally, asked.packs, console=screen.console(stderr=True))
         try:
             for beat in view:
                 stopped = stopped or beat.state == "interrupted"
@@ -112,7 +112,7 @@ def batch(
     if quiet or json:
         print(out, file=sys.stderr if json else sys.stdout)
     else:
-        console = Console()
+        console = screen.console()
         table(found, out, console)
         if stopped:
             console.print("stopped: the same command goes on", highlight=False)
@@ -142,7 +142,6 @@ def _ray(address: str | None, workers: int | None, threads: int) -> RayEngine:
 
 def table(found: Sequence[Outcome], out: Path, console: Console) -> None:
     """Print the outcomes of a batch, one line per prompt, and where its files are."""
-    from rich.markup import escape
     from rich.table import Table
 
     from noiseward.runs.report import counted
@@ -156,11 +155,11 @@ def table(found: Sequence[Outcome], out: Path, console: Console) -> None:
         by_id.setdefault(one.id, []).append(one)
     for name, rows in by_id.items():
         means = [_mean([getattr(one, column) for one in rows]) for column in ("before", "best", "gain", "probability")]
-        lines.add_row(name, escape(rows[0].prompt), str(len(rows)), *means, counted(rows))
+        lines.add_row(name, rows[0].prompt, str(len(rows)), *means, counted(rows))
     console.print(lines)
     for error in dict.fromkeys(one.error for one in found if one.error):
         ids = ", ".join(dict.fromkeys(one.id for one in found if one.error == error))
-        console.print(f"{ids}: {error}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{ids}: {error}", highlight=False, soft_wrap=True)
     odd = sum(one.strict is not None and one.strict < SUSPECT for one in found)
     if odd:
         console.print(f"the noise of {odd} rows no longer looks like noise: index.csv, column strict", highlight=False)

@@ -52,8 +52,8 @@ def compare(
     import contextlib
 
     import torch
-    from rich.console import Console
 
+    from noiseward import screen
     from noiseward.cli.assignments import assignments
     from noiseward.comparison import CompareSpec
     from noiseward.comparison import compare as run
@@ -81,7 +81,7 @@ def compare(
         raise typer.BadParameter("no prompt was given: say what to draw, as in 'a duck'", param_hint="--prompts")
     engines.check(engine, address, workers)
     torch.set_num_threads(threads)
-    console = Console(stderr=True)
+    console = screen.console(stderr=True)
 
     def said(line: str) -> None:
         if not quiet:
@@ -99,14 +99,14 @@ def compare(
         from rich.table import Table
 
         head, lines = cells(found.rows("1.0"))
-        screen = Console()
-        shown = fitting([head, *lines], screen.width)
+        wide = screen.console()
+        shown = fitting([head, *lines], wide.width)
         table = Table(box=None, header_style="bold")
         for place in shown:
             table.add_column(head[place], justify="left" if head[place] == "method" else "right", no_wrap=True)
         for line in lines:
             table.add_row(*(line[place] for place in shown))
-        screen.print(table)
+        wide.print(table)
         for method, why in found.refused.items():
             print(f"{method} does not apply: {why}")
     print(out / "report.html")

@@ -30,16 +30,15 @@ def doctor(
     from importlib.metadata import version
 
     import torch
-    from rich.console import Console
 
-    from noiseward import __version__
+    from noiseward import __version__, screen
     from noiseward.align import prepare
     from noiseward.ascend import GradientAscent
     from noiseward.budget import Budget
     from noiseward.checkup import examine, verdict
     from noiseward.reward import FunctionReward
 
-    console = Console(highlight=False)
+    console = screen.console()
     console.print(
         f"noiseward {__version__}, python {platform.python_version()}, "
         f"torch {torch.__version__}, {torch.get_num_threads()} threads"

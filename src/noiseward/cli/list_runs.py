@@ -21,7 +21,7 @@ def list_runs(
     folder: Annotated[Path, typer.Argument(help="The folder that holds the runs, or a batch directory.")] = Path(
         "runs"
     ),
-    state: Annotated[str | None, typer.Option(help="Only runs that are done, failed, running, ...")] = None,
+    state: Annotated[str | None, typer.Option(help="Only runs that are done, failed, running, killed, ...")] = None,
     prompt: Annotated[str | None, typer.Option(help="Only runs with this in a prompt.")] = None,
     reward: Annotated[str | None, typer.Option(help="Only runs with this in a reward.")] = None,
     model: Annotated[str | None, typer.Option(help="Only runs with this in the model.")] = None,
@@ -30,10 +30,9 @@ def list_runs(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
 ) -> None:
     """List the runs in a folder, newest first; filtered and sorted if asked."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
+    from noiseward import screen
     from noiseward.errors import ArgumentError, choices
     from noiseward.runs import find
 
@@ -57,9 +56,9 @@ def list_runs(
     for title in COLUMNS:
         table.add_column(title, justify="left" if title in ("run", "state", "prompt", "reward") else "right")
     for line in chosen[:limit]:
-        table.add_row(*(escape(_text(title, line[title])) for title in COLUMNS))
+        table.add_row(*(_text(title, line[title]) for title in COLUMNS))
     if chosen:
-        Console().print(table)
+        screen.console().print(table)
     else:
         which = "no such runs" if lines else "no runs"
         print(f"{which} in {folder}" + ("" if lines else ": 'noiseward align' makes one"))
@@ -67,18 +66,19 @@ def list_runs(
 
 def _line(run: RunFolder) -> dict[str, Any]:
     """One run, by column."""
-    from noiseward.errors import RunError
-    from noiseward.runs.consistency import told
+    from noiseward.errors import RunError, told
+    from noiseward.runs.alive import really
+    from noiseward.runs.consistency import told as read
 
     try:
-        said = told(run)
+        said = read(run)
         spec, status, steps = said.spec, said.status, said.steps
         before = _mean(steps[0]["reward"]) if steps else -math.inf
         best = _mean(status["best"]) if "best" in status else -math.inf
         more = f" (+{len(spec.prompt) - 1})" if len(spec.prompt) > 1 else ""
         return {
             "run": run.path.name,
-            "state": status["state"],
+            "state": really(status["state"], run.path),
             "prompt": (spec.prompt[0] if spec.prompt else "") + more,
             "reward": " + ".join(spec.reward),
             "before": before,
@@ -91,7 +91,7 @@ def _line(run: RunFolder) -> dict[str, Any]:
     except RunError as error:
         numbers = dict.fromkeys(("before", "best", "gain", "steps", "seconds"), -math.inf)
         return {
-            "run": run.path.name, "state": "unreadable", "prompt": str(error), "reward": "", "searched": {}, **numbers
+            "run": run.path.name, "state": "unreadable", "prompt": told(error), "reward": "", "searched": {}, **numbers
         }  # fmt: skip
 
 

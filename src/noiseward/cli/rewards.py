@@ -14,12 +14,12 @@ def rewards(context: typer.Context) -> None:
     """List the rewards: what each measures, its range, its gradient, its weights and whether they are here."""
     if context.invoked_subcommand is not None:
         return
-    from rich.console import Console
     from rich.table import Table
 
+    from noiseward import screen
     from noiseward.rewards.catalog import ENTRIES, installed, state
 
-    console = Console(highlight=False)
+    console = screen.console()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("reward", "measures", "range", "gradient", "prompt"):
         table.add_column(title, overflow="fold")

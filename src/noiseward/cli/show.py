@@ -13,20 +13,19 @@ __all__ = ["show"]
 
 def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Print what a run was asked, what came out, and where its pictures are; draw its plot anew."""
-    from rich.console import Console
-
-    from noiseward import pictures
+    from noiseward import pictures, screen
     from noiseward.cli.tables import report
-    from noiseward.errors import RunError
+    from noiseward.errors import RunError, line
     from noiseward.runs import RunFolder
+    from noiseward.runs.alive import really
     from noiseward.runs.consistency import told
     from noiseward.runs.files import replace
 
     folder = RunFolder(run)
     said = told(folder)
     spec, status, steps = folder.read("spec.json"), said.status, said.steps
-    console = Console()
-    console.print(f"{run}: {status['state']}", highlight=False)
+    console = screen.console()
+    console.print(f"{run}: {really(status['state'], run)}", highlight=False)
     asked = {
         name: value for name, value in spec.items() if value not in (None, {}, []) and name not in ("prompt", "format")
     }
@@ -34,7 +33,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
         ", ".join(f"{name} {_plain(value)}" for name, value in asked.items()), highlight=False, soft_wrap=True
     )
     if "error" in status:
-        console.print(f"error: {status['error']}", highlight=False)
+        console.print(f"error: {line(str(status['error']))}", highlight=False, soft_wrap=True)
     if steps and "best" in status:
         plot = pictures.plot(steps, title=", ".join(spec["prompt"]))
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from noiseward.comparison.measure import Measured
 from noiseward.comparison.spec import CompareSpec
+from noiseward.errors import line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,7 +33,8 @@ def reward(spec: CompareSpec, found: Measured) -> Image:
             shifted = costs[-1] * (1 + 0.01 * (number + 1))
             axes.errorbar([shifted], [last.mean], [last.half], color=style["color"], capsize=2, marker=style["marker"])
     unit = "denoiser calls per picture (backward = 2)" if spec.kind == "nfe" else "seconds per pack"
-    axes.set(xlabel=unit, ylabel=f"gain in {' + '.join(spec.reward)}", title="best so far, mean over prompts and seeds")
+    axes.set(xlabel=unit, title="best so far, mean over prompts and seeds")
+    axes.set_ylabel(_gain(spec), parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return _image(figure)
@@ -53,12 +55,16 @@ def fidelity(spec: CompareSpec, found: Measured) -> Image:
         axes.errorbar([row.gain.mean], [high.mean], [halves[1]], [halves[0]], label=row.method, **style)
     axes.axhline(0.0, color="0.5", linewidth=0.8)
     label = f"change of {name} (held out)" if name else "strict probability"
-    axes.set(
-        xlabel=f"gain in {' + '.join(spec.reward)}", ylabel=label, title="at the whole budget; up and right is better"
-    )
+    axes.set_title("at the whole budget; up and right is better")
+    axes.set_xlabel(_gain(spec), parse_math=False)
+    axes.set_ylabel(label, parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return _image(figure)
+
+
+def _gain(spec: CompareSpec) -> str:
+    return line(f"gain in {' + '.join(spec.reward)}", 80)
 
 
 def _image(figure: Any) -> Image:
