@@ -5,8 +5,11 @@ Commands import what they need when they run, so that `noiseward --help` does no
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 import warnings
+from typing import Any, NoReturn, TextIO
 
 import typer
 
@@ -16,6 +19,7 @@ from noiseward.cli import (
     batch,
     compare,
     doctor,
+    ending,
     export,
     list_runs,
     models,
@@ -25,9 +29,10 @@ from noiseward.cli import (
     serve_reward,
     show,
 )
-from noiseward.errors import NoisewardError, NoisewardWarning
+from noiseward.contain import Listening, Streams
+from noiseward.errors import NoisewardError, NoisewardWarning, line, told
 
-__all__ = ["app", "main"]
+__all__ = ["app", "command", "main"]
 
 app = typer.Typer(
     name="noiseward",
@@ -59,19 +64,79 @@ def top(version: bool = typer.Option(False, "--version", help="Print the version
         raise typer.Exit
 
 
-def main() -> None:
-    """Run the command line; an error of this library is one line on standard error and exit status 1."""
+def command() -> NoReturn:
+    """Run the command line as a process of its own, which then ends: see `ending`."""
+    with ending.honest():
+        status = _status()
+    ending.leave(status)
+
+
+def main() -> NoReturn:
+    """Run the command line; raises `SystemExit` with its status."""
+    sys.exit(_status())
+
+
+def _status() -> int:
+    """Run the command line; gives the exit status.
+
+    An error of this library is one line on standard error and status 1. Ctrl-C before there is anything to keep is one
+    line, and 130. A run that SIGTERM or SIGHUP stopped keeps its best, and gives 128 and the signal's number.
+    """
     warnings.showwarning = _show
+    said = sys.stderr
+    Streams.kept = Streams.kept or Streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # paths and prompts may hold what cannot be encoded
+    heard, status, before = Listening(insist=False), 0, len(_signals())
     try:
-        app()
-    except NoisewardError as error:
-        print(f"noiseward: {error}", file=sys.stderr)
-        sys.exit(1)
+        with heard:
+            app()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        status = 130
     except BrokenPipeError:
-        sys.exit(1)
+        return 1
+    except (NoisewardError, MemoryError, OSError) as error:
+        if not heard.asked:
+            _say(_told(error), said)
+            return 1
+        status = 130
+    except Exception:
+        if not heard.asked:  # else it is what somebody's code made of Ctrl-C
+            raise
+        status = 130
+    if status == 130:
+        _say("interrupted", said)
+    ended = [number for number in _signals()[before:] if number != signal.SIGINT]
+    return 128 + ended[-1] if ended else status
+
+
+def _signals() -> list[int]:
+    """The signals that runs have heard."""
+    runs: Any = sys.modules.get("noiseward.runs.interrupt")
+    return runs.Interruptible.heard if runs else []
+
+
+def _told(error: BaseException) -> str:
+    """An error in one line; one of the system with what it was about."""
+    if isinstance(error, OSError) and error.strerror:
+        about = f"{line(str(error.filename), 300)}: " if error.filename is not None else ""
+        return f"{about}{error.strerror}; give another path, or correct what is there"
+    return told(error) or type(error).__name__
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """A line on standard error, as it is or as it was."""
+    try:
+        print(f"noiseward: {text}", file=stream or sys.stderr, flush=True)
+    except (OSError, ValueError):
+        if Streams.kept is not None:
+            Streams.kept.say(f"noiseward: {text}")
 
 
 def _show(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
     """A warning of this library as one line; others, which its user can do nothing about, not at all."""
     if issubclass(category, NoisewardWarning):
-        print(f"noiseward: {message}", file=sys.stderr)
+        _say(line(str(message)))

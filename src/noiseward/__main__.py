@@ -1,0 +1,5 @@
+"""`python -m noiseward`: the command line."""
+
+from noiseward.cli import command
+
+command()
