@@ -79,7 +79,7 @@ def test_lora_weights_are_loaded_from_a_file_or_its_folder(model, tmp_path):
     ("options", "error", "says"),
     [
         ({"dtype": "half"}, ArgumentError, "dtype='half' given: choose from: float32"),
-        ({"device": "gpu"}, ArgumentError, "device='gpu' given"),
+        ({"device": "gpu"}, ArgumentError, "unknown device 'gpu'; did you mean 'cpu'"),
         ({"device": "cuda:99"}, ModelError, "cannot be put on cuda:99"),
         ({"scheduler": "eular"}, ArgumentError, "did you mean 'euler'"),
         ({"scheduler": "flow-euler"}, ModelError, "does not fit a model that came with DDIMScheduler"),

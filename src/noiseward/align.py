@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,8 +22,9 @@ from noiseward import rewards, stickers
 from noiseward.budget import Budget
 from noiseward.choose import DEFAULT_LR, mover_for
 from noiseward.entries import numbered, spoken
-from noiseward.errors import ArgumentError
+from noiseward.errors import ArgumentError, NoisewardError, choices, line, told
 from noiseward.estimate import Estimator
+from noiseward.memory import check_room
 from noiseward.named import parse
 from noiseward.nested import First, Through, coarse_to_fine
 from noiseward.noise import Seeds
@@ -308,6 +310,10 @@ def prepare(
     """
     if batch < 1:
         raise ArgumentError(f"batch={batch} given: at least 1 wanted")
+    if not -(2**63) <= seed <= 2**63 - batch:
+        raise ArgumentError(f"seed must be an integer of 64 bits, got {line(str(seed), 40)}; give a smaller one")
+    count = batch * (1 if prompt is None or isinstance(prompt, str) else len(prompt))
+    check_room(count, batch)
     parts = parts or Parts()
     score = parts.kept("reward", reward, lambda: _reward(reward))
     mover, chosen = mover_for(score, optimizer, estimator, lr=lr, project=project, best_of=best_of)
@@ -329,6 +335,7 @@ def prepare(
     objective = Objective(sampler, score, rows, rho)
     mover.check(objective)
     panel = Panel(held, prompt=spoken(rows), every=watch_every)
+    check_room(count, batch, sampler.noise_shape)
     start = sampler.init(len(seeds), seed=seeds)
     if isinstance(sampler, DiffusersSampler):
         sampler.settle(len(seeds), rows[0] if rows else None)
@@ -339,13 +346,24 @@ def prepare(
 def _first(objective: Objective, steps: int) -> First:
     """The same objective on few steps."""
     sampler = objective.sampler
+    if steps < 1:
+        raise ArgumentError(f"coarse must be >= 1, got {steps}; give fewer steps than num_inference_steps")
     if not isinstance(sampler, DiffusersSampler):
         raise ArgumentError(
             f"coarse= needs a diffusers pipeline with DDIM and eta=1, got a {type(sampler).__name__}; leave it out, or "
             "call noiseward.coarse_to_fine, if your own sampler is DDIM with eta=1"
         )
     few = sampler.called(num_inference_steps=steps)
-    return First(Objective(few, objective.reward, objective.prompt, objective.regularizer), nested(few, sampler))
+    coarse = Objective(few, objective.reward, objective.prompt, objective.regularizer)
+    try:
+        return First(coarse, nested(few, sampler))
+    except NoisewardError:
+        raise
+    except Exception as error:  # whatever a scheduler says to a number of steps it cannot take
+        raise ArgumentError(
+            f"coarse={line(str(steps), 40)} does not fit the scheduler ({told(error, 200)}); give fewer steps than "
+            "num_inference_steps"
+        ) from error
 
 
 def _reward(reward: Rewards) -> Reward:
@@ -398,5 +416,7 @@ def _sampler(model: Any, memory: str | None, call: dict[str, Any], loading: dict
         raise ArgumentError(f"{', '.join(loading)} given beside a pipeline: prepare it yourself, or give its name")
     pipe = load(model, **loading) if isinstance(model, str | Path) else model
     known = DiffusersSampler.parameters(pipe)
+    for name in call.keys() & inspect.signature(DiffusersSampler.__init__).parameters.keys() - {"call"}:
+        raise ArgumentError(f"{type(pipe).__name__} has no argument '{name}'; {choices(name, sorted(known))}")
     chosen = {**{name: value for name, value in defaults.items() if name in known}, **call}
     return DiffusersSampler(pipe, memory=memory or "balanced", **chosen)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from noiseward.entries import spoken
-from noiseward.errors import ArgumentError
+from noiseward.errors import ArgumentError, line
 from noiseward.noise import Layout, Seeds
 from noiseward.objective import Evaluation, Objective
 from noiseward.recompute import NFE
@@ -25,6 +25,8 @@ from noiseward.reward import score
 from noiseward.sample import Prompt, prompts
 
 __all__ = ["best", "check_counts", "compare", "evaluate", "fresh", "merged", "ranked", "scores"]
+
+MOST = 65_536  # candidates of a row in one step: their samples are kept side by side
 
 
 def evaluate(
@@ -118,10 +120,12 @@ def fresh(noise: Tensor, layout: Layout, seeds: Seeds, row: int, purpose: str) -
 
 
 def check_counts(**counts: int) -> None:
-    """Raise `ArgumentError` unless every count is a whole number, at least 1."""
+    """Raise `ArgumentError` unless every count is a whole number, at least 1, of things that can be made at all."""
     for name, count in counts.items():
         if not (isinstance(count, int) and count >= 1):
             raise ArgumentError(f"{name}={count} given: a whole number, at least 1, wanted")
+        if count > MOST:
+            raise ArgumentError(f"{name} must be <= {MOST:,}, got {line(str(count), 40)}: take fewer, and more steps")
 
 
 def _folded(evaluation: Evaluation, rows: int, count: int) -> Evaluation:

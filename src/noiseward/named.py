@@ -10,13 +10,15 @@ default, or None, it is any of these but a word, or `none`.
 
 from __future__ import annotations
 
+import ast
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from noiseward.errors import ArgumentError, choices
 
-__all__ = ["parse", "split"]
+__all__ = ["literal", "parse", "split"]
 
 _WORDS = {"true": True, "false": False, "none": None}
 
@@ -81,6 +83,20 @@ def split(texts: Sequence[str]) -> tuple[str, ...]:
         elif piece:
             found.append(piece)
     return tuple(found)
+
+
+def literal(text: str) -> Any:
+    """A Python literal, where a text is one; else the text.
+
+    Example:
+        >>> literal("0.7"), literal("[1, 2]"), literal("a cat"), literal("(" * 500)[:3]
+        (0.7, [1, 2], 'a cat', '(((')
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of odd escapes in what is no literal
+            return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 
 def _read(value: str, default: Any, given: str) -> Any:

@@ -14,10 +14,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, RewardError
+from noiseward.errors import ArgumentError, RewardError, line
 from noiseward.reward import Reward
 
 __all__ = ["Augmented", "Clamped"]
+
+MOST = 4096  # cutouts
 
 
 @final
@@ -47,6 +49,9 @@ class Augmented(Reward):
     def __init__(self, reward: Reward, *, cutouts: int = 16, least: float = 0.5, seed: int = 0) -> None:
         if cutouts < 1:
             raise ArgumentError(f"cutouts={cutouts} given: at least 1 wanted")
+        if cutouts > MOST:
+            said = line(str(cutouts), 40)
+            raise ArgumentError(f"cutouts must be <= {MOST:,}, got {said}: each costs a call of the reward")
         if not 0 < least <= 1:
             raise ArgumentError(f"least={least} given: a part of the shorter side wanted, above 0 and at most 1")
         self.reward, self.name, self.differentiable = reward, reward.name, reward.differentiable

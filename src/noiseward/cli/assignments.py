@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
 from typing import Any
 
 import typer
+
+from noiseward.named import literal
 
 __all__ = ["assignments"]
 
@@ -24,8 +25,5 @@ def assignments(texts: Sequence[str] | None) -> dict[str, Any]:
 def _assignment(text: str) -> tuple[str, Any]:
     name, mark, value = text.partition("=")
     if not mark or not name.isidentifier():
-        raise typer.BadParameter(f"'{text}' given: KEY=VALUE wanted, as in guidance_rescale=0.7", param_hint="--set")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+        raise typer.BadParameter(f"expected KEY=VALUE, as in guidance_rescale=0.7, got '{text}'", param_hint="--set")
+    return name, literal(value)

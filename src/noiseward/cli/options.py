@@ -100,6 +100,7 @@ def asked(parameters: Mapping[str, Any], **own: Any) -> RunSpec:
     from noiseward.errors import ArgumentError
     from noiseward.runs import RunSpec
     from noiseward.runs.prompts import CALL
+    from noiseward.runs.storable import check_storable
 
     if parameters["search"] is not None:
         for name in ("estimator", "lr", "project", "best_of"):
@@ -107,7 +108,11 @@ def asked(parameters: Mapping[str, Any], **own: Any) -> RunSpec:
                 option = name.replace("_", "-")
                 raise ArgumentError(f"--{option} given beside --search: a search follows no direction; leave one out")
     call = {name: parameters[name] for name in CALL if parameters[name] is not None}
-    call.update(assignments(parameters["set_"]))
+    more = assignments(parameters["set_"])
+    check_storable({f"--set {name}": value for name, value in more.items()})
+    for name in call.keys() & more.keys():
+        raise ArgumentError(f"--{name.replace('_', '-')} and --set {name} are both given; give one")
+    call.update(more)
     fields = {field.name for field in dataclasses.fields(RunSpec)} - {"prompt", "batch", "seed", "call", "watch"}
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list | tuple) else value

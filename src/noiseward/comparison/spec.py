@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 import typing
 from collections.abc import Sequence
@@ -19,12 +20,15 @@ from noiseward.runs.binding import identity, seal, unseal
 from noiseward.runs.files import read_json
 from noiseward.runs.schema import check
 from noiseward.runs.spec import FORMAT, readable
+from noiseward.runs.storable import check_storable
+from noiseward.runs.text import read_text
 
 __all__ = ["SHARES", "CompareSpec", "Pack", "budget", "prompts"]
 
 SHARES = (0.25, 0.5, 1.0)  # of the budget: where results are read off
 PACK = 4  # rows per pack
 KINDS = ("nfe", "seconds")
+ROWS = 1_000_000  # of all methods: more than weeks of work, and still a list that fits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +94,7 @@ class CompareSpec:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
+        check_storable({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
         if any(not prompt.strip() for prompt in self.prompts):
             raise ArgumentError("expected prompts with words, got an empty one: say what to draw, as in 'a duck'")
         if not self.methods:
@@ -102,6 +107,12 @@ class CompareSpec:
             raise ArgumentError(f"budget {self.kind}={self.amount:g} given: nfe=2000 or seconds=60, say")
         if self.seeds < 1:
             raise ArgumentError(f"seeds={self.seeds} given: at least 1 wanted")
+        rows = max(1, len(self.prompts)) * self.seeds * len(self.methods)
+        if rows > ROWS:
+            raise ArgumentError(
+                f"a comparison has at most {ROWS:,} rows, got {rows:,}, {len(self.prompts)} prompts times {self.seeds} "
+                f"seeds times {len(self.methods)} methods: take fewer"
+            )
 
     def budget(self) -> Budget:
         """What each pack may spend."""
@@ -186,14 +197,13 @@ def prompts(texts: Sequence[str]) -> tuple[str, ...]:
     found: list[str] = []
     for text in texts:
         path = Path(text)
-        if path.suffix == ".txt" or path.is_file():
-            try:
-                lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            except OSError as error:
-                raise ArgumentError(f"prompts '{text}' cannot be read ({error.strerror}): give a text file") from None
+        if path.suffix == ".txt" or (os.path.exists(path) and not os.path.isdir(path)):
+            lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
             if not lines:
                 raise ArgumentError(f"prompts '{text}' given: the file has no line with a prompt")
             found += lines
+        elif not text.strip():
+            raise ArgumentError("--prompts is empty: say what to draw, as in 'a duck', or give a text file")
         else:
             found.append(text)
     return tuple(dict.fromkeys(found))

@@ -25,6 +25,7 @@ from typing import final
 
 import torch
 
+from noiseward.candidates import check_counts
 from noiseward.errors import ArgumentError
 from noiseward.guidance.dps import unit
 from noiseward.moments import Guide, Moment, Shift
@@ -62,8 +63,7 @@ class LGD(Guide):
     gradient = True
 
     def __init__(self, samples: int = 10, *, scale: float = 1.0, normalize: bool = True, length: float = 1.0) -> None:
-        if not (isinstance(samples, int) and samples >= 1):
-            raise ArgumentError(f"samples={samples} given: a whole number, at least 1, wanted")
+        check_counts(samples=samples)
         for name, value in (("scale", scale), ("length", length)):
             if not 0 < value < math.inf:
                 raise ArgumentError(f"{name}={value} given: a positive number wanted")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from noiseward import lfs
+from noiseward.contain import Listening
 from noiseward.errors import ArgumentError, ModelError, choices
 from noiseward.pipelines.cards import Card, cards
 from noiseward.pipelines.quiet import hushed
@@ -51,11 +54,22 @@ def load(
         ModelError: there is no such model, or it cannot be read.
         ArgumentError: an unknown dtype, device or scheduler.
     """
+    with Listening():  # the loaders of five libraries make errors of their own of a Ctrl-C, "a file is damaged" say
+        return _loaded(model, dtype, device, scheduler, lora)
+
+
+def _loaded(
+    model: str | Path,
+    dtype: torch.dtype | str | None,
+    device: str | torch.device | None,
+    scheduler: str | None,
+    lora: str | Path | None,
+) -> Any:
     card = cards().get(str(model))
     place = _device(device)
     precision = _dtype(dtype or (card.dtype if card else None), place)
-    path = Path(model).expanduser()
-    if path.is_file() and path.suffix in CHECKPOINTS:
+    path = Path(os.path.expanduser(model))
+    if os.path.isfile(path) and path.suffix in CHECKPOINTS:
         pipe = _from_file(path, precision)
     else:
         pipe = _from_pretrained(str(model), path, card, precision)
@@ -63,7 +77,7 @@ def load(
     if scheduler is not None:
         pipe.scheduler = exchanged(pipe.scheduler, scheduler)
     if lora is not None:
-        _add(pipe, Path(lora).expanduser())
+        _add(pipe, Path(os.path.expanduser(lora)))
     try:
         return pipe.to(place)
     except (RuntimeError, AssertionError) as error:  # a device that is not there, or not large enough
@@ -74,7 +88,7 @@ def _from_pretrained(model: str, path: Path, card: Card | None, dtype: torch.dty
     """From a folder, or by hub id from the local cache or the network."""
     import diffusers
 
-    here = path.exists()
+    here = os.path.exists(path)
     source, revision = (card.id, card.revision) if card and not here else (model, None)
     if not here and card is None and (path.is_absolute() or model.count("/") != 1 or model.startswith(".")):
         raise ModelError(
@@ -130,11 +144,11 @@ def _from_file(path: Path, dtype: torch.dtype) -> Any:
 
 def _add(pipe: Any, path: Path) -> None:
     """Load LoRA weights into a pipeline."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise ModelError(f"LoRA weights '{path}' are not here: give a .safetensors file, or the folder it is in")
     if not callable(getattr(pipe, "load_lora_weights", None)):
         raise ModelError(f"{type(pipe).__name__} takes no LoRA weights")
-    folder, name = (path.parent, path.name) if path.is_file() else (path, None)
+    folder, name = (path.parent, path.name) if os.path.isfile(path) else (path, None)
     try:
         with hushed(True):
             pipe.load_lora_weights(str(folder), weight_name=name, local_files_only=True)
@@ -146,9 +160,12 @@ def _add(pipe: Any, path: Path) -> None:
 def _device(device: str | torch.device | None) -> torch.device:
     if isinstance(device, torch.device):
         return device
-    if (device or "auto").partition(":")[0] not in DEVICES:
-        raise ArgumentError(f"device='{device}' given: {choices(str(device), DEVICES)}")
     if device not in (None, "auto"):
+        kind, colon, number = device.partition(":")
+        if kind not in DEVICES or kind == "auto":
+            raise ArgumentError(f"unknown device '{device}'; {choices(kind, DEVICES)}")
+        if colon and not re.fullmatch(r"\d{1,2}", number, re.ASCII):
+            raise ArgumentError(f"device must be {kind} or {kind}:NUMBER, as in {kind}:0, got '{device}'")
         return torch.device(device)
     if torch.cuda.is_available():
         return torch.device("cuda")

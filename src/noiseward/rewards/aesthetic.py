@@ -6,6 +6,7 @@ function of that vector: easy to climb, and easy to climb too far.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import final
@@ -65,8 +66,8 @@ def aesthetic(path: str = "", *, model: str = CLIP.id) -> Aesthetic:
         path: the head's file (`sac+logos+ava1-l14-linearMSE.pth` or a copy of another name); default: the local cache.
         model: the CLIP it stands on, a hub id or a folder.
     """
-    own = Path(path).expanduser()
-    where = own if path and own.is_file() else files(HEAD, path, "aesthetic") / HEAD.wanted[0]
+    own = Path(os.path.expanduser(path))
+    where = own if path and os.path.isfile(own) else files(HEAD, path, "aesthetic") / HEAD.wanted[0]
     top, encoder = load_head(where), DualEncoder.load(clip_folder(model, "aesthetic"), name="clip")
     wanted, given = top[0].in_features, encoder.model.config.projection_dim
     if wanted != given:

@@ -2,6 +2,7 @@ r"""A classifier's opinion: :math:`\log p(\text{target} \mid x)` under any image
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
@@ -64,7 +65,7 @@ def classifier_repo(model: str) -> Repo:
 
 def repos(model: str = "", *, target: str = "") -> tuple[Repo, ...]:
     """What `classifier` takes from the hub."""
-    return (classifier_repo(model),) if model and not Path(model).expanduser().is_dir() else ()
+    return (classifier_repo(model),) if model and not os.path.isdir(os.path.expanduser(model)) else ()
 
 
 def classifier(model: str = "", *, target: str = "") -> Classifier:
@@ -79,8 +80,8 @@ def classifier(model: str = "", *, target: str = "") -> Classifier:
             "reward 'classifier' wants a model and a class, as in "
             "classifier:model=google/vit-base-patch16-224,target=goldfish"
         )
-    own = Path(model).expanduser()
-    folder = own if own.is_dir() else files(
+    own = Path(os.path.expanduser(model))
+    folder = own if os.path.isdir(own) else files(
         classifier_repo(model), "", f"classifier:model={model}", argument="model"
     )  # fmt: skip
     from transformers import AutoImageProcessor, AutoModelForImageClassification

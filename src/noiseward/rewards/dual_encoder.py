@@ -9,6 +9,7 @@ with a scale s that some (PickScore) learned and most report as 1 or 100. The te
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, final
@@ -131,8 +132,8 @@ def clip_folder(model: str, reward: str) -> Path:
     """The folder of a CLIP: of the built-in model's (`stickers`), one's own, or a hub id's in the local cache."""
     if model == "stickers":
         return built_in("clip")
-    own = Path(model).expanduser()
-    return own if own.is_dir() else files(clip_repo(model), "", f"{reward}:model={model}", argument="model")
+    own = Path(os.path.expanduser(model))
+    return own if os.path.isdir(own) else files(clip_repo(model), "", f"{reward}:model={model}", argument="model")
 
 
 def built_in(part: Literal["clip", "judge"]) -> Path:
@@ -164,7 +165,7 @@ def clip(model: str = "stickers", *, scale: float = 1.0) -> DualEncoder:
 
 def repos(model: str = "stickers", *, scale: float = 1.0) -> tuple[Repo, ...]:
     """What `clip` takes from the hub."""
-    return () if model == "stickers" or Path(model).expanduser().is_dir() else (clip_repo(model),)
+    return () if model == "stickers" or os.path.isdir(os.path.expanduser(model)) else (clip_repo(model),)
 
 
 def judge_repos() -> tuple[Repo, ...]:

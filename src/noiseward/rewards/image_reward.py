@@ -11,6 +11,7 @@ architecture; against the published weights it is compared by `scripts/reward-pa
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -115,8 +116,8 @@ def imagereward(path: str = "", *, tokenizer: str = "") -> ImageReward:
         path: `ImageReward.pt`, or a folder with it; default: the local cache.
         tokenizer: a folder with BERT's tokenizer; default: beside the checkpoint if it is there, or the local cache.
     """
-    own = Path(path).expanduser()
-    file = own if path and own.is_file() else files(IMAGE_REWARD, path, "imagereward") / IMAGE_REWARD.wanted[0]
+    own = Path(os.path.expanduser(path))
+    file = own if path and os.path.isfile(own) else files(IMAGE_REWARD, path, "imagereward") / IMAGE_REWARD.wanted[0]
     beside = path and not tokenizer and (file.parent / "tokenizer.json").exists()
     words = file.parent if beside else files(TOKENIZER, tokenizer, "imagereward", argument="tokenizer")
     vision, text, top = from_blip(read(file), file)

@@ -11,6 +11,7 @@ copies crop instead. Square pictures are the same either way.) The score is the 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,8 +134,8 @@ def hpsv2(version: str = "2.1", *, path: str = "", tokenizer: str = "") -> DualE
     """
     version = _known(version)
     name = f"hpsv2:version={version}"
-    own = Path(path).expanduser()
-    file = own if path and own.is_file() else files(HPSV2[version], path, name) / HPSV2[version].wanted[0]
+    own = Path(os.path.expanduser(path))
+    file = own if path and os.path.isfile(own) else files(HPSV2[version], path, name) / HPSV2[version].wanted[0]
     beside = path and not tokenizer and (file.parent / "tokenizer.json").exists()
     words = file.parent if beside else files(TOKENIZER, tokenizer, name, argument="tokenizer")
     model = from_open_clip(read(file), file)

@@ -2,6 +2,7 @@ r"""Similarity to a picture: the cosine of two pictures' vectors under a CLIP, :
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import final
@@ -49,7 +50,7 @@ def read_picture(path: str | Path) -> Tensor:
     import numpy
     from PIL import Image
 
-    picture = read(path, "similarity:path", lambda given: upright(given).convert("RGBA"))
+    picture = read(os.path.expanduser(path), "similarity:path", lambda given: upright(given).convert("RGBA"))
     flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return torch.from_numpy(numpy.array(flat)).permute(2, 0, 1)[None].float() / 255
 

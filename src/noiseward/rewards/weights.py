@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
+import os
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -68,12 +69,12 @@ def files(repo: Repo, given: str, reward: str, *, argument: str = "path") -> Pat
     """
     name = reward.partition(":")[0]
     if given:
-        folder = Path(given).expanduser()
-        if folder.is_file():
+        folder = Path(os.path.expanduser(given))
+        if os.path.isfile(folder):
             folder = folder.parent
         for wanted in repo.wanted:
-            if not (folder / wanted).exists():
-                lies = f"{folder} has no {wanted}" if folder.is_dir() else f"{given} does not exist"
+            if not os.path.exists(folder / wanted):
+                lies = f"{folder} has no {wanted}" if os.path.isdir(folder) else f"{given} does not exist"
                 raise ModelError(
                     f"{lies}: {argument}= of reward '{name}' is a folder with {' and '.join(repo.wanted)} of {repo.id}"
                 )

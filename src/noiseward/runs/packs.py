@@ -151,7 +151,8 @@ def plan(out: Path, rows: Sequence[Row], size: int) -> list[Pack]:
 
 def split(out: Path, pack: Pack) -> bool:
     """Whether a pack is done row by row."""
-    return any((out / "packs").glob(f"{pack.name}.*/spec.json"))
+    count = len(pack.ids) * pack.spec.batch
+    return any((out / "packs" / f"{pack.name}.{number}" / "spec.json").exists() for number in range(count))
 
 
 def kept(out: Path) -> list[Pack]:
@@ -180,14 +181,14 @@ def kept(out: Path) -> list[Pack]:
 def write(out: Path, packs: Sequence[Pack]) -> None:
     """Put packs into `batch.json`."""
     parts: list[dict[str, Any]] = [
-        {"name": pack.name, "ids": pack.ids, "spec": dataclasses.asdict(pack.spec)} for pack in packs
+        {"name": pack.name, "ids": pack.ids, "spec": vars(pack.spec)} for pack in packs
     ]
     content = seal({"format": FORMAT, "packs": parts})
     replace(out / "batch.json", lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
 
 
 def _settings(spec: RunSpec) -> str:
-    plain = dataclasses.asdict(dataclasses.replace(spec, prompt=(), seed=0, batch=1, format=FORMAT))
+    plain = {name: value for name, value in vars(spec).items() if name not in ("prompt", "seed", "batch", "format")}
     return json.dumps(plain, sort_keys=True)
 
 

@@ -14,17 +14,20 @@ Sets that come with the library are named instead of a path: `simple-animals`.
 
 from __future__ import annotations
 
-import ast
 import csv
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from noiseward.errors import ArgumentError, choices
+from noiseward.errors import ArgumentError, choices, line
+from noiseward.named import literal
 from noiseward.runs.spec import RunSpec
+from noiseward.runs.storable import check_storable
+from noiseward.runs.text import read_text
 
 __all__ = ["CALL", "Row", "read", "sets"]
 
@@ -32,6 +35,8 @@ CALL = ("num_inference_steps", "guidance_scale", "eta", "height", "width", "nega
 NOT_A_ROWS = ("prompt", "batch", "call", "format")  # fields of the spec that a line cannot set, or sets otherwise
 FIELDS = {field.name: str(field.type) for field in dataclasses.fields(RunSpec) if field.name not in NOT_A_ROWS}
 COLUMNS = ("prompt", "id", "seeds", *FIELDS, *CALL)
+ROWS = 1_000_000  # of a batch at most
+LONGEST = 65_536  # characters of a prompt
 SETS = Path(__file__).resolve().parent / "sets"
 
 
@@ -73,46 +78,59 @@ def read(source: str | Path, base: RunSpec, *, template: str = "{}") -> list[Row
     """
     path = sets().get(str(source)) or Path(source)
     if "{}" not in template:
-        raise ArgumentError(f"template '{template}' given: it wants a {{}} where the prompt goes, as in 'a {{}}'")
+        raise ArgumentError(
+            f"template '{line(template, 80)}' given: it wants a {{}} where the prompt goes, as in 'a {{}}'"
+        )
     rows: list[Row] = []
-    lines: dict[str, int] = {}
+    ids = _Ids()
+    count = 0
     for number, content in _contents(path):
         where = f"{path}, line {number}"
-        row = _row(content, base, template, number, where, lines)
-        if row.id in lines:
-            raise ArgumentError(f"{where}: id '{row.id}' is that of line {lines[row.id]} too: give each its own")
-        lines[row.id] = number
+        try:
+            row = _row(content, base, template, number, where, ids)
+        except ArgumentError as error:
+            told = str(error)
+            raise ArgumentError(told if told.startswith(where) else f"{where}: {told}") from None
         rows.append(row)
+        count += row.spec.batch
+        if count > ROWS:
+            raise ArgumentError(
+                f"{where}: a batch has at most {ROWS:,} rows, prompts times seeds, got {_count(count)} up to here: "
+                "take fewer seeds, or split the file"
+            )
     if not rows:
         raise ArgumentError(f"{path} has no prompts: one per line wanted")
     return rows
 
 
+def _count(number: int) -> str:
+    return f"{number:,}" if number < 10**15 else "more than 10^15"
+
+
 def _contents(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The number and the content of each line that says something."""
-    if not path.is_file():
+    if not os.path.exists(path):
         known = list(sets())
-        raise ArgumentError(f"{path} is no file and no set of prompts: {choices(str(path), known)}, or a path")
-    if path.suffix not in (".txt", ".jsonl", ".csv"):
-        raise ArgumentError(f"{path} given: prompts in a .txt, .jsonl or .csv file wanted")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArgumentError(f"{path} cannot be read ({error}): a file of UTF-8 text wanted") from None
+        said = line(str(path), 300)
+        raise ArgumentError(f"{said} is no file and no set of prompts: {choices(str(path)[:80], known)}, or a path")
+    if path.suffix not in (".txt", ".jsonl", ".csv") and os.path.isfile(path):
+        raise ArgumentError(f"{line(str(path), 300)} given: prompts in a .txt, .jsonl or .csv file wanted")
+    text = read_text(path)
     if path.suffix == ".csv":
         yield from _cells(path, text)
         return
-    for number, line in enumerate(text.split("\n"), start=1):
-        line = line.strip()
-        if not line or (path.suffix == ".txt" and line.startswith("#")):
+    for number, written in enumerate(text.split("\n"), start=1):
+        written = written.strip()
+        if not written or (path.suffix == ".txt" and written.startswith("#")):
             continue
         if path.suffix == ".txt":
-            yield number, {"prompt": line}
+            yield number, {"prompt": written}
             continue
         try:
-            content = json.loads(line)
-        except ValueError as error:
-            raise ArgumentError(f'{path}, line {number}: no JSON ({error}): {{"prompt": "a duck"}} wanted') from None
+            content = json.loads(written)
+        except (ValueError, RecursionError) as error:
+            why = "nested too deeply" if isinstance(error, RecursionError) else error
+            raise ArgumentError(f'{path}, line {number}: no JSON ({why}): {{"prompt": "a duck"}} wanted') from None
         if not isinstance(content, dict):
             raise ArgumentError(f'{path}, line {number}: no JSON object: {{"prompt": "a duck"}} wanted')
         yield number, {key: value for key, value in content.items() if value is not None}
@@ -147,9 +165,8 @@ def _known(name: str, where: str) -> None:
         raise ArgumentError(f"{where}: no column is called '{name}': {choices(name, [*COLUMNS, 'call.NAME'])}")
 
 
-def _row(
-    content: Mapping[str, Any], base: RunSpec, template: str, line: int, where: str, taken: Mapping[str, int]
-) -> Row:
+def _row(content: Mapping[str, Any], base: RunSpec, template: str, number: int, where: str, ids: _Ids) -> Row:
+    check_storable(content)
     for name in content:
         _known(name, where)
     prompt = content.get("prompt")
@@ -157,10 +174,13 @@ def _row(
         raise ArgumentError(f"{where}: no prompt: say what to draw, as in 'a duck'")
     own = {name: _value(name, FIELDS[name], content[name], where) for name in content if name in FIELDS}
     call = {
-        name.removeprefix("call."): _literal(value) if isinstance(value, str) and name != "negative_prompt" else value
+        name.removeprefix("call."): literal(value) if isinstance(value, str) and name != "negative_prompt" else value
         for name, value in content.items()
         if name in CALL or name.startswith("call.")
     }
+    whole = template.replace("{}", prompt.strip()) if len(template) * len(prompt) <= LONGEST**2 else None
+    if whole is None or len(whole) > LONGEST:
+        raise ArgumentError(f"{where}: a prompt has at most {LONGEST:,} characters, with its template: shorten it")
     seeds = _value("seeds", "int", content["seeds"], where) if "seeds" in content else base.batch
     if seeds < 1:
         raise ArgumentError(f"{where}: seeds {seeds} given: at least 1 wanted")
@@ -170,22 +190,38 @@ def _row(
     spec = dataclasses.replace(
         base,
         **{**ends, **own},
-        prompt=(template.replace("{}", prompt.strip()),),
+        prompt=(whole,),
         batch=seeds,
         call={**base.call, **call},
     )
-    return Row(_id(content.get("id"), prompt, where, taken), spec.resolved(), line)
+    return Row(ids.of(content.get("id"), prompt, number, where), spec.resolved(), number)
 
 
-def _id(given: Any, prompt: str, where: str, taken: Mapping[str, int]) -> str:
-    """The id of a line: its own, or its prompt as a short word, numbered where that is taken."""
-    if given is not None:
-        if not re.fullmatch(r"[\w.-]{1,80}", str(given)) or str(given).startswith("."):
-            raise ArgumentError(f"{where}: id '{given}' given: letters, digits, '-', '_' and '.' wanted, 80 at most")
-        return str(given)
-    word = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-_")[:60] or "row"
-    names = (word if number == 1 else f"{word}-{number}" for number in range(1, len(taken) + 2))
-    return next(name for name in names if name not in taken)
+class _Ids:
+    """The ids of the lines so far: their own, or their prompt as a short word, numbered where that is taken."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, int] = {}
+        self._next: dict[str, int] = {}  # by word, the number to go on with: many lines may hold the same prompt
+
+    def of(self, given: Any, prompt: str, number: int, where: str) -> str:
+        """The id of a line."""
+        name = self._free(prompt) if given is None else str(given)
+        if given is not None and (not re.fullmatch(r"[\w.-]{1,80}", name) or name.startswith(".")):
+            said = line(name, 80)
+            raise ArgumentError(f"{where}: id '{said}' given: letters, digits, '-', '_' and '.' wanted, 80 at most")
+        if name in self._lines:
+            raise ArgumentError(f"{where}: id '{name}' is that of line {self._lines[name]} too: give each its own")
+        self._lines[name] = number
+        return name
+
+    def _free(self, prompt: str) -> str:
+        word = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-_")[:60] or "row"
+        number = self._next.get(word, 1)
+        while (name := word if number == 1 else f"{word}-{number}") in self._lines:
+            number += 1
+        self._next[word] = number + 1
+        return name
 
 
 def _value(name: str, kind: str, value: Any, where: str) -> Any:
@@ -212,10 +248,3 @@ def _value(name: str, kind: str, value: Any, where: str) -> Any:
         except (ValueError, OverflowError):
             pass
     raise ArgumentError(f"{where}: {name} {value!r} given: {wanted} wanted")
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

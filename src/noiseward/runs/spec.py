@@ -16,6 +16,7 @@ from noiseward.errors import RunError
 from noiseward.runs.binding import identity, seal, unseal
 from noiseward.runs.files import read_json
 from noiseward.runs.schema import check
+from noiseward.runs.storable import check_storable
 
 __all__ = ["FORMAT", "RunSpec", "readable"]
 
@@ -25,6 +26,9 @@ FORMAT = 2  # 1 is without ids and checksums (see binding.py)
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
     """The arguments of `align` that can be written down; they are explained there.
+
+    Raises:
+        ArgumentError: a value that a file of JSON cannot hold.
 
     Example:
         >>> RunSpec(prompt=("A duck!",), reward=("brightness",)).slug
@@ -56,6 +60,9 @@ class RunSpec:
     device: str | None = None
     call: dict[str, Any] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        check_storable({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
     def problem(self, parts: Parts | None = None) -> Problem:
         """Load the model and the rewards, but for those that are among `parts`; raises before anything is written."""
