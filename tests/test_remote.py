@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from noiseward.errors import ArgumentError, RewardError
+from noiseward.named import split
 from noiseward.reward import FunctionReward, score
-from noiseward.rewards import named, parse
+from noiseward.rewards import named, parse, weighted
 from noiseward.rewards.remote import RemoteReward
 from noiseward.rewards.serve import server, serving
 
@@ -137,26 +138,85 @@ def test_nonsense_is_an_error_in_one_line_at_once(content, says):
     assert len(seen) == 1
 
 
-def test_a_server_that_hangs_is_given_up_after_all_tries():
-    with scripted(lambda handler, *_: time.sleep(1.5)) as (url, seen):
+@contextlib.contextmanager
+def raw(behave):
+    """A server of bytes: `behave(connection)` once per connection, each in a thread of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve(connection):
+            with connection, contextlib.suppress(OSError):
+                behave(connection)
+
+        def accept():
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def drip(text, every=0.05, then=b" "):
+    """Send some bytes, and then one now and then, for ever."""
+
+    def behave(connection):
+        connection.recv(65536)
+        connection.sendall(text)
+        while True:
+            time.sleep(every)
+            connection.sendall(then)
+
+    return behave
+
+
+SLOW = {
+    "says nothing": lambda connection: time.sleep(5),
+    "takes nothing": lambda connection: connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1) or time.sleep(5),
+    "dribbles a status": drip(b"HTTP/1.1 2", then=b"0"),
+    "dribbles a header": drip(b"HTTP/1.1 200 OK\r\nX: ", then=b"y"),
+    "dribbles headers": drip(b"HTTP/1.1 200 OK\r\n", then=b"X: y\r\n"),
+    "continues": drip(b"HTTP/1.1 100 Continue\r\n\r\n", then=b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "dribbles a body": drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"),
+    "dribbles chunks": drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", then=b"1\r\n \r\n"),
+    "dribbles an error": drip(b"HTTP/1.1 422 No\r\nContent-Length: 1000\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("behave", SLOW.values(), ids=SLOW)
+def test_the_deadline_is_that_of_a_request_as_a_whole(behave):
+    with raw(behave) as url:
         before = time.monotonic()
-        assert "did not answer within 0.15 s" in refused(remote(url, timeout=0.15, retries=1))
-        assert time.monotonic() - before < 1.2 and len(seen) == 2
+        said = refused(remote(url, timeout=0.4, retries=3))
+        assert time.monotonic() - before < 1.5
+        assert "did not answer within 0.4 s: raise timeout= if it needs longer (1 try)" in said or "422" in said
 
 
-def test_a_server_that_dribbles_is_given_up_too():
+def test_retries_share_the_deadline():
+    with scripted(lambda handler, _, items: answer(handler, {}, 503)) as (url, seen):
+        before = time.monotonic()
+        assert "answered 503" in refused(remote(url, timeout=0.5, retries=50, backoff=0.1))
+        assert time.monotonic() - before < 0.6 and 2 <= len(seen) <= 4
+
+
+def test_a_name_that_nobody_resolves_is_given_up(monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **more: time.sleep(5))
+    before = time.monotonic()
+    assert "did not answer within 0.3 s" in refused(remote("http://judge.invalid", timeout=0.3))
+    assert time.monotonic() - before < 1
+
+
+def test_an_error_in_one_request_does_not_wait_for_the_others():
     def behave(handler, number, items):
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000")
-        handler.end_headers()
-        for _ in range(60):
-            handler.wfile.write(b" ")
-            time.sleep(0.05)
+        if items[0]["id"] == "0":
+            answer(handler, {"error": "no"}, 422)
+        else:
+            time.sleep(2)
 
     with scripted(behave) as (url, _):
         before = time.monotonic()
-        assert "did not answer within 0.2 s" in refused(remote(url, timeout=0.2, retries=0))
-        assert time.monotonic() - before < 2
+        assert "422" in refused(remote(url, batch=1, workers=3, timeout=5), rows=3)
+        assert time.monotonic() - before < 1.5
 
 
 BREAKING = {
@@ -237,6 +297,21 @@ def test_the_server_refuses_what_is_no_request_and_serves_on():
         assert ask(url, b"{}", "text/plain")[0] == 415
         assert remote(url)(torch.zeros(1, 3, 4, 4), None).tolist() == [1]
         assert url.startswith("http://127.0.0.1:")
+
+
+def test_arguments_of_a_server_stand_where_its_weight_does():
+    inner, weight = weighted("http://127.0.0.1:80/score:timeout=3,retries=1,batch=2,weight=0.5,name=judge")
+    assert isinstance(inner, RemoteReward) and (inner.url, inner.name) == ("http://127.0.0.1:80/score", "judge")
+    assert (inner.timeout, inner.retries, inner.batch, weight) == (3.0, 1, 2, 0.5)
+    assert split(["http://h:80:timeout=3,retries=1,clip"]) == ("http://h:80:timeout=3,retries=1", "clip")
+    for text, says in (
+        ("http://h:80:timeout=soon", "a number wanted"),
+        ("http://h:80:timeout=-1", "timeout=-1.0"),
+        ("http://h:80:tiemout=3", "did you mean 'timeout'"),
+        ("http://h:80:token=sesame", "no argument 'token'"),  # it would stand in the run directory
+    ):
+        with pytest.raises(ArgumentError, match=says):
+            weighted(text)
 
 
 def test_a_port_that_is_taken_is_said_in_one_line():

@@ -1,0 +1,147 @@
+"""HTTP requests that end in time, whatever the other side does.
+
+A timeout of the standard library is one of each operation on a socket: a server that sends a byte now and then is
+waited for without end, and so is one with many addresses, or a name that nobody resolves. Here a request has a
+deadline, and every operation gets what is left until then.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import io
+import queue
+import socket
+import threading
+import time
+import urllib.request
+from typing import Any, final
+
+__all__ = ["handlers"]
+
+PIECE = 2**14  # bytes that are sent at once: what TLS sends as one
+
+
+def handlers() -> list[urllib.request.BaseHandler]:
+    """Handlers of `http` and `https` for `urllib.request.build_opener`: `timeout` is that of a request as a whole."""
+    return [_Plain(), _Secure()]
+
+
+class _Deadline:
+    """Seconds that only become fewer."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds that are left.
+
+        Raises:
+            TimeoutError: none are.
+        """
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+
+@final
+class _Reader(io.RawIOBase):
+    """Reads a socket until the deadline.
+
+    Arguments:
+        connection: the socket.
+        held: a file that keeps it open until this one is closed.
+        deadline: until when.
+    """
+
+    def __init__(self, connection: socket.socket, held: Any, deadline: _Deadline) -> None:
+        self._connection, self._held, self._deadline = connection, held, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._connection.settimeout(self._deadline.left())
+        return self._connection.recv_into(buffer)
+
+    def close(self) -> None:
+        super().close()
+        self._held.close()
+
+
+@functools.cache
+def _timed(kind: type[http.client.HTTPConnection]) -> type[Any]:
+    """A connection whose timeout is that of everything it does, from the name to the last byte."""
+
+    class Timed(kind):
+        def __init__(self, host: str, *, timeout: float, **more: Any) -> None:
+            super().__init__(host, timeout=timeout, **more)
+            self._deadline = _Deadline(timeout)
+
+        def connect(self) -> None:
+            self._create_connection = self._connected  # what http.client makes its socket with
+            super().connect()
+
+        def _connected(self, address: tuple[str, int], *_: Any) -> socket.socket:
+            failed: OSError | None = None
+            for family, _, _, _, where in _resolved(address, self._deadline):
+                made = socket.socket(family, socket.SOCK_STREAM)
+                try:
+                    made.settimeout(self._deadline.left())
+                    made.connect(where)
+                    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    return made
+                except OSError as error:
+                    made.close()
+                    failed = error
+            raise failed or OSError("the name has no address")
+
+        def send(self, data: Any) -> None:
+            if self.sock is None:
+                self.connect()
+            for begin in range(0, len(data), PIECE):
+                assert self.sock is not None  # it is connected
+                self.sock.settimeout(self._deadline.left())
+                super().send(data[begin : begin + PIECE])
+
+        def response_class(  # pyright: ignore[reportIncompatibleVariableOverride] (called like the class it is for)
+            self, connection: socket.socket, *arguments: Any, **more: Any
+        ) -> http.client.HTTPResponse:
+            response = http.client.HTTPResponse(connection, *arguments, **more)
+            response.fp = io.BufferedReader(_Reader(connection, response.fp, self._deadline))
+            return response
+
+    return Timed
+
+
+def _resolved(address: tuple[str, int], deadline: _Deadline) -> list[Any]:
+    """The addresses of a name; asking takes its own time, and cannot be stopped, so that it is done on the side."""
+    found: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            found.put(socket.getaddrinfo(*address, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            found.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = found.get(timeout=deadline.left())
+    except queue.Empty:
+        raise TimeoutError("timed out") from None
+    if isinstance(answer, Exception):
+        raise answer if isinstance(answer, OSError) else OSError(str(answer))
+    return answer
+
+
+@final
+class _Plain(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_timed(http.client.HTTPConnection), req)
+
+
+@final
+class _Secure(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_timed(http.client.HTTPSConnection), req)
