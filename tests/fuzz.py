@@ -9,8 +9,7 @@ started afresh, and is held to these:
     hang            it ends within a minute
     half-written    a directory that it leaves is a run, batch or comparison, or was there before
 
-Damaged run directories are another kind of call: a module with `cases(seed, folder)`, which damages what is in the
-folder and gives the arguments of the command, joins `KINDS` below.
+One call in six is a sound one about a run or batch directory that was damaged before (`damage.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.damage import damages
 from tests.malformed import FUNCTIONS, TEXTS, call
 
 SECONDS = 60  # of a call at most
@@ -47,15 +48,34 @@ def prepare(folder: Path) -> None:
     (folder / "folder.py").mkdir()
     (folder / "locked").mkdir(mode=0o500)
     (folder / "runs").mkdir()
-    few = ["--model", "model", "--num-inference-steps", "2", "--height", "16", "--width", "16", "--reward",
-    "mine.py:light"]
-    for command in (["align", "a", "--steps", "1", "--out", "done", "-q"], ["batch", "p.txt", "--steps", "0",
-    "--out", "packs", "-q"]):
-        status, _, err, _ = ended(fresh([*command, *few], folder), folder)
+    for command in MADE.values():
+        status, _, err, _ = ended(fresh([*command, *FEW], folder), folder)
         assert status == 0, err
 
 
-KINDS: list[Callable[[int, Path], list[str]]] = [lambda seed, folder: call(seed)]
+FEW = [
+    "--model", "model", "--num-inference-steps", "2", "--height", "16", "--width", "16", "--reward", "mine.py:light"
+]  # fmt: skip
+MADE = {
+    "done": ["align", "a", "--steps", "1", "--out", "done", "-q"],
+    "other": ["align", "b", "--steps", "1", "--out", "other", "-q"],
+    "packs": ["batch", "p.txt", "--steps", "0", "--out", "packs", "-q"],
+}
+
+
+def damaged(seed: int, folder: Path) -> list[str]:
+    """A sound call about a directory that is damaged first."""
+    chance = random.Random(seed)
+    name = chance.choice(["done", "packs"])
+    other = folder / "other" if name == "done" else None
+    chance.choice(list(damages(folder / name, other=other, seed=seed))).do(folder / name)
+    run = "done" if name == "done" else str(next((folder / "packs" / "packs").iterdir()).relative_to(folder))
+    about = [["list", "."], ["show", run], ["export", run, "--csv", "steps.csv"], ["replay", run]]
+    again = ["resume", "done", "--steps", "+1"] if name == "done" else [*MADE["packs"], *FEW]
+    return chance.choice([*about, again])
+
+
+KINDS: list[Callable[[int, Path], list[str]]] = [*[lambda seed, folder: call(seed)] * 5, damaged]
 """How calls are made: from a seed, and the folder they are made in, which they may change first."""
 
 
@@ -179,7 +199,7 @@ def _sound(folder: Path, made: list[str]) -> bool:
 def main() -> int:
     """Make the calls, and print a summary and each offender with its seed."""
     parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__.splitlines()[0])  # pyright: ignore
-    parser.add_argument("--calls", type=int, default=1000)
+    parser.add_argument("--calls", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=0, help="of the first call; each next has the next")
     parser.add_argument("--jobs", type=int, default=2, help="processes that share the calls")
     parser.add_argument("--verbose", action="store_true", help="print every call")

@@ -66,7 +66,7 @@ def list_runs(
 
 def _line(run: RunFolder) -> dict[str, Any]:
     """One run, by column."""
-    from noiseward.errors import RunError, told
+    from noiseward.errors import NoisewardError, told
     from noiseward.runs.alive import really
     from noiseward.runs.consistency import told as read
 
@@ -88,7 +88,7 @@ def _line(run: RunFolder) -> dict[str, Any]:
             "seconds": status.get("seconds", 0.0),
             "searched": {"prompt": "\n".join(spec.prompt), "reward": "\n".join(spec.reward), "model": spec.model},
         }
-    except RunError as error:
+    except NoisewardError as error:
         numbers = dict.fromkeys(("before", "best", "gain", "steps", "seconds"), -math.inf)
         return {
             "run": run.path.name, "state": "unreadable", "prompt": told(error), "reward": "", "searched": {}, **numbers
