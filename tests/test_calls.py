@@ -97,6 +97,7 @@ def test_a_subclass_takes_its_own_arguments_and_those_of_its_base_class():
     pipe = decorated(type(made))(**made.components, requires_safety_checker=False)
     assert {"twice", "guidance_scale", "eta"} <= parameters(pipe) and "kwargs" not in parameters(pipe)
     twice, plain = DiffusersSampler(pipe, twice=True, **CALL), DiffusersSampler(made, **CALL)
+    twice.expect("a")
     noise = twice.init(1)
     assert torch.equal(twice(noise, "a"), plain(noise, "a b"))
     with pytest.raises(ArgumentError, match="no argument 'guidance_scal': did you mean 'guidance_scale'"):

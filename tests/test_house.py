@@ -25,7 +25,7 @@ CODE = ("src", "tests", "training", "experiments", "benchmarks")
 RANK = {
     "errors": 0,
     "differentiable": 1, "entries": 1, "frozen": 1, "independence": 1, "lfs": 1, "memory": 1, "named": 1, "noise": 1,
-    "orders": 1, "state": 1, "tape": 1, "witness": 1,
+    "orders": 1, "parts": 1, "state": 1, "tape": 1, "witness": 1,
     "concentration": 2, "contain": 2, "discover": 2, "precision": 2, "recompute": 2,
     "budget": 3, "sample": 3, "reward": 3, "strict": 3, "project": 3,
     "moments": 4, "crew": 4, "regularize": 4, "shaping": 4,

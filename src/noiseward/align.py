@@ -31,6 +31,7 @@ from noiseward.noise import Seeds
 from noiseward.objective import Objective
 from noiseward.optimize import Optimizer, Place, Step, iterate
 from noiseward.panel import Panel, Seen
+from noiseward.parts import Parts
 from noiseward.pipelines import DiffusersSampler, cards, load, nested
 from noiseward.progress import Bars
 from noiseward.project import Projection
@@ -41,7 +42,6 @@ from noiseward.solution import Solution, collect
 
 __all__ = [
     "BUILT_IN",
-    "Parts",
     "Problem",
     "align",
     "default_budget",
@@ -143,31 +143,6 @@ def _sized(steps: Iterator[Step], sampler: Sampler) -> Iterator[Step]:
                     "width together only; give both"
                 )
         yield step
-
-
-class Parts:
-    """Models and rewards made for one problem and kept for the next, which often asks for the same ones.
-
-    Of each kind only the last is kept, so that two models are never held at once.
-
-    Example:
-        >>> parts = Parts()
-        >>> parts.kept("reward", ["brightness"], lambda: rewards.parse(["brightness"])) is parts.kept(
-        ...     "reward", ["brightness"], lambda: rewards.parse(["brightness"])
-        ... )
-        True
-    """
-
-    def __init__(self) -> None:
-        self._kept: dict[str, tuple[str, Any]] = {}
-
-    def kept(self, kind: str, asked: Any, make: Callable[[], T]) -> T:
-        """What was made before where the same is asked for, which is told by its `repr`; else what `make` makes."""
-        known = repr(asked)
-        if kind not in self._kept or self._kept[kind][0] != known:
-            self._kept.pop(kind, None)  # let go of the last one before the next is made
-            self._kept[kind] = known, make()
-        return self._kept[kind][1]
 
 
 @torch.inference_mode(False)

@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, final
 
-from noiseward.align import Parts
 from noiseward.budget import Status
 from noiseward.crew import Crew
 from noiseward.errors import NoisewardError, RunError
+from noiseward.parts import Parts
 from noiseward.progress import spent
 from noiseward.runs.claim import vacant
 from noiseward.runs.consistency import Told, told

@@ -26,8 +26,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from noiseward.align import Parts
 from noiseward.crew import Crew, sampled
+from noiseward.parts import Parts
 from noiseward.recompute import NFE
 from noiseward.rewards.catalog import ENTRIES
 from noiseward.runs.cluster import Cluster, package

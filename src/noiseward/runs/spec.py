@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from noiseward.align import BUILT_IN, Parts, Problem, default_budget, prepare
+from noiseward.align import BUILT_IN, Problem, default_budget, prepare
 from noiseward.choose import DEFAULT_LR
 from noiseward.errors import RunError
+from noiseward.parts import Parts
 from noiseward.runs.binding import identity, seal, unseal
 from noiseward.runs.files import read_json
 from noiseward.runs.schema import check
