@@ -20,9 +20,7 @@ from noiseward import (
     ArgumentError,
     DiffusersSampler,
     FunctionReward,
-    GradientError,
     ModelError,
-    NoisewardWarning,
     align,
 )
 from noiseward.pipelines.calls import parameters
@@ -203,7 +201,7 @@ GUIDERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("memory", ["fast", "balanced"])
+@pytest.mark.parametrize("memory", ["fast", "balanced", "low"])
 @pytest.mark.parametrize("make", GUIDERS.values(), ids=GUIDERS)
 def test_guiders_have_the_right_gradient(make, memory):
     """Several of them compute in float32; skip layer guidance puts hooks on blocks for one of its calls."""
@@ -211,12 +209,6 @@ def test_guiders_have_the_right_gradient(make, memory):
     pipe = build(guider()).to(torch.float64)
     call = {name: value for name, value in SMALL.items() if name in parameters(pipe)}
     sampler = DiffusersSampler(pipe, memory=memory, **call)
-    if memory != "fast" and isinstance(pipe.guider, SkipLayerGuidance):
-        with pytest.warns(NoisewardWarning, match="keep its activations with memory='fast'"):
-            noise = sampler.init(1).requires_grad_()
-        with pytest.raises(GradientError, match="keep its activations with memory='fast'"):
-            sampler(noise, "a").sum().backward()
-        return
     assert slope_error(sampler, width=3e-3) < 3e-4
 
 

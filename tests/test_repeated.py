@@ -150,6 +150,14 @@ def hook(net):
 
 
 @contextlib.contextmanager
+def replaced(net):
+    own = net.inner.forward
+    net.inner.forward = lambda x: 2 * own(x)
+    yield
+    del net.inner.forward
+
+
+@contextlib.contextmanager
 def submodule(net):
     before, net.inner = net.inner, nn.Linear(3, 3)
     yield
@@ -177,7 +185,7 @@ def pulled_back(net, around, recompute):
     return torch.autograd.grad(out.square().sum(), x)[0]
 
 
-@pytest.mark.parametrize("around", [attribute, entry, hook, submodule, variable, autocast])
+@pytest.mark.parametrize("around", [attribute, entry, hook, replaced, submodule, variable, autocast])
 def test_whatever_a_call_depended_on_is_restored_for_its_repetition(around):
     torch.manual_seed(0)
     net = Scaled().requires_grad_(False)

@@ -37,7 +37,7 @@ from torch.nn import Module
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from noiseward.errors import GradientError
-from noiseward.state import Snapshot, refresh, snapshot
+from noiseward.state import Snapshot, intercepting, refresh, snapshot
 from noiseward.tape import NoiseTape
 
 __all__ = ["NFE", "Inside", "Meter", "Steps", "constant", "driven", "is_partial", "recomputed", "standing_in"]
@@ -154,7 +154,7 @@ def standing_in(module: Module, forward: Callable[..., Any]) -> Iterator[None]:
     """For the body of a `with`, calls of the module go to another function."""
     attributes = vars(module)
     own = attributes.get("forward")
-    module.forward = forward
+    module.forward = intercepting(forward)
     try:
         yield
     finally:

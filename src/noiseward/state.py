@@ -6,7 +6,7 @@ manager around the sampler has been left. :func:`snapshot` keeps the attributes 
 including what their lists and dicts hold, and the context variables; :func:`Snapshot.restored` puts them back for the
 time of a repetition. Weights and buffers are not copied: only which tensors they are.
 
-An attribute `forward` is left alone, because that is where calls are intercepted (`recompute.standing_in`).
+An attribute `forward` that this library put there to intercept calls (:func:`intercepting`) is left alone.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import contextlib
 import contextvars
 import operator
 import weakref
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from torch.nn import Module
 
-__all__ = ["Snapshot", "refresh", "snapshot"]
+__all__ = ["Snapshot", "intercepting", "refresh", "snapshot"]
 
 _IGNORED = ("_parameters", "_buffers", "_non_persistent_buffers_set")  # which tensors they hold is all that matters
+
+_MARK = "_intercepts"
 
 Contents = dict[str, Any]
 Containers = list[list[Any] | dict[Any, Any]]
@@ -77,6 +79,13 @@ def snapshot(module: Module) -> Snapshot:
     return Snapshot(*_PARTS[module])
 
 
+def intercepting(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A function, marked as one that stands in for a module's `forward`; a module's own method stays as it is."""
+    with contextlib.suppress(AttributeError):
+        setattr(forward, _MARK, True)
+    return forward
+
+
 def refresh() -> None:
     """Find the parts of modules again at their next snapshot: adapters may have come or gone since the last run."""
     _PARTS.clear()
@@ -92,11 +101,18 @@ def _same(own: Any, kept: Any) -> bool:
 
 
 def _differ(own: Contents, kept: Contents) -> bool:
-    """Whether attributes other than `forward` differ."""
-    if all(map(operator.is_, own.values(), kept.values())) and len(own) == len(kept):
+    """Whether attributes differ, other than a `forward` that intercepts."""
+    if len(own) == len(kept) and all(map(operator.is_, own.values(), kept.values())):
         return False
-    plain = ({name: value for name, value in one.items() if name != "forward"} for one in (own, kept))
+    left = _left(own, kept)
+    plain = ({name: value for name, value in one.items() if name not in left} for one in (own, kept))
     return not _same(*plain)
+
+
+def _left(own: Contents, kept: Contents) -> set[str]:
+    """The attributes that are left as they are."""
+    ours = any(getattr(one.get("forward"), _MARK, False) for one in (own, kept))
+    return {"forward"} if ours else set()
 
 
 def _fill(own: list[Any] | dict[Any, Any], kept: list[Any] | dict[Any, Any]) -> None:
@@ -108,7 +124,8 @@ def _fill(own: list[Any] | dict[Any, Any], kept: list[Any] | dict[Any, Any]) -> 
 
 
 def _assign(own: Contents, kept: Contents) -> None:
-    """Make attributes those that were kept; `forward` stays."""
-    for name in own.keys() - kept.keys() - {"forward"}:
+    """Make attributes those that were kept."""
+    left = _left(own, kept)
+    for name in own.keys() - kept.keys() - left:
         del own[name]
-    own.update({name: value for name, value in kept.items() if name != "forward"})
+    own.update({name: value for name, value in kept.items() if name not in left})
