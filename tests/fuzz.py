@@ -178,8 +178,10 @@ def faults(arguments: list[str], folder: Path, before: set[str], found: tuple[in
 
 
 def _names(folder: Path) -> set[str]:
-    """Folders that runs may be in, two levels deep."""
-    return {str(path.relative_to(folder)) for pattern in ("*", "*/*") for path in folder.glob(pattern)}
+    """Folders that runs may be in, two levels deep; one that was only claimed, by a process that is gone, is empty."""
+    found = (path for pattern in ("*", "*/*") for path in folder.glob(pattern))
+    claimed = {path.parent for path in folder.glob("**/.lock") if len(list(path.parent.iterdir())) == 1}
+    return {str(path.relative_to(folder)) for path in found if path not in claimed}
 
 
 def _sound(folder: Path, made: list[str]) -> bool:

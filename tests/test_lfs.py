@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from noiseward import ModelError
+from noiseward.lfs import check, is_pointer
 from noiseward.pipelines import load
 from noiseward.rewards import named
 from tests.checkpoints import small_clip
@@ -76,3 +79,9 @@ def test_a_damaged_file_is_not_called_one(tmp_path):
     with pytest.raises(ModelError) as caught:
         load(tmp_path / "b.safetensors")
     assert "LFS" not in str(caught.value)
+
+
+def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.safetensors")
+    assert not is_pointer(tmp_path / "model.safetensors")
+    check(tmp_path)

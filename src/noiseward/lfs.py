@@ -17,9 +17,9 @@ _SIZE = 1024  # a pointer is smaller, by the specification
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether a file is a Git LFS pointer."""
+    """Whether a file is a Git LFS pointer; a pipe or a device, which may never answer, is none."""
     try:
-        if path.stat().st_size >= _SIZE:
+        if not path.is_file() or path.stat().st_size >= _SIZE:
             return False
         with path.open("rb") as file:
             return file.read(len(_BEGINS)) == _BEGINS
@@ -31,12 +31,12 @@ def check(path: Path) -> None:
     """Look for pointers where something could not be loaded.
 
     Arguments:
-        path: a file, or a folder, whose files are looked through.
+        path: a file, or a folder, whose files and those of its folders are looked through.
 
     Raises:
         ModelError: there is one.
     """
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = sorted(file for pattern in ("*", "*/*") for file in path.glob(pattern)) if path.is_dir() else [path]
     for file in files:
         if is_pointer(file):
             raise ModelError(f"{file} is a Git LFS pointer, not the weights; run 'git lfs pull' in its repository")
