@@ -1,4 +1,4 @@
-"""Weights are frozen while somebody samples, given back afterwards, and no checkpoint of a model's own is broken."""
+"""Weights are frozen while a sampler lives, given back afterwards, and no checkpoint of a model's own is broken."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def raw(behave):
 
 
 def drip(text, every=0.05, then=b" "):
-    """Send some bytes, and then one now and then, for ever."""
+    """Send some bytes, and then one now and then, forever."""
 
     def behave(connection):
         connection.recv(65536)

@@ -1,6 +1,6 @@
 """Code of others, called so that whatever it does is an error of this library.
 
-A reward is somebody's Python. It may raise what is no `Exception`: a `SystemExit` would end the command with status 0
+A reward is a user's Python. It may raise what is no `Exception`: a `SystemExit` would end the command with status 0
 and nothing done, a `KeyboardInterrupt` would pass for the user's. It may raise an exception whose message cannot be
 read, or close standard error, so that nothing can be said any more. :class:`Contained` makes an error in one line of
 each, and lets through this library's own errors, memory that ran out, and a Ctrl-C that really came.
@@ -82,7 +82,7 @@ class Listening:
 
 @final
 class Contained:
-    """In the body of a `with` somebody else's code runs; what goes wrong there is an error of this library.
+    """In the body of a `with` foreign code runs; what goes wrong there is an error of this library.
 
     Arguments:
         what: whose code, as a message begins: `reward 'mine'`.

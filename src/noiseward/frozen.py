@@ -1,4 +1,4 @@
-"""Weights without a gradient, for as long as somebody samples.
+"""Weights without a gradient, for as long as a sampler lives.
 
 What moves is the noise, so a denoiser's weights need no gradient, and to keep one costs memory. But the weights are
 the user's: they are given back as they were when the last of those who froze them is gone.

@@ -1,6 +1,6 @@
 """Calls whose results must not change: what each gave, to the last bit, was recorded once and is kept beside this file.
 
-A call is written in the words of today; what it gave is not. `python -m tests.golden` records results anew, which is
+A call is written in the words of today; what it gave is not. `python -m tests.golden` records results again, which is
 right only when a change of results is meant. Matrix products round differently on other processors: there, numbers are
 compared to a tolerance instead of bit for bit.
 """

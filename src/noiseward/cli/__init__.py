@@ -104,7 +104,7 @@ def _status() -> int:
             return 1
         status = 130
     except Exception:
-        if not heard.asked:  # else it is what somebody's code made of Ctrl-C
+        if not heard.asked:  # otherwise foreign code turned Ctrl-C into this
             raise
         status = 130
     if status == 130:

@@ -1,7 +1,7 @@
 """How the command ends: with the right status, and at once.
 
-A reward may leave a thread or a child process behind. Python waits for threads before it ends, and whoever reads the
-command's output waits for everyone who holds the pipe. So the command ends in this order: its streams are flushed;
+A reward may leave a thread or a child process behind. Python waits for threads before it ends, and a reader of the
+command's output waits for all that hold the pipe. So the command ends in this order: its streams are flushed;
 threads get a moment to come to their end; children of this process that are still in its session are told to end (one
 that made a session of its own, as a server started on purpose does, is left alone); and the process ends, whatever
 still runs.

@@ -38,7 +38,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
         plot = pictures.plot(steps, title=", ".join(spec["prompt"]))
         try:
             replace(run / "plot.png", lambda path: plot.save(path, format="PNG"))
-        except RunError as error:  # somebody else's run may be looked at
+        except RunError as error:  # the run may belong to another user
             print(f"noiseward: {error}", file=sys.stderr)
         report(folder, console)
 

@@ -163,7 +163,7 @@ def _shared(name: str, value: Any, batch: int) -> Any:
 
 
 def _copied(value: Any) -> Any:
-    """A value that may be edited without anybody else noticing."""
+    """A copy of a value, which may be edited freely."""
     from PIL.Image import Image
 
     if isinstance(value, Tensor):

@@ -149,7 +149,7 @@ class RewardServer(ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address[:2]  # pyright: ignore[reportAttributeAccessIssue]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that broke off is none of anybody's business; anything else is a line. The others go on."""
+        """A connection that broke off is ignored; anything else is a line. The others go on."""
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, OSError):
             print(f"noiseward: a request failed ({type(error).__name__}: {told(error)})", file=sys.stderr, flush=True)
@@ -249,7 +249,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
         body = json.dumps(content).encode()
-        with contextlib.suppress(OSError):  # whoever asked has left, or was cut off
+        with contextlib.suppress(OSError):  # the client has left, or was cut off
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

@@ -28,6 +28,6 @@ def really(state: str, path: Path) -> str:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return "killed"
-    except OSError:  # somebody holds it, or it cannot be read
+    except OSError:  # another process holds it, or it cannot be read
         return state
     return "killed"

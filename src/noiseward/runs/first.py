@@ -25,7 +25,7 @@ __all__ = ["begun", "kept", "waiting"]
 
 
 def begun(problem: Problem, spec: RunSpec, folder: RunFolder) -> Stand | None:
-    """Where a run's climb on few steps goes on; None where it was not begun, or there is none.
+    """Where a run's optimization on few steps continues; None where it was not begun, or there is none.
 
     Raises:
         RunError: it is damaged, or that of another run.

@@ -26,8 +26,8 @@ class Interruptible:
     """In the body of a `with`, a Ctrl-C, SIGTERM or SIGHUP is raised only inside the steps passed through `within`.
 
     One that comes at another time is raised where the next step would begin. Outside the main thread, where Python
-    delivers no signals, nothing changes. They nest: the innermost one hears it. SIGTERM and SIGHUP are left to whoever
-    handles or ignores them, such as `nohup` or the worker of a cluster.
+    delivers no signals, nothing changes. They nest: the innermost one hears it. SIGTERM and SIGHUP are left to code
+    that handles or ignores them, such as `nohup` or the worker of a cluster.
 
     Attributes:
         asked: whether such a signal came.
