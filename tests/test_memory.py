@@ -278,7 +278,7 @@ def calls_of_discovery():
 
 
 def test_out_of_memory_keeps_the_best_so_far_and_names_what_takes_less():
-    full, sampler = filled(calls_of_discovery() + 2 + 2 * 3 + 1)  # in the fourth evaluation; a row was compared alone
+    full, sampler = filled(calls_of_discovery() + 4 + 2 * 3 + 1)  # in the fourth evaluation; two rows were compared
     objective = Objective(sampler, Quadratic(3.0))
     with pytest.warns(NoisewardWarning, match="at step 3: take recompute=True, or a smaller batch; the best so far"):
         solution = optimize(objective, sampler.init(2), optimizer=GradientAscent(lr=0.1), budget=Budget(steps=9))

@@ -77,6 +77,7 @@ def test_rewards_are_those_that_their_own_noise_gives():
 COUPLED = {
     "a mean": lambda x: x - 0.5 * x.mean(0),
     "the first row": lambda x: x + 0.1 * x[:1],
+    "the last row": lambda x: x + 0.1 * x[-1:],
     "the row before": lambda x: x + 0.1 * x.roll(1, 0),
     "batch norm": lambda x: x if len(x) == 1 else (x - x.mean(0)) / x.std(0),
     "the number of rows": lambda x: x * len(x),
@@ -118,7 +119,7 @@ def test_the_check_is_made_once_per_batch_size_and_not_counted():
     before = sampler.nfe
     for size in (4, 4, 1, 2, 2, 4, 3):
         sampler(noise[:size])
-    assert made == [4, 1, 4, 1, 2, 1, 2, 4, 3, 1] and sampler.nfe - before == NFE(7)
+    assert made == [4, 1, 1, 4, 1, 2, 1, 1, 2, 4, 3, 1, 1] and sampler.nfe - before == NFE(7)
 
 
 def test_rounding_is_no_coupling():

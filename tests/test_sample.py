@@ -103,7 +103,7 @@ def test_rows_go_together_where_every_draw_has_the_batch_axis_and_one_by_one_els
     noise = sampler.init(3)
     made.clear()
     sampler(noise)
-    assert len(made) == calls + (fn is batch_alone)  # `shared` needs one attempt to be found out; and one row, alone
+    assert len(made) == calls + 2 * (fn is batch_alone)  # `shared` takes one attempt to find out; two rows are compared
     made.clear()
     sampler(noise)
     assert len(made) == min(calls, 3)

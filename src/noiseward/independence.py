@@ -49,7 +49,11 @@ def is_whole() -> bool:
 
 @final
 class Comparison:
-    """Compares the last row of a batch with itself alone, once per batch size."""
+    """Compares the last and the first row of a batch with themselves alone, once per batch size.
+
+    Two, because what all rows take from one of them does not show in that one: the last row cannot tell that it is
+    added to all others.
+    """
 
     def __init__(self) -> None:
         self._sizes: set[int] = set()
@@ -65,7 +69,7 @@ class Comparison:
         fresh: Callable[[Sequence[int]], Tensor],
         eps: float,
     ) -> float | None:
-        """How much the last row depends on its batch, as a share of how far rows are apart; None where it does not.
+        """How much a row depends on its batch, as a share of how far rows are apart; None where neither does.
 
         Arguments:
             noise: `(B, *noise_shape)`.
@@ -87,8 +91,22 @@ class Comparison:
             noise = torch.cat([fresh([0]).to(noise), noise[-1:]])
             prompt = None if prompt is None else [prompt[0], prompt[-1]]
             samples = sample(noise, prompt)
-        last, of = noise[-1:], prompt and prompt[-1:]
-        return leaning(samples, sample(last, of), lambda: sample(_rounding(last, eps), of), eps)
+        shares = (self._share(noise, prompt, samples, row, sample, eps) for row in (noise.shape[0] - 1, 0))
+        return next((share for share in shares if share is not None), None)
+
+    @staticmethod
+    def _share(
+        noise: Tensor,
+        prompt: list[str] | None,
+        samples: Tensor,
+        row: int,
+        sample: Callable[[Tensor, list[str] | None], Tensor],
+        eps: float,
+    ) -> float | None:
+        """How much one row depends on the others."""
+        alone, of = noise[row : row + 1], prompt and prompt[row : row + 1]
+        at_end = samples.roll(samples.shape[0] - 1 - row, 0)
+        return leaning(at_end, sample(alone, of), lambda: sample(_rounding(alone, eps), of), eps)
 
 
 def _varied(noise: Tensor) -> bool:
