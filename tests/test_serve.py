@@ -26,7 +26,7 @@ from noiseward.errors import ArgumentError, RewardError
 from noiseward.reward import FunctionReward
 from noiseward.rewards import named
 from noiseward.rewards.remote import RemoteReward
-from noiseward.rewards.serve import server, serving
+from noiseward.rewards.serve import _read, server, serving
 
 
 def png(width, height):
@@ -107,6 +107,14 @@ def test_a_large_body_is_read_and_a_larger_one_refused():
         assert ask(url, large)[0] == 200
         told = b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 269484032\r\n\r\n"
         assert b" 413 " in sent(url, told).splitlines()[0]
+
+
+@pytest.mark.parametrize("value", [b"{}", b"[]", b"0", b'""'])
+def test_values_are_bounded_before_they_are_parsed(value, monkeypatch):
+    """A request of 256 MiB in small values would take some 7 GB once it is parsed."""
+    monkeypatch.setattr(json, "loads", lambda body: pytest.fail("it was parsed"))
+    with pytest.raises(ValueError, match=r"^expected at most 262144 values, got \d+ commas and brackets; send fewer"):
+        _read(b'{"items": [' + b",".join([value] * 2**19) + b"]}")
 
 
 ODD = {

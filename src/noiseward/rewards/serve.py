@@ -11,7 +11,7 @@ Nothing a client sends takes more than a bounded share of the machine:
     time          60 s for a request to come in whole, and for its answer to be taken
     bytes         256 MiB a request, 512 MiB of all that are coming in or waiting; else 503
     pixels        16 Mi an image and 32 Mi a request, told from the images' headers before anything is decoded
-    items         4096 a request
+    items         4096 a request, and 64 JSON values an item, told from the bytes before they are parsed
 
 Requests are decoded one at a time, too, so that what is decoded is there once.
 """
@@ -51,6 +51,7 @@ SIDE = 8192  # pixels of an image
 PIXELS = 2**24  # of an image
 ALL_PIXELS = 2**25  # of a request
 ITEMS = 4096
+VALUES = 64 * ITEMS  # of a request's JSON: small ones take 30 times their text once they are parsed
 CONNECTIONS = 64
 SECONDS = 60.0  # for a request to come in, and for its answer to be taken
 PATIENCE = 5.0  # seconds after which a request that is still coming in makes room for another
@@ -291,6 +292,9 @@ def _cut(connection: socket.socket) -> None:
 
 def _read(body: bytes | bytearray) -> tuple[list[str], Tensor, list[str] | None]:
     """Ids, pictures `(B, 3, H, W)` and prompts of a request; anything wrong with it is a ValueError or the like."""
+    values = sum(body.count(mark) for mark in (b",", b"[", b"{"))  # each value but the first follows one of these
+    if values > VALUES:
+        raise ValueError(f"expected at most {VALUES} values, got {values} commas and brackets; send fewer items")
     try:
         items = json.loads(body)["items"]
     except RecursionError:
