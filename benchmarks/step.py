@@ -31,7 +31,7 @@ from noiseward import Backprop, Concentration, DiffusersSampler, FunctionReward,
 from noiseward.budget import Budget
 from noiseward.memory import MODES
 from noiseward.optimize import iterate
-from noiseward.recompute import Meter, _Call, _thinned
+from noiseward.recompute import Meter, _Call, _differences, _thinned
 from noiseward.state import snapshot
 from noiseward.tape import NoiseTape, record
 
@@ -125,7 +125,7 @@ def check_share(unet: Module, steps: int, seconds: float) -> dict[str, float]:
         begun = time.process_time()
         for _ in range(many):
             call = _Call(lambda *inputs: inputs, Meter(), unet, snapshot(unet))
-            call.compare(call.repeat([output]), [_thinned(output)])
+            call.judge(_differences(call.repeat([output]), [_thinned(output)]))
         costs.append((time.process_time() - begun) / many)
     cost = sorted(costs)[len(costs) // 2]
     return {"milliseconds": 1e3 * cost, "share": steps * cost / seconds}

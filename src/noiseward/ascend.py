@@ -22,7 +22,7 @@ from noiseward.errors import ArgumentError
 from noiseward.estimate import Backprop, Estimator
 from noiseward.noise import Seeds
 from noiseward.objective import Evaluation, Objective
-from noiseward.optimize import Optimizer, State
+from noiseward.optimize import Optimizer, State, select_rows
 from noiseward.project import Projection
 
 __all__ = ["GradientAscent"]
@@ -89,13 +89,13 @@ class GradientAscent(Optimizer):
             inner = {name.removeprefix("update."): part[row] for name, part in state.items() if name != "grad_norm"}
             new, kept = self._move(noise[row], direction[row], inner)
             moved.append(new)
-            states.append(kept if pulled[row] or not inner else inner)
+            states.append(kept)
         merged = {f"update.{name}": torch.stack([kept[name] for kept in states]) for name in states[0]}
         after = torch.stack(moved)
         for projection in self.project:
             after = projection.noise(after, layout)
-        after = torch.where(pulled.view(-1, *(1,) * (noise.ndim - 1)), after, noise.detach())
-        return evaluation, after, {**merged, "grad_norm": norm}
+        merged |= {name: select_rows(pulled, part, state[name]) for name, part in merged.items() if name in state}
+        return evaluation, select_rows(pulled, after, noise.detach()), {**merged, "grad_norm": norm}
 
     def _move(self, noise: Tensor, direction: Tensor, state: State) -> tuple[Tensor, State]:
         """One row's step: its next noise and the optimizer's next state."""

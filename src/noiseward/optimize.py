@@ -36,7 +36,7 @@ from noiseward.objective import Evaluation, Objective
 from noiseward.recompute import NFE
 from noiseward.regularize import adapted, probability
 
-__all__ = ["Best", "Optimizer", "Place", "State", "Step", "iterate"]
+__all__ = ["Best", "Optimizer", "Place", "State", "Step", "iterate", "select_rows"]
 
 State = dict[str, Tensor]
 
@@ -91,7 +91,7 @@ class Best:
             better = torch.where(met == was, higher, met) | ~self.value.isfinite()
         better = allowed & new.value.isfinite() & better
         fields = (field.name for field in dataclasses.fields(self))
-        return Best(**{name: _where(better, getattr(new, name), getattr(self, name)) for name in fields})
+        return Best(**{name: select_rows(better, getattr(new, name), getattr(self, name)) for name in fields})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,8 +313,8 @@ def _freeze(at: Place, moved: Tensor, state: State, status: Sequence[Status]) ->
     moving = _running(status, moved)
     if not moving.any():
         return None, at.state
-    kept = {name: _where(moving, new, at.state[name]) if name in at.state else new for name, new in state.items()}
-    return _where(moving, moved, at.noise), kept
+    kept = {name: select_rows(moving, new, at.state[name]) if name in at.state else new for name, new in state.items()}
+    return select_rows(moving, moved, at.noise), kept
 
 
 def _judge(
@@ -341,6 +341,6 @@ def _judge(
     return tuple(judged)
 
 
-def _where(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+def select_rows(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     """Rows of `yes` where `rows` is true, of `no` elsewhere."""
     return torch.where(rows.to(yes.device).view(-1, *(1,) * (yes.ndim - 1)), yes, no)

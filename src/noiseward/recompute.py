@@ -273,14 +273,14 @@ class _Call:
         with self.state.restored() as context:
             return context.copy().run(self.run, *inputs)
 
-    def compare(self, outputs: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
-        """Raise `GradientError` unless the outputs of a repetition are those of the call."""
-        for again, before in zip(map(_thinned, outputs), kept, strict=True):
-            if not before.is_floating_point() or before.device.type == "meta":
-                continue
-            tolerance = max(1e-4, 4 * torch.finfo(before.dtype).eps)
-            scale, gap = before.float().norm(), (again.float() - before.float()).norm()
-            if gap <= tolerance * scale or not before.isfinite().all():
+    def judge(self, differences: Sequence[tuple[Tensor, Tensor, float]]) -> None:
+        """Raise `GradientError` unless the outputs of a repetition are those of the call.
+
+        Arguments:
+            differences: what `_differences` found.
+        """
+        for gap, scale, tolerance in differences:
+            if gap <= tolerance * scale or not scale.isfinite():
                 continue
             name = "the denoiser" if self.module is None else type(self.module).__name__
             raise GradientError(
@@ -327,6 +327,17 @@ def _thinned(output: Tensor, count: int = 4096) -> Tensor:
     return flat[:: max(1, -(-flat.numel() // count))].clone()
 
 
+def _differences(outputs: Sequence[Tensor], kept: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, float]]:
+    """How far outputs are from those that were kept, how large these are, and what share of that rounding explains."""
+    found = []
+    for again, before in zip(map(_thinned, outputs), kept, strict=True):
+        if before.is_floating_point() and before.device.type != "meta":
+            wide = before.float()
+            tolerance = max(1e-4, 4 * torch.finfo(before.dtype).eps)
+            found.append(((again.float() - wide).norm(), wide.norm(), tolerance))
+    return found
+
+
 class _Recompute(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -353,7 +364,9 @@ class _Recompute(torch.autograd.Function):
                 stack.enter_context(autocast())
             outputs = ctx.call.repeat(inputs)
         ctx.call.meter.count(recomputed=1)
-        ctx.call.compare(outputs, ctx.kept)
+        # Compared once all is done: to read a number earlier would make a GPU wait within every call.
+        judge = functools.partial(ctx.call.judge, _differences(outputs, ctx.kept))
+        torch.autograd.Variable._execution_engine.queue_callback(judge)  # pyright: ignore[reportAttributeAccessIssue]
         pairs = [
             (out, grad) for out, grad in zip(outputs, gradients, strict=True) if grad is not None and out.requires_grad
         ]
