@@ -33,15 +33,22 @@ def blocks(module: Module) -> list[Module]:
         >>> from noiseward import stickers
         >>> from noiseward.pipelines import load
         >>> sorted({type(block).__name__ for block in blocks(load(stickers.path()).unet)})
-        ['BasicTransformerBlock', 'Downsample2D', 'ResnetBlock2D', 'Upsample2D']
+        ['BasicTransformerBlock', 'ResnetBlock2D']
     """
     if module not in _KNOWN:
         knows = getattr(module, "_supports_gradient_checkpointing", False)
         parts = [part for part in module.modules() if _SWITCH in vars(part)] if knows else []
         lists = [child for part in parts for child in part.children() if isinstance(child, ModuleList)]
         members = dict.fromkeys(member for each in lists for member in each)
-        _KNOWN[module] = [member for member in members if not any(_SWITCH in vars(part) for part in member.modules())]
+        _KNOWN[module] = [member for member in members if _is_block(member)]
     return _KNOWN[module]
+
+
+def _is_block(member: Module) -> bool:
+    """Whether it has no such part in turn, and more than one layer with weights: one, frozen, keeps nothing at all."""
+    parts = list(member.modules())
+    layers = [part for part in parts if next(part.parameters(recurse=False), None) is not None]
+    return len(layers) > 1 and not any(_SWITCH in vars(part) for part in parts)
 
 
 @contextlib.contextmanager
