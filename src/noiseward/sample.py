@@ -284,7 +284,7 @@ class FunctionSampler(Sampler):
         return samples
 
     def _leaning(self, found: Found, noise: Tensor, prompt: list[str] | None, samples: Tensor) -> float | None:
-        """How much the last row depends on its batch, if it does."""
+        """How much a row depends on its batch, if one does."""
         weights = (next(module.parameters(), None) for module in self._denoisers)
         dtypes = [*(draw.dtype for draw in found.layout), samples.dtype, *(w.dtype for w in weights if w is not None)]
         return found.rows.leaning(
