@@ -17,6 +17,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def whole(spec, tmp_path_factory):
+    """The directory of the run that a module's own fixture `spec` asks for, never disturbed."""
+    from noiseward.runs import execute
+
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    execute(spec, folder, quiet=True)
+    return folder
+
+
 @pytest.fixture
 def ctrl_c():
     """A function that presses Ctrl-C; tests may have been started in the background, where it is ignored."""

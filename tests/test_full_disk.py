@@ -51,14 +51,6 @@ def spec(model):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def whole(spec, tmp_path_factory):
-    """The same run where there is room."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    execute(spec, folder, quiet=True)
-    return folder
-
-
 def pages(folder: Path) -> int:
     """Of the files that are written before the closing pictures."""
     closing = ("strip.png", "plot.png")

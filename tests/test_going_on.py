@@ -31,14 +31,6 @@ def spec(model):
 
 
 @pytest.fixture(scope="module")
-def whole(spec, tmp_path_factory):
-    """A run never disturbed."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    execute(spec, folder, quiet=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def short(spec, whole, tmp_path_factory):
     """The same run asked for two steps less, and how many operations on files it takes to go on to the end."""
     folder = tmp_path_factory.mktemp("short") / "run"

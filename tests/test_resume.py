@@ -34,14 +34,6 @@ def spec(model):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def whole(spec, tmp_path_factory):
-    """A run never disturbed."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    execute(spec, folder, quiet=True)
-    return folder
-
-
 def begin(spec: RunSpec, folder: Path, steps: int) -> None:
     """Write some steps of a run, and nothing after them."""
     for _, _ in zip(range(steps), performing(spec.problem(), spec, folder), strict=False):
