@@ -20,8 +20,8 @@ import torch
 
 from benchmarks.timing import in_turns, ratio, say, write
 from noiseward import Backprop, Budget, Hybrid1, Hybrid2, ZerothOrder
-from noiseward.align import Problem, prepare
-from noiseward.estimate import Estimator
+from noiseward.api import Problem, prepare
+from noiseward.optimizers.gradient import Estimator
 
 SAMPLES, CHUNK, SCALE = 16, 16, 0.05
 

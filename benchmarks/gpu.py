@@ -26,7 +26,7 @@ from benchmarks import counted, sizes
 from benchmarks.published import Published
 from benchmarks.timing import write
 from noiseward import Backprop, DiffusersSampler, FunctionReward, Objective, Seeds
-from noiseward.memory import MODES, exhausted
+from noiseward.samplers.memory import MODES, exhausted
 from tests.families import unets
 
 BRIGHTNESS = FunctionReward(lambda images: images.float().mean((1, 2, 3)), name="brightness")

@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.timing import RESULTS, write
 from noiseward import Backprop, DiffusersSampler, Estimator, Hybrid2, Objective, Seeds, stickers
-from noiseward.memory import MODES
 from noiseward.pipelines import load
-from noiseward.rewards import named
+from noiseward.rewards.parse import named
+from noiseward.samplers.memory import MODES
 
 BASE = {"steps": 10, "side": 64, "rows": 1, "candidates": 0}
 AXES: dict[str, tuple[int, ...]] = {

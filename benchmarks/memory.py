@@ -21,7 +21,7 @@ from benchmarks.models import small_sd
 from benchmarks.step import CALL, directions
 from benchmarks.timing import write
 from noiseward import DiffusersSampler
-from noiseward.memory import MODES
+from noiseward.samplers.memory import MODES
 
 LATENT = 4 * 4 * 16 * 16 / 1e6  # MB, one in float32
 

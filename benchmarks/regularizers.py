@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import in_turns, ratio, say, write
-from noiseward.noise import Draw, Layout
-from noiseward.orders import Family, orders
-from noiseward.project import NormProjection, SpectralProjection
-from noiseward.regularize import Concentration, Regularizer, Shell, probability
-from noiseward.strict import strict_probability
+from noiseward.noise.layout import Draw, Layout
+from noiseward.noise.permutations import Family, orders
+from noiseward.noise.project import NormProjection, SpectralProjection
+from noiseward.noise.regularize import Concentration, Regularizer, Shell, probability
+from noiseward.noise.typicality import strict_probability
 
 BLOCK = 4
 NOISES = {"fresh noise": 1.0, "noise 2 % too large": 1.02}

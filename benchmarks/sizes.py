@@ -20,9 +20,9 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLP
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from noiseward import DiffusersSampler, FunctionReward, GradientAscent
-from noiseward.align import prepare
-from noiseward.budget import Budget
-from noiseward.checkup import examine, verdict
+from noiseward.api import prepare
+from noiseward.doctor import examine, verdict
+from noiseward.loop.budget import Budget
 from tests.families import unets
 from tests.families.text import clip_tokenizer
 

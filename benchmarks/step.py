@@ -28,12 +28,12 @@ from benchmarks.models import PIXELS, small_sd
 from benchmarks.published import Published
 from benchmarks.timing import in_turns, ratio, say, write
 from noiseward import Backprop, Concentration, DiffusersSampler, FunctionReward, GradientAscent, Objective, Seeds, Step
-from noiseward.budget import Budget
-from noiseward.memory import MODES
-from noiseward.optimize import iterate
-from noiseward.recompute import Meter, _Call, _differences, _thinned
-from noiseward.state import snapshot
-from noiseward.tape import NoiseTape, record
+from noiseward.loop.budget import Budget
+from noiseward.loop.loop import iterate
+from noiseward.noise.tape import NoiseTape, record
+from noiseward.samplers.memory import MODES
+from noiseward.samplers.recompute import Meter, _Call, _differences, _thinned
+from noiseward.samplers.state import snapshot
 
 CALL = {"guidance_scale": 5.0, "eta": 1.0, "height": PIXELS, "width": PIXELS}
 BRIGHTNESS = FunctionReward(lambda images: images.mean((1, 2, 3)), name="brightness")

@@ -22,7 +22,7 @@ from experiments.frame import Agreement, Claim, Outcome, Request, main
 from experiments.judge import judged
 from experiments.report import interval, say
 from noiseward import FunctionReward, Reward, align
-from noiseward.rewards import named
+from noiseward.rewards.parse import named
 
 CLAIM = Claim(
     title="Rewards without a gradient",

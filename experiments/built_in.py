@@ -7,7 +7,7 @@ from typing import Any
 from experiments.report import model as version
 from noiseward import DiffusersSampler, Objective, stickers
 from noiseward.pipelines import load
-from noiseward.rewards import named
+from noiseward.rewards.parse import named
 from training.words import caption
 
 __all__ = ["CALL", "installed", "objective", "pairs", "sampler", "version"]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from experiments.frame import Claim, Outcome, Request, main
 from noiseward import Draw, Layout, strict_probability
-from noiseward.concentration import bounds
+from noiseward.noise.concentration import bounds
 
 CLAIM = Claim(
     title="The concentration inequalities behind P(z) (Lemma 1)",

@@ -23,9 +23,9 @@ from experiments import judge
 from experiments.cells import CELLS, cell, mine
 from experiments.report import interval, model, say, write
 from noiseward import Budget, GradientAscent, coarse_to_fine
-from noiseward.align import prepare
+from noiseward.api import prepare
 from noiseward.choose import DEFAULT_LR
-from noiseward.solution import collect
+from noiseward.loop.solution import collect
 
 CAPTIONS = ("a duck", "a rabbit", "a heart", "a cat")
 MANY, MOVES = 50, 100

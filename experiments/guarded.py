@@ -16,10 +16,10 @@ from PIL import Image, ImageDraw
 from experiments.built_in import CALL
 from experiments.judge import judged, right_background
 from noiseward import GradientAscent, Step, strict_probability
-from noiseward.align import default_budget, prepare
+from noiseward.api import default_budget, prepare
 from noiseward.choose import projections
+from noiseward.loop.solution import collect
 from noiseward.pictures import grid, images
-from noiseward.solution import collect
 from training.words import caption
 
 __all__ = ["GROUPS", "RATE", "Guard", "climb", "labeled"]

@@ -25,9 +25,9 @@ from experiments.cells import cell, mine
 from experiments.judge import right_noun
 from experiments.report import model, write
 from noiseward import GradientAscent, stickers
-from noiseward.align import default_budget, prepare
-from noiseward.panel import verdict
-from noiseward.solution import collect
+from noiseward.api import default_budget, prepare
+from noiseward.loop.panel import verdict
+from noiseward.loop.solution import collect
 from training.evaluate import wilson
 from training.words import caption
 

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from experiments.anytime import anytime
 from experiments.frame import Claim, Outcome, Request, main
 from noiseward import DiffusersSampler, GradientAscent, Objective, Reward
-from noiseward import rewards as zoo
 from noiseward.pictures import enlarge, grid, images
 from noiseward.pipelines import load
+from noiseward.rewards.parse import parse
 from tests.families import unets
 
 CLAIM = Claim(
@@ -66,7 +66,7 @@ def conduct(request: Request) -> Outcome | None:
     results: dict[str, Any] = {}
     lines = []
     for text, prompt in zip(texts, PROMPTS, strict=True):
-        score = zoo.parse([text])
+        score = parse([text])
         told, pictures = case(sampler, score, prompt, given.seed, marks)
         results[f"{score.name}: {prompt}"] = told
         lines.append([enlarge(picture) for picture in pictures])

@@ -26,8 +26,8 @@ from experiments.frame import Agreement, Claim, Outcome, Request, main
 from experiments.judge import judged
 from experiments.report import interval, say
 from noiseward import BestOfN, DiffusersSampler, GradientAscent, Objective, Optimizer, Relay, Reward, stickers
-from noiseward import rewards as zoo
 from noiseward.pipelines import load
+from noiseward.rewards.parse import parse
 from training.words import article
 
 CLAIM = Claim(
@@ -79,7 +79,7 @@ def conduct(request: Request) -> Outcome | None:
         call["num_inference_steps"] = 2
     if given.side:
         call |= {"height": given.side, "width": given.side}
-    scores = [zoo.parse([text]) for text in texts]
+    scores = [parse([text]) for text in texts]
     made: list[DiffusersSampler] = []  # loaded when the first cell needs it
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     work = [(score, method, prompt) for score in scores for method in METHODS for prompt in prompts]

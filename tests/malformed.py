@@ -130,8 +130,9 @@ def _words(dice: random.Random) -> list[str]:
         steps = ["--steps", dice.choice(["0", "1"])]
         return ["align", *prompts, *reward, *steps, *shared, *more, *(["-q"] if dice.random() < 0.5 else [])]
     if command == "batch":
-        file = dice.choice([*(name for name in TEXTS if not name.endswith(".py")),
-        *ODD]) if odd[1] or odd[2] else "p.txt"
+        file = (
+            dice.choice([*(name for name in TEXTS if not name.endswith(".py")), *ODD]) if odd[1] or odd[2] else "p.txt"
+        )
         return ["batch", file, *reward, "--steps", "0", "--out", "new", *shared, *more]
     if command == "compare":
         prompts = dice.choice([*(name for name in TEXTS if name.endswith("txt")), *ODD]) if odd[1] else "a"
@@ -143,13 +144,17 @@ def _words(dice: random.Random) -> list[str]:
     if command in ("resume", "replay", "export", "show", "list"):
         return [command, runs, *more]
     if command in ("models", "doctor"):
-        return [command, *(["--model", dice.choice(["model",
-        *ODD])] if command == "doctor" else [dice.choice(ODD)]), *more]
+        return [
+            command,
+            *(["--model", dice.choice(["model", *ODD])] if command == "doctor" else [dice.choice(ODD)]),
+            *more,
+        ]
     if command == "rewards":
         return ["rewards", *dice.choice([[], ["fetch", dice.choice([*ODD, *REWARDS["odd"]])]])]
     if command == "serve":  # only what does not come up
-        wrong = dice.choice([["--port", dice.choice(["-1", "99999", "x", ""])], ["--host", "0.0.0.0"], ["--token",
-        "a b"]])
+        wrong = dice.choice(
+            [["--port", dice.choice(["-1", "99999", "x", ""])], ["--host", "0.0.0.0"], ["--token", "a b"]]
+        )
         return ["serve-reward", dice.choice([*REWARDS["valid"], *REWARDS["odd"][-20:]]), *wrong]
     return [dice.choice(ODD) for _ in range(dice.choice([0, 1, 2, 3]))]
 
@@ -202,8 +207,14 @@ TAKES = {
               "--prompt", "--seeds", "--pack", "--template", "--engine", "--workers", "--threads", "--json",
               "--steps")],
 }  # fmt: skip
-TAKES["batch"] = [*(name for name in TAKES["align"] if name != "--batch"), "--seeds", "--pack", "--template",
-"--engine", "--json"]
+TAKES["batch"] = [
+    *(name for name in TAKES["align"] if name != "--batch"),
+    "--seeds",
+    "--pack",
+    "--template",
+    "--engine",
+    "--json",
+]
 TAKES["compare"] = [
     "--out", "--seeds", "--seed", "--watch", "--device", "--memory", "--set", "--height", "--engine", "--threads",
     "--model",

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from noiseward import DiffusersSampler, NoisewardError
+from noiseward.noise.tape import replay
 from noiseward.pipelines.calls import parameters
-from noiseward.tape import replay
 from tests.battery import weigh
 from tests.catalog import Case
 

@@ -26,10 +26,10 @@ from noiseward import (
     align,
     optimize,
 )
-from noiseward.budget import Budget, Status
-from noiseward.project import NormProjection
-from noiseward.regularize import Shell
-from noiseward.strict import SUSPECT
+from noiseward.loop.budget import Budget, Status
+from noiseward.noise.project import NormProjection
+from noiseward.noise.regularize import Shell
+from noiseward.noise.typicality import SUSPECT
 from noiseward.toys import GaussianModel, Quadratic
 from tests.tiny import CALL, stable_diffusion
 

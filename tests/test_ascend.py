@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import optim
 
-from noiseward.ascend import GradientAscent
-from noiseward.budget import Budget
 from noiseward.errors import ArgumentError, GradientError
-from noiseward.estimate import Backprop
-from noiseward.noise import Seeds
-from noiseward.objective import Objective
-from noiseward.optimize import iterate
-from noiseward.reward import FunctionReward
+from noiseward.loop.budget import Budget
+from noiseward.loop.loop import iterate
+from noiseward.loop.objective import Objective
+from noiseward.noise.layout import Seeds
+from noiseward.optimizers.ascend import GradientAscent
+from noiseward.optimizers.gradient import Backprop
+from noiseward.rewards.reward import FunctionReward
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
 f64 = torch.float64

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from noiseward import RunError, align
+from noiseward import RunError, api
+from noiseward.parts import Parts
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.runs.batch import Batch, begin
 from noiseward.runs.binding import seal
@@ -177,21 +178,14 @@ def test_an_interrupted_batch_stops_and_goes_on(whole, spec, tmp_path):
 
 def test_models_and_rewards_are_made_once_for_all_packs(spec, tmp_path, monkeypatch):
     made = []
-    load, parse = align_module().load, align_module().rewards.parse
-    monkeypatch.setattr(align_module(), "load", lambda *a, **k: made.append("model") or load(*a, **k))
-    monkeypatch.setattr(align_module().rewards, "parse", lambda *a: made.append("reward") or parse(*a))
+    load, parse = api.load, api.parse_rewards
+    monkeypatch.setattr(api, "load", lambda *a, **k: made.append("model") or load(*a, **k))
+    monkeypatch.setattr(api, "parse_rewards", lambda *a: made.append("reward") or parse(*a))
     text = '{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "c", "lr": 0.02}\n'
     file = prompts(tmp_path, text, "p.jsonl")
     batch = begin(tmp_path / "out", read(file, dataclasses.replace(spec, steps=0, batch=1)), size=1)
     assert [beat.pack for beat in batch.run(Local()) if beat.state == "done"] == ["0000", "0001", "0002"]
     assert sorted(made) == ["model", "reward"]
-
-
-def align_module():
-    import sys
-
-    assert align  # the function; the module has its name
-    return sys.modules["noiseward.align"]
 
 
 def test_a_row_that_cannot_be_begun_fails_alone_and_leaves_nothing(spec, tmp_path):
@@ -243,7 +237,7 @@ def test_a_run_begun_as_something_else_is_left_alone(spec, tmp_path):
     batch = begin(tmp_path / "out", read(prompts(tmp_path, "a\n"), dataclasses.replace(spec, steps=0)), size=4)
     (pack,) = batch.packs
     other = dataclasses.replace(pack, spec=dataclasses.replace(pack.spec, steps=1))
-    parts = align_module().Parts()
+    parts = Parts()
     assert [beat.state for beat in work(pack, batch.out, parts)][-1] == "done"
     last = list(work(other, batch.out, parts))[-1]
     assert last.state == "failed" and "was asked for something else" in (last.error or "")

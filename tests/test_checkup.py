@@ -17,10 +17,10 @@ from noiseward import (
     NoisewardWarning,
     Sampler,
 )
-from noiseward.align import prepare
-from noiseward.budget import Budget
-from noiseward.checkup import Finding, examine, verdict
-from noiseward.recompute import NFE
+from noiseward.api import prepare
+from noiseward.doctor import Finding, examine, verdict
+from noiseward.loop.budget import Budget
+from noiseward.samplers.recompute import NFE
 from tests.tiny import CALL, stable_diffusion
 
 MEAN = FunctionReward(lambda sample: sample.flatten(1).mean(1), name="mean")

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from noiseward import orders as module
-from noiseward.concentration import bounds
-from noiseward.noise import Draw, Layout
-from noiseward.orders import orders
+from noiseward.noise import permutations as module
+from noiseward.noise.concentration import bounds
+from noiseward.noise.layout import Draw, Layout
+from noiseward.noise.permutations import orders
 
 f64 = torch.float64
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ import torch
 
 from noiseward.contain import Contained, Listening, Streams
 from noiseward.errors import GradientError, ModelError, RewardError
-from noiseward.reward import FunctionReward, WeightedSum, score
+from noiseward.rewards.reward import FunctionReward, WeightedSum, score
 from noiseward.runs.interrupt import Interruptible
 
 SAMPLE = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -150,8 +150,9 @@ def test_errors_of_this_library_and_memory_that_ran_out_pass_as_they_are():
 
 
 def test_the_kind_of_error_and_when_are_told():
-    with pytest.raises(ModelError, match="^m.py raised ValueError when it was run: no$"), Contained(
-        "m.py", "when it was run", kind=ModelError
+    with (
+        pytest.raises(ModelError, match="^m.py raised ValueError when it was run: no$"),
+        Contained("m.py", "when it was run", kind=ModelError),
     ):
         raise ValueError("no")
 

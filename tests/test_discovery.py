@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from noiseward.errors import DrawMismatch, TapeError, UnseenRandomness
-from noiseward.sample import FunctionSampler
-from noiseward.tape import aside
+from noiseward.noise.tape import aside
+from noiseward.samplers.function import FunctionSampler
 from noiseward.toys import GaussianModel
 
 

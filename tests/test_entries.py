@@ -16,9 +16,9 @@ from noiseward import (
     Objective,
     align,
 )
-from noiseward.candidates import evaluate
-from noiseward.entries import Entry, numbered, spoken
-from noiseward.sample import FunctionSampler
+from noiseward.optimizers.candidates import evaluate
+from noiseward.samplers.entries import Entry, numbered, spoken
+from noiseward.samplers.function import FunctionSampler
 from tests.families import guided, pixels
 from tests.tiny import CALL, stable_diffusion
 

@@ -5,13 +5,14 @@ import torch
 from torch import nn
 
 from noiseward.errors import ArgumentError, GradientError
-from noiseward.estimate import Annealed, Backprop
-from noiseward.noise import Draw, Layout, Seeds
-from noiseward.objective import Objective
-from noiseward.recompute import NFE, constant
-from noiseward.regularize import Concentration
-from noiseward.reward import FunctionReward, WeightedSum
-from noiseward.sample import FunctionSampler, Sampler
+from noiseward.loop.objective import Objective
+from noiseward.noise.layout import Draw, Layout, Seeds
+from noiseward.noise.regularize import Concentration
+from noiseward.optimizers.gradient import Annealed, Backprop
+from noiseward.rewards.reward import FunctionReward, WeightedSum
+from noiseward.samplers.function import FunctionSampler
+from noiseward.samplers.recompute import NFE, constant
+from noiseward.samplers.sampler import Sampler
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
 f64 = torch.float64

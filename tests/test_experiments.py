@@ -13,7 +13,7 @@ import torch
 from experiments import built_in, cells, concentration, frame, judge, page, report, ring_model, smoothness, table1
 from experiments.anytime import anytime
 from noiseward import GradientAscent, Objective, stickers
-from noiseward.concentration import bounds
+from noiseward.noise.concentration import bounds
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests.checkpoints import linear_head, open_clip, small_clip
 from tests.families import unets

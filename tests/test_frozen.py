@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from noiseward import FunctionReward, FunctionSampler, GradientError, NoisewardWarning, align
-from noiseward.frozen import Frozen
+from noiseward.samplers.frozen import Frozen
 
 f64 = torch.float64
 MEAN = FunctionReward(lambda sample: sample.flatten(1).mean(1), name="mean")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from noiseward import FunctionReward, FunctionSampler, GradientError, NoisewardWarning, TapeError, align
-from noiseward.tape import aside
+from noiseward.noise.tape import aside
 
 f64 = torch.float64
 MEAN = FunctionReward(lambda sample: sample.flatten(1).mean(1), name="mean")

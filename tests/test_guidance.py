@@ -7,17 +7,17 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from noiseward import DiffusersSampler
-from noiseward.budget import Budget
 from noiseward.errors import ArgumentError, GradientError, NoisewardWarning, TapeError
-from noiseward.guidance import DPS, LGD, FKSteering, Guided
-from noiseward.moments import Guide, Pick, Shift, heard, steered
-from noiseward.noise import Seeds
-from noiseward.objective import Objective
-from noiseward.recompute import NFE
-from noiseward.reward import FunctionReward
-from noiseward.sample import FunctionSampler
-from noiseward.search import BestOfN
-from noiseward.solution import optimize
+from noiseward.loop.budget import Budget
+from noiseward.loop.objective import Objective
+from noiseward.loop.solution import optimize
+from noiseward.noise.layout import Seeds
+from noiseward.optimizers.guidance import DPS, LGD, FKSteering, Guided
+from noiseward.optimizers.search import BestOfN
+from noiseward.rewards.reward import FunctionReward
+from noiseward.samplers.function import FunctionSampler
+from noiseward.samplers.recompute import NFE
+from noiseward.samplers.steps import Guide, Pick, Shift, heard, steered
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests import test_laws as laws
 from tests.families import FAMILIES

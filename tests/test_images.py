@@ -9,7 +9,7 @@ from diffusers.utils import load_image
 from PIL import Image
 
 from noiseward import ArgumentError, DiffusersSampler
-from noiseward.images import image, read
+from noiseward.pictures import image, read
 from noiseward.pipelines.rows import opened
 from noiseward.rewards.similarity import read_picture
 from tests.families import guided

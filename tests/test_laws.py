@@ -6,20 +6,20 @@ import pytest
 import torch
 from torch import nn, optim
 
-from noiseward.ascend import GradientAscent
-from noiseward.budget import Budget, Status
-from noiseward.estimate import Annealed, Backprop
-from noiseward.evolve import ChannelEvolution
+from noiseward.loop.budget import Budget, Status
+from noiseward.loop.loop import iterate
+from noiseward.loop.objective import Objective
 from noiseward.methods import reno
-from noiseward.noise import Seeds
-from noiseward.objective import Objective
-from noiseward.optimize import iterate
-from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
-from noiseward.regularize import Concentration
-from noiseward.relay import Relay
-from noiseward.reward import FunctionReward, WeightedSum
-from noiseward.sample import FunctionSampler
-from noiseward.search import BestOfN, TrustRegion, ZeroOrderSearch
+from noiseward.noise.layout import Seeds
+from noiseward.noise.regularize import Concentration
+from noiseward.optimizers.ascend import GradientAscent
+from noiseward.optimizers.evolve import ChannelEvolution
+from noiseward.optimizers.gradient import Annealed, Backprop
+from noiseward.optimizers.relay import Relay
+from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch
+from noiseward.optimizers.zeroth_order import Hybrid1, Hybrid2, ZerothOrder
+from noiseward.rewards.reward import FunctionReward, WeightedSum
+from noiseward.samplers.function import FunctionSampler
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
 f64 = torch.float64

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from noiseward import ModelError
 from noiseward.lfs import check, is_pointer
 from noiseward.pipelines import load
-from noiseward.rewards import named
+from noiseward.rewards.parse import named
 from tests.checkpoints import small_clip
 from tests.tiny import stable_diffusion
 

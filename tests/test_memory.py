@@ -13,18 +13,19 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from noiseward import DiffusersSampler, FunctionReward, FunctionSampler, GradientAscent, Objective, align, memory
-from noiseward.align import prepare
-from noiseward.budget import Budget, Status
+from noiseward import DiffusersSampler, FunctionReward, FunctionSampler, GradientAscent, Objective, align
+from noiseward.api import prepare
 from noiseward.errors import NoisewardWarning, OutOfMemory, RewardError
-from noiseward.memory import MODES, attempt, exhausted, fitting, free, lower
-from noiseward.optimize import iterate
+from noiseward.loop.budget import Budget, Status
+from noiseward.loop.loop import iterate
+from noiseward.loop.solution import optimize
 from noiseward.pipelines import adapter
 from noiseward.pipelines.blocks import blocks, blockwise, blockwise_decoder
 from noiseward.pipelines.strips import in_strips
-from noiseward.recompute import Meter, recomputed
 from noiseward.runs import RunFolder, RunSpec, execute, resume
-from noiseward.solution import optimize
+from noiseward.samplers import memory
+from noiseward.samplers.memory import MODES, attempt, exhausted, fitting, free, lower
+from noiseward.samplers.recompute import Meter, recomputed
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests.holding import peak
 from tests.tiny import CALL, stable_diffusion

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from noiseward.ascend import GradientAscent
-from noiseward.budget import Budget
 from noiseward.choose import SEARCHES
 from noiseward.errors import ArgumentError
+from noiseward.loop.budget import Budget
+from noiseward.loop.objective import Objective
+from noiseward.loop.solution import optimize
 from noiseward.methods import METHODS, named, reno
-from noiseward.noise import Draw, Layout
-from noiseward.objective import Objective
-from noiseward.project import StartOnly
-from noiseward.regularize import Concentration, NoRegularizer, Shell
-from noiseward.solution import optimize
+from noiseward.noise.layout import Draw, Layout
+from noiseward.noise.project import StartOnly
+from noiseward.noise.regularize import Concentration, NoRegularizer, Shell
+from noiseward.optimizers.ascend import GradientAscent
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
 f64 = torch.float64

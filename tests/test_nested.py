@@ -8,16 +8,17 @@ import torch
 from diffusers import EulerAncestralDiscreteScheduler
 
 from noiseward import DiffusersSampler, align
-from noiseward.ascend import GradientAscent
-from noiseward.budget import Budget, Status
 from noiseward.errors import ArgumentError
-from noiseward.nested import Nested, coarse_to_fine
-from noiseward.objective import Objective
-from noiseward.optimize import iterate
+from noiseward.loop.budget import Budget, Status
+from noiseward.loop.loop import iterate
+from noiseward.loop.objective import Objective
+from noiseward.loop.solution import collect
+from noiseward.optimizers.ascend import GradientAscent
+from noiseward.optimizers.coarse_to_fine import coarse_to_fine
 from noiseward.pipelines import nested
 from noiseward.pipelines.levels import levels
-from noiseward.reward import FunctionReward
-from noiseward.solution import collect
+from noiseward.rewards.reward import FunctionReward
+from noiseward.samplers.nested import Nested
 from noiseward.toys import GaussianModel, Quadratic
 from tests.tiny import CALL, stable_diffusion
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from noiseward.errors import ArgumentError
-from noiseward.noise import Draw, Layout, Seeds
+from noiseward.noise.layout import Draw, Layout, Seeds
 
 EQUAL = Layout((Draw("start", (4, 2, 3), "start"), Draw("step 1", (4, 2, 3)), Draw("step 2", (24,))))
 UNEQUAL = Layout((Draw("start", (4, 2), "start"), Draw("step 1", (3,)), Draw("step 2", ())))

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from noiseward.errors import ArgumentError
-from noiseward.objective import Objective
-from noiseward.regularize import Concentration, Regularizer
-from noiseward.reward import FunctionReward, WeightedSum
-from noiseward.sample import FunctionSampler
+from noiseward.loop.objective import Objective
+from noiseward.noise.regularize import Concentration, Regularizer
+from noiseward.rewards.reward import FunctionReward, WeightedSum
+from noiseward.samplers.function import FunctionSampler
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
 

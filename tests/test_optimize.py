@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import optim
 
-from noiseward.ascend import GradientAscent
-from noiseward.budget import Budget, Status
 from noiseward.errors import ArgumentError
-from noiseward.noise import Seeds
-from noiseward.objective import Objective
-from noiseward.optimize import Optimizer, iterate
-from noiseward.recompute import NFE
-from noiseward.regularize import Concentration, probability
-from noiseward.reward import FunctionReward
+from noiseward.loop.budget import Budget, Status
+from noiseward.loop.loop import Optimizer, iterate
+from noiseward.loop.objective import Objective
+from noiseward.noise.layout import Seeds
+from noiseward.noise.regularize import Concentration, probability
+from noiseward.optimizers.ascend import GradientAscent
+from noiseward.rewards.reward import FunctionReward
+from noiseward.samplers.recompute import NFE
 from noiseward.toys import GaussianModel, Quadratic
 
 f64 = torch.float64

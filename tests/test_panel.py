@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from noiseward import ArgumentError, FunctionReward, GradientAscent, align, iterate
-from noiseward.align import prepare
-from noiseward.budget import Budget
+from noiseward.api import prepare
 from noiseward.cli import main
 from noiseward.cli.options import _several
-from noiseward.objective import Objective
-from noiseward.panel import Panel, verdict
+from noiseward.loop.budget import Budget
+from noiseward.loop.objective import Objective
+from noiseward.loop.panel import Panel, verdict
+from noiseward.loop.solution import collect
 from noiseward.runs import RunFolder, RunSpec, execute
-from noiseward.solution import collect
 from noiseward.toys import GaussianModel, Linear
 from tests.tiny import CALL, stable_diffusion
 

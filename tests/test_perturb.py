@@ -6,18 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from noiseward.ascend import GradientAscent
-from noiseward.budget import Budget
 from noiseward.errors import ArgumentError, GradientError
-from noiseward.estimate import Backprop
-from noiseward.noise import Draw, Layout, Seeds
-from noiseward.objective import Objective
-from noiseward.optimize import iterate
-from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
-from noiseward.recompute import NFE
-from noiseward.regularize import Concentration
-from noiseward.reward import FunctionReward, WeightedSum
-from noiseward.sample import FunctionSampler, Sampler
+from noiseward.loop.budget import Budget
+from noiseward.loop.loop import iterate
+from noiseward.loop.objective import Objective
+from noiseward.noise.layout import Draw, Layout, Seeds
+from noiseward.noise.regularize import Concentration
+from noiseward.optimizers.ascend import GradientAscent
+from noiseward.optimizers.gradient import Backprop
+from noiseward.optimizers.zeroth_order import Hybrid1, Hybrid2, ZerothOrder
+from noiseward.rewards.reward import FunctionReward, WeightedSum
+from noiseward.samplers.function import FunctionSampler
+from noiseward.samplers.recompute import NFE
+from noiseward.samplers.sampler import Sampler
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
 f64 = torch.float64

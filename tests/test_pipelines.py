@@ -9,8 +9,8 @@ import torch
 from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler
 
 from noiseward import ArgumentError, DiffusersSampler, FunctionReward, GradientAscent, ModelError, Objective
-from noiseward.budget import Budget
-from noiseward.optimize import iterate
+from noiseward.loop.budget import Budget
+from noiseward.loop.loop import iterate
 from noiseward.pipelines import load
 from tests.tiny import CALL, stable_diffusion
 

@@ -11,14 +11,14 @@ from torch import nn
 
 from noiseward import DiffusersSampler, FunctionReward, FunctionSampler, Objective, Seeds
 from noiseward.errors import NoisewardWarning
-from noiseward.estimate import Backprop
-from noiseward.guidance import DPS
-from noiseward.memory import MODES
-from noiseward.moments import steered
-from noiseward.noise import Draw, Layout
-from noiseward.perturb import Hybrid1, Hybrid2
-from noiseward.precision import pull_back, pull_scores
-from noiseward.rewards import parse
+from noiseward.noise.layout import Draw, Layout
+from noiseward.optimizers.gradient import Backprop
+from noiseward.optimizers.guidance import DPS
+from noiseward.optimizers.zeroth_order import Hybrid1, Hybrid2
+from noiseward.rewards.parse import parse
+from noiseward.samplers.memory import MODES
+from noiseward.samplers.precision import pull_back, pull_scores
+from noiseward.samplers.steps import steered
 from tests.tiny import stable_diffusion
 
 CALL = {"num_inference_steps": 3, "height": 32, "width": 32, "eta": 1.0}

@@ -10,14 +10,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from noiseward.align import align
-from noiseward.ascend import GradientAscent
-from noiseward.budget import Budget
-from noiseward.nested import Nested, coarse_to_fine
-from noiseward.objective import Objective
-from noiseward.optimize import iterate
-from noiseward.progress import Bars, spent
-from noiseward.sample import FunctionSampler
+from noiseward.api import align
+from noiseward.loop.budget import Budget
+from noiseward.loop.loop import iterate
+from noiseward.loop.objective import Objective
+from noiseward.loop.progress import Bars, spent
+from noiseward.optimizers.ascend import GradientAscent
+from noiseward.optimizers.coarse_to_fine import coarse_to_fine
+from noiseward.samplers.function import FunctionSampler
+from noiseward.samplers.nested import Nested
 from noiseward.toys import GaussianModel, Linear
 
 FEW, MANY = (GaussianModel(steps=steps) for steps in (2, 4))
@@ -157,7 +158,7 @@ def test_a_sign_of_life_ends_with_what_fails():
 
 
 def test_align_says_so_where_progress_is_shown(capsys, monkeypatch):
-    monkeypatch.setattr("noiseward.progress.PATIENCE", 0.02)
+    monkeypatch.setattr("noiseward.loop.progress.PATIENCE", 0.02)
     for progress in (True, False):
         align(slow(0.02), None, Linear(1.0), steps=0, progress=progress)
         assert ("finding out" in capsys.readouterr().err) == progress

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from noiseward import ArgumentError, Draw, GradientAscent, Layout, Objective
-from noiseward.budget import Budget
-from noiseward.optimize import iterate
-from noiseward.project import NormProjection, SpectralProjection, white_magnitudes
-from noiseward.sample import FunctionSampler
+from noiseward.loop.budget import Budget
+from noiseward.loop.loop import iterate
+from noiseward.noise.project import NormProjection, SpectralProjection, white_magnitudes
+from noiseward.samplers.function import FunctionSampler
 from noiseward.toys import Linear
 
 LAYOUT = Layout(

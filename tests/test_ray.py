@@ -13,9 +13,9 @@ import torch
 from noiseward import ArgumentError, Hybrid2, Objective, RunError
 from noiseward.comparison import CompareSpec, compare
 from noiseward.comparison import run as comparing
-from noiseward.crew import Alone, Crew, sampled
-from noiseward.noise import Seeds
-from noiseward.reward import FunctionReward
+from noiseward.loop.executor import Alone, Crew, sampled
+from noiseward.noise.layout import Seeds
+from noiseward.rewards.reward import FunctionReward
 from noiseward.runs import RunSpec
 from noiseward.runs.batch import begin
 from noiseward.runs.engine import Local

@@ -9,8 +9,8 @@ from diffusers.utils import BaseOutput
 from torch import nn
 
 from noiseward.errors import GradientError
-from noiseward.recompute import NFE, Meter, driven
-from noiseward.tape import replay
+from noiseward.noise.tape import replay
+from noiseward.samplers.recompute import NFE, Meter, driven
 
 
 @dataclasses.dataclass

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from noiseward.concentration import bounds
 from noiseward.errors import ArgumentError
-from noiseward.noise import Draw, Layout
-from noiseward.orders import orders
-from noiseward.regularize import Concentration, NoRegularizer, Shell, probability
-from noiseward.strict import strict_probability
+from noiseward.noise.concentration import bounds
+from noiseward.noise.layout import Draw, Layout
+from noiseward.noise.permutations import orders
+from noiseward.noise.regularize import Concentration, NoRegularizer, Shell, probability
+from noiseward.noise.typicality import strict_probability
 
 f64 = torch.float64
 

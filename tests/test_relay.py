@@ -5,17 +5,17 @@ import math
 import pytest
 import torch
 
-from noiseward.align import prepare
-from noiseward.ascend import GradientAscent
-from noiseward.budget import Budget
+from noiseward.api import prepare
 from noiseward.errors import ArgumentError, GradientError
-from noiseward.noise import Seeds
-from noiseward.objective import Objective
-from noiseward.optimize import iterate
-from noiseward.relay import Relay
-from noiseward.reward import FunctionReward
-from noiseward.search import BestOfN, TrustRegion
-from noiseward.solution import optimize
+from noiseward.loop.budget import Budget
+from noiseward.loop.loop import iterate
+from noiseward.loop.objective import Objective
+from noiseward.loop.solution import optimize
+from noiseward.noise.layout import Seeds
+from noiseward.optimizers.ascend import GradientAscent
+from noiseward.optimizers.relay import Relay
+from noiseward.optimizers.search import BestOfN, TrustRegion
+from noiseward.rewards.reward import FunctionReward
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests.tiny import CALL, stable_diffusion
 

@@ -14,9 +14,9 @@ import torch
 
 from noiseward.errors import ArgumentError, RewardError
 from noiseward.named import split
-from noiseward.reward import FunctionReward, score
-from noiseward.rewards import named, parse, weighted
+from noiseward.rewards.parse import named, parse, weighted
 from noiseward.rewards.remote import RemoteReward
+from noiseward.rewards.reward import FunctionReward, score
 from noiseward.rewards.serve import server, serving
 
 

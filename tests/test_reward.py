@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from noiseward.errors import ArgumentError, GradientError, RewardError
-from noiseward.objective import Objective
-from noiseward.panel import Panel
-from noiseward.reward import FunctionReward, Reward, WeightedSum, check_rows, score
+from noiseward.loop.objective import Objective
+from noiseward.loop.panel import Panel
+from noiseward.rewards.reward import FunctionReward, Reward, WeightedSum, check_rows, score
 from noiseward.toys import GaussianModel
 
 SAMPLE = torch.tensor([[1.0, 2.0], [3.0, 5.0], [-1.0, 0.0]])

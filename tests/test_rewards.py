@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from noiseward import ArgumentError, FunctionReward, RewardError
-from noiseward.reward import score
-from noiseward.rewards import ENTRIES, named, parse
-from noiseward.shaping import Augmented
+from noiseward.rewards.parse import ENTRIES, named, parse
+from noiseward.rewards.reward import score
+from noiseward.rewards.shaping import Augmented
 
 
 def pictures(rows: int = 3) -> torch.Tensor:

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from noiseward import FunctionReward, FunctionSampler, GradientAscent, Hybrid2, NoisewardWarning, Objective, align
-from noiseward.budget import Budget
-from noiseward.guidance import FKSteering
-from noiseward.independence import coarsest, leaning
-from noiseward.moments import steered
-from noiseward.noise import Seeds
-from noiseward.optimize import iterate
-from noiseward.recompute import NFE
+from noiseward.loop.budget import Budget
+from noiseward.loop.loop import iterate
+from noiseward.noise.layout import Seeds
+from noiseward.optimizers.guidance import FKSteering
+from noiseward.samplers.independence import coarsest, leaning
+from noiseward.samplers.recompute import NFE
+from noiseward.samplers.steps import steered
 from noiseward.toys import GaussianModel
 
 f64 = torch.float64

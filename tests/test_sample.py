@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from noiseward.errors import ArgumentError, DrawMismatch, NoisewardWarning, TapeError
-from noiseward.recompute import NFE
-from noiseward.sample import FunctionSampler, prompts
+from noiseward.samplers.function import FunctionSampler
+from noiseward.samplers.recompute import NFE
+from noiseward.samplers.sampler import prompts
 
 f64 = torch.float64
 

@@ -11,11 +11,11 @@ from typing import Any, cast
 import pytest
 
 import noiseward
-from noiseward import pictures, screen
-from noiseward.budget import Budget
-from noiseward.objective import Objective
-from noiseward.optimize import iterate
-from noiseward.progress import Bars
+from noiseward import pictures, terminal
+from noiseward.loop.budget import Budget
+from noiseward.loop.loop import iterate
+from noiseward.loop.objective import Objective
+from noiseward.loop.progress import Bars
 from noiseward.toys import GaussianModel, Quadratic
 
 ODD = ["[/red]", "[cat:dog:0.5]", "[bold]a[/]", ":duck: a", "$\\bad{ a", "%s {} {0} \\n", "\x1b[2J a"]
@@ -27,17 +27,17 @@ def test_a_console_prints_text_as_it_is(text, capsys):
 
     table = Table(text)
     table.add_row(text)
-    screen.console().print(text, table)
+    terminal.console().print(text, table)
     assert capsys.readouterr().out.count(text) == 3
 
 
 @pytest.mark.parametrize("text", ODD)
 def test_bars_and_plots_show_text_as_it_is(text):
-    from noiseward.ascend import GradientAscent
+    from noiseward.optimizers.ascend import GradientAscent
 
     task = types.SimpleNamespace(description=text, get_time=float, finished=False, time_remaining=None)
-    assert screen.column("{task.description}").render(cast(Any, task)).plain == text
-    console = screen.console()
+    assert terminal.column("{task.description}").render(cast(Any, task)).plain == text
+    console = terminal.console()
     console.file = io.StringIO()
     objective = Objective(GaussianModel(steps=2).sampler(), Quadratic(1.0))
     steps = iterate(objective, objective.sampler.init(1), optimizer=GradientAscent(), budget=Budget(steps=1))
@@ -88,6 +88,6 @@ def test_consoles_and_columns_are_made_in_one_place():
     for path in Path(noiseward.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
-            if name in ("Console", "TextColumn", "from_markup", "rprint") and path.name != "screen.py":
+            if name in ("Console", "TextColumn", "from_markup", "rprint") and path.name != "terminal.py":
                 made.append(f"{path.name}: {name}")
     assert made == []

@@ -5,19 +5,20 @@ import math
 import pytest
 import torch
 
-from noiseward.budget import Budget
 from noiseward.errors import ArgumentError
-from noiseward.evolve import ChannelEvolution, rotated, utilities
-from noiseward.noise import Draw, Layout
-from noiseward.objective import Objective
-from noiseward.optimize import iterate
-from noiseward.recompute import NFE
-from noiseward.regularize import Concentration, probability
-from noiseward.reward import FunctionReward
-from noiseward.sample import FunctionSampler, Sampler
-from noiseward.search import BestOfN, TrustRegion, ZeroOrderSearch, turned
-from noiseward.solution import optimize
-from noiseward.strict import strict_probability
+from noiseward.loop.budget import Budget
+from noiseward.loop.loop import iterate
+from noiseward.loop.objective import Objective
+from noiseward.loop.solution import optimize
+from noiseward.noise.layout import Draw, Layout
+from noiseward.noise.regularize import Concentration, probability
+from noiseward.noise.typicality import strict_probability
+from noiseward.optimizers.evolve import ChannelEvolution, rotated, utilities
+from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch, turned
+from noiseward.rewards.reward import FunctionReward
+from noiseward.samplers.function import FunctionSampler
+from noiseward.samplers.recompute import NFE
+from noiseward.samplers.sampler import Sampler
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
 f64 = torch.float64

@@ -23,9 +23,9 @@ import pytest
 import torch
 
 from noiseward.errors import ArgumentError, RewardError
-from noiseward.reward import FunctionReward
-from noiseward.rewards import named
+from noiseward.rewards.parse import named
 from noiseward.rewards.remote import RemoteReward
+from noiseward.rewards.reward import FunctionReward
 from noiseward.rewards.serve import _read, server, serving
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from noiseward import ArgumentError, GradientError
-from noiseward.reward import FunctionReward, UnitGradient, WeightedSum, score
-from noiseward.shaping import Augmented, Clamped
+from noiseward.rewards.reward import FunctionReward, UnitGradient, WeightedSum, score
+from noiseward.rewards.shaping import Augmented, Clamped
 
 f64 = torch.float64
 steep = FunctionReward(lambda x: 1000 * (x[:, 0] ** 2).sum((1, 2)), name="steep")

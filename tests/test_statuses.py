@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import optim
 
-from noiseward.ascend import GradientAscent
-from noiseward.budget import Budget, Status
 from noiseward.errors import RewardError
-from noiseward.objective import Objective
-from noiseward.optimize import iterate
-from noiseward.reward import FunctionReward
+from noiseward.loop.budget import Budget, Status
+from noiseward.loop.loop import iterate
+from noiseward.loop.objective import Objective
+from noiseward.optimizers.ascend import GradientAscent
+from noiseward.rewards.reward import FunctionReward
 from noiseward.toys import GaussianModel, Quadratic
 
 f64 = torch.float64

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from noiseward import Draw, Layout, probability
-from noiseward.strict import chi_square, normal, strict_probability
+from noiseward.noise.typicality import chi_square, normal, strict_probability
 
 LAYOUT = Layout((Draw("start", (4, 16, 16), "start"), *(Draw(f"step {k}", (4, 16, 16)) for k in range(1, 8))))
 
@@ -27,7 +27,7 @@ def test_true_noise_is_suspected_no_more_often_than_said(fresh):
 
 
 def test_every_single_aspect_keeps_its_promise(fresh):
-    from noiseward.strict import _alone, _together
+    from noiseward.noise.typicality import _alone, _together
 
     draws = LAYOUT.split(fresh.double())
     for aspect, p in [*_alone(draws[0]), *_together(draws)]:

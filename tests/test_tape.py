@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from noiseward.errors import DrawMismatch, TapeError
-from noiseward.tape import record, recording, replay
+from noiseward.noise.tape import record, recording, replay
 
 MEAN, STD = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 2.0, 4.0])
 

@@ -8,15 +8,15 @@ import math
 import pytest
 import torch
 
-from noiseward.ascend import GradientAscent
-from noiseward.budget import Budget, Status
 from noiseward.errors import ArgumentError
-from noiseward.objective import Objective
-from noiseward.optimize import Best, iterate
-from noiseward.regularize import Concentration, NoRegularizer, adapted, probability
-from noiseward.reward import FunctionReward
-from noiseward.sample import FunctionSampler
-from noiseward.solution import optimize
+from noiseward.loop.budget import Budget, Status
+from noiseward.loop.loop import Best, iterate
+from noiseward.loop.objective import Objective
+from noiseward.loop.solution import optimize
+from noiseward.noise.regularize import Concentration, NoRegularizer, adapted, probability
+from noiseward.optimizers.ascend import GradientAscent
+from noiseward.rewards.reward import FunctionReward
+from noiseward.samplers.function import FunctionSampler
 
 SIZE, BLOCK, TARGET = 1024, 4, 0.1
 

@@ -6,8 +6,8 @@ import pytest
 
 from noiseward import ArgumentError, ModelError
 from noiseward.cli import main
-from noiseward.rewards import ENTRIES, named
 from noiseward.rewards.catalog import needed, state
+from noiseward.rewards.parse import ENTRIES, named
 from noiseward.rewards.weights import Repo, fetch
 from tests.checkpoints import small_clip
 

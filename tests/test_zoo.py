@@ -21,9 +21,9 @@ from transformers import (
 )
 
 from noiseward import ArgumentError, ModelError, NoisewardWarning, RewardError, stickers
-from noiseward.rewards import named
 from noiseward.rewards.aesthetic import load_head
 from noiseward.rewards.image_reward import MEAN, STD
+from noiseward.rewards.parse import named
 from noiseward.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from tests.checkpoints import bert_tokenizer, blip, linear_head, open_clip, pictures, small_clip
 from tests.forwards import blip_forward, head, open_clip_forward

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from noiseward.ascend import GradientAscent
 from noiseward.errors import ArgumentError
-from noiseward.estimate import Annealed, Backprop, Estimator
-from noiseward.evolve import ChannelEvolution
-from noiseward.guidance import searches
+from noiseward.loop.loop import Optimizer
 from noiseward.named import parse
-from noiseward.optimize import Optimizer
-from noiseward.perturb import Hybrid1, Hybrid2, ZerothOrder
-from noiseward.project import NormProjection, Projection, SpectralProjection, StartOnly
-from noiseward.relay import Relay
-from noiseward.reward import Reward
-from noiseward.search import BestOfN, TrustRegion, ZeroOrderSearch
+from noiseward.noise.project import NormProjection, Projection, SpectralProjection, StartOnly
+from noiseward.optimizers.ascend import GradientAscent
+from noiseward.optimizers.evolve import ChannelEvolution
+from noiseward.optimizers.gradient import Annealed, Backprop, Estimator
+from noiseward.optimizers.guidance import searches
+from noiseward.optimizers.relay import Relay
+from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch
+from noiseward.optimizers.zeroth_order import Hybrid1, Hybrid2, ZerothOrder
+from noiseward.rewards.reward import Reward
 
 __all__ = ["DEFAULT_LR", "ESTIMATORS", "SEARCHES", "mover_for", "projections"]
 

@@ -22,7 +22,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, final
 
-from noiseward.errors import NoisewardError, RewardError, told
+from noiseward.errors import NoisewardError, RewardError, exhausted, told
 
 __all__ = ["SIGNALS", "Contained", "Listening", "Streams"]
 
@@ -120,8 +120,6 @@ class Contained:
             if closed:
                 raise self._kind(f"{self._what} closed {' and '.join(sorted(closed))}: leave the streams open")
             return
-        from noiseward.memory import exhausted  # the command line starts without torch
-
         ours = isinstance(error, NoisewardError) and type(error).__module__.startswith("noiseward.")
         if ours or exhausted(error) or (isinstance(error, KeyboardInterrupt) and self._heard.asked):
             return

@@ -34,6 +34,7 @@ __all__ = [
     "OutOfMemory",
     "RunError",
     "choices",
+    "exhausted",
     "line",
     "told",
 ]
@@ -91,6 +92,19 @@ class OutOfMemory(NoisewardError):
 
 class RunError(NoisewardError):
     """A run directory cannot be written or read."""
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's, torch's, or a runtime error in those words.
+
+    Example:
+        >>> exhausted(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")), exhausted(RuntimeError("no"))
+        (True, False)
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's is a RuntimeError
+        return True
+    said = told(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
 
 
 def choices(given: str, allowed: Iterable[str]) -> str:

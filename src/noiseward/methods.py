@@ -16,17 +16,17 @@ from collections.abc import Callable
 
 import torch
 
-from noiseward.ascend import GradientAscent
-from noiseward.estimate import Backprop
-from noiseward.evolve import ChannelEvolution
-from noiseward.guidance import searches
+from noiseward.loop.loop import Optimizer
 from noiseward.named import parse
-from noiseward.optimize import Optimizer
-from noiseward.perturb import Hybrid2
-from noiseward.project import StartOnly
-from noiseward.regularize import Concentration, NoRegularizer, Regularizer, Shell
-from noiseward.relay import Relay
-from noiseward.search import BestOfN, TrustRegion, ZeroOrderSearch
+from noiseward.noise.project import StartOnly
+from noiseward.noise.regularize import Concentration, NoRegularizer, Regularizer, Shell
+from noiseward.optimizers.ascend import GradientAscent
+from noiseward.optimizers.evolve import ChannelEvolution
+from noiseward.optimizers.gradient import Backprop
+from noiseward.optimizers.guidance import searches
+from noiseward.optimizers.relay import Relay
+from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch
+from noiseward.optimizers.zeroth_order import Hybrid2
 
 __all__ = ["METHODS", "Method", "named", "reno"]
 

@@ -1,29 +1,30 @@
-"""Tensors to pictures: images, strips of a trajectory, plots of a run.
+"""Images in and out: samples as images, strips of a trajectory, plots of a run, and images that a user gives.
 
 Everything returns PIL images, so that a notebook shows them and `.save(path)` keeps them.
+
+What :func:`image` gives is what `diffusers.utils.load_image` gives, an upright 8-bit image in RGB, and 8-bit gray for a
+mask. In one thing it goes further: an image with more than 8 bits per pixel, as depth maps have, is scaled to 8 bits,
+where Pillow's own conversion cuts off everything above 255 and leaves it white.
 """
 
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
 import numpy
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, line
-from noiseward.panel import verdict
 
-if TYPE_CHECKING:
-    from noiseward.solution import Solution
+__all__ = ["grid", "image", "images", "plot", "read", "strip", "upright"]
 
-__all__ = ["grid", "images", "plot", "save", "strip"]
-
+_DEEP = 65535  # the largest value of 16 bits
 GAP = 4  # pixels between tiles
 TILE = 128  # small pictures are enlarged to about this, by whole factors, so that one can see them
 
@@ -79,10 +80,15 @@ def strip(initial: Tensor, frames: Sequence[tuple[int, Tensor]], best: Tensor, i
     return grid([[enlarge(column[row]) for column in columns] for row in range(len(index))], titles)
 
 
-def plot(history: Sequence[dict[str, Any]], *, title: str = "") -> Image.Image:
-    """Reward, what a panel watched, and P(z) of every row against the step, one line per row; reads in grey.
+def plot(
+    history: Sequence[dict[str, Any]], *, hacked: Mapping[int, int] = MappingProxyType({}), title: str = ""
+) -> Image.Image:
+    """Plot reward, watched rewards, and P(z) of every row against the step, one line per row, legible in gray.
 
-    Where the panel saw a row's reward being hacked, a mark stands at the step it is said to have begun.
+    Arguments:
+        history: records as `Step.record` gives them.
+        hacked: by row, the step at which reward hacking is said to have begun; it is marked (`panel.find_hacked`).
+        title: above the plot.
     """
     from matplotlib.figure import Figure  # not pyplot: no global state, no window
 
@@ -100,9 +106,9 @@ def plot(history: Sequence[dict[str, Any]], *, title: str = "") -> Image.Image:
         below.plot(steps, [max(record["probability"][row], 1e-12) for record in history], **style)
         for name, axes in zip(panel, held, strict=True):
             axes.plot([one["index"] for one in watched], [one["watched"][name][row] for one in watched], **style)
-        if said := verdict(history, row):
+        if row in hacked:
             for axes in (above, *held):
-                axes.axvline(said.since, color=style["color"], linewidth=0.8, linestyle=":")
+                axes.axvline(hacked[row], color=style["color"], linewidth=0.8, linestyle=":")
     for name, axes in zip(panel, held, strict=True):
         axes.set_ylabel(f"{line(name, 40)}\n(watched)", fontsize=8, parse_math=False)  # no formula in $...$
         axes.grid(alpha=0.3)
@@ -123,15 +129,61 @@ def plot(history: Sequence[dict[str, Any]], *, title: str = "") -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def save(solution: Solution, folder: Path) -> None:
-    """Write a solution's pictures, plot, steps and best noise into a folder."""
-    from safetensors.torch import save_file
+def image(given: Any, *, mask: bool = False) -> Any:
+    """A Pillow image of any mode as an upright 8-bit image: in RGB, or in gray for a mask.
 
-    for name, pictures in (("initial", solution.initial_images), ("best", solution.images)):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for row, image in enumerate(pictures):
-            image.save(folder / name / f"{row:02d}.png")
-    solution.strip().save(folder / "strip.png")
-    solution.plot(folder / "plot.png")
-    save_file({"noise": solution.noise.cpu().contiguous()}, folder / "best.safetensors")
-    (folder / "steps.jsonl").write_text("".join(json.dumps(record) + "\n" for record in solution.history))
+    Example:
+        >>> from PIL import Image
+        >>> depth = Image.new("I;16", (1, 1), 32896)
+        >>> image(depth).getpixel((0, 0))
+        (128, 128, 128)
+    """
+    turned = upright(given)
+    if mask and turned.mode == "LAB":  # Pillow knows no way from there to gray but through RGB
+        turned = turned.convert("RGB")
+    return turned.convert("L" if mask else "RGB")
+
+
+def upright(given: Any) -> Any:
+    """A Pillow image turned as its EXIF data say, and in 8 bits per channel; its channels are what they were."""
+    turned = ImageOps.exif_transpose(given)
+    if turned.mode == "La":  # multiplied by its opacity, which Pillow undoes into LA alone
+        turned = turned.convert("LA")
+    return _shallow(turned) if turned.mode == "F" or turned.mode.startswith("I") else turned
+
+
+def read(path: str | Path, name: str, prepare: Callable[[Any], Any] = image) -> Any:
+    """The image in a file.
+
+    Arguments:
+        path: of the file.
+        name: what the argument is called, for messages.
+        prepare: what is done with it, `image` or `upright`.
+
+    Raises:
+        ArgumentError: there is none, or it cannot be read.
+    """
+    try:
+        with Image.open(Path(path).expanduser()) as file:
+            return prepare(file)
+    except ArgumentError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
+        why = " ".join(str(error).split())
+        raise ArgumentError(f"{name}: expected the path of an image, got '{path}' ({why}); check the file") from error
+
+
+def _shallow(deep: Any) -> Any:
+    """A gray image of 16-bit, 32-bit or floating-point values in 8 bits: its whole range, scaled."""
+    values = numpy.asarray(deep).astype(numpy.float64)
+    top = values.max(initial=0.0)
+    if deep.mode.startswith("I;16") or (deep.mode == "I" and top > 255):
+        scale = _DEEP
+    else:
+        scale = 1 if deep.mode == "F" and top <= 1 else 255
+    if not (0 <= values.min(initial=0.0) and top <= scale):
+        raise ArgumentError(
+            f"expected a gray image with values from 0 to {scale}, got mode {deep.mode} with values from "
+            f"{values.min():.4g} to {top:.4g}; convert it to 8 or 16 bits"
+        )
+    return Image.fromarray(numpy.rint(values * (255 / scale)).astype(numpy.uint8))

@@ -25,9 +25,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from noiseward.moments import announce
-from noiseward.reward import Reward
-from noiseward.sample import FunctionSampler
+from noiseward.rewards.reward import Reward
+from noiseward.samplers.function import FunctionSampler
+from noiseward.samplers.steps import announce
 
 __all__ = ["GaussianModel", "Linear", "Quadratic"]
 

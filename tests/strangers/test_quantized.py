@@ -11,7 +11,7 @@ from torch import nn
 
 from noiseward import DiffusersSampler
 from noiseward.errors import NoisewardWarning
-from noiseward.memory import MODES
+from noiseward.samplers.memory import MODES
 from tests.tiny import CALL, stable_diffusion
 
 

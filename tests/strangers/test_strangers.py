@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from noiseward import FunctionReward, FunctionSampler, GradientAscent, Objective
-from noiseward.budget import Budget
-from noiseward.optimize import iterate
+from noiseward.loop.budget import Budget
+from noiseward.loop.loop import iterate
 from tests.strangers.absent import stand_ins
 
 f64 = torch.float64

@@ -64,7 +64,7 @@ def align(
 
     import torch
 
-    from noiseward import screen
+    from noiseward import terminal
     from noiseward.cli.tables import report
     from noiseward.runs import Claim, RunFolder, execute
 
@@ -72,8 +72,8 @@ def align(
     if spec.model == "stickers":
         torch.set_num_threads(1)  # as fast as more on so small a model, and at no other program's mercy
     claim = Claim(out) if out else Claim.fresh(Path("runs"), spec.slug)
-    execute(spec, claim, console=screen.console(stderr=True), quiet=quiet)
+    execute(spec, claim, console=terminal.console(stderr=True), quiet=quiet)
     if quiet:
         print(claim.path)
     else:
-        report(RunFolder(claim.path), screen.console())
+        report(RunFolder(claim.path), terminal.console())

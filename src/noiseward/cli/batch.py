@@ -77,7 +77,7 @@ def batch(
     """Raise a reward for many prompts; asked again, go on. Ends with a table, pictures and a page in the directory."""
     import torch
 
-    from noiseward import screen
+    from noiseward import terminal
     from noiseward.errors import ArgumentError
     from noiseward.runs.batch import begin
     from noiseward.runs.engine import Local
@@ -100,7 +100,7 @@ def batch(
         if json:
             view = in_lines(view, tally, sys.stdout)
         elif not quiet:
-            view = follow(view, tally, asked.packs, console=screen.console(stderr=True))
+            view = follow(view, tally, asked.packs, console=terminal.console(stderr=True))
         try:
             for beat in view:
                 stopped = stopped or beat.state == "interrupted"
@@ -112,7 +112,7 @@ def batch(
     if quiet or json:
         print(out, file=sys.stderr if json else sys.stdout)
     else:
-        console = screen.console()
+        console = terminal.console()
         table(found, out, console)
         if stopped:
             console.print("stopped: the same command goes on", highlight=False)
@@ -144,8 +144,8 @@ def table(found: Sequence[Outcome], out: Path, console: Console) -> None:
     """Print the outcomes of a batch, one line per prompt, and where its files are."""
     from rich.table import Table
 
+    from noiseward.noise.typicality import SUSPECT
     from noiseward.runs.report import counted
-    from noiseward.strict import SUSPECT
 
     lines = Table(box=None, header_style="bold")
     for title in ("id", "prompt", "rows", "before", "best", "gain", "P(z)", "state"):

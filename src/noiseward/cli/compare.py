@@ -53,7 +53,7 @@ def compare(
 
     import torch
 
-    from noiseward import screen
+    from noiseward import terminal
     from noiseward.cli.assignments import assignments
     from noiseward.comparison import CompareSpec
     from noiseward.comparison import compare as run
@@ -81,7 +81,7 @@ def compare(
         raise typer.BadParameter("no prompt was given: say what to draw, as in 'a duck'", param_hint="--prompts")
     engines.check(engine, address, workers)
     torch.set_num_threads(threads)
-    console = screen.console(stderr=True)
+    console = terminal.console(stderr=True)
 
     def said(line: str) -> None:
         if not quiet:
@@ -99,7 +99,7 @@ def compare(
         from rich.table import Table
 
         head, lines = cells(found.rows("1.0"))
-        wide = screen.console()
+        wide = terminal.console()
         shown = fitting([head, *lines], wide.width)
         table = Table(box=None, header_style="bold")
         for place in shown:

@@ -31,14 +31,14 @@ def doctor(
 
     import torch
 
-    from noiseward import __version__, screen
-    from noiseward.align import prepare
-    from noiseward.ascend import GradientAscent
-    from noiseward.budget import Budget
-    from noiseward.checkup import examine, verdict
-    from noiseward.reward import FunctionReward
+    from noiseward import __version__, terminal
+    from noiseward.api import prepare
+    from noiseward.doctor import examine, verdict
+    from noiseward.loop.budget import Budget
+    from noiseward.optimizers.ascend import GradientAscent
+    from noiseward.rewards.reward import FunctionReward
 
-    console = screen.console()
+    console = terminal.console()
     console.print(
         f"noiseward {__version__}, python {platform.python_version()}, "
         f"torch {torch.__version__}, {torch.get_num_threads()} threads"

@@ -32,7 +32,7 @@ def list_runs(
     """List the runs in a folder, newest first; filtered and sorted if asked."""
     from rich.table import Table
 
-    from noiseward import screen
+    from noiseward import terminal
     from noiseward.errors import ArgumentError, choices
     from noiseward.runs import find
 
@@ -58,7 +58,7 @@ def list_runs(
     for line in chosen[:limit]:
         table.add_row(*(_text(title, line[title]) for title in COLUMNS))
     if chosen:
-        screen.console().print(table)
+        terminal.console().print(table)
     else:
         which = "no such runs" if lines else "no runs"
         print(f"{which} in {folder}" + ("" if lines else ": 'noiseward align' makes one"))

@@ -11,11 +11,11 @@ __all__ = ["models"]
 
 def models(name: Annotated[str | None, typer.Argument(help="A model, for what it knows.")] = None) -> None:
     """List what --model and --scheduler take; with a name, what is known of that model."""
-    from noiseward import screen, stickers
+    from noiseward import stickers, terminal
     from noiseward.errors import ArgumentError, choices
     from noiseward.pipelines.cards import cards, scheduler_names
 
-    console = screen.console()
+    console = terminal.console()
     if name is None:
         console.print(
             "stickers       built in: 64 x 64 pictures of",

@@ -17,14 +17,14 @@ def replay(
     """Sample the best noise again, and say whether the pictures are the same bit for bit."""
     import torch
 
-    from noiseward import pictures, screen
+    from noiseward import pictures, terminal
     from noiseward.runs import RunFolder
     from noiseward.runs.files import check_folder
     from noiseward.runs.replay import changed
     from noiseward.runs.replay import replay as again
     from noiseward.runs.write import pictured, save_images
 
-    folder, console = RunFolder(run), screen.console(soft_wrap=True)
+    folder, console = RunFolder(run), terminal.console(soft_wrap=True)
     if folder.spec().model == "stickers":
         torch.set_num_threads(1)
     target = out or run / "replay"

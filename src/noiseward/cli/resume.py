@@ -23,13 +23,13 @@ def resume(
     """Go on with a run as if it had never stopped."""
     import torch
 
-    from noiseward import screen
+    from noiseward import terminal
     from noiseward.cli.tables import report
     from noiseward.runs import RunFolder
     from noiseward.runs import resume as go_on
 
     if RunFolder(run).spec().model == "stickers":
         torch.set_num_threads(1)
-    go_on(run, steps=steps, seconds=seconds, nfe=nfe, memory=memory, console=screen.console(stderr=True), quiet=quiet)
+    go_on(run, steps=steps, seconds=seconds, nfe=nfe, memory=memory, console=terminal.console(stderr=True), quiet=quiet)
     if not quiet:
-        report(RunFolder(run), screen.console())
+        report(RunFolder(run), terminal.console())

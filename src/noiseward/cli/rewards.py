@@ -16,10 +16,10 @@ def rewards(context: typer.Context) -> None:
         return
     from rich.table import Table
 
-    from noiseward import screen
+    from noiseward import terminal
     from noiseward.rewards.catalog import ENTRIES, installed, state
 
-    console = screen.console()
+    console = terminal.console()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("reward", "measures", "range", "gradient", "prompt"):
         table.add_column(title, overflow="fold")

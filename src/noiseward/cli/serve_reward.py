@@ -26,7 +26,7 @@ def serve_reward(
     ] = "",
 ) -> None:
     """Serve a reward over HTTP, to this machine only; 'align --reward http://127.0.0.1:PORT' asks it."""
-    from noiseward.rewards import parse
+    from noiseward.rewards.parse import parse
     from noiseward.rewards.serve import server
 
     served = parse([reward])

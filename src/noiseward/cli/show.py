@@ -13,9 +13,10 @@ __all__ = ["show"]
 
 def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Print what a run was asked, what came out, and where its pictures are; draw its plot anew."""
-    from noiseward import pictures, screen
+    from noiseward import pictures, terminal
     from noiseward.cli.tables import report
     from noiseward.errors import RunError, line
+    from noiseward.loop.panel import find_hacked
     from noiseward.runs import RunFolder
     from noiseward.runs.alive import really
     from noiseward.runs.consistency import told
@@ -24,7 +25,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     folder = RunFolder(run)
     said = told(folder)
     spec, status, steps = folder.read("spec.json"), said.status, said.steps
-    console = screen.console()
+    console = terminal.console()
     console.print(f"{run}: {really(status['state'], run)}", highlight=False)
     asked = {
         name: value for name, value in spec.items() if value not in (None, {}, []) and name not in ("prompt", "format")
@@ -35,7 +36,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     if "error" in status:
         console.print(f"error: {line(str(status['error']))}", highlight=False, soft_wrap=True)
     if steps and "best" in status:
-        plot = pictures.plot(steps, title=", ".join(spec["prompt"]))
+        plot = pictures.plot(steps, hacked=find_hacked(steps), title=", ".join(spec["prompt"]))
         try:
             replace(run / "plot.png", lambda path: plot.save(path, format="PNG"))
         except RunError as error:  # the run may belong to another user

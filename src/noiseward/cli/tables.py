@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from noiseward.budget import Status
-from noiseward.panel import verdict
-from noiseward.solution import stalled
-from noiseward.strict import ADVICE, SUSPECT
+from noiseward.loop.budget import Status
+from noiseward.loop.panel import verdict
+from noiseward.loop.solution import stalled
+from noiseward.noise.typicality import ADVICE, SUSPECT
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from noiseward import pictures, stickers
-from noiseward.align import BUILT_IN, Problem, prepare
+from noiseward.api import BUILT_IN, Problem, prepare
 from noiseward.comparison.spec import SHARES, CompareSpec, Pack
 from noiseward.errors import ArgumentError, GradientError, RunError
+from noiseward.loop.loop import Best, Step
+from noiseward.loop.panel import Panel
 from noiseward.methods import named
-from noiseward.optimize import Best, Step
-from noiseward.panel import Panel
+from noiseward.noise.typicality import strict_probability
 from noiseward.runs.binding import digest_of_images
 from noiseward.runs.images import opened
 from noiseward.runs.write import pictured, save_image
-from noiseward.strict import strict_probability
 
 __all__ = ["Bench", "PackFile", "RefusedPack", "ResultFile", "check_images", "features", "made"]
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from noiseward.align import BUILT_IN
-from noiseward.budget import Budget
+from noiseward.api import BUILT_IN
 from noiseward.errors import ArgumentError, RunError
+from noiseward.loop.budget import Budget
 from noiseward.methods import METHODS, named
 from noiseward.runs.binding import identity, seal, unseal
 from noiseward.runs.files import read_json

@@ -27,12 +27,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from noiseward.differentiable import differentiable
-from noiseward.entries import numbered
-from noiseward.errors import ArgumentError, ModelError, NoisewardError, NoisewardWarning, choices
-from noiseward.memory import MODES, exhausted, fitting, free, lower
-from noiseward.moments import heard, unheard
-from noiseward.noise import Layout
+from noiseward.errors import ArgumentError, ModelError, NoisewardError, NoisewardWarning, choices, exhausted
+from noiseward.noise.layout import Layout
+from noiseward.noise.tape import off, record, recording
 from noiseward.pipelines.blocks import blockwise, blockwise_decoder
 from noiseward.pipelines.calls import held, parameters, produced, without_bars
 from noiseward.pipelines.denoisers import denoisers
@@ -44,10 +41,14 @@ from noiseward.pipelines.schedulers import fresh, is_stateful, without_trees
 from noiseward.pipelines.standins import instead, posterior_aside
 from noiseward.pipelines.steps import announced, answering, last_state, remembered, repeating
 from noiseward.pipelines.upcast import apart
-from noiseward.precision import is_half
-from noiseward.recompute import NFE
-from noiseward.sample import FunctionSampler, Prompt, Sampler, prompts
-from noiseward.tape import off, record, recording
+from noiseward.samplers.differentiable import differentiable
+from noiseward.samplers.entries import numbered
+from noiseward.samplers.function import FunctionSampler
+from noiseward.samplers.memory import MODES, fitting, free, lower
+from noiseward.samplers.precision import is_half
+from noiseward.samplers.recompute import NFE
+from noiseward.samplers.sampler import Prompt, Sampler, prompts
+from noiseward.samplers.steps import heard, unheard
 
 __all__ = ["DiffusersSampler"]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from noiseward.errors import ArgumentError
-from noiseward.nested import Nested
 from noiseward.pipelines.adapter import DiffusersSampler
 from noiseward.pipelines.calls import default
 from noiseward.pipelines.schedulers import fresh
+from noiseward.samplers.nested import Nested
 
 __all__ = ["levels", "nested"]
 

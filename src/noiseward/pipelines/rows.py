@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noiseward.entries import Entry, spoken
 from noiseward.errors import ArgumentError, choices
-from noiseward.images import image, read
+from noiseward.pictures import image, read
+from noiseward.samplers.entries import Entry, spoken
 
 __all__ = ["arguments", "entries", "opened", "runs_alone"]
 

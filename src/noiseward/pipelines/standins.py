@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.nn import Module
 
-from noiseward.tape import aside
+from noiseward.noise.tape import aside
 
 __all__ = ["instead", "posterior_aside"]
 

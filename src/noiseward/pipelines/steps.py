@@ -23,7 +23,7 @@ from torch.nn import Module
 from torch.utils._pytree import tree_map
 
 from noiseward.errors import ModelError
-from noiseward.moments import announce
+from noiseward.samplers.steps import announce
 
 __all__ = ["announced", "answering", "last_state", "remembered", "repeating"]
 

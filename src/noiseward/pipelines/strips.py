@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from noiseward.recompute import standing_in
+from noiseward.samplers.recompute import standing_in
 
 __all__ = ["in_strips"]
 

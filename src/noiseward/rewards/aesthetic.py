@@ -14,9 +14,9 @@ from typing import final
 from torch import Tensor, nn
 
 from noiseward.errors import ModelError
-from noiseward.reward import Reward
 from noiseward.rewards.dual_encoder import DualEncoder, clip_folder, clip_repo
 from noiseward.rewards.dual_encoder import repos as clip_repos
+from noiseward.rewards.reward import Reward
 from noiseward.rewards.weights import Repo, files, head, read
 
 __all__ = ["CLIP", "HEAD", "Aesthetic", "aesthetic", "load_head", "repos"]

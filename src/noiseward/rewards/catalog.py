@@ -15,7 +15,7 @@ from typing import Any
 from noiseward.contain import Contained
 from noiseward.errors import ArgumentError, choices
 from noiseward.named import parse
-from noiseward.reward import Reward
+from noiseward.rewards.reward import Reward
 from noiseward.rewards.weights import Repo
 
 __all__ = ["ENTRIES", "GROUP", "Entry", "installed", "maker", "needed", "state"]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from noiseward import lfs
 from noiseward.errors import ArgumentError, ModelError, choices
-from noiseward.reward import Reward
 from noiseward.rewards.preprocess import Preprocess
+from noiseward.rewards.reward import Reward
 from noiseward.rewards.weights import JSON, Repo, files, without_bars
 
 __all__ = ["Classifier", "classifier", "classifier_repo", "repos"]

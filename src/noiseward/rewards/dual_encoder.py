@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from noiseward import lfs
 from noiseward.errors import ModelError, RewardError
-from noiseward.reward import Reward
 from noiseward.rewards.preprocess import Preprocess
+from noiseward.rewards.reward import Reward
 from noiseward.rewards.texts import warn_if_cut
 from noiseward.rewards.weights import JSON, Repo, files, without_bars
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from noiseward.errors import ModelError, RewardError
-from noiseward.reward import Reward
 from noiseward.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from noiseward.rewards.reward import Reward
 from noiseward.rewards.texts import warn_if_cut
 from noiseward.rewards.weights import JSON, Repo, Source, files, fit, head, one, read, without_bars
 

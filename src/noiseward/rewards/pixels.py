@@ -10,8 +10,8 @@ import io
 import torch
 from torch import Tensor
 
-from noiseward.reward import FunctionReward
 from noiseward.rewards.preprocess import pictures
+from noiseward.rewards.reward import FunctionReward
 
 __all__ = ["brightness", "colorfulness", "contrast", "darkness", "jpeg", "saturation", "sharpness", "symmetry"]
 

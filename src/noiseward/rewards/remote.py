@@ -41,8 +41,8 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError, RewardError, line
 from noiseward.pictures import images
-from noiseward.reward import Reward
 from noiseward.rewards.deadline import handlers
+from noiseward.rewards.reward import Reward
 
 __all__ = ["RemoteReward", "loopback"]
 
@@ -72,7 +72,7 @@ class RemoteReward(Reward):
         RewardError: no answer after all tries, or an answer that makes no sense.
 
     Example:
-        >>> from noiseward.rewards import named
+        >>> from noiseward.rewards.parse import named
         >>> from noiseward.rewards.serve import serving
         >>> with serving(named("darkness")) as url:
         ...     RemoteReward(url)(torch.zeros(2, 3, 8, 8), None).tolist()

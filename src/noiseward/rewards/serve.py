@@ -40,8 +40,8 @@ from PIL import Image
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, NoisewardError, line, told
-from noiseward.reward import Reward, score
 from noiseward.rewards.remote import loopback
+from noiseward.rewards.reward import Reward, score
 
 __all__ = ["server", "serving"]
 
@@ -264,7 +264,7 @@ def serving(reward: Reward, port: int = 0, *, token: str = "") -> Iterator[str]:
 
     Example:
         >>> import urllib.request
-        >>> from noiseward.rewards import named
+        >>> from noiseward.rewards.parse import named
         >>> with serving(named("darkness")) as url, urllib.request.urlopen(url) as answer:
         ...     json.load(answer)
         {'reward': 'darkness'}

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
-from noiseward.images import read, upright
-from noiseward.reward import Reward
+from noiseward.pictures import read, upright
 from noiseward.rewards.dual_encoder import DualEncoder, clip_folder
 from noiseward.rewards.dual_encoder import repos as clip_repos
+from noiseward.rewards.reward import Reward
 from noiseward.rewards.weights import Repo
 
 __all__ = ["Similarity", "read_picture", "similarity", "repos"]

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noiseward.budget import Status
 from noiseward.errors import RunError
-from noiseward.optimize import Best
+from noiseward.loop.budget import Status
+from noiseward.loop.loop import Best
 from noiseward.runs.binding import FILES, marked, previous
 from noiseward.runs.files import read_tensors
 from noiseward.runs.log import Line

@@ -17,11 +17,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, final
 
-from noiseward.budget import Status
-from noiseward.crew import Crew
 from noiseward.errors import NoisewardError, RunError
+from noiseward.loop.budget import Status
+from noiseward.loop.executor import Crew
+from noiseward.loop.progress import spent
 from noiseward.parts import Parts
-from noiseward.progress import spent
 from noiseward.runs.claim import vacant
 from noiseward.runs.consistency import Told, told
 from noiseward.runs.execute import performing

@@ -9,12 +9,13 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from noiseward.align import Problem
-from noiseward.budget import Status
+from noiseward.api import Problem
 from noiseward.errors import NoisewardError, RunError
-from noiseward.optimize import Step
+from noiseward.loop.budget import Status
+from noiseward.loop.loop import Step
+from noiseward.loop.progress import Bars
+from noiseward.loop.solution import Solution, collecting
 from noiseward.pipelines import DiffusersSampler
-from noiseward.progress import Bars
 from noiseward.runs import first
 from noiseward.runs.claim import Claim
 from noiseward.runs.files import locked
@@ -24,7 +25,6 @@ from noiseward.runs.log import Log
 from noiseward.runs.resume import Stand, extended, mark_running, stand
 from noiseward.runs.spec import RunSpec
 from noiseward.runs.store import RunFolder
-from noiseward.solution import Solution, collecting
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,11 +7,11 @@ import hashlib
 import torch
 from torch import Tensor
 
-from noiseward.align import Problem
+from noiseward.api import Problem
 from noiseward.errors import RunError
 from noiseward.pipelines import DiffusersSampler
 from noiseward.runs.store import RunFolder
-from noiseward.sample import Sampler
+from noiseward.samplers.sampler import Sampler
 
 __all__ = ["fingerprint", "same_model"]
 

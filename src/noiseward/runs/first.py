@@ -9,17 +9,17 @@ import dataclasses
 import os
 from collections.abc import Iterator
 
-from noiseward.align import Problem
-from noiseward.budget import Status
+from noiseward.api import Problem
 from noiseward.errors import RunError
-from noiseward.nested import First, Through
-from noiseward.optimize import Step
+from noiseward.loop.budget import Status
+from noiseward.loop.loop import Step
+from noiseward.loop.solution import collecting
+from noiseward.optimizers.coarse_to_fine import First, Through
 from noiseward.runs.fingerprint import fingerprint
 from noiseward.runs.interrupt import Interruptible
 from noiseward.runs.resume import Stand, mark_running, stand
 from noiseward.runs.spec import RunSpec
 from noiseward.runs.store import RunFolder
-from noiseward.solution import collecting
 
 __all__ = ["begun", "kept", "waiting"]
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from noiseward.contain import SIGNALS
 from noiseward.errors import RewardError, told
-from noiseward.optimize import Step
+from noiseward.loop.loop import Step
 
 __all__ = ["Interruptible"]
 

@@ -180,9 +180,7 @@ def kept(out: Path) -> list[Pack]:
 
 def write(out: Path, packs: Sequence[Pack]) -> None:
     """Put packs into `batch.json`."""
-    parts: list[dict[str, Any]] = [
-        {"name": pack.name, "ids": pack.ids, "spec": vars(pack.spec)} for pack in packs
-    ]
+    parts: list[dict[str, Any]] = [{"name": pack.name, "ids": pack.ids, "spec": vars(pack.spec)} for pack in packs]
     content = seal({"format": FORMAT, "packs": parts})
     replace(out / "batch.json", lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
 

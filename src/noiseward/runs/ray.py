@@ -26,15 +26,15 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from noiseward.crew import Crew, sampled
+from noiseward.loop.executor import Crew, sampled
 from noiseward.parts import Parts
-from noiseward.recompute import NFE
 from noiseward.rewards.catalog import ENTRIES
 from noiseward.runs.cluster import Cluster, package
 from noiseward.runs.engine import Beat, Engine, work
 from noiseward.runs.packs import Pack
 from noiseward.runs.spec import RunSpec
-from noiseward.sample import Prompt, Sampler
+from noiseward.samplers.recompute import NFE
+from noiseward.samplers.sampler import Prompt, Sampler
 
 __all__ = ["RayEngine", "Spread", "Worker"]
 

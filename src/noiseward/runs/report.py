@@ -14,11 +14,11 @@ from typing import Any
 from PIL import Image
 
 from noiseward import pictures
+from noiseward.noise.typicality import SUSPECT
 from noiseward.runs.batch import Batch
 from noiseward.runs.engine import look
 from noiseward.runs.files import replace
 from noiseward.runs.packs import Pack
-from noiseward.strict import SUSPECT
 
 __all__ = ["Outcome", "contact", "index", "outcomes", "page", "report"]
 

@@ -16,19 +16,19 @@ import torch
 from torch import Tensor
 
 from noiseward import pictures
-from noiseward.budget import Status, slowed
 from noiseward.errors import ArgumentError, RunError
-from noiseward.objective import Evaluation
-from noiseward.optimize import Best, Place
-from noiseward.panel import Seen
-from noiseward.recompute import NFE
+from noiseward.loop.budget import Status, slowed
+from noiseward.loop.loop import Best, Place
+from noiseward.loop.objective import Evaluation
+from noiseward.loop.panel import Seen
+from noiseward.loop.solution import Frames, Past
 from noiseward.runs.consistency import Core, core
 from noiseward.runs.images import frames_of
 from noiseward.runs.log import Line, Log
 from noiseward.runs.spec import RunSpec
 from noiseward.runs.store import RunFolder
 from noiseward.runs.write import FRAMES, pictured, save_images, save_json
-from noiseward.solution import Frames, Past
+from noiseward.samplers.recompute import NFE
 
 __all__ = ["Stand", "extended", "mark_running", "stand"]
 

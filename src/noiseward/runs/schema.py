@@ -12,8 +12,8 @@ import types
 import typing
 from typing import Any, Literal, NotRequired, TypedDict
 
-from noiseward.budget import Status
 from noiseward.errors import RunError
+from noiseward.loop.budget import Status
 
 __all__ = ["BatchFile", "Loop", "Nfe", "Record", "State", "StatusFile", "check"]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from noiseward.align import BUILT_IN, Problem, default_budget, prepare
+from noiseward.api import BUILT_IN, Problem, default_budget, prepare
 from noiseward.choose import DEFAULT_LR
 from noiseward.errors import RunError
 from noiseward.parts import Parts

@@ -35,7 +35,9 @@ from typing import Any
 
 from noiseward import pictures
 from noiseward.errors import ArgumentError, NoisewardError, RunError
-from noiseward.optimize import Step
+from noiseward.loop.loop import Step
+from noiseward.loop.panel import find_hacked
+from noiseward.loop.solution import Frames, Solution
 from noiseward.runs.binding import mark, plain, unseal
 from noiseward.runs.claim import Claim
 from noiseward.runs.files import read_json, replace, tensors
@@ -43,7 +45,6 @@ from noiseward.runs.log import Line, Log, lines
 from noiseward.runs.schema import StatusFile, check, check_statuses
 from noiseward.runs.spec import RunSpec
 from noiseward.runs.write import LIBRARIES, Writer, pictured, save_images, save_json
-from noiseward.solution import Frames, Solution
 
 __all__ = ["LIBRARIES", "RunFolder", "find"]
 
@@ -98,7 +99,10 @@ class RunFolder:
             tensors(self.path / "pareto.safetensors", found, mark(found, run))
             if pictured(before.sample):
                 save_images(self.path / "pareto", pictures.images(before.sample))
-        replace(self.path / "plot.png", lambda path: pictures.plot(solution.history).save(path, format="PNG"))
+        replace(
+            self.path / "plot.png",
+            lambda path: pictures.plot(solution.history, hacked=find_hacked(solution.history)).save(path, format="PNG"),
+        )
         step = solution.last
         status = {
             "state": state,

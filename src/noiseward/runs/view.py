@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from noiseward import screen
+from noiseward import terminal
 from noiseward.runs.engine import Beat
 from noiseward.runs.packs import Pack
 
@@ -95,7 +95,7 @@ def follow(beats: Iterable[Beat], tally: Tally, packs: Sequence[Pack], *, consol
     from rich.progress import BarColumn, Progress
 
     ids = {pack.name: ", ".join(pack.ids) for pack in packs}
-    columns = [BarColumn(), screen.column("{task.description}")]
+    columns = [BarColumn(), terminal.column("{task.description}")]
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task, said = bar.add_task("", total=1.0), time.monotonic()
         for beat in beats:

@@ -16,12 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from noiseward import __version__, pictures
-from noiseward.optimize import Step
+from noiseward.loop.loop import Step
+from noiseward.loop.solution import Frames
 from noiseward.runs.binding import FILES, Bound, digest_of_images, digest_of_tensors, mark, plain, seal
 from noiseward.runs.files import replace, tensors
 from noiseward.runs.log import Log
 from noiseward.runs.spec import RunSpec
-from noiseward.solution import Frames
 
 __all__ = ["FRAMES", "LIBRARIES", "Writer", "pictured", "save_image", "save_images", "save_json"]
 

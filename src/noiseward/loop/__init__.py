@@ -1,0 +1,1 @@
+"""The optimization loop: its objective, its budget, its steps, and what reads them."""

@@ -1,0 +1,1 @@
+"""Optimizers: how the noise moves, one file per idea."""

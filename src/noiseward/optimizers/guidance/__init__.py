@@ -1,0 +1,8 @@
+"""Methods that act while the sampler runs: each a guide (`moments.py`), one per paper; and guided runs as a search."""
+
+from noiseward.optimizers.guidance.dps import DPS
+from noiseward.optimizers.guidance.fk import FKSteering
+from noiseward.optimizers.guidance.guided import Guided
+from noiseward.optimizers.guidance.lgd import LGD
+
+__all__ = ["DPS", "LGD", "FKSteering", "Guided"]

@@ -1,0 +1,241 @@
+r"""Search: climbing with no gradient at all, by trying noises and keeping the best.
+
+Every step tries q candidates per row and moves to the best of them if it beats the noise it has, so the value never
+falls from one step to the next. What differs is where candidates come from:
+
+* :class:`BestOfN`: anywhere, :math:`z' \sim N(0, I)`;
+* :class:`ZeroOrderSearch`: around the noise, at a fixed angle;
+* :class:`TrustRegion`: around the k best noises so far, at angles that grow with success and shrink with failure, some
+  elements at a time;
+* :class:`~noiseward.optimizers.evolve.ChannelEvolution`: among the rotations of the noise's channels (`evolve.py`).
+
+All keep candidates Gaussian by construction. A *turn* by the angle :math:`\alpha`,
+
+.. math:: z' = \|z\| \, \frac{u}{\|u\|}, \qquad u = \cos\alpha \, z + \sin\alpha \, \xi, \qquad \xi \sim N(0, I),
+
+draw by draw, mixes two Gaussians into a third and puts it back on the sphere the draw came from: however many turns are
+chosen one after the other, no draw's norm changes. That holds for the candidates. Choosing is another matter: a reward
+that likes one direction, a color say, pulls the noise along it choice by choice, on the sphere but far out. The
+strict test (`strict.py`) sees that, the norm cannot; `BestOfN` alone is safe from it.
+
+What a step costs, in denoiser calls per row: q + 1 runs of the sampler, all forward. The one more is the evaluation of
+the noise moved to, made again in the batch it will be reported in.
+
+Draws that do not move are left alone. A candidate whose value is not finite loses against any other.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor
+
+from noiseward.errors import ArgumentError
+from noiseward.loop.loop import Optimizer, State
+from noiseward.loop.objective import Evaluation, Objective
+from noiseward.noise.layout import Layout, Seeds
+from noiseward.optimizers.candidates import best, check_counts, compare, fresh, merged, ranked
+
+__all__ = ["BestOfN", "TrustRegion", "ZeroOrderSearch"]
+
+
+@final
+class BestOfN(Optimizer):
+    """Fresh noise, again and again; the best of all is kept.
+
+    The baseline every other method has to beat at the same cost. N steps try N times `samples` noises. It never leaves
+    the model's own distribution, and it gains like the logarithm of what it tries.
+
+    Arguments:
+        samples: q, candidates per row and step.
+        chunk: rows of candidates per call of the sampler.
+
+    Example:
+        >>> from noiseward.loop.budget import Budget
+        >>> from noiseward.loop.solution import optimize
+        >>> from noiseward.toys import GaussianModel, Linear
+        >>> objective = Objective(GaussianModel(steps=4).sampler(), Linear(1.0))
+        >>> start = objective.sampler.init(2, seed=0)
+        >>> solution = optimize(objective, start, optimizer=BestOfN(8), budget=Budget(steps=4))
+        >>> bool((solution.gain > 0).all()), solution.nfe.forward  # (4 x 9 + 1) runs of 4 calls
+        (True, 148)
+    """
+
+    def __init__(self, samples: int = 16, *, chunk: int = 16) -> None:
+        check_counts(samples=samples, chunk=chunk)
+        self.samples, self.chunk = samples, chunk
+
+    def check(self, objective: Objective) -> None:
+        pass
+
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
+        layout = objective.sampler.layout
+
+        def candidate(row: int, i: int) -> Tensor:
+            return merged(fresh(noise, layout, seeds, row, f"candidate {i}"), noise[row], layout)
+
+        evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
+        return evaluation, best(evaluation, noise, found, candidate), {}
+
+
+@final
+class ZeroOrderSearch(Optimizer):
+    """Neighbors on the sphere around a pivot; the best becomes the pivot.
+
+    Arguments:
+        samples: q, neighbors per row and step.
+        cosine: of the angle between the pivot and its neighbors, 0 (as far as fresh noise) to 1.
+        chunk: rows of candidates per call of the sampler.
+
+    References:
+        Inference-Time Scaling for Diffusion Models beyond Scaling Denoising Steps
+        https://arxiv.org/abs/2501.09732
+
+    Example:
+        >>> from noiseward.loop.budget import Budget
+        >>> from noiseward.loop.solution import optimize
+        >>> from noiseward.toys import GaussianModel, Linear
+        >>> objective = Objective(GaussianModel(steps=4, dim=64).sampler(), Linear(1.0))
+        >>> start = objective.sampler.init(2, seed=0)
+        >>> solution = optimize(objective, start, optimizer=ZeroOrderSearch(8), budget=Budget(steps=4))
+        >>> bool((solution.gain > 0).all()), torch.allclose(solution.noise.norm(), start.norm())
+        (True, True)
+    """
+
+    def __init__(self, samples: int = 16, cosine: float = 0.95, *, chunk: int = 16) -> None:
+        check_counts(samples=samples, chunk=chunk)
+        if not 0 <= cosine < 1:
+            raise ArgumentError(f"cosine={cosine} given: at least 0 and below 1 wanted")
+        self.samples, self.angle, self.chunk = samples, math.acos(cosine), chunk
+
+    def check(self, objective: Objective) -> None:
+        pass
+
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
+        layout = objective.sampler.layout
+
+        def candidate(row: int, i: int) -> Tensor:
+            return turned(noise[row], fresh(noise, layout, seeds, row, f"candidate {i}"), self.angle, layout)
+
+        evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
+        return evaluation, best(evaluation, noise, found, candidate), {}
+
+
+@final
+class TrustRegion(Optimizer):
+    r"""Several regions of trust, each around one of the best noises so far.
+
+    A region has a center and a sine :math:`s`. Its candidates turn a random part of the center's elements, each with
+    probability :math:`p \sim U(0.1, 0.9)`, by the angle :math:`\arcsin s`. A region with a candidate better than its
+    center three times in a row grows, s becoming 1.5 s, at most 1; one without, three times in a row, shrinks, and
+    starts again at its first size when it would fall below 0.05. After each step the k best of all centers and
+    candidates are the new centers, wherever they come from; a candidate inherits the region it came from. The first
+    step draws fresh noise to find the first centers.
+
+    It adapts its own scale, which is what `ZeroOrderSearch` lacks, and it searches several places, which helps with
+    rewards that have many peaks. Each costs candidates: with fewer than some hundreds, prefer the simpler ones.
+
+    Arguments:
+        samples: q, candidates per row and step, dealt out to the regions in turn.
+        regions: k.
+        sine: the first s of a region, up to 1.
+        chunk: rows of candidates per call of the sampler.
+
+    References:
+        Trust-region search in noise space, https://arxiv.org/abs/2603.14504 (re-derived: turns instead of boxes)
+
+    Example:
+        >>> from noiseward.loop.budget import Budget
+        >>> from noiseward.loop.solution import optimize
+        >>> from noiseward.toys import GaussianModel, Linear
+        >>> objective = Objective(GaussianModel(steps=4, dim=64).sampler(), Linear(1.0))
+        >>> start = objective.sampler.init(2, seed=0)
+        >>> solution = optimize(objective, start, optimizer=TrustRegion(8), budget=Budget(steps=4))
+        >>> bool((solution.gain > 0).all())
+        True
+    """
+
+    patience, factor, least = 3, 1.5, 0.05
+
+    def __init__(self, samples: int = 16, regions: int = 4, sine: float = 0.4, *, chunk: int = 16) -> None:
+        check_counts(samples=samples, regions=regions, chunk=chunk)
+        if regions > samples:
+            raise ArgumentError(f"regions={regions} given with samples={samples}: at most one region per sample wanted")
+        if not self.least <= sine <= 1:
+            raise ArgumentError(f"sine={sine} given: {self.least} to 1 wanted")
+        self.samples, self.regions, self.sine, self.chunk = samples, regions, sine, chunk
+
+    def check(self, objective: Objective) -> None:
+        pass
+
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
+        layout, known = objective.sampler.layout, bool(state)
+
+        def candidate(row: int, i: int) -> Tensor:
+            xi = fresh(noise, layout, seeds, row, f"candidate {i}")
+            if not known:
+                return merged(xi, noise[row], layout)
+            region = i % self.regions
+            angle = math.asin(min(1.0, float(state["sine"][row, region])))
+            return turned(state["center"][row, region], xi, angle, layout, _part(xi, seeds, row, i))
+
+        evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
+        if known:
+            centers, rewards, sine, streak = (state[name] for name in ("center", "reward", "sine", "streak"))
+            penalty = objective.repeat(self.regions).penalty(centers.flatten(0, 1)).view_as(rewards)
+            held = ranked(rewards - penalty.to(rewards.dtype))  # with today's multiplier
+        else:
+            centers, rewards, held = noise[:, None], evaluation.reward[:, None], ranked(evaluation.value[:, None])
+            sine, streak = torch.full_like(held, self.sine), torch.zeros_like(held)
+        value = ranked(found.value)
+        parent = torch.arange(self.samples, device=value.device) % held.shape[1]
+        if known:
+            best_child = torch.stack([value[:, parent == k].amax(1) for k in range(self.regions)], 1)
+            sine, streak = self._resized(
+                sine, torch.where(best_child > held, streak.clamp(min=0) + 1, streak.clamp(max=0) - 1)
+            )
+        order = torch.cat([held, value], 1).sort(dim=1, descending=True, stable=True).indices[:, : self.regions]
+        source = torch.cat([torch.arange(held.shape[1], device=value.device), parent])[order]
+        chosen = [
+            torch.stack([centers[row, k] if k < held.shape[1] else candidate(row, k - held.shape[1]) for k in of_row])
+            for row, of_row in enumerate(order.tolist())
+        ]
+        after = {
+            "center": torch.stack(chosen),
+            "reward": torch.cat([rewards, found.reward], 1).gather(1, order),
+            "sine": sine.gather(1, source),
+            "streak": streak.gather(1, source),
+        }
+        return evaluation, after["center"][:, 0], after
+
+    def _resized(self, sine: Tensor, streak: Tensor) -> tuple[Tensor, Tensor]:
+        grown = torch.where(streak >= self.patience, (sine * self.factor).clamp(max=1.0), sine)
+        shrunk = torch.where(streak <= -self.patience, grown / self.factor, grown)
+        sized = torch.where(shrunk < self.least, self.sine, shrunk)
+        return sized, torch.where(streak.abs() >= self.patience, 0.0, streak)
+
+
+def turned(center: Tensor, xi: Tensor, angle: float, layout: Layout, part: Tensor | None = None) -> Tensor:
+    """One row's noise turned towards `xi` by an angle, draw by draw (see the module).
+
+    Arguments:
+        center, xi: `noise_shape`.
+        angle: in radians.
+        part: which elements turn, a mask of that shape; default: all. The others keep their place but for the scaling
+            that puts a draw back on its sphere.
+    """
+    mixed = math.cos(angle) * center + math.sin(angle) * xi
+    if part is not None:
+        mixed = torch.where(part, mixed, center)
+    before, after = layout.split(center[None]), layout.split(mixed[None])
+    tiny = torch.finfo(center.dtype).tiny
+    turned = [new * (old.norm() / new.norm().clamp(min=tiny)) for old, new in zip(before, after, strict=True)]
+    return merged(layout.join(turned)[0], center, layout)
+
+
+def _part(like: Tensor, seeds: Seeds, row: int, i: int) -> Tensor:
+    generator = seeds.generator(row, f"part {i}")
+    share = 0.1 + 0.8 * torch.rand((), generator=generator)
+    return (torch.rand(like.shape, generator=generator) < share).to(like.device)

@@ -1,0 +1,1 @@
+"""Samplers: noise in, sample out, with a gradient that fits into memory."""

@@ -1,0 +1,315 @@
+"""Samplers made of functions: any code that draws its noise with torch, with a noise tape around it.
+
+What :class:`FunctionSampler` needs to know of the function it finds out once (`discovery.py`). The row law is tested:
+once per batch size a row is sampled alone as well (`independence.py`), and where rows depend on each other, or the
+function cannot take so many, they are sampled one at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from noiseward.errors import (
+    ArgumentError,
+    DrawMismatch,
+    GradientError,
+    ModelError,
+    NoisewardWarning,
+    TapeError,
+    exhausted,
+)
+from noiseward.noise.layout import Layout
+from noiseward.noise.tape import NoiseTape, replay
+from noiseward.samplers.differentiable import Lift
+from noiseward.samplers.discovery import Discovery, Found
+from noiseward.samplers.frozen import Frozen
+from noiseward.samplers.independence import coarsest, is_whole
+from noiseward.samplers.memory import attempt, kept
+from noiseward.samplers.precision import is_half
+from noiseward.samplers.recompute import NFE, Inside, Meter, Steps, constant, driven, is_partial, standing_in
+from noiseward.samplers.sampler import Prompt, Sampler, prompts
+from noiseward.samplers.witness import Witness, said
+
+__all__ = ["FunctionSampler"]
+
+
+@final
+class FunctionSampler(Sampler):
+    """A sampler made of a function that draws its noise with torch.
+
+    Arguments:
+        fn: the sampler, told apart by the names of its parameters: `fn(batch, prompt)`, `fn(batch)`, `fn(prompt)` or
+            `fn()`. `batch` is a number of rows, `prompt` a list with one string per row, or None. It returns samples
+            `(batch, *X)`; without `batch`, one sample, with or without a leading axis of 1. Where it runs under
+            `torch.no_grad()`, pass `differentiable()(fn)`.
+        denoiser: the module it calls at each step, or several of them. They are frozen for as long as this sampler
+            lives, taken off the tape, and their calls are counted in `nfe` and, if asked, recomputed. Without it, whole
+            runs are counted instead.
+        recompute: recompute the denoiser's activations instead of keeping them.
+        name: how messages call it; default: the function's name.
+
+    Raises:
+        TapeError: nothing was drawn with torch, or the tape does not see all of the randomness.
+        GradientError: a gradient was asked for where there is none.
+
+    Example:
+        >>> import torch
+        >>> sampler = FunctionSampler(lambda batch: torch.randn(batch, 2) + 0.1 * torch.randn(batch, 2))
+        >>> noise = sampler.init(3, seed=0)
+        >>> noise.shape, sampler(noise).shape
+        (torch.Size([3, 2, 2]), torch.Size([3, 2]))
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Tensor],
+        denoiser: Module | Sequence[Module] | None = None,
+        *,
+        recompute: bool = False,
+        name: str | None = None,
+    ) -> None:
+        names = _names(fn)
+        denoisers = [denoiser] if isinstance(denoiser, Module) else list(denoiser or [])
+        if recompute and not denoisers:
+            raise ArgumentError("recompute=True needs denoiser=, the module whose activations are recomputed")
+        self._fn, self._names = fn, names
+        self.name = name or f"the sampler {getattr(fn, '__name__', type(fn).__name__)}"
+        self._denoisers, self._frozen = denoisers, Frozen(denoisers)
+        self._recompute, self._inside = recompute, None
+        self._meter = Meter()
+        self._expected: list[str] | None = [""]
+        self._found: Found | None = None
+        self.lighter = None if recompute or not denoisers else "recompute=True"
+
+    def retaining(
+        self, recompute: bool, *, inside: Inside | None = None, lighter: str | None = None
+    ) -> FunctionSampler:
+        """The same sampler, with the same bill, that keeps its activations otherwise.
+
+        Arguments:
+            recompute: recompute the denoiser's activations instead of keeping them.
+            inside: what to enter around each call of a denoiser, and around each recomputation.
+            lighter: see `Sampler`.
+        """
+        other = copy.copy(self)
+        other._recompute, other._inside, other.lighter = recompute, inside, lighter
+        if other._found is not None and other._found.trouble is not None and recompute != self._recompute:
+            other._found = None  # there may be a gradient this way
+        return other
+
+    def weighed(self, prompt: Prompt = None, modules: Iterable[Module] = ()) -> tuple[int, int]:
+        """Bytes that a row's graph holds with all activations kept: the denoiser's in one sampler step, and the rest.
+
+        Two samplings find out, not counted in the bill. The modules' weights are not counted either. A sampler that
+        has no gradient holds nothing.
+        """
+        self.expect(prompt)
+        noise, steps = self.init(1).requires_grad_(), self.layout.steps
+        if self._found is not None and self._found.trouble is not None:
+            return 0, 0
+        keeping = self.retaining(False)
+        keeping._meter = Meter()
+        held = []
+        for last in (0, 1):
+            with torch.enable_grad(), constant(steps - last):
+                held.append(kept(lambda: keeping(noise, prompt), modules))
+        return held[1] - held[0], held[0]
+
+    def expect(self, prompt: Prompt) -> None:
+        self._expected = [prompt] if isinstance(prompt, str) else list(prompt)[:1] if prompt else None
+
+    @property
+    def layout(self) -> Layout:
+        try:
+            return self._discover(self._expected).layout
+        except (ModelError, TapeError) as error:
+            if self._expected != [""] or "prompt" not in self._names:
+                raise
+            raise type(error)(f"{error} (with an empty prompt; call expect(prompt) first to try another)") from error
+
+    @property
+    def half(self) -> bool:
+        weights = (weight for module in self._denoisers for weight in module.parameters())
+        return any(draw.dtype == torch.float16 for draw in self.layout) or any(map(is_half, weights))
+
+    @property
+    def nfe(self) -> NFE:
+        return self._meter.nfe
+
+    @property
+    def alone(self) -> str | None:
+        return None if self._found is None else self._found.alone
+
+    def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
+        named = prompts(prompt, noise.shape[0])
+        found = self._discover(named[:1] if named else None)
+        found.layout.check(noise)
+        if noise.requires_grad and torch.is_grad_enabled() and not is_partial():
+            self._check_gradient(found, noise, named)
+        if noise.shape[0] == 1:
+            return self._replay(found, noise, named)
+        return self._batched(found, noise, named) if found.together else self._one_by_one(found, noise, named)
+
+    def _check_gradient(self, found: Found, noise: Tensor, prompt: list[str] | None) -> None:
+        """Raise `GradientError` where no gradient can be taken, naming what is in its way."""
+        if found.trouble is not None:
+            raise GradientError(self._discovery(prompt and prompt[:1]).explain(found, noise))
+        if found.bias is not None:
+            self._warn(found.bias)
+            found.bias = None
+
+    def _batched(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+        """All rows in one call; or one at a time from now on, where that fails or rows depend on each other."""
+        before, error = self._meter.nfe, None
+        try:
+            samples = self._replay(found, noise, prompt)
+            share = None if is_whole() else self._leaning(found, noise, prompt, samples)
+            if share is None:
+                return samples
+            del samples
+            by = f"by {share:.2g} of how far rows are apart" if share < math.inf else "and is not finite there"
+            fault = f"a row depends on the others in its batch, {by}"
+        except DrawMismatch:  # some draw's leading 1 was no batch axis: all rows share that draw
+            fault = None
+        except Exception as raised:  # whatever a sampler raises that cannot take so many rows
+            if exhausted(raised) or is_whole():
+                raise
+            fault, error = f"it fails with a batch of {noise.shape[0]} ({said(raised)})", raised
+        self._meter.nfe = before  # finding this out is discovery, made once and not counted in any run
+        try:
+            samples = self._one_by_one(found, noise, prompt)
+        except Exception as raised:
+            if error is None or exhausted(raised):
+                raise
+            raise error from None  # the batch is not to blame
+        found.together, found.alone = False, fault
+        if fault is not None:
+            self._warn(f"{fault}; rows are sampled one at a time")
+        return samples
+
+    def _leaning(self, found: Found, noise: Tensor, prompt: list[str] | None, samples: Tensor) -> float | None:
+        """How much a row depends on its batch, if one does."""
+        weights = (next(module.parameters(), None) for module in self._denoisers)
+        dtypes = [*(draw.dtype for draw in found.layout), samples.dtype, *(w.dtype for w in weights if w is not None)]
+        return found.rows.leaning(
+            noise,
+            prompt,
+            samples,
+            sample=functools.partial(self._unbilled, found),
+            fresh=found.layout.fresh,
+            eps=coarsest(dtypes, found.layout.device),
+        )
+
+    def _unbilled(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+        """The samples of some noise, without a graph; no part of any run."""
+        meter, self._meter = self._meter, Meter()
+        try:
+            with torch.no_grad(), constant(0):
+                return self._replay(found, noise, prompt)
+        finally:
+            self._meter = meter
+
+    def _one_by_one(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+        samples, meter = [], self._meter
+        try:
+            for row in range(noise.shape[0]):
+                samples.append(self._replay(found, noise[row : row + 1], prompt[row : row + 1] if prompt else None))
+                self._meter = Meter()  # a row takes part in its own calls only: the first row's are counted
+        finally:
+            self._meter = meter
+        return torch.cat(samples)
+
+    def _replay(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+        draws = found.layout.split(noise)
+        if not found.leading:
+            draws = [draw[0] for draw in draws]
+        with replay(draws, [draw.name for draw in found.layout]) as tape:
+            return self._run(tape, noise.shape[0], prompt)
+
+    def _run(self, tape: NoiseTape, batch: int, prompt: list[str] | None, steps: Steps | None = None) -> Tensor:
+        given = {"batch": batch, "prompt": None if prompt is None else [*prompt]}  # some edit the list they are given
+        with self._watched(tape, steps or Steps()):
+            sample = self._fn(**{name: given[name] for name in self._names})
+        if not isinstance(sample, Tensor):
+            raise TapeError(f"the sampler returned {type(sample).__name__}: return its samples as one tensor (B, ...)")
+        if "batch" not in self._names and sample.shape[:1] != (1,):
+            sample = sample[None]
+        if sample.shape[:1] != (batch,):
+            raise TapeError(
+                f"the sampler returned shape {tuple(sample.shape)} for a batch of {batch}: lead with the batch axis"
+            )
+        return sample if self._denoisers else self._meter.output(sample)
+
+    @contextlib.contextmanager
+    def _watched(self, tape: NoiseTape, steps: Steps) -> Iterator[None]:
+        lift, frozen, given = Lift(), self._frozen, self._inside
+
+        @contextlib.contextmanager
+        def inside(module: Module) -> Iterator[None]:
+            with lift.call(), frozen.call(), given(module) if given else contextlib.nullcontext():
+                yield
+
+        how: dict[str, Any] = {"tape": tape, "meter": self._meter, "recompute": self._recompute, "steps": steps}
+        with contextlib.ExitStack() as stack:
+            stack.callback(setattr, lift, "over", True)
+            for module in self._denoisers:
+                stack.enter_context(driven(module, inside=inside, **how))
+            yield
+
+    @torch.inference_mode(False)  # what is found out has to last, and to have a gradient
+    def _discover(self, prompt: list[str] | None) -> Found:
+        """What there is to know, found out once."""
+        if self._found is None:
+            self._frozen.hold()
+            try:
+                with constant(0):
+                    found = attempt(self._discovery(prompt).find, "when the sampler was first run", self.lighter)
+            except BaseException:
+                self._frozen.release()
+                raise
+            self._found = found
+        return self._found
+
+    def _discovery(self, prompt: list[str] | None) -> Discovery:
+        """What finds it out, with one row of a prompt."""
+
+        def run(tape: NoiseTape, witness: Witness | None) -> tuple[Tensor, list[int]]:
+            steps = Steps()
+            with contextlib.ExitStack() as stack:
+                if witness is not None:
+                    for module in self._denoisers:
+                        stack.enter_context(standing_in(module, witness.around(module, module.forward)))
+                return self._run(tape, 1, prompt, steps), steps.begun
+
+        frozen, batched = self._frozen, "batch" in self._names
+        return Discovery(run, name=self.name, batched=batched, narrow=frozen.narrow, widen=frozen.widen)
+
+    def _warn(self, says: str) -> None:
+        warnings.warn(f"{self.name}: {says}", NoisewardWarning, stacklevel=4)
+
+
+def _names(fn: Callable[..., Tensor]) -> set[str]:
+    """Which of `batch` and `prompt` a sampler function takes; whatever else it takes must have a default."""
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{fn!r} given: a function of `batch` and `prompt`, or of either or none, wanted") from None
+    names = {parameter.name for parameter in parameters}
+    unknown = [p.name for p in parameters if p.name not in ("batch", "prompt") and p.default is p.empty]
+    if unknown:
+        raise ArgumentError(
+            f"the sampler function takes {', '.join(unknown)}: only `batch` and `prompt` can be filled in; "
+            "bind the rest with functools.partial or a lambda"
+        )
+    return names & {"batch", "prompt"}

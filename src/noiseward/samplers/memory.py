@@ -1,0 +1,169 @@
+r"""Memory: what a gradient keeps, how much is free, and what is said when it runs out.
+
+For a gradient through N denoiser calls, each of which keeps a megabytes, beside b for everything else (the decoder,
+mostly), and B rows, a **mode** needs about
+
+| mode | keeps | memory | time of a call |
+|---|---|---|---|
+| `fast` | all activations | B (N a + b) | F + B |
+| `balanced` | one call's at a time | B (a + b) | 2 F + B |
+| `low` | one block's of one call, strips of the decoder | less | 3 F + B |
+
+beside the weights and N latents; F is a forward, B a backward. The gradient is the same in all modes. `auto` is the
+first of them that fits into what is free. a and b are measured, by :func:`kept`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from noiseward.errors import ArgumentError, OutOfMemory, exhausted
+
+__all__ = ["MODES", "attempt", "check_room", "fitting", "free", "kept", "lower"]
+
+MODES = ("fast", "balanced", "low")
+ROWS = 100_000  # of a run at most
+MARGIN = 1.5  # of what is kept: gradients on their way, workspaces, and what a computation holds for a moment
+
+T = TypeVar("T")
+
+
+def lower(mode: str) -> str | None:
+    """The mode that takes less memory than a given one; None below the last.
+
+    Example:
+        >>> lower("fast"), lower("low")
+        ('balanced', None)
+    """
+    below: dict[str, str] = dict(zip(MODES, MODES[1:], strict=False))
+    return below.get(mode)
+
+
+def fitting(*, step: float, rest: float, steps: int, available: float | None) -> str:
+    """The fastest mode that fits.
+
+    Arguments:
+        step: bytes the denoiser keeps in one sampler step, for all rows.
+        rest: bytes everything else keeps.
+        steps: sampler steps of a run.
+        available: bytes that are free; None where that is not known, which gives `balanced`.
+
+    Example:
+        >>> [fitting(step=1e9, rest=1e9, steps=50, available=free) for free in (80e9, 24e9, 2e9, None)]
+        ['fast', 'balanced', 'low', 'balanced']
+    """
+    if available is None:
+        return "balanced"
+    if MARGIN * (steps * step + rest) <= available:
+        return "fast"
+    return "balanced" if MARGIN * (step + rest) <= available else "low"
+
+
+def kept(compute: Callable[[], object], modules: Iterable[Module] = ()) -> int:
+    """Bytes that the graph of a computation holds while its result is alive, without the modules' weights.
+
+    Example:
+        >>> x = torch.ones(10, requires_grad=True)
+        >>> kept(lambda: x.exp().exp())
+        80
+    """
+    weights = {weight.untyped_storage().data_ptr() for module in modules for weight in module.parameters()}
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = compute()
+    del result
+    return sum(sizes.values())
+
+
+def free(device: torch.device) -> float | None:
+    """Bytes that can still be had on a device; None where that is not known."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    limits = [_available(), _confined()]
+    known = [limit for limit in limits if limit is not None]
+    return min(known) if known else None
+
+
+def check_room(rows: int, batch: int, noise_shape: Sequence[int] = ()) -> None:
+    """Raise `ArgumentError` if a run has more rows than can be held, before they are made.
+
+    Arguments:
+        rows: of the run.
+        batch: of each prompt.
+        noise_shape: of one row's noise, where it is known.
+
+    Example:
+        >>> check_room(10**6, 10**6)
+        Traceback (most recent call last):
+            ...
+        noiseward.errors.ArgumentError: 1,000,000 rows are too many for one run (1,000,000 per prompt): more than
+        100,000; take fewer, or 'noiseward batch', which does them in packs
+    """
+    least, room = 3 * 4.0 * rows * math.prod(noise_shape), free(torch.device("cpu"))
+    if rows <= ROWS and (room is None or least <= room):
+        return
+    said = f"more than {ROWS:,}"
+    if rows <= ROWS and room is not None:
+        said = f"noise, best noise and direction take {least / 1e9:,.1f} GB, and {room / 1e9:,.1f} GB are free"
+    raise ArgumentError(
+        f"{rows:,} rows are too many for one run ({batch:,} per prompt): {said}; take fewer, or 'noiseward batch', "
+        "which does them in packs"
+    )
+
+
+def _available() -> float | None:
+    """What the system can give without swapping."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _confined() -> float | None:
+    """What is left of a container's limit."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return float(limit) - float(used)
+    except (OSError, ValueError):  # none, or no number: "max"
+        return None
+
+
+def attempt(compute: Callable[[], T], when: str, lighter: str | None) -> T:
+    """What a computation gives.
+
+    Raises:
+        OutOfMemory: memory ran out. The failed graph is let go first: it would hang on the error's traceback.
+    """
+    try:
+        return compute()
+    except (RuntimeError, MemoryError) as error:
+        if not exhausted(error):
+            raise
+    remedy = (
+        f"take {lighter}, or a smaller batch" if lighter else "take a smaller batch, smaller samples or fewer steps"
+    )
+    raise OutOfMemory(f"out of memory {when}: {remedy}")

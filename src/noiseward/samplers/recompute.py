@@ -1,0 +1,379 @@
+r"""The denoiser's calls: counted, taken off the tape, and their activations kept or recomputed.
+
+A sampler calls its denoiser :math:`\epsilon_\theta` once or more per step. Backpropagating through N calls keeps N sets
+of activations. With `recompute=True` each call keeps only its inputs and is run again when the gradient comes back:
+memory stays that of one call, at the price of one more forward per call. This is one explicit autograd function around
+the call. (`torch.utils.checkpoint` in its reentrant form loses the graph of object outputs and closed-over tensors, the
+defect behind a published implementation whose gradient never reached its denoiser; in its other form its memory grows
+with the number of calls.) Only what goes in and comes out as a tensor, or as a nesting of containers that hold tensors,
+has a gradient then; an object that hides tensors is refused rather than cut off.
+
+What is recomputed must be what was computed. A call's module is put back into the state it had (`state.py`), with the
+same context variables and autocast; and of each output up to 4096 values, spread evenly, are kept and compared with
+those of the repetition. Where they differ, a gradient would be that of another function: an error names the module. A
+call that changes the lists or dicts it is given, as caches do, cannot be repeated from its arguments: its activations
+are kept instead.
+
+Part of the gradient can be left out on purpose. Within :func:`constant`, the first calls of each run are constants:
+they run once, forward, and nothing is pulled back through them. What the sampler itself does with its draws keeps its
+graph, so draws made before still reach the sample along that path, without :math:`\partial\epsilon/\partial x`.
+
+The cost of everything here is counted in denoiser calls: see :class:`NFE`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+import functools
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from noiseward.errors import GradientError
+from noiseward.noise.tape import NoiseTape
+from noiseward.samplers.state import Snapshot, intercepting, refresh, snapshot
+
+__all__ = ["NFE", "Inside", "Meter", "Steps", "constant", "driven", "is_partial", "recomputed", "standing_in"]
+
+Inside = Callable[[Module], contextlib.AbstractContextManager[None]]
+
+_CONSTANT = contextvars.ContextVar("steps whose denoiser calls are constants", default=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class NFE:
+    """Number of denoiser calls one row took part in; a call on a whole batch counts once, one with several candidates
+    of the row as often.
+
+    Arguments:
+        forward: calls made by the sampler.
+        backward: gradients pulled back through a call.
+        recomputed: calls made again for a gradient; what its blocks recompute beyond is not counted.
+
+    Example:
+        >>> (NFE(20, 20) + NFE(20)).cost
+        80
+    """
+
+    forward: int = 0
+    backward: int = 0
+    recomputed: int = 0
+
+    def __add__(self, other: NFE) -> NFE:
+        return NFE(self.forward + other.forward, self.backward + other.backward, self.recomputed + other.recomputed)
+
+    def __sub__(self, other: NFE) -> NFE:
+        return NFE(self.forward - other.forward, self.backward - other.backward, self.recomputed - other.recomputed)
+
+    @property
+    def cost(self) -> int:
+        """In forward calls: a forward counts 1, a backward 2, a recomputed forward 1."""
+        return self.forward + 2 * self.backward + self.recomputed
+
+
+class Meter:
+    """Counts calls as they happen; `nfe` is the sum so far."""
+
+    def __init__(self) -> None:
+        self.nfe = NFE()
+
+    def count(self, forward: int = 0, backward: int = 0, recomputed: int = 0) -> None:
+        self.nfe += NFE(forward, backward, recomputed)
+
+    def output(self, result: Any) -> Any:
+        """Count one forward, and one backward once a gradient reaches any tensor of `result`."""
+        self.count(forward=1)
+        counted = []
+
+        def arrived(gradient: Tensor) -> None:
+            if not counted:
+                counted.append(True)
+                self.count(backward=1)
+
+        for leaf in tree_flatten(result)[0]:
+            for tensor in [leaf] if isinstance(leaf, Tensor) else _hidden(leaf):
+                if tensor.requires_grad:
+                    tensor.register_hook(arrived)
+        return result
+
+
+class Steps:
+    """The sampler steps of one run: one begins when a denoiser is called that the last one has called already.
+
+    Attributes:
+        begun: for each step, how many draws were asked for before it.
+    """
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self._called: set[Module] = set()
+
+    def enter(self, module: Module, asked: int) -> int:
+        """The number of the step in which a module is called now, after so many draws."""
+        if not self.begun or module in self._called:
+            self.begun.append(asked)
+            self._called.clear()
+        self._called.add(module)
+        return len(self.begun) - 1
+
+
+@contextlib.contextmanager
+def constant(first: int) -> Iterator[None]:
+    """For the body of a `with`, the denoiser calls of the first so many steps of each run are constants.
+
+    Example:
+        >>> from noiseward.toys import GaussianModel
+        >>> sampler = GaussianModel(steps=4).sampler()
+        >>> noise, before = sampler.init(1).requires_grad_(), sampler.nfe
+        >>> with constant(3):
+        ...     sampler(noise).sum().backward()
+        >>> sampler.nfe - before
+        NFE(forward=4, backward=1, recomputed=0)
+    """
+    token = _CONSTANT.set(first)
+    try:
+        yield
+    finally:
+        _CONSTANT.reset(token)
+
+
+def is_partial() -> bool:
+    """Whether, within :func:`constant`, some denoiser calls are constants now."""
+    return _CONSTANT.get() > 0
+
+
+@contextlib.contextmanager
+def standing_in(module: Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """For the body of a `with`, calls of the module go to another function."""
+    attributes = vars(module)
+    own = attributes.get("forward")
+    module.forward = intercepting(forward)
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+@contextlib.contextmanager
+def driven(
+    module: Module,
+    *,
+    tape: NoiseTape,
+    meter: Meter,
+    recompute: bool,
+    inside: Inside | None = None,
+    steps: Steps | None = None,
+) -> Iterator[None]:
+    """For the body of a `with`, run the module's calls off the tape, counted, and recomputed if asked.
+
+    Nothing that draws noise may happen inside the module: it would not be seen.
+
+    Arguments:
+        module: the denoiser.
+        tape: what it is taken off.
+        meter: what counts its calls.
+        recompute: whether its activations are recomputed.
+        inside: what to enter around each call of it, and around each recomputation.
+        steps: what counts the run's sampler steps, shared by its denoisers.
+    """
+    forward, run = module.forward, steps or Steps()
+
+    @functools.wraps(forward)
+    def computed(*args: Any, **kwargs: Any) -> Any:
+        with inside(module) if inside else contextlib.nullcontext():
+            return forward(*args, **kwargs)
+
+    @functools.wraps(forward)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        still = run.enter(module, tape.asked) < _CONSTANT.get()
+        with tape.off(), torch.set_grad_enabled(torch.is_grad_enabled() and not still):
+            if recompute:
+                result = recomputed(computed, meter, args, kwargs, module=module)
+            else:
+                result = computed(*args, **kwargs)
+            return meter.output(result)
+
+    refresh()
+    with standing_in(module, call):
+        yield
+
+
+def recomputed(
+    function: Callable[..., Any],
+    meter: Meter,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    module: Module | None = None,
+) -> Any:
+    """`function(*args, **kwargs)`, keeping only its tensor arguments for the gradient.
+
+    Arguments and result may be any nesting of tuples, lists, dicts and diffusers outputs.
+
+    Arguments:
+        function: what is called, and called again when the gradient comes back.
+        meter: counts the calls that are made again.
+        args, kwargs: its arguments.
+        module: whose state the function depends on; it is the same for both calls, and named in messages.
+
+    Raises:
+        GradientError: an argument or the result hides tensors in an object of another kind. When the gradient comes
+            back: the repetition gave another result, or a second derivative was asked for.
+    """
+    leaves, spec = tree_flatten((args, kwargs))
+    _check("takes", [leaf for leaf in leaves if any(tensor.requires_grad for tensor in _hidden(leaf))])
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
+        return function(*args, **kwargs)
+    arguments = [_HOLE if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    returned: dict[str, Any] = {}
+
+    def run(*given: Tensor) -> tuple[Tensor, ...]:
+        filled = _fill(arguments, given)
+        again, named = tree_unflatten(filled, spec)
+        results, returned["spec"] = tree_flatten(function(*again, **named))
+        _check("returns", [leaf for leaf in results if _hidden(leaf)])
+        returned["leaves"] = [_HOLE if isinstance(leaf, Tensor) else leaf for leaf in results]
+        after, kind = tree_flatten((again, named))
+        returned["changed"] = kind != spec or any(map(operator.is_not, after, filled))
+        return tuple(leaf for leaf in results if isinstance(leaf, Tensor))
+
+    # A module that was compiled in place has this code compiled with it, and then keeps no state.
+    state = snapshot(module) if module is not None and not torch.compiler.is_compiling() else None
+    call = _Call(run, meter, module, state)
+    outputs = _Recompute.apply(call, *tensors)
+    if returned["changed"]:
+        return function(*args, **kwargs)
+    return tree_unflatten(_fill(returned["leaves"], outputs), returned["spec"])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """A call that can be repeated."""
+
+    run: Callable[..., tuple[Tensor, ...]]
+    meter: Meter
+    module: Module | None
+    state: Snapshot | None
+
+    def repeat(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The outputs for inputs, of the module as it was."""
+        if self.state is None:
+            return self.run(*inputs)
+        with self.state.restored() as context:
+            return context.copy().run(self.run, *inputs)
+
+    def judge(self, differences: Sequence[tuple[Tensor, Tensor, float]]) -> None:
+        """Raise `GradientError` unless the outputs of a repetition are those of the call.
+
+        Arguments:
+            differences: what `_differences` found.
+        """
+        for gap, scale, tolerance in differences:
+            if gap <= tolerance * scale or not scale.isfinite():
+                continue
+            name = "the denoiser" if self.module is None else type(self.module).__name__
+            raise GradientError(
+                f"expected {name} to give the same output when its call is repeated for the gradient, got one that "
+                f"differs by {gap / scale:.1%}: something it depends on has changed since, such as its attention "
+                "processors, an adapter's scale or a cache; keep its activations with memory='fast' (recompute=False)"
+            )
+
+
+_HOLE = object()
+
+
+def _hidden(leaf: Any) -> list[Tensor]:
+    """The tensors in an object that is no container to the tree, such as a distribution with its mean."""
+    if isinstance(leaf, Tensor | Module | type) or not hasattr(leaf, "__dict__"):
+        return []
+    return [tensor for tensor in tree_flatten(dict(vars(leaf)))[0] if isinstance(tensor, Tensor)]
+
+
+def _check(verb: str, opaque: list[Any]) -> None:
+    if opaque:
+        raise GradientError(
+            f"the denoiser {verb} {type(opaque[0]).__name__}, and recomputing cannot see the tensors in it: keep the "
+            "activations (recompute=False), or name as denoiser the module inside that deals in tensors"
+        )
+
+
+def _fill(leaves: list[Any], tensors: Sequence[Tensor]) -> list[Any]:
+    remaining = iter(tensors)
+    return [next(remaining) if leaf is _HOLE else leaf for leaf in leaves]
+
+
+def _autocast(kind: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """What makes the autocast of now again, on a kind of device."""
+    if not torch.amp.is_autocast_available(kind):
+        return contextlib.nullcontext
+    dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+    return functools.partial(torch.autocast, device_type=kind, dtype=dtype, enabled=enabled)
+
+
+def _thinned(output: Tensor, count: int = 4096) -> Tensor:
+    """A copy of at most so many values of a tensor, spread evenly."""
+    flat = output.detach().reshape(-1)
+    return flat[:: max(1, -(-flat.numel() // count))].clone()
+
+
+def _differences(outputs: Sequence[Tensor], kept: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, float]]:
+    """How far outputs are from those that were kept, how large these are, and what share of that rounding explains."""
+    found = []
+    for again, before in zip(map(_thinned, outputs), kept, strict=True):
+        if before.is_floating_point() and before.device.type != "meta":
+            wide = before.float()
+            tolerance = max(1e-4, 4 * torch.finfo(before.dtype).eps)
+            found.append(((again.float() - wide).norm(), wide.norm(), tolerance))
+    return found
+
+
+class _Recompute(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.call = call
+        ctx.autocast = [_autocast(kind) for kind in {"cpu", tensors[0].device.type}]
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        outputs = call.run(*tensors)
+        ctx.kept = [_thinned(output) for output in outputs]
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise GradientError(
+                "a second derivative (create_graph=True) was asked of a recomputed call: keep the activations instead, "
+                "with recompute=False (memory='fast' for a pipeline)"
+            )
+        needed = ctx.needs_input_grad[1:]
+        inputs = [tensor.detach().requires_grad_(need) for tensor, need in zip(ctx.saved_tensors, needed, strict=True)]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            for autocast in ctx.autocast:
+                stack.enter_context(autocast())
+            outputs = ctx.call.repeat(inputs)
+        ctx.call.meter.count(recomputed=1)
+        # Compared once all is done: to read a number earlier would make a GPU wait within every call.
+        judge = functools.partial(ctx.call.judge, _differences(outputs, ctx.kept))
+        torch.autograd.Variable._execution_engine.queue_callback(judge)  # pyright: ignore[reportAttributeAccessIssue]
+        pairs = [
+            (out, grad) for out, grad in zip(outputs, gradients, strict=True) if grad is not None and out.requires_grad
+        ]
+        moving = [tensor for tensor in inputs if tensor.requires_grad]
+        if not pairs:
+            return (None, *(None for _ in inputs))
+        found = iter(
+            torch.autograd.grad([out for out, _ in pairs], moving, [grad for _, grad in pairs], allow_unused=True)
+        )
+        return (None, *(next(found) if need else None for need in needed))

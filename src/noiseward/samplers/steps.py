@@ -1,0 +1,344 @@
+r"""Moments: where a sampler may be watched and steered on its way from noise to sample.
+
+Between two calls of its denoiser a sampler holds a noisy state :math:`x_t`, predicts the sample :math:`\hat x_0` it is
+heading for, and steps on to :math:`x_{t-1} = m(x_t, o) + s z`, o being the denoiser's output and z this step's draw.
+It says so by calling :func:`announce`; the diffusers adapter does for every pipeline, and a sampler of your own can.
+Nobody listening, that costs nothing and changes nothing.
+
+A **guide** (`guidance/`) looks at a :class:`Moment` and answers with nothing, with a :class:`Shift` c of the next
+state, or with a :class:`Pick` of rows that go on in the place of others. It knows no pipeline.
+
+*Whatever a guide does is a choice of noise.* A shifted step is a step with another draw,
+
+.. math:: m + s z + c = m + s z', \qquad z' = z + c / s,
+
+and a row that takes another's place has that row's draws up to there. So a guided run is nothing but a way to propose
+noise :math:`z'`, for which the sampler alone, unguided, gives the guided sample: it can be judged, stored, replayed and
+asked how plausible it is like any other. Where a step has no draw, s = 0 (the last step of many samplers, every step of
+an ODE), a shift cannot be expressed and is left out.
+
+:func:`steered` makes such a run. The weights s are found by differentiating the step with respect to the noise; no
+scheduler is asked for them.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noiseward.errors import GradientError, TapeError
+from noiseward.noise.layout import Seeds
+from noiseward.noise.tape import asked, off
+from noiseward.samplers.independence import whole
+from noiseward.samplers.precision import is_half, pull_back, pull_scores
+from noiseward.samplers.sampler import Prompt, Sampler
+
+__all__ = ["Guide", "Moment", "Pick", "Shift", "Steered", "announce", "heard", "steered", "unheard"]
+
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift:
+    """A correction of the next state, `(B, *X)`."""
+
+    by: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Pick:
+    """For each row the row that goes on in its place, `(B,)`, whole numbers."""
+
+    rows: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """What a guide sees.
+
+    Attributes:
+        index: number of the step, from 0.
+        of: how many there will be; for schedulers that call the denoiser twice per step, the number of calls.
+        time: t as the sampler counts it.
+        noisy: :math:`x_t`, `(B, *X)`.
+        clean: :math:`\\hat x_0`, `(B, *X)`; has a graph where the guide asked for gradients.
+        signal, sigma: of the noisy state, :math:`x_t = signal \\cdot x_0 + sigma \\cdot \\epsilon`.
+        score: the reward of some :math:`x_0`, decoded as the sampler would: `(B, *X)` to `(B,)`.
+        seeds: randomness of this step, one seed per row.
+        memory: what the guide keeps until the next moment, tensors whose first axis is the row. Rows that take
+            another's place take its memory too.
+        pull: `pull(scores)` is the gradient of the sum of some scores to :math:`x_t`, through the denoiser.
+        slope: how much the next state moves with :math:`\\hat x_0` while :math:`x_t` stays.
+    """
+
+    index: int
+    of: int
+    time: float
+    noisy: Tensor
+    clean: Tensor
+    signal: float
+    sigma: float
+    score: Callable[[Tensor], Tensor]
+    seeds: Seeds
+    memory: dict[str, Tensor]
+    pull: Callable[[Tensor], Tensor]
+    slope: Callable[[], Tensor]
+
+    def conditioned(self, gradient: Tensor) -> Tensor:
+        r"""The shift that follows from adding a gradient `(B, *X)` to the score of :math:`x_t`.
+
+        By Tweedie's formula it moves the prediction by :math:`\sigma^2 / \text{signal}` times the gradient; the step
+        does the rest. A state that is nothing but noise says nothing: there the shift is zero.
+        """
+        if self.signal < 1e-6:
+            return torch.zeros_like(gradient)
+        return self.slope() * (self.sigma**2 / self.signal) * gradient
+
+    def fresh(self, purpose: str) -> Tensor:
+        """Standard normal numbers of the state's shape, each row's from its own seed."""
+        rows = [
+            torch.randn(self.noisy.shape[1:], generator=self.seeds.generator(row, purpose), dtype=self.noisy.dtype)
+            for row in range(self.noisy.shape[0])
+        ]
+        return torch.stack(rows).to(self.noisy.device)
+
+
+class Guide(abc.ABC):
+    """Steers a sampler at its moments. Row i of an answer depends on row i alone, or on the rows it is a particle with.
+
+    Attributes:
+        gradient: whether it asks for `Moment.pull`.
+        particles: how many rows in succession belong together.
+    """
+
+    gradient: bool = False
+    particles: int = 1
+
+    @abc.abstractmethod
+    def __call__(self, moment: Moment) -> Shift | Pick | None:
+        """What to do at a moment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Steered:
+    """The end of a guided run.
+
+    Attributes:
+        noise: the noise it amounts to, `(B, *noise_shape)`.
+        sample: `(B, *X)`: up to rounding what the sampler gives for that noise.
+        memory: what the guide kept to the end.
+    """
+
+    noise: Tensor
+    sample: Tensor
+    memory: dict[str, Tensor]
+
+
+def steered(
+    sampler: Sampler, noise: Tensor, prompt: Prompt, guide: Guide, *, score: Callable[[Tensor], Tensor], seeds: Seeds
+) -> Steered:
+    """Run a sampler with a guide.
+
+    Arguments:
+        sampler: one that announces its steps: a `DiffusersSampler`, or a function that calls `announce`.
+        noise: `(B, *noise_shape)`.
+        prompt: one for all rows, or one per row.
+        guide: who steers.
+        score: the reward of samples, `(B, *X)` to `(B,)`.
+        seeds: randomness of the guide, one seed per row.
+
+    Raises:
+        TapeError: the sampler announces nothing, or runs rows one at a time.
+
+    Example:
+        >>> from noiseward.toys import GaussianModel
+        >>> class Look(Guide):
+        ...     def __call__(self, moment):
+        ...         print(moment.index, moment.of, tuple(moment.clean.shape))
+        >>> sampler = GaussianModel(steps=2).sampler()
+        >>> end = steered(sampler, sampler.init(3), None, Look(), score=torch.sum, seeds=Seeds((0, 1, 2)))
+        0 2 (3, 2)
+        1 2 (3, 2)
+    """
+    sampler.layout  # noqa: B018 (found out now: discovery is no part of the course)
+    course = _Course(sampler, noise, guide, score, seeds)
+    token = _COURSE.set(course)
+    try:
+        with whole(), torch.set_grad_enabled(guide.gradient):
+            sample = sampler(course.variable, prompt)
+    finally:
+        _COURSE.reset(token)
+    if course.index == 0:
+        raise TapeError(
+            "the sampler announced no step, so it cannot be guided on its way: give a diffusers pipeline, or call "
+            "noiseward.samplers.steps.announce in a sampler of your own"
+        )
+    return Steered(course.noise, sample.detach(), course.memory)
+
+
+def announce(
+    step: Step,
+    output: Tensor,
+    noisy: Tensor,
+    *,
+    of: int,
+    time: float,
+    signal: float,
+    sigma: float,
+    decode: Callable[[Tensor], Tensor] | None = None,
+    reorder: Callable[[Tensor], None] | None = None,
+) -> Tensor:
+    """Make one step of a sampler, and let whoever listens steer it.
+
+    Arguments:
+        step: `step(output, noisy)` is the next state and the predicted sample, each `(B, *X)`; it draws this step's
+            noise, and is called once.
+        output: what the denoiser said of `noisy`.
+        noisy: the state.
+        of: how many steps there will be.
+        time: t.
+        signal, sigma: of the noisy state (see `Moment`).
+        decode: from predicted samples to samples; default: they are samples.
+        reorder: puts whatever else the sampler keeps of its rows into a new order.
+
+    Returns:
+        the next state.
+    """
+    course = _COURSE.get()
+    if course is None:
+        return step(output, noisy)[0]
+    return course.go(step, output, noisy, of, time, signal, sigma, decode or (lambda clean: clean), reorder)
+
+
+def heard() -> bool:
+    """Whether anybody listens to announcements."""
+    return _COURSE.get() is not None
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """For the body of a `with`, nobody listens."""
+    token = _COURSE.set(None)
+    try:
+        yield
+    finally:
+        _COURSE.reset(token)
+
+
+class _Course:
+    """One guided run: it keeps the noise that the run so far amounts to."""
+
+    def __init__(
+        self, sampler: Sampler, noise: Tensor, guide: Guide, score: Callable[[Tensor], Tensor], seeds: Seeds
+    ) -> None:
+        self.layout, self.guide, self.score, self.seeds = sampler.layout, guide, score, seeds
+        self.variable = noise.detach().clone().requires_grad_(guide.gradient)
+        self.noise = noise.detach().clone()
+        self.index = 0
+        self.memory: dict[str, Tensor] = {}
+
+    def go(
+        self,
+        step: Step,
+        output: Tensor,
+        noisy: Tensor,
+        of: int,
+        time: float,
+        signal: float,
+        sigma: float,
+        decode: Callable[[Tensor], Tensor],
+        reorder: Callable[[Tensor], None] | None,
+    ) -> Tensor:
+        if noisy.shape[0] != self.noise.shape[0]:
+            raise TapeError(
+                f"the sampler takes a step with {noisy.shape[0]} rows where {self.noise.shape[0]} are on their way: "
+                "it runs rows one at a time, or several states at once, and cannot be guided; search instead"
+            )
+        gradient = self.guide.gradient
+        out, x = output.detach().requires_grad_(gradient), noisy.detach().requires_grad_(gradient)
+        after, clean = step(out, x)
+
+        def pull(scores: Tensor) -> Tensor:
+            return _pulled(scores, out, x, output, noisy)
+
+        def slope() -> Tensor:
+            return _slope(after, clean, out)
+
+        moment = Moment(
+            index=self.index, of=of, time=time, noisy=x, clean=clean, signal=signal, sigma=sigma,
+            score=lambda one: self.score(decode(one)), seeds=self.seeds.at(self.index), memory=self.memory, pull=pull,
+            slope=slope,
+        )  # fmt: skip
+        with off():  # a guide's own random numbers are no noise of the sampler
+            answer = self.guide(moment)
+        self.index += 1
+        if isinstance(answer, Shift):
+            after = after + self._absorbed(answer.by, after)
+        elif isinstance(answer, Pick):
+            after = after[answer.rows]
+            self._reordered(answer.rows)
+            if reorder is not None:
+                reorder(answer.rows)
+        return after.detach().requires_grad_(gradient)
+
+    def _absorbed(self, by: Tensor, after: Tensor) -> Tensor:
+        """Turn a shift into a change of this step's draw; what of it the draw can express."""
+        found = torch.autograd.grad(after.sum(), self.variable, retain_graph=True, allow_unused=True)[0]
+        if found is None or not found.any():
+            return torch.zeros_like(after)
+        weights = self.layout.split(found)
+        k = max(range(len(weights)), key=lambda each: float(weights[each].norm()))
+        weight = weights[k].reshape(by.shape)
+        change = torch.where(weight != 0, by.detach() / torch.where(weight != 0, weight, 1.0), 0.0)
+        self.layout.split(self.noise)[k].add_(change.view_as(weights[k]).to(self.noise.dtype))  # a view
+        return weight.to(after.dtype) * change.to(after.dtype)
+
+    def _reordered(self, rows: Tensor) -> None:
+        """Give rows that take another's place its draws up to here, and its memory."""
+        for part in self.layout.split(self.noise)[: asked()]:  # views
+            part.copy_(part[rows])
+        for name, kept in self.memory.items():
+            self.memory[name] = kept[rows]
+
+
+_COURSE: ContextVar[_Course | None] = ContextVar("course", default=None)
+
+
+def _pulled(scores: Tensor, out: Tensor, x: Tensor, output: Tensor, noisy: Tensor) -> Tensor:
+    if not scores.requires_grad:
+        raise GradientError(
+            "the reward has no gradient to the predicted sample: guide with FKSteering, which needs none, or search"
+        )
+    half = is_half(output, noisy)
+    to_output, to_noisy = pull_scores(scores, (out, x), half=half)
+    total = torch.zeros_like(noisy) if to_noisy is None else to_noisy
+    if to_output is None:
+        return total
+    through = None
+    if output.requires_grad and noisy.requires_grad:
+        through = pull_back(output, noisy, to_output, half=half)
+    if through is None:
+        raise GradientError(
+            "no gradient reaches the noisy state through the denoiser: the sampler runs it under torch.no_grad(), or "
+            "gives it something else than it steps with"
+        )
+    return total + through
+
+
+def _slope(after: Tensor, clean: Tensor, out: Tensor) -> Tensor:
+    """Per row, how far `after` moves when `clean` does, both driven by the denoiser's output: `(B, 1, ...)`."""
+    moves: list[Any] = [
+        torch.autograd.grad(each.sum(), out, retain_graph=True, allow_unused=True)[0] for each in (after, clean)
+    ]
+    if moves[0] is None or moves[1] is None:
+        return after.new_zeros(after.shape[0], *(1,) * (after.ndim - 1))
+    one, two = (each.flatten(1).to(torch.promote_types(each.dtype, torch.float32)) for each in moves)
+    ratio = (one * two).sum(1) / two.square().sum(1).clamp(min=torch.finfo(two.dtype).tiny)
+    return ratio.view(-1, *(1,) * (after.ndim - 1)).to(after.dtype)
