@@ -19,9 +19,10 @@ from functools import partial
 import torch
 
 from benchmarks.timing import in_turns, ratio, say, write
-from noiseward import Backprop, Budget, Hybrid1, Hybrid2, ZerothOrder
+from noiseward import Backprop, Hybrid1, Hybrid2, ZerothOrder
 from noiseward.api import Problem, prepare
 from noiseward.optimizers.gradient import Estimator
+from noiseward.options.run import Settings
 
 SAMPLES, CHUNK, SCALE = 16, 16, 0.05
 
@@ -77,8 +78,8 @@ def main() -> None:
 
 def problem(steps: int) -> Problem:
     """A duck, darker; the reward is differentiable, so that `Backprop` can be timed on it too."""
-    call = {"num_inference_steps": steps}
-    return prepare("stickers", "a duck", "darkness", budget=Budget(steps=1), memory="fast", call=call)
+    settings = Settings(steps=1, memory="fast", num_inference_steps=steps)
+    return prepare("stickers", "a duck", "darkness", settings)
 
 
 def once(posed: Problem, estimator: Estimator) -> None:

@@ -22,7 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from noiseward import DiffusersSampler, FunctionReward, GradientAscent
 from noiseward.api import prepare
 from noiseward.doctor import examine, verdict
-from noiseward.loop.budget import Budget
+from noiseward.options.run import Settings
 from tests.families import unets
 from tests.families.text import clip_tokenizer
 
@@ -82,7 +82,7 @@ def examined(name: str, build: Callable[[], Any], memory: str, call: dict[str, A
     weights = sum(weight.numel() for weight in pipe.unet.parameters()) / 1e6
     print(f"\n{name}: a UNet of {weights:.3g} M weights, {pipe.unet.dtype}, {device}, memory={memory}", flush=True)
     sampler = DiffusersSampler(pipe, memory=memory, eta=1.0, **call)
-    problem = prepare(sampler, "a duck", MEAN, optimizer=GradientAscent(), budget=Budget(steps=1))
+    problem = prepare(sampler, "a duck", MEAN, Settings(steps=1), method=GradientAscent())
     findings = []
     for finding in examine(problem):
         findings.append(finding)

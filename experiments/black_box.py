@@ -34,10 +34,10 @@ CAPTIONS = ("a duck", "a rabbit", "a heart")
 REWARDS = ("jpeg", "darkness", "clip")  # the last two as black boxes; clip where it is installed
 ESTIMATORS = ("zeroth-order", "hybrid1", "hybrid2")
 METHODS = {
-    "backprop": {"estimator": "backprop"},  # what a gradient is worth, where there is one
-    **{f"{name}, {samples}": {"estimator": f"{name}:samples={samples}"} for name in ESTIMATORS for samples in (4, 16)},
-    "hybrid2, 16, published scale": {"estimator": "hybrid2:samples=16,scale=0.01"},
-    **{name: {"optimizer": name} for name in ("best-of-n", "zero-order", "trust-region", "evolution")},
+    "backprop": "dno:estimator=backprop",  # what a gradient is worth, where there is one
+    **{f"{name}, {samples}": f"dno:estimator={name}:samples={samples}" for name in ESTIMATORS for samples in (4, 16)},
+    "hybrid2, 16, published scale": "dno:estimator=hybrid2:samples=16,scale=0.01",
+    **{name: name for name in ("best-of-n", "zero-order", "trust-region", "evolution")},
 }
 
 
@@ -89,12 +89,21 @@ def hidden(reward: Reward) -> Reward:
 
 
 def made(
-    score: Reward, *, how: dict[str, str], captions: Sequence[str], seeds: int, nfe: int, steps: int, **rest: Any
+    score: Reward, *, how: str, captions: Sequence[str], seeds: int, nfe: int, steps: int, **rest: Any
 ) -> list[dict[str, Any]]:
     """The runs of a method, in one batch, whose rows do not know of each other: plain numbers for each."""
-    chosen: dict[str, Any] = {**how, **built_in.CALL, "num_inference_steps": steps}
+    chosen: dict[str, Any] = {**built_in.CALL, "num_inference_steps": steps}
     solution = align(
-        "stickers", list(captions), score, nfe=nfe, batch=seeds, seed=100, watch=(), progress=False, **chosen
+        "stickers",
+        list(captions),
+        score,
+        method=how,
+        nfe=nfe,
+        batch=seeds,
+        seed=100,
+        watch=(),
+        progress=False,
+        **chosen,
     )
     spent = [record["nfe"] for record in solution.history]
     calls = [one["forward"] + 2 * one["backward"] + one["recomputed"] for one in spent]

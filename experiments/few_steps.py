@@ -24,17 +24,18 @@ from experiments.cells import CELLS, cell, mine
 from experiments.report import interval, model, say, write
 from noiseward import Budget, GradientAscent, coarse_to_fine
 from noiseward.api import prepare
-from noiseward.choose import DEFAULT_LR
 from noiseward.loop.solution import collect
+from noiseward.options.run import Settings
 
 CAPTIONS = ("a duck", "a rabbit", "a heart", "a cat")
 MANY, MOVES = 50, 100
+RATE = 0.01  # the default
 PLAIN = "50 steps"
 WAYS: dict[str, dict[str, Any]] = {
-    "10 steps first": {"coarse": 10},
-    "5 steps first": {"coarse": 5},
-    "5 steps first, rate raised": {"coarse": 5, "raised": True},
-    "5 steps first, linear gradient": {"coarse": 5, "estimator": "backprop:through=linear"},
+    "10 steps first": {"method": "dno:coarse=10"},
+    "5 steps first": {"method": "dno:coarse=5"},
+    "5 steps first, rate raised": {"method": "dno:coarse=5", "raised": True},
+    "5 steps first, linear gradient": {"method": "dno:coarse=5,estimator=backprop:through=linear"},
 }
 SHARES = (1 / 32, 1 / 16, 1 / 8)  # of the plain run's calls
 EARLY = 1 / 4  # where the plain run is judged as well
@@ -43,14 +44,12 @@ STYLES = {PLAIN: ("0.5", "-", "d"), **dict(zip(WAYS, (("C1", "-", "o"), ("0", "-
 
 
 def made(
-    captions: Sequence[str], seeds: int, budget: Budget, many: int, *, raised: bool = False, **how: Any
+    captions: Sequence[str], seeds: int, budget: Budget, many: int, *, raised: bool = False, method: str = "dno"
 ) -> dict[str, Any]:
     """One way's runs, all in one batch, whose rows do not know of each other: what was spent along the way with the
     best reward so far of each row, and the judge's word on the start and on the best."""
-    problem = prepare(
-        "stickers", list(captions), "brightness", budget=budget, batch=seeds, seed=200, watch=(),
-        call={"num_inference_steps": many, "eta": 1.0}, **how,
-    )  # fmt: skip
+    settings = Settings(steps=budget.steps, nfe=budget.nfe, batch=seeds, seed=200, num_inference_steps=many, eta=1.0)
+    problem = prepare("stickers", list(captions), "brightness", settings, method=method, watch=())
     steps = problem.iterate()
     if raised:
         first = problem.first
@@ -58,7 +57,7 @@ def made(
         steps = coarse_to_fine(
             first.objective, problem.objective, problem.noise, nested=first.nested, optimizer=problem.optimizer,
             first=first.part(budget), budget=budget, seeds=problem.seeds,
-            before=GradientAscent(lr=first.nested.stretch * DEFAULT_LR),
+            before=GradientAscent(lr=first.nested.stretch * RATE),
         )  # fmt: skip
     solution = collect(steps, problem.objective)
     asked = list(problem.objective.prompt or ())

@@ -15,10 +15,11 @@ from PIL import Image, ImageDraw
 
 from experiments.built_in import CALL
 from experiments.judge import judged, right_background
-from noiseward import GradientAscent, Step, strict_probability
-from noiseward.api import default_budget, prepare
-from noiseward.choose import projections
+from noiseward import Step, strict_probability
+from noiseward.api import prepare
 from noiseward.loop.solution import collect
+from noiseward.options.parts import join
+from noiseward.options.run import Settings
 from noiseward.pictures import grid, images
 from training.words import caption
 
@@ -41,6 +42,12 @@ class Guard:
     project: tuple[str, ...] = ()
     rate: float = RATE
     eta: float = 1.0
+
+    @property
+    def method(self) -> str:
+        """What `align` takes."""
+        parts = {"guard": self.regularizer, "project": "+".join(self.project) or None}
+        return join("dno", {"lr": self.rate, **{name: part for name, part in parts.items() if part}})
 
 
 def watch(step: Step, layout: Any, nouns: list[str], color: str | None) -> dict[str, Any]:
@@ -83,11 +90,9 @@ def climb(
         "stickers",
         [caption(noun, color) for noun in nouns],
         reward,
-        optimizer=GradientAscent(lr=guard.rate, project=projections(guard.project)),
-        budget=default_budget(steps=moves),
-        regularizer=guard.regularizer,
+        Settings(steps=moves, call={**CALL, "num_inference_steps": steps, "eta": guard.eta}),
+        method=guard.method,
         watch=(),
-        call={**CALL, "num_inference_steps": steps, "eta": guard.eta},
     )
     sampler = problem.objective.sampler
     problem = dataclasses.replace(problem, noise=sampler.init(len(rows), seed=seeds))

@@ -24,10 +24,11 @@ import torch
 from experiments.cells import cell, mine
 from experiments.judge import right_noun
 from experiments.report import model, write
-from noiseward import GradientAscent, stickers
-from noiseward.api import default_budget, prepare
+from noiseward import stickers
+from noiseward.api import prepare
 from noiseward.loop.panel import verdict
 from noiseward.loop.solution import collect
+from noiseward.options.run import Settings
 from training.evaluate import wilson
 from training.words import caption
 
@@ -47,9 +48,8 @@ def climb(target: str, rate: float, chunk: int, moves: int) -> dict[str, Any]:
         "stickers",
         [caption(noun) for noun in nouns],
         target,
-        optimizer=GradientAscent(lr=rate),
-        budget=default_budget(steps=moves),
-        call={"num_inference_steps": 10},
+        Settings(steps=moves, num_inference_steps=10),
+        method=f"dno:lr={rate}",
     )
     seeds = [2000 + chunk * ROWS + row for row in range(ROWS)]
     problem = dataclasses.replace(problem, noise=problem.objective.sampler.init(ROWS, seed=seeds))

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 
 from noiseward import (
     ArgumentError,
-    Backprop,
     DiffusersSampler,
     FunctionReward,
     FunctionSampler,
     GradientAscent,
     GradientError,
     Hybrid2,
+    Method,
     ModelError,
     NoisewardWarning,
     Objective,
@@ -62,19 +62,17 @@ def test_the_solution_is_what_its_noise_gives(pipe):
 
 def test_a_sampler_and_a_reward_of_ones_own():
     model = GaussianModel(steps=4)
-    solution = align(model.sampler(), None, Quadratic(1.0), batch=2, steps=40, lr=0.1, progress=False)
+    solution = align(model.sampler(), None, Quadratic(1.0), batch=2, steps=40, method="dno:lr=0.1", progress=False)
     assert (solution.reward > -0.01).all()
     assert "row 1: reward" in repr(solution)
 
 
 def test_guards_by_name_are_the_guards(pipe):
-    named = align(
-        pipe, "a", "brightness", steps=3, lr=0.3, regularizer="shell:0.5", project=["norm"], progress=False, **CALL
+    by_name = "dno:lr=0.3,guard=shell:0.5,project=norm"
+    by_class = Method(GradientAscent(lr=0.3, project=(NormProjection(),)), Shell(0.5))
+    named, built = (
+        align(pipe, "a", "brightness", steps=3, method=method, progress=False, **CALL) for method in (by_name, by_class)
     )
-    built = align(
-        pipe, "a", "brightness", steps=3, regularizer=Shell(0.5),
-        optimizer=GradientAscent(lr=0.3, project=(NormProjection(),)), progress=False, **CALL,
-    )  # fmt: skip
     assert named.history[-1]["penalty"] == built.history[-1]["penalty"] != [0.0]
     assert torch.equal(named.noise, built.noise)
     sizes = named.noise[0].flatten(1).norm(dim=1) / math.sqrt(named.noise[0, 0].numel())
@@ -83,8 +81,8 @@ def test_guards_by_name_are_the_guards(pipe):
 
 def test_a_target_for_the_probability_is_kept_and_one_can_see_that_it_was(pipe):
     free, held = (
-        align(pipe, "a", "brightness", steps=12, lr=0.2, regularizer=rho, progress=False, **CALL)
-        for rho in ("none", "concentration:target=0.2")
+        align(pipe, "a", "brightness", steps=12, method=f"dno:lr=0.2,guard={guard}", progress=False, **CALL)
+        for guard in ("none", "concentration:target=0.2")
     )
     assert free.probability[0] < 0.01 and free.strict_probability[0] < SUSPECT
     assert f"strict P(z) {free.strict_probability[0]:.1g} ({free.suspect[0]})" in repr(free)
@@ -136,20 +134,26 @@ def test_a_solution_is_saved_whole(pipe, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"steps": -1}, "steps=-1 given"),
-        ({"seconds": -0.5}, "seconds=-0.5 given"),
-        ({"batch": 0}, "batch=0 given"),
-        ({"lr": 0.0}, "lr=0.0 given"),
+        ({"steps": -1}, "steps must be >= 0, got -1"),
+        ({"seconds": -0.5}, "seconds must be >= 0, got -0.5"),
+        ({"seconds": math.nan}, "seconds must be finite, got nan"),
+        ({"eta": 2}, "eta must be <= 1, got 2"),
+        ({"guidance_scale": math.inf}, "guidance_scale must be finite, got inf"),
+        ({"steps": True}, "steps must be a number, got True"),
+        ({"memory": "lo"}, "memory must be one of .*, got 'lo'"),
+        ({"batch": 0}, "batch must be >= 1, got 0"),
+        ({"method": "dno:lr=0"}, "method 'dno': lr must be > 0, got '0'"),
+        ({"lr": 0.1}, "lr is an argument of the method now; use method='dno:lr=0.1'"),
         ({"step": 3}, "no argument 'step'"),
-        ({"prompt": []}, "no prompt given"),
+        ({"prompt": []}, "expected at least one prompt, got none"),
         ({"reward": []}, "no reward given"),
         ({"reward": "shine"}, "no reward is called 'shine'"),
-        ({"regularizer": "concentrate"}, "no regularizer is called 'concentrate': .*concentration"),
-        ({"regularizer": "concentration:-1"}, "regularizer weight -1.0 given: at least 0 wanted"),
-        ({"regularizer": "concentration:target=2"}, "target=2 given: a probability between 0 and 1 wanted"),
-        ({"regularizer": "concentration:block=7"}, "blocks of 7 given: they must divide"),
-        ({"project": "whiten"}, "no projection is called 'whiten'"),
-        ({"project": ["norm"], "optimizer": GradientAscent()}, "project= given beside an optimizer"),
+        ({"method": "dno:guard=concentrate"}, "unknown guard 'concentrate'; .*concentration"),
+        ({"method": "dno:guard=concentration:-1"}, "regularizer weight -1.0 given: at least 0 wanted"),
+        ({"method": "dno:guard=concentration:target=2"}, "target=2 given: a probability between 0 and 1 wanted"),
+        ({"method": "dno:guard=concentration:block=7"}, "blocks of 7 given: they must divide"),
+        ({"method": "dno:project=whiten"}, "unknown projection 'whiten'"),
+        ({"method": "best-of-n:project=norm"}, "method 'best-of-n' has no argument 'project'"),
     ],
 )
 def test_bad_input_is_one_line(pipe, options, says):
@@ -159,41 +163,36 @@ def test_bad_input_is_one_line(pipe, options, says):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("estimator", [Backprop(), "backprop"])
-def test_asking_for_a_gradient_that_is_not_there_names_the_alternatives_before_anything_is_sampled(pipe, estimator):
+@pytest.mark.parametrize("method", [GradientAscent(), "dno:estimator=backprop"])
+def test_asking_for_a_gradient_that_is_not_there_names_the_alternatives_before_anything_is_sampled(pipe, method):
     with pytest.raises(GradientError, match="'jpeg' is a black box.*Hybrid2, Hybrid1 or ZerothOrder, or search"):
-        align(pipe, "a", ["brightness", "jpeg"], estimator=estimator, progress=False, **CALL)
+        align(pipe, "a", ["brightness", "jpeg"], method=method, progress=False, **CALL)
 
 
 def test_a_reward_without_a_gradient_is_searched_which_is_said_in_one_line(pipe, capsys):
     solution = align(pipe, "a", ["brightness", "jpeg"], steps=1, **CALL)
     says = capsys.readouterr().err.splitlines()[0]
-    assert says.startswith("reward '1 brightness + 1 jpeg' has no gradient: searching with trust-region:samples=16,")
+    assert says.startswith("reward '1 brightness + 1 jpeg' has no gradient: using trust-region:samples=16,")
     assert (solution.nfe.forward, solution.nfe.backward) == (18 * 4, 0)
-    align(pipe, "a", "jpeg", steps=0, estimator="hybrid1", **CALL)
+    align(pipe, "a", "jpeg", steps=0, method="dno:estimator=hybrid1", **CALL)
     assert "has no gradient" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("what", [{"lr": 0.05}, {"project": "norm"}, {"best_of": 2}])
-def test_whoever_asks_for_an_ascent_without_a_gradient_gets_hybrid_2(pipe, capsys, what):
-    solution = align(pipe, "a", "jpeg", steps=2, **what, **CALL)
+@pytest.mark.parametrize("method", ["dno", "dno:lr=0.05", "dno:project=norm", "dno:best_of=2"])
+def test_dno_without_a_gradient_estimates_one_by_hybrid_2(pipe, capsys, method):
+    solution = align(pipe, "a", "jpeg", steps=2, method=method, **CALL)
     assert "has no gradient" not in capsys.readouterr().err
-    moves = 2 - ("best_of" in what)
+    moves = 2 - ("best_of" in method)
     assert (solution.nfe.forward, solution.nfe.backward) == ((17 * moves + 3 * (2 - moves) + 1) * 4, 4 * moves)
 
 
 def test_estimators_and_searches_by_name_are_those_of_their_classes(pipe):
-    for name, part in {
-        "estimator": ("hybrid2:samples=2,scale=0.1", Hybrid2(2, 0.1)),
-        "optimizer": ("zero-order:samples=2,cosine=0.5", ZeroOrderSearch(2, 0.5)),
-    }.items():
-        one, two = (
-            align(pipe, "a", "jpeg", steps=2, progress=False, **{name: which}, **CALL).last.noise for which in part
-        )
+    for pair in (
+        ("dno:estimator=hybrid2:samples=2,scale=0.1", GradientAscent(Hybrid2(2, 0.1))),
+        ("zero-order:samples=2,cosine=0.5", ZeroOrderSearch(2, 0.5)),
+    ):
+        one, two = (align(pipe, "a", "jpeg", steps=2, method=how, progress=False, **CALL).last.noise for how in pair)
         assert torch.equal(one, two)
-    for what in ({"estimator": "hybrid1"}, {"project": "norm"}):
-        with pytest.raises(ArgumentError, match=f"{next(iter(what))}= given beside an optimizer"):
-            align(pipe, "a", "jpeg", optimizer="best-of-n", **what, **CALL)
 
 
 def test_arguments_beside_a_sampler_are_refused():
@@ -201,7 +200,9 @@ def test_arguments_beside_a_sampler_are_refused():
         align(GaussianModel().sampler(), None, Quadratic(0.0), eta=1.0)
 
 
-@pytest.mark.parametrize("how", [{}, {"optimizer": "best-of-n:samples=2"}, {"coarse": 2}], ids=["", "search", "coarse"])
+@pytest.mark.parametrize(
+    "how", [{}, {"method": "best-of-n:samples=2"}, {"method": "dno:coarse=2"}], ids=["", "search", "coarse"]
+)
 def test_inside_inference_mode_it_is_the_same(pipe, how):
     call = {"steps": 2, "progress": False, **CALL, **how}
     plain = align(pipe, "a", "brightness", **call)
@@ -233,8 +234,8 @@ def picky(batch, prompt):
     return torch.randn(batch, 2) + sum(torch.randn(batch, 2) for _ in prompt[0].split())
 
 
-@pytest.mark.parametrize("optimizer", [None, "best-of-n:samples=2"])
-def test_the_draws_are_found_out_with_the_prompt_that_is_used(optimizer):
+@pytest.mark.parametrize("method", [None, "best-of-n:samples=2"])
+def test_the_draws_are_found_out_with_the_prompt_that_is_used(method):
     seen = []
 
     def fn(batch, prompt):
@@ -242,7 +243,7 @@ def test_the_draws_are_found_out_with_the_prompt_that_is_used(optimizer):
         return picky(batch, prompt)
 
     reward = FunctionReward(lambda sample: sample.mean(1), name="mean")
-    solution = align(FunctionSampler(fn), "two words", reward, batch=2, steps=2, optimizer=optimizer, progress=False)
+    solution = align(FunctionSampler(fn), "two words", reward, batch=2, steps=2, method=method, progress=False)
     assert set(seen) == {"two words"} and len(solution.layout) == 3 and (solution.gain >= 0).all()
 
 
@@ -270,7 +271,7 @@ def test_a_pipeline_that_fails_without_a_prompt_says_how_to_give_one_and_is_driv
     with pytest.raises(ModelError, match=r"the prompt is empty .with an empty prompt; call expect.prompt. first"):
         sampler.init()
     assert align(sampler, "a", "brightness", steps=1, progress=False).gain.item() > 0
-    for how in ({"coarse": 2}, {"memory": "auto"}):
+    for how in ({"method": "dno:coarse=2"}, {"memory": "auto"}):
         assert align(pipe, "a", "brightness", steps=2, progress=False, **how, **CALL).gain.item() > 0
 
 
@@ -289,7 +290,7 @@ def test_a_pipeline_that_fails_without_a_prompt_says_how_to_give_one_and_is_driv
         ),
         (
             "function",
-            {"coarse": 2},
+            {"method": "dno:coarse=2"},
             "coarse= needs a diffusers pipeline with DDIM and eta=1, got a FunctionSampler; leave",
         ),
     ],

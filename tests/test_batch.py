@@ -20,6 +20,7 @@ from noiseward.runs.engine import Beat, Local, work
 from noiseward.runs.files import locked
 from noiseward.runs.prompts import read
 from noiseward.runs.report import Outcome, contact, outcomes, page, report
+from noiseward.runs.spec import run_id
 from tests.test_resume import equal
 from tests.tiny import CALL
 
@@ -29,7 +30,7 @@ PROMPTS = "a\nb\nc\n"
 @pytest.fixture(scope="module")
 def spec(model):
     call = {**CALL, "num_inference_steps": 2}
-    return RunSpec(prompt=(), reward=("brightness",), model=model, steps=2, lr=0.05, batch=2, call=call)
+    return RunSpec(prompt=(), reward=("brightness",), model=model, steps=2, method="dno:lr=0.05", batch=2, call=call)
 
 
 def prompts(folder: Path, text: str = PROMPTS, name: str = "prompts.txt") -> Path:
@@ -142,7 +143,7 @@ def picky(folder: Path, does: str, bad: str = "b") -> str:
 
 
 def test_a_row_that_fails_takes_nobody_with_it_and_is_tried_again(whole, spec, tmp_path):
-    picky_spec = dataclasses.replace(spec, reward=(picky(tmp_path, "raise ValueError('no b')"),))
+    picky_spec = spec.replace(reward=(picky(tmp_path, "raise ValueError('no b')"),))
     batch, beats = run(tmp_path / "out", prompts(tmp_path), picky_spec)
     assert [(beat.pack, beat.state, beat.divisible) for beat in beats if beat.state != "running"] == [
         ("0000", "failed", True), ("0001", "done", False),
@@ -166,7 +167,7 @@ def test_a_row_that_fails_takes_nobody_with_it_and_is_tried_again(whole, spec, t
 def test_an_interrupted_batch_stops_and_goes_on(whole, spec, tmp_path):
     log, once = (f"pathlib.Path({str(tmp_path / name)!r})" for name in ("out/packs/0000/steps.jsonl", "once"))
     stop = f"if {log}.exists() and not {once}.exists(): {once}.touch(); __import__('signal').raise_signal(2)"
-    mine = dataclasses.replace(spec, reward=(picky(tmp_path, stop),))
+    mine = spec.replace(reward=(picky(tmp_path, stop),))
     batch, beats = run(tmp_path / "out", prompts(tmp_path), mine)
     assert [(beat.pack, beat.state) for beat in beats][-1] == ("0000", "interrupted")
     assert {one.state for one in outcomes(batch)} == {"interrupted", "waiting"}
@@ -181,9 +182,9 @@ def test_models_and_rewards_are_made_once_for_all_packs(spec, tmp_path, monkeypa
     load, parse = api.load, api.parse_rewards
     monkeypatch.setattr(api, "load", lambda *a, **k: made.append("model") or load(*a, **k))
     monkeypatch.setattr(api, "parse_rewards", lambda *a: made.append("reward") or parse(*a))
-    text = '{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "c", "lr": 0.02}\n'
+    text = '{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "c", "method": "dno:lr=0.02"}\n'
     file = prompts(tmp_path, text, "p.jsonl")
-    batch = begin(tmp_path / "out", read(file, dataclasses.replace(spec, steps=0, batch=1)), size=1)
+    batch = begin(tmp_path / "out", read(file, spec.replace(steps=0, batch=1)), size=1)
     assert [beat.pack for beat in batch.run(Local()) if beat.state == "done"] == ["0000", "0001", "0002"]
     assert sorted(made) == ["model", "reward"]
 
@@ -207,7 +208,7 @@ def test_damaged_packs_and_other_models_are_outcomes_not_ends(whole, spec, tmp_p
     (tmp_path / "out/packs/0000/status.json").write_text("{")
     (tmp_path / "out/packs/0001/status.json").write_text('{"state": "running"}')
     other = RunFolder(tmp_path / "out/packs/0001")
-    env = seal({**other.read("env.json"), "fingerprint": "0"}, other.spec().run)
+    env = seal({**other.read("env.json"), "fingerprint": "0"}, run_id(other.spec()))
     (other.path / "env.json").write_text(json.dumps(env))
     found = outcomes(Batch.read(tmp_path / "out"))
     assert [one.state for one in found] == ["damaged"] * 6
@@ -234,9 +235,9 @@ def test_what_is_no_batch_directory_is_one_line(whole, spec, tmp_path):
 
 
 def test_a_run_begun_as_something_else_is_left_alone(spec, tmp_path):
-    batch = begin(tmp_path / "out", read(prompts(tmp_path, "a\n"), dataclasses.replace(spec, steps=0)), size=4)
+    batch = begin(tmp_path / "out", read(prompts(tmp_path, "a\n"), spec.replace(steps=0)), size=4)
     (pack,) = batch.packs
-    other = dataclasses.replace(pack, spec=dataclasses.replace(pack.spec, steps=1))
+    other = dataclasses.replace(pack, spec=pack.spec.replace(steps=1))
     parts = Parts()
     assert [beat.state for beat in work(pack, batch.out, parts)][-1] == "done"
     last = list(work(other, batch.out, parts))[-1]

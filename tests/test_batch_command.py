@@ -8,11 +8,13 @@ import json
 import pytest
 from rich.console import Console
 
+from noiseward.options.run import RunSpec
 from noiseward.runs import RunFolder
 from noiseward.runs.engine import Beat
 from noiseward.runs.packs import Pack
-from noiseward.runs.spec import RunSpec
+from noiseward.runs.spec import text
 from noiseward.runs.view import Tally, follow
+from tests.older import older
 
 OPTIONS = ("--reward", "brightness", "--steps", "1", "--seeds", "2", "--num-inference-steps", "2")
 
@@ -48,13 +50,13 @@ def test_a_program_reads_a_line_of_json_per_event(run, small, file):
                                   "left": 0.0}  # fmt: skip
     assert lines[-1]["batch"]["gain"] == pytest.approx(sum(lines[-1]["gain"]) / 4)
     status, _, err = run("batch", file, "--out", "out", *small, *OPTIONS, "--json", "--quiet")
-    assert status == 1 and err.startswith("noiseward: --json given beside --quiet")
+    assert status == 1 and err.startswith("noiseward: --json prints everything and --quiet nothing")
 
 
 def test_bad_input_is_one_line_before_anything_is_written(run, small, file, tmp_path):
     (tmp_path / "p.csv").write_text("prompt,colour\na,red\n")
     for arguments, says in (
-        (("p.csv",), "p.csv, line 1: no column is called 'colour'"),
+        (("p.csv",), "p.csv, line 1: unknown column 'colour'"),
         (("nowhere",), "nowhere is no file and no set of prompts"),
     ):
         status, out, err = run("batch", *arguments, "--out", "out", *small, *OPTIONS)
@@ -100,7 +102,7 @@ def several(tmp_path):
     ):  # fmt: skip
         folder = tmp_path / "runs" / f"r{number}"
         folder.mkdir(parents=True)
-        (folder / "spec.json").write_text(RunSpec(prompt=(prompt,), reward=(reward,), format=1).text())
+        (folder / "spec.json").write_text(text(older(RunSpec(prompt=(prompt,), reward=(reward,)), 1)))
         told = {"state": state, "step": 1, "seconds": 9.0 - number, "best": [rewards[1]], "found": [1],
                 "rows": ["STEPS"]}  # fmt: skip
         (folder / "status.json").write_text(json.dumps(told))

@@ -181,7 +181,7 @@ def test_a_modular_pipeline_is_what_the_plain_one_is(blocks):
 
 def test_align_raises_a_reward_on_a_modular_pipeline(blocks):
     before = {name: id(part) for name, part in blocks.components.items()}
-    assert align(blocks, "a", MEAN, steps=2, lr=0.05, progress=False, **SMALL).gain.item() > 0
+    assert align(blocks, "a", MEAN, steps=2, method="dno:lr=0.05", progress=False, **SMALL).gain.item() > 0
     assert {name: id(part) for name, part in blocks.components.items()} == before
 
 

@@ -19,7 +19,7 @@ from noiseward import (
 )
 from noiseward.api import prepare
 from noiseward.doctor import Finding, examine, verdict
-from noiseward.loop.budget import Budget
+from noiseward.options.run import Settings
 from noiseward.samplers.recompute import NFE
 from tests.tiny import CALL, stable_diffusion
 
@@ -27,7 +27,7 @@ MEAN = FunctionReward(lambda sample: sample.flatten(1).mean(1), name="mean")
 
 
 def findings(sampler):
-    return list(examine(prepare(sampler, "a", MEAN, optimizer=GradientAscent(), budget=Budget(steps=0))))
+    return list(examine(prepare(sampler, "a", MEAN, Settings(steps=0), method=GradientAscent())))
 
 
 def toy(fn):

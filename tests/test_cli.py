@@ -32,24 +32,26 @@ def test_align_raises_the_reward_and_says_where_the_pictures_are(run, small, tmp
 def test_the_spec_mirrors_the_options(run, small, tmp_path):
     status, _, err = run(
         "align", "a", "--reward", "brightness:2", "--reward", "contrast", "--nfe", "60", "--seed", "9", "--batch", "2",
-        "--lr", "0.02", "--regularizer", "concentration:target=0.1", "--project", "norm",
+        "--method", "dno:lr=0.02,guard=concentration:target=0.1,project=norm",
         "--eta", "0.5", "--set", "guidance_rescale=0.3", "--out", "here", "-q", *small,
     )  # fmt: skip
     assert status == 0, err
     spec = json.loads((tmp_path / "here/spec.json").read_text())
     assert (spec["reward"], spec["nfe"], spec["seed"], spec["batch"]) == (["brightness:2", "contrast"], 60, 9, 2)
-    assert (spec["regularizer"], spec["project"]) == ("concentration:target=0.1", ["norm"])
-    assert (spec["lr"], spec["call"]["eta"], spec["call"]["guidance_rescale"]) == (0.02, 0.5, 0.3)
+    assert spec["method"] == "dno:lr=0.02,project=norm,guard=concentration:target=0.1"
+    assert (spec["eta"], spec["call"]) == (0.5, {"guidance_rescale": 0.3})
 
 
 def test_noise_that_no_longer_looks_like_noise_is_marked_with_advice(run, small):
-    status, out, err = run("align", "a", "b", "--reward", "brightness", "--steps", "8", "--lr", "0.5", *small)
+    status, out, err = run(
+        "align", "a", "b", "--reward", "brightness", "--steps", "8", "--method", "dno:lr=0.5", *small
+    )
     assert status == 0, err
     told = json.loads(Path("runs/a-brightness/status.json").read_text())
     for row in (0, 1):
         assert told["strict"][row] < 1e-3
         assert f"row {row}: strict P(z) {told['strict'][row]:.1g} ({told['suspect'][row]}): its noise no longer" in out
-    status, out, err = run("align", "a", "--reward", "brightness", "--steps", "1", "--lr", "0.001", *small)
+    status, out, err = run("align", "a", "--reward", "brightness", "--steps", "1", "--method", "dno:lr=0.001", *small)
     assert status == 0 and "strict" not in out, err
 
 
@@ -116,26 +118,41 @@ def test_doctor_examines_a_model(run, model):
         (["--reward", "shine"], 1, "no reward is called 'shine'"),
         (["--reward", "brightnes"], 1, "did you mean 'brightness'"),
         (
-            ["--reward", "jpeg", "--estimator", "backprop"],
+            ["--reward", "jpeg", "--method", "dno:estimator=backprop"],
             1,
             "'jpeg' is a black box, it has no gradient to follow: take",
         ),
-        (["--reward", "jpeg", "--estimator", "hybrid"], 1, "did you mean 'hybrid2' or 'hybrid1'?"),
-        (["--reward", "jpeg", "--estimator", "hybrid2:sample=3"], 1, "no argument 'sample': did you mean 'samples'"),
-        (["--reward", "jpeg", "--estimator", "hybrid2:samples=0"], 1, "samples=0 given: a whole number, at least 1"),
-        (["--reward", "jpeg", "--search", "best"], 1, "no search is called 'best': did you mean 'best-of-n'?"),
-        (["--reward", "jpeg", "--search", "best-of-n", "--lr", "0.1"], 1, "--lr given beside --search"),
-        (["--reward", "jpeg", "--search", "best-of-n", "--estimator", "hybrid2"], 1, "--estimator given beside"),
+        (["--reward", "jpeg", "--method", "dno:estimator=hybrid"], 1, "did you mean 'hybrid2' or 'hybrid1'?"),
+        (
+            ["--reward", "jpeg", "--method", "dno:estimator=hybrid2:sample=3"],
+            1,
+            "no argument 'sample'; did you mean 'samples'",
+        ),
+        (
+            ["--reward", "jpeg", "--method", "dno:estimator=hybrid2:samples=0"],
+            1,
+            "samples=0 given: a whole number, at least 1",
+        ),
+        (["--reward", "jpeg", "--method", "best"], 1, "unknown method 'best'; did you mean 'best-of-n'?"),
+        (["--reward", "jpeg", "--search", "best-of-n"], 1, "--search is the method now; use --method best-of-n"),
+        (["--reward", "jpeg", "--lr=0.1"], 1, "--lr is an argument of the method now; use --method dno:lr=0.1"),
         (["--reward", "brightness", "--set", "colour=red"], 1, "no argument 'colour'"),
-        (["--reward", "brightness", "--set", "colour"], 2, "KEY=VALUE"),
-        (["--reward", "brightness", "--steps", "-1"], 1, "steps=-1 given: at least 0 wanted"),
-        (["--reward", "brightness", "--seconds", "-1"], 1, "seconds=-1.0 given: at least 0 wanted"),
-        (["--reward", "brightness", "--batch", "0"], 1, "batch=0 given: at least 1 wanted"),
+        (["--reward", "brightness", "--set", "colour"], 1, "--set must be KEY=VALUE"),
+        (["--reward", "brightness", "--steps", "-1"], 1, "--steps must be >= 0, got '-1'"),
+        (["--reward", "brightness", "--seconds", "-1"], 1, "--seconds must be >= 0, got '-1'"),
+        (["--reward", "brightness", "--batch", "0"], 1, "--batch must be >= 1, got '0'"),
         (["--reward", "brightness", "--height", "12"], 1, "refuses this call: `height` and `width`"),
-        (["--reward", "brightness", "--steps", "few"], 2, "valid integer"),
-        (["--reward", "brightness", "--lr", "0"], 1, "lr=0.0 given"),
-        (["--reward", "brightness", "--memory", "huge"], 1, "choose from: fast, balanced, low, auto"),
-        ([], 2, "--reward"),
+        (["--reward", "brightness", "--steps", "few"], 1, "--steps must be an integer, got 'few'"),
+        (["--reward", "brightness", "--seconds", "nan"], 1, "--seconds must be finite, got 'nan'"),
+        (["--reward", "brightness", "--eta", "2"], 1, "--eta must be <= 1, got '2'"),
+        (["--reward", "brightness", "--seed", "9" * 20], 1, "--seed must be <= 9223372036854775807, got"),
+        (["--reward", "brightness", "--method", "dno:lr=0"], 1, "method 'dno': lr must be > 0, got '0'"),
+        (
+            ["--reward", "brightness", "--memory", "huge"],
+            1,
+            "--memory must be one of 'auto', 'fast', 'balanced', 'low', got 'huge'",
+        ),
+        ([], 1, "--reward is missing"),
     ],
 )
 def test_bad_options_are_one_line_and_leave_nothing(run, small, tmp_path, options, code, says):
@@ -149,38 +166,46 @@ def test_bad_options_are_one_line_and_leave_nothing(run, small, tmp_path, option
 
 def test_an_empty_prompt_is_a_usage_error(run, small, tmp_path):
     status, _, err = run("align", " ", "--reward", "brightness", *small)
-    assert status == 2 and "empty prompt" in err
+    assert status == 2 and "PROMPT must not be empty" in err
     assert not list(tmp_path.iterdir())
 
 
 def test_a_reward_without_a_gradient_is_searched_and_what_with_is_said_in_one_line(run, small, tmp_path):
     status, out, err = run("align", "a", "--reward", "jpeg", "--steps", "1", "--out", "here", *small)
     assert status == 0, err
-    assert err.splitlines()[0].startswith("reward 'jpeg' has no gradient: searching with trust-region:samples=16,")
+    assert err.splitlines()[0].startswith("reward 'jpeg' has no gradient: using trust-region:samples=16,")
     steps = RunFolder(tmp_path / "here").steps()
     assert steps[0]["nfe"] == {"forward": 4 * 17, "backward": 0, "recomputed": 0}  # of 4 sampler steps
-    options = ("--estimator", "zeroth-order:samples=4,antithetic=true", "--steps", "1", "-q", "--out", "there")
+    options = (
+        "--method",
+        "dno:estimator=zeroth-order:samples=4,antithetic=true",
+        "--steps",
+        "1",
+        "-q",
+        "--out",
+        "there",
+    )
     assert run("align", "a", "--reward", "jpeg", *options, *small)[0] == 0
     assert RunFolder(tmp_path / "there").steps()[0]["nfe"]["forward"] == 4 * 5
-    assert RunFolder(tmp_path / "there").read("spec.json")["estimator"] == options[1]
+    assert RunFolder(tmp_path / "there").read("spec.json")["method"] == options[1].replace("dno:", "dno:lr=0.01,")
 
 
 def test_a_search_is_run_by_name(run, small, tmp_path):
-    options = ("--search", "trust-region:samples=4,regions=2", "--steps", "2", "-q", "--out", "here")
+    options = ("--method", "trust-region:samples=4,regions=2", "--steps", "2", "-q", "--out", "here")
     status, _, err = run("align", "a", "--reward", "jpeg", *options, *small)
     assert status == 0, err
     steps = RunFolder(tmp_path / "here").steps()
     assert [step["grad_norm"] for step in steps] == [None] * 3
     assert steps[2]["reward"][0] >= steps[1]["reward"][0] >= steps[0]["reward"][0]
     status, out, _ = run("show", "here")
-    assert status == 0 and "search trust-region" in out
+    assert status == 0 and "method trust-region" in out
 
 
 def test_a_direction_that_was_zero_is_said_at_the_end(run, small, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from noiseward import FunctionReward\nflat = FunctionReward(lambda x: [1.0] * len(x), False, name='flat')\n"
     )
-    options = ("--estimator", "hybrid2:samples=2", "--steps", "2", "--out", "here")
+    options = ("--method", "dno:estimator=hybrid2:samples=2", "--steps", "2", "--out", "here")
     status, out, err = run("align", "a", "--reward", "mine.py:flat", *options, *small)
     assert status == 0, err
     assert "row 0: the gradient was zero at 2 of 2 steps, so the noise did not move" in out
@@ -195,7 +220,7 @@ def test_a_reward_is_served_to_another_process_until_ctrl_c(run, small, tmp_path
         line = process.stdout.readline()
         url = line.split(" at ")[1].split()[0]
         assert line.startswith("serving 'darkness' at http://127.0.0.1:")
-        options = ("--steps", "1", "-q", "--out", "here", "--estimator", "hybrid2:samples=3")
+        options = ("--steps", "1", "-q", "--out", "here", "--method", "dno:estimator=hybrid2:samples=3")
         status, _, err = run("align", "a", "b", "--reward", url, *options, *small)
         assert status == 0, err
         served = RunFolder(tmp_path / "here").steps()[0]["reward"]
@@ -274,5 +299,5 @@ def test_ctrl_c_ends_cleanly_with_the_best_so_far_saved(small, tmp_path):
 
 
 def test_the_command_line_takes_few_steps_first(run, small, tmp_path):
-    status, _, err = run("align", "a", "--reward", "brightness", "--coarse", "3", "--out", "out", *small)
+    status, _, err = run("align", "a", "--reward", "brightness", "--method", "dno:coarse=3", "--out", "out", *small)
     assert status == 1 and "not among" in err and not (tmp_path / "out").exists()

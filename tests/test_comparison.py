@@ -10,8 +10,9 @@ from noiseward.comparison import CompareSpec, compare
 from noiseward.comparison.measure import Interval, interval, measured, ranks
 from noiseward.comparison.packs import Bench, made
 from noiseward.comparison.run import local
-from noiseward.comparison.spec import Pack, budget, prompts
+from noiseward.comparison.spec import Pack, prompts
 from noiseward.errors import ArgumentError, RunError
+from noiseward.options.commands import CompareOptions
 from tests.tiny import CALL
 
 
@@ -133,10 +134,10 @@ def test_intervals_hold_the_mean_as_often_as_they_say():
 
 
 def test_budgets_and_prompts_are_read(tmp_path):
-    assert budget("nfe=2000") == ("nfe", 2000.0)
+    assert CompareOptions(out="out", budget="nfe=2000").limit == ("nfe", 2000.0)
     for text in ("2000", "steps=3", "nfe=-1", "nfe=many", "seconds=inf"):
-        with pytest.raises(ArgumentError, match="wanted"):
-            budget(text)
+        with pytest.raises(ArgumentError, match="--budget must be nfe=NUMBER or seconds=NUMBER, got"):
+            CompareOptions(out="out", budget=text).limit  # noqa: B018
     path = tmp_path / "prompts.txt"
     path.write_text("a duck\n\na heart\n")
     assert prompts([str(path), "a rabbit", "a duck"]) == ("a duck", "a heart", "a rabbit")
@@ -147,7 +148,7 @@ def test_budgets_and_prompts_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"methods": ("dna",)}, "no method is called 'dna'"),
+        ({"methods": ("dna",)}, "unknown method 'dna'"),
         ({"methods": ("dno", "dno")}, "named twice"),
         ({"methods": ()}, "no method given"),
         ({"kind": "steps"}, "nfe=2000 or seconds=60"),

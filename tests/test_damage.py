@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,14 @@ import pytest
 import torch
 
 from noiseward import RunError
+from noiseward.api import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.runs.consistency import best_of, recorded, slack, told
 from noiseward.runs.execute import performing
 from noiseward.runs.images import images_of
 from noiseward.runs.resume import Stand, stand
 from tests.damage import copy, damages
+from tests.older import older
 from tests.tiny import CALL
 
 CPU = torch.device("cpu")
@@ -26,7 +27,7 @@ MANY = 24  # damages of each file at most
 @pytest.fixture(scope="module")
 def spec(model):
     return RunSpec(
-        prompt=("a", "b"), reward=("brightness",), model=model, steps=3, seed=5, lr=0.05, watch=("contrast",),
+        prompt=("a", "b"), reward="brightness", model=model, steps=3, seed=5, method="dno:lr=0.05", watch="contrast",
         call={**CALL, "num_inference_steps": 2, "eta": 1.0},
     )  # fmt: skip
 
@@ -36,11 +37,11 @@ def runs(spec, tmp_path_factory):
     """Run directories by name: finished, cut after two steps, another, and one of format 1."""
     folder = tmp_path_factory.mktemp("runs")
     execute(spec, folder / "done", quiet=True)
-    for _, _ in zip(range(2), performing(spec.problem(), spec, folder / "cut"), strict=False):
+    for _, _ in zip(range(2), performing(prepare_spec(spec), spec, folder / "cut"), strict=False):
         pass
-    execute(dataclasses.replace(spec, seed=9), folder / "other", quiet=True)
-    execute(dataclasses.replace(spec, format=1), folder / "old", quiet=True)
-    execute(dataclasses.replace(spec, format=1, seed=9), folder / "old other", quiet=True)
+    execute(spec.replace(seed=9), folder / "other", quiet=True)
+    execute(older(spec, 1, lr=0.05), folder / "old", quiet=True)
+    execute(older(spec.replace(seed=9), 1, lr=0.05), folder / "old other", quiet=True)
     return folder
 
 
@@ -105,7 +106,7 @@ def test_a_damaged_run_is_refused_by_name_or_read_as_it_was(runs, tmp_path, name
 
 def test_files_of_two_instants_are_refused_but_for_those_of_a_step_that_was_being_written(spec, runs, tmp_path):
     later = tmp_path / "later"
-    for _, _ in zip(range(3), performing(spec.problem(), spec, later), strict=False):
+    for _, _ in zip(range(3), performing(prepare_spec(spec), spec, later), strict=False):
         pass
     for names, fits in (
         (("latest",), True),  # killed before the last of them was written

@@ -24,8 +24,8 @@ SMALL = {**CALL, "num_inference_steps": 2}
 
 
 def rows(model: str, reward: str = "brightness") -> list[Row]:
-    spec = RunSpec(prompt=(), reward=(reward,), model=model, steps=1, lr=0.05, call=SMALL)
-    return [Row(name, dataclasses.replace(spec, prompt=(name,)), 1) for name in "ab"]
+    spec = RunSpec(prompt=(), reward=(reward,), model=model, steps=1, method="dno:lr=0.05", call=SMALL)
+    return [Row(name, spec.replace(prompt=(name,)), 1) for name in "ab"]
 
 
 @pytest.fixture(scope="module")

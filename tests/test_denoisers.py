@@ -52,7 +52,7 @@ def test_a_pipeline_whose_denoiser_has_another_name_is_driven(case):
     stock = pipe(prompt="a", generator=generator, output_type="pt", return_dict=False, **call)
     stock = stock if isinstance(stock, torch.Tensor) else stock[0]
     assert torch.equal(sample, sampler._range(stock))
-    assert align(sampler, "a", NORM, steps=2, lr=0.05, progress=False).gain.item() > 0
+    assert align(sampler, "a", NORM, steps=2, method="dno:lr=0.05", progress=False).gain.item() > 0
 
 
 def test_models_that_are_told_the_time_are_found():

@@ -97,7 +97,7 @@ def test_foreign_samplers_have_the_gradient_of_finite_differences(fn, detach, na
     assert torch.autograd.gradcheck(sampler, noise)
     torch.manual_seed(7)
     assert torch.equal(sampler(sampler.init(1, seed=7)), fn(net, 1))
-    assert (align(sampler, None, MEAN, steps=3, lr=0.1, progress=False).gain > 0).all()
+    assert (align(sampler, None, MEAN, steps=3, method="dno:lr=0.1", progress=False).gain > 0).all()
 
 
 CUT = {

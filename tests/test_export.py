@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import shutil
 
@@ -17,12 +16,16 @@ from noiseward.runs.binding import mark, seal
 from noiseward.runs.export import animation, grid, table
 from noiseward.runs.files import read_tensors, tensors
 from noiseward.runs.replay import changed, replay
+from noiseward.runs.spec import run_id
+from tests.older import older
 from tests.tiny import CALL
 
 
 @pytest.fixture(scope="module")
 def spec(model):
-    return RunSpec(prompt=("a", "b"), reward=("brightness", "contrast"), model=model, steps=3, lr=0.3, call=dict(CALL))
+    return RunSpec(
+        prompt=("a", "b"), reward=("brightness", "contrast"), model=model, steps=3, method="dno:lr=0.3", call=dict(CALL)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def test_a_replay_is_the_run_bit_for_bit(run):
 def test_a_replay_of_other_noise_is_not_called_the_same(copy):
     known, _ = read_tensors(copy.path / "best.safetensors")
     known["sample"][1] += 0.25
-    tensors(copy.path / "best.safetensors", known, mark(known, copy.spec().run))
+    tensors(copy.path / "best.safetensors", known, mark(known, run_id(copy.spec())))
     found = replay(copy)
     assert found.identical == [True, False]
     assert found.difference[1] == pytest.approx(0.25)
@@ -62,14 +65,14 @@ def test_a_replay_of_other_noise_is_not_called_the_same(copy):
 
 def test_versions_that_changed_are_told(copy):
     assert changed(copy) == {}
-    then = seal({**copy.read("env.json"), "torch": "1.0"}, copy.spec().run)
+    then = seal({**copy.read("env.json"), "torch": "1.0"}, run_id(copy.spec()))
     (copy.path / "env.json").write_text(json.dumps(then))
     assert changed(copy) == {"torch": ("1.0", torch.__version__)}
 
 
 def test_another_model_is_not_replayed(spec, tmp_path):
     folder = RunFolder(tmp_path / "run")
-    execute(dataclasses.replace(spec, steps=1, format=1), folder.path, quiet=True)
+    execute(older(spec.replace(steps=1), 1, lr=0.3), folder.path, quiet=True)
     content = json.loads((folder.path / "spec.json").read_text())
     content["call"]["num_inference_steps"] = 6
     (folder.path / "spec.json").write_text(json.dumps(content))

@@ -187,9 +187,9 @@ def test_what_a_process_left_that_died_before_it_began_counts_as_empty(spec, tmp
     with pytest.raises(RunError, match="is no run directory"):
         resume(tmp_path / "run", quiet=True)
     with pytest.raises(NoisewardError):
-        execute(RunSpec(**{**vars(spec), "steps": 0, "reward": ("shine",)}), tmp_path / "run", quiet=True)
+        execute(spec.replace(steps=0, reward=("shine",)), tmp_path / "run", quiet=True)
     assert (tmp_path / "run").exists() == (left == [])  # an empty one of the user's own stays
-    execute(RunSpec(**{**vars(spec), "steps": 0}), tmp_path / "run", quiet=True)
+    execute(spec.replace(steps=0), tmp_path / "run", quiet=True)
     assert RunFolder(tmp_path / "run").read("status.json")["state"] == "done"
 
 
@@ -245,8 +245,8 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_taken_again(tmp_path, monkey
 
 @pytest.mark.parametrize(("given", "says"), [({"height": 32}, "height 32, got 16 x 16"), ({"width": 64}, "width 64")])
 def test_a_size_that_a_pipeline_ignores_is_refused(spec, tmp_path, given, says):
-    call = {"num_inference_steps": 2, **given}
+    call, smaller = {"num_inference_steps": 2, **given}, spec.replace(num_inference_steps=None, height=None, width=None)
     with pytest.raises(ArgumentError, match=f"expected images with {says}.* give both"):
-        execute(RunSpec(**{**vars(spec), "call": call}), tmp_path / "run", quiet=True)
+        execute(smaller.replace(call=call), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
-    execute(RunSpec(**{**vars(spec), "call": {"num_inference_steps": 2, "height": 16}}), tmp_path / "run", quiet=True)
+    execute(smaller.replace(call={"num_inference_steps": 2, "height": 16}), tmp_path / "run", quiet=True)

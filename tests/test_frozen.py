@@ -85,7 +85,7 @@ def test_nothing_but_the_noise_gets_a_gradient(how, recompute):
     tape(noise).sum().backward()
     assert noise.grad is not None and noise.grad.abs().min() > 0
     assert all(weight.grad is None for weight in net.parameters())
-    assert (align(tape, None, MEAN, steps=2, lr=0.1, progress=False).gain > 0).all()
+    assert (align(tape, None, MEAN, steps=2, method="dno:lr=0.1", progress=False).gain > 0).all()
     assert all(weight.grad is None for weight in net.parameters())
 
 

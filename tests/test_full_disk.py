@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from noiseward import RunError
+from noiseward.api import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.runs.files import read_tensors
 from tests.crash import killed
@@ -46,7 +47,7 @@ def disk(tmp_path):
 @pytest.fixture(scope="module")
 def spec(model):
     return RunSpec(
-        prompt=("a", "b"), reward=("brightness",), model=model, steps=3, seed=5, lr=0.05, watch=("contrast",),
+        prompt=("a", "b"), reward="brightness", model=model, steps=3, seed=5, method="dno:lr=0.05", watch="contrast",
         call={**CALL, "eta": 1.0},
     )  # fmt: skip
 
@@ -66,7 +67,7 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on(spec, whole, disk, si
 
     def work(report):
         try:
-            for step in RunFolder(folder).keep(spec.problem().iterate(), spec):
+            for step in RunFolder(folder).keep(prepare_spec(spec).iterate(), spec):
                 report(f"step {step.index}")
         except RunError as error:
             report(f"refused: {error}")

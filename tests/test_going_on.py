@@ -16,6 +16,7 @@ from noiseward.runs.consistency import told
 from noiseward.runs.files import read_tensors
 from noiseward.runs.resume import stand
 from tests.crash import killed
+from tests.older import older
 from tests.test_resume import INSTANTS, begin, impatient, same
 from tests.tiny import CALL
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:Deprecati
 @pytest.fixture(scope="module")
 def spec(model):
     return RunSpec(
-        prompt=("a", "b"), reward=("brightness",), model=model, steps=4, seed=5, lr=0.05,
+        prompt=("a", "b"), reward=("brightness",), model=model, steps=4, seed=5, method="dno:lr=0.05",
         watch=("contrast",), call={**CALL, "num_inference_steps": 2, "eta": 1.0},
     )  # fmt: skip
 
@@ -34,7 +35,7 @@ def spec(model):
 def short(spec, whole, tmp_path_factory):
     """The same run asked for two steps less, and how many operations on files it takes to go on to the end."""
     folder = tmp_path_factory.mktemp("short") / "run"
-    execute(RunSpec(**{**vars(spec), "steps": 2}), folder, quiet=True)
+    execute(spec.replace(steps=2), folder, quiet=True)
     other = folder.parent / "counted"
     shutil.copytree(folder, other)
     count, _ = killed(lambda report: resume(other, steps="4", quiet=True) and None, other, at=0)
@@ -58,7 +59,7 @@ def interrupted(spec, tmp_path_factory):
     """A run that was interrupted in its third step; its place is the one after the second."""
     folder = tmp_path_factory.mktemp("interrupted")
     reward = f"{impatient(folder, 'run/steps.jsonl', 2)}:light"
-    execute(RunSpec(**{**vars(spec), "reward": (reward,)}), folder / "run", quiet=True)
+    execute(spec.replace(reward=(reward,)), folder / "run", quiet=True)
     assert told(RunFolder(folder / "run")).status["state"] == "interrupted"
     return folder / "run"
 
@@ -74,7 +75,7 @@ def test_a_run_that_goes_on_killed_before_any_of_its_first_files_says_what_it_di
 
 
 def test_a_run_of_format_1_goes_on_as_one_never_cut_and_stays_one(spec, tmp_path):
-    old = RunSpec(**{**vars(spec), "format": 1})
+    old = older(spec, 1, lr=0.05)
     execute(old, tmp_path / "whole", quiet=True)
     for steps in (1, 3, 5):
         begin(old, tmp_path / f"cut{steps}", steps)
@@ -91,7 +92,7 @@ def test_frames_that_were_being_thinned_out_when_a_run_was_killed_go(spec, tmp_p
     """Every second frame goes; killed after the first of them, the others still go."""
     for module in ("write", "resume"):
         monkeypatch.setattr(sys.modules[f"noiseward.runs.{module}"], "FRAMES", 4)
-    longer = RunSpec(**{**vars(spec), "steps": 5, "watch": ()})
+    longer = spec.replace(steps=5, watch=())
     execute(longer, tmp_path / "whole", quiet=True)
     assert frames(tmp_path / "whole") == {0, 2, 4}
     begin(longer, tmp_path / "three", 4)
@@ -110,8 +111,8 @@ def frames(folder: Path) -> set[int]:
 
 def test_few_steps_of_another_run_are_not_gone_on_with(model, tmp_path):
     call = {**CALL, "num_inference_steps": 4, "eta": 1.0}
-    spec = RunSpec(("a",), ("brightness",), model=model, steps=3, lr=0.05, coarse=2, call=call)
-    execute(RunSpec(**{**vars(spec), "seed": 9}), tmp_path / "other", quiet=True)
+    spec = RunSpec(prompt="a", reward="brightness", model=model, steps=3, method="dno:lr=0.05,coarse=2", call=call)
+    execute(spec.replace(seed=9), tmp_path / "other", quiet=True)
     begin(spec, tmp_path / "run", 1)
     shutil.copytree(tmp_path / "other/first", tmp_path / "run/first")
     with pytest.raises(RunError, match="first belongs to another run than"):

@@ -98,7 +98,9 @@ def test_cheaper_gradients_that_go_around_the_denoiser_still_work():
     sampler = FunctionSampler(fn, net)
     with pytest.warns(NoisewardWarning, match="its gradient fails"):
         sampler.init()
-    solution = align(sampler, None, MEAN, estimator="backprop:through=linear", steps=3, lr=0.1, progress=False)
+    solution = align(
+        sampler, None, MEAN, estimator="backprop:through=linear", steps=3, method="dno:lr=0.1", progress=False
+    )
     assert (solution.gain > 0).all()
 
 

@@ -24,12 +24,12 @@ CODE = ("src", "tests", "training", "experiments", "benchmarks")
 # The rooms of the package, floor by floor: one may import those of the floors below. A new room gets its place here.
 FLOORS = (
     {"errors"},
-    {"contain", "lfs", "named", "noise", "pictures", "stickers", "terminal"},
+    {"contain", "lfs", "noise", "options", "pictures", "stickers", "terminal"},
     {"samplers"},
     {"pipelines", "rewards"},
     {"loop", "toys"},
     {"optimizers"},
-    {"choose", "methods", "parts"},
+    {"methods", "parts"},
     {"api"},
     {"doctor", "runs"},
     {"comparison"},

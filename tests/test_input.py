@@ -11,12 +11,12 @@ import pytest
 from noiseward import ArgumentError, align
 from noiseward.comparison.spec import CompareSpec
 from noiseward.comparison.spec import prompts as compared
-from noiseward.named import literal
+from noiseward.options.parts import literal
+from noiseward.options.run import RunSpec
+from noiseward.options.storable import check_storable
 from noiseward.rewards.parse import weighted
 from noiseward.runs import text
 from noiseward.runs.prompts import ROWS, _Ids, read
-from noiseward.runs.spec import RunSpec
-from noiseward.runs.storable import check_storable
 
 BASE = RunSpec(prompt=(), reward=("brightness",))
 
@@ -130,7 +130,7 @@ def test_numbered_ids_and_those_given_do_not_meet(tmp_path):
 @pytest.mark.parametrize("value", ["{1}", "{1: 2}", "b'x'", "1j", "...", "1e999", "[1, {2}]", "{'a': (1, b'')}"])
 def test_values_that_json_does_not_give_back_are_refused_before_anything_is_made(run, small, tmp_path, value):
     status, _, err = run("align", "a", "--reward", "brightness", "--set", f"height={value}", *small[:2])
-    assert status == 1 and err.startswith("noiseward: --set height") and "got" in err and err.count("\n") == 1
+    assert status == 1 and err.startswith("noiseward: --height must be") and "got" in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -162,7 +162,7 @@ def test_arguments_of_the_constructor_are_none_of_the_pipeline(run, small, tmp_p
 
 def test_an_argument_given_in_two_ways_is_refused(run, small, tmp_path):
     status, _, err = run("align", "a", "--reward", "brightness", "--set", "height=24", *small)
-    assert status == 1 and err == "noiseward: --height and --set height are both given; give one\n"
+    assert status == 1 and err == "noiseward: height is given twice, by itself and in call; give it once\n"
 
 
 @pytest.mark.parametrize(
@@ -204,13 +204,13 @@ def test_names_that_no_file_can_have_are_one_line_of_limited_length(run, small, 
     [
         (("--batch", "1000000"), "1,000,000 rows are too many for one run (1,000,000 per prompt): more than 100,000"),
         (("--batch", "1000000000"), "1,000,000,000 rows are too many for one run"),
-        (("--seed", "9" * 50), "seed must be an integer of 64 bits, got 9999"),
-        (("--coarse", "0"), "coarse must be >= 1, got 0"),
-        (("--coarse", "9" * 50), "coarse=99999999999"),
-        (("--best-of", "1000000000"), "samples must be <= 65,536, got 1000000000"),
-        (("--search", "best-of-n:samples=100000000000000000000"), "samples must be <= 65,536, got 1000000"),
-        (("--search", "lgd:samples=1000000000"), "samples must be <= 65,536"),
-        (("--estimator", "hybrid2:samples=" + "9" * 4000), "samples must be <= 65,536, got 9999"),
+        (("--seed", "9" * 50), "--seed must be <= 9223372036854775807, got '9999"),
+        (("--method", "dno:coarse=0"), "coarse must be >= 1, got '0'"),
+        (("--method", "dno:coarse=" + "9" * 50), "coarse=99999999999"),
+        (("--method", "dno:best_of=1000000000"), "samples must be <= 65,536, got 1000000000"),
+        (("--method", "best-of-n:samples=100000000000000000000"), "samples must be <= 65,536, got 1000000"),
+        (("--method", "lgd:samples=1000000000"), "samples must be <= 65,536"),
+        (("--method", "dno:estimator=hybrid2:samples=" + "9" * 4000), "samples must be <= 65,536, got 9999"),
         (("--reward", "contrast:cutouts=1000000000"), "cutouts must be <= 4,096, got 1000000000"),
     ],
 )

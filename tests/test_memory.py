@@ -19,6 +19,7 @@ from noiseward.errors import NoisewardWarning, OutOfMemory, RewardError
 from noiseward.loop.budget import Budget, Status
 from noiseward.loop.loop import iterate
 from noiseward.loop.solution import optimize
+from noiseward.options.run import Settings
 from noiseward.pipelines import adapter
 from noiseward.pipelines.blocks import blocks, blockwise, blockwise_decoder
 from noiseward.pipelines.strips import in_strips
@@ -323,7 +324,7 @@ def test_a_pipeline_names_the_next_lower_mode(monkeypatch, mode, named):
     assert sampler.layout
     failing(monkeypatch, {"fast": 2 * 2 + 1, "balanced": 2 * 4 + 1}[mode])  # calls, some made twice
     with pytest.warns(NoisewardWarning, match=f"at step 2: take memory='{named}'"):
-        solution = align(sampler, "a", MEAN, steps=5, lr=0.05, progress=False)
+        solution = align(sampler, "a", MEAN, steps=5, method="dno:lr=0.05", progress=False)
     assert solution.status == (Status.MEMORY,) and solution.gain.item() > 0
 
 
@@ -336,14 +337,26 @@ def test_a_reward_that_runs_out_of_memory_says_so_too():
 
     sampler = GaussianModel().sampler()
     for fn, error in ((big, OutOfMemory), (bad, RewardError)):
-        problem = prepare(sampler, None, FunctionReward(fn), budget=Budget(steps=1))
+        problem = prepare(sampler, None, FunctionReward(fn), Settings(steps=1))
         with pytest.raises(error):
             next(problem.iterate())
 
 
 @pytest.mark.filterwarnings("always::noiseward.errors.NoisewardWarning")
 def test_a_run_on_disk_goes_on_in_the_mode_below(run, small, monkeypatch, tmp_path):
-    whole = ("align", "a", *small, "--reward", "brightness", "--memory", "fast", "--steps", "4", "--lr", "0.05")
+    whole = (
+        "align",
+        "a",
+        *small,
+        "--reward",
+        "brightness",
+        "--memory",
+        "fast",
+        "--steps",
+        "4",
+        "--method",
+        "dno:lr=0.05",
+    )
     assert run(*whole, "--out", "whole")[0] == 0
     with monkeypatch.context() as patch:
         failing(patch, 4 + 4 + 2 * 4 + 1)

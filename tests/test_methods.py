@@ -1,21 +1,22 @@
 """Methods under their papers' names: what they are made of, and that they climb."""
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from noiseward.choose import SEARCHES
 from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget
 from noiseward.loop.objective import Objective
 from noiseward.loop.solution import optimize
-from noiseward.methods import METHODS, named, reno
+from noiseward.methods import DEFAULT_METHODS, ESTIMATORS, GUARDS, METHODS, PROJECTIONS, choose, read
 from noiseward.noise.layout import Draw, Layout
-from noiseward.noise.project import StartOnly
+from noiseward.noise.project import NormProjection, StartOnly
 from noiseward.noise.regularize import Concentration, NoRegularizer, Shell
 from noiseward.optimizers.ascend import GradientAscent
+from noiseward.rewards.reward import FunctionReward
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
 f64 = torch.float64
@@ -26,10 +27,10 @@ def objective(reward, regularizer=None, **changes):
     return Objective(model.sampler(), reward, regularizer=regularizer), model
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_climbs_a_toy(name):
-    method = named(name)
-    assert (method.coarse is not None) == (name == "dno-few")
+@pytest.mark.parametrize("text", sorted({*METHODS, *DEFAULT_METHODS}))
+def test_every_method_raises_the_reward_of_a_toy(text):
+    method = choose(text, Quadratic(1.0))
+    assert (method.coarse is not None) == ("coarse" in text)
     problem, _ = objective(Quadratic(1.0), method.regularizer)
     solution = optimize(problem, problem.sampler.init(2), optimizer=method.optimizer, budget=Budget(steps=4))
     assert (solution.gain > 0).all()
@@ -43,7 +44,7 @@ def test_every_method_has_a_paragraph_on_when_to_use_it_and_when_not(name):
 
 
 def test_reno_is_nesterov_on_a_clipped_gradient_of_the_first_draw():
-    method = reno()
+    method = choose("reno", Linear(50.0))
     problem, model = objective(Linear(50.0))  # a gradient far longer than 0.1, the penalty's far shorter
     noise = problem.sampler.init(2)
     before, state, moves = noise, {}, []
@@ -62,7 +63,7 @@ def test_reno_is_nesterov_on_a_clipped_gradient_of_the_first_draw():
 
 def test_reno_holds_the_norm_of_the_noise():
     def norm(weight):
-        method = named(f"reno:weight={weight}")
+        method = choose(f"reno:weight={weight}", Linear(0.02))
         problem, _ = objective(Linear(0.02), method.regularizer, eta=0.0)
         solution = optimize(problem, problem.sampler.init(1), optimizer=method.optimizer, budget=Budget(steps=50))
         return float(solution.last.noise.norm())
@@ -70,20 +71,49 @@ def test_reno_holds_the_norm_of_the_noise():
     assert norm(1.0) < 4 < norm(0.0)  # Gaussian noise of 8 elements has a norm of 2.8
 
 
-def test_names_stand_for_their_settings():
-    assert isinstance(named("dno").regularizer, NoRegularizer)
-    guarded = named("dno-guarded:target=0.2").regularizer
-    assert isinstance(guarded, Concentration) and guarded.target == 0.2
-    ascent = named("dno-start:lr=0.05").optimizer
-    assert isinstance(ascent, GradientAscent) and isinstance(ascent.project[0], StartOnly) and ascent.lr == 0.05
-    few = named("dno-few:steps=5,through=linear")
-    assert few.coarse == 5 and few.optimizer.estimator.through == "linear"
-    with pytest.raises(ArgumentError, match="no method is called 'rena': did you mean 'reno'"):
-        named("rena")
+def test_arguments_of_a_method_reach_its_parts():
+    reward = Quadratic(1.0)
+    assert isinstance(choose("dno", reward).regularizer, NoRegularizer)
+    guarded = choose("dno:guard=concentration:target=0.2,block=2", reward).regularizer
+    assert isinstance(guarded, Concentration) and (guarded.target, guarded.block) == (0.2, 2)
+    ascent = choose("dno:0.05,project=start+norm", reward).optimizer
+    assert isinstance(ascent, GradientAscent) and ascent.lr == 0.05
+    assert [type(part) for part in ascent.project] == [StartOnly, NormProjection]
+    few = choose("dno:coarse=5,estimator=backprop:through=linear,steps=2", reward)
+    assert few.coarse == 5 and (few.optimizer.estimator.through, few.optimizer.estimator.steps) == ("linear", 2)
+    assert choose(None, reward).text == "dno:lr=0.01"
+    assert choose(None, FunctionReward(len, differentiable=False)).text.startswith("trust-region:samples=16")
 
 
-def test_align_knows_guided_runs_by_the_same_names():
-    assert {"dps", "lgd", "fk"} <= set(SEARCHES) & set(METHODS)
+@pytest.mark.parametrize(
+    "text", sorted({*METHODS, *DEFAULT_METHODS, "dno:estimator=hybrid2:samples=4,scale=0.1,lr=0.2"})
+)
+def test_the_text_of_a_method_is_the_method(text):
+    assert read(read(text).text) == read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("rena", "unknown method 'rena'; did you mean 'reno'"),
+        ("dno:rl=1", "method 'dno' has no argument 'rl'"),
+        ("dno:lr=nan", "method 'dno': lr must be finite, got 'nan'"),
+        ("dno:lr=0.1,lr=0.2", "has 'lr' twice"),
+        ("dno:0.1,0.2", "expected KEY=VALUE, got '0.2' in method 'dno:0.1,0.2'"),
+        ("best-of-n:samples=0", "samples must be >= 1, got '0'"),
+        ("fk:potential=min", "potential must be one of 'difference', 'max', got 'min'"),
+    ],
+)
+def test_what_is_no_method_is_refused_in_one_line(text, says):
+    with pytest.raises(ArgumentError, match=says) as caught:
+        read(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_part_that_can_be_named_is_there():
+    for home in (*ESTIMATORS.values(), *GUARDS.values(), *PROJECTIONS.values()):
+        module, _, name = home.partition(":")
+        assert isinstance(getattr(importlib.import_module(f"noiseward.{module}"), name), type)
 
 
 def test_the_first_draw_alone_moves():

@@ -247,12 +247,12 @@ def test_samplers_that_do_not_mix_their_noise_so_are_refused():
 def test_align_takes_few_steps_first():
     pipe = stable_diffusion()
     how = {**CALL, "num_inference_steps": 4, "steps": 4, "seed": 3, "progress": False}
-    solution = align(pipe, "a", "brightness", coarse=2, **how)
+    solution = align(pipe, "a", "brightness", method="dno:coarse=2", **how)
     assert solution.nfe.forward == 4 + 4 * 2 + 2 * 4  # the start; three moves and a look at 2 steps; one and one at 4
     assert solution.nfe.backward == 3 * 2 + 4
     stock = DiffusersSampler(pipe, **CALL, eta=1.0).stock("a", seed=3)
     assert torch.equal(solution.initial.sample, stock) and (solution.gain > 0).all()
     with pytest.raises(ArgumentError, match="not among"):
-        align(pipe, "a", "brightness", coarse=3, **how)
+        align(pipe, "a", "brightness", method="dno:coarse=3", **how)
     with pytest.raises(ArgumentError, match="coarse_to_fine"):
-        align(model(4).sampler(), None, Quadratic(1.0), coarse=2, steps=1)
+        align(model(4).sampler(), None, Quadratic(1.0), method="dno:coarse=2", steps=1)

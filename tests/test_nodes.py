@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 
@@ -61,12 +60,14 @@ def hurry():
 def test_packs_of_a_node_that_is_lost_go_on_on_the_other(nodes, hurry, model, tmp_path):
     from noiseward.runs.ray import RayEngine
 
-    spec = RunSpec((), ("brightness",), model=model, steps=12, lr=0.05, call={**CALL, "num_inference_steps": 2})
+    spec = RunSpec(
+        reward="brightness", model=model, steps=12, method="dno:lr=0.05", call={**CALL, "num_inference_steps": 2}
+    )
     for name in ("local", "lost"):
         (tmp_path / name).mkdir()
     done(tmp_path / "local/out", spec, Local(), "a\nb\nc\n")
     (tmp_path / "mine.py").write_text(SLOW.format(gone=str(tmp_path / "gone")))
-    slow = dataclasses.replace(spec, reward=(f"{tmp_path / 'mine.py'}:light",))  # which is brightness
+    slow = spec.replace(reward=(f"{tmp_path / 'mine.py'}:light",))  # which is brightness
     out, cut = tmp_path / "lost/out", {}
 
     def lose(beat):

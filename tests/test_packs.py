@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -11,29 +10,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from noiseward import ArgumentError, RunError
+from noiseward.options.run import RunSpec
 from noiseward.runs.packs import Pack, cut, kept, plan, singles, write
 from noiseward.runs.prompts import Row
-from noiseward.runs.spec import RunSpec
+from noiseward.runs.spec import text
 
 BASE = RunSpec(prompt=(), reward=("brightness",), steps=3)
 
 
 def row(name: str, **more: object) -> Row:
-    return Row(name, dataclasses.replace(BASE, **{"prompt": (f"a {name}",), **more}), 1)
+    return Row(name, BASE.replace(**{"prompt": (f"a {name}",), **more}), 1)
 
 
 def begun(out: Path, packs: list[Pack]) -> None:
     """Make it look as if some packs had been begun."""
     for pack in packs:
         (out / "packs" / pack.name).mkdir(parents=True, exist_ok=True)
-        (out / "packs" / pack.name / "spec.json").write_text(pack.spec.text())
+        (out / "packs" / pack.name / "spec.json").write_text(text(pack.spec))
 
 
 ROWS = some.lists(
     some.builds(
         row,
         some.text("abcdefgh", min_size=1, max_size=2),
-        lr=some.sampled_from([0.01, 0.1]),
+        method=some.sampled_from([None, "dno:lr=0.1"]),
         seed=some.integers(0, 2),
         batch=some.integers(1, 5),
     ),
@@ -47,11 +47,11 @@ ROWS = some.lists(
 def test_every_row_is_in_one_pack_with_its_own_settings(rows, size):
     packs = cut(rows, size)
     wanted = {
-        (one.id, one.spec.prompt[0], seed): one.spec.lr
+        (one.id, one.spec.prompt[0], seed): one.spec.method
         for one in rows
         for seed in range(one.spec.seed, one.spec.seed + one.spec.batch)
     }
-    found = [(*part, pack.spec.lr) for pack in packs for part in pack.rows()]
+    found = [(*part, pack.spec.method) for pack in packs for part in pack.rows()]
     assert len(found) == len(wanted)
     assert {part[:3]: part[3] for part in found} == wanted
     assert all(sum(1 for _ in pack.rows()) <= size for pack in packs)
@@ -95,7 +95,7 @@ def test_other_rows_than_those_begun_are_refused(tmp_path):
     begun(tmp_path, first)
     for rows, says in (
         ([row("a")], "began 'b' with seed 0, which is not asked for"),
-        ([row("a", lr=0.5), row("b")], "began 'a' with other settings"),
+        ([row("a", method="dno:lr=0.5"), row("b")], "began 'a' with other settings"),
         ([row("a", prompt=("else",)), row("b")], "began 'a' with another prompt"),
     ):
         with pytest.raises(RunError, match=says):
@@ -112,15 +112,15 @@ def test_a_pack_splits_into_its_rows():
 
 def test_a_file_of_packs_is_read_as_written_or_refused_by_name(tmp_path):
     assert kept(tmp_path) == []
-    packs = cut([row("a", batch=2, call={"eta": 1.0}), row("b", regularizer="shell:0.01")], 2)
+    packs = cut([row("a", batch=2, call={"eta": 1.0}), row("b", method="dno:guard=shell:0.01")], 2)
     write(tmp_path, packs)
     assert kept(tmp_path) == packs
     content = json.loads((tmp_path / "batch.json").read_text())
     for change, says in (
-        ({"format": 9}, "has format 9, this version reads up to 2: update"),
+        ({"format": 9}, "has format 9, this version reads up to 3; update"),
         ({"packs": [{"name": "0000"}]}, r"expected a list for 'packs\[0\].ids', got nothing"),
         ({"packs": content["packs"][::-1]}, "was changed since it was written"),
-        ({"packs": [{**content["packs"][0], "spec": {"format": 1}}]}, "has no prompt and no reward"),
+        ({"packs": [{**content["packs"][0], "spec": {"format": 1}}]}, "reward is missing"),
     ):
         (tmp_path / "batch.json").write_text(json.dumps({**content, **change}))
         with pytest.raises(RunError, match=says):

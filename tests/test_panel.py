@@ -11,11 +11,11 @@ import torch
 from noiseward import ArgumentError, FunctionReward, GradientAscent, align, iterate
 from noiseward.api import prepare
 from noiseward.cli import main
-from noiseward.cli.options import _several
 from noiseward.loop.budget import Budget
 from noiseward.loop.objective import Objective
 from noiseward.loop.panel import Panel, verdict
 from noiseward.loop.solution import collect
+from noiseward.options.run import Settings
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.toys import GaussianModel, Linear
 from tests.tiny import CALL, stable_diffusion
@@ -28,7 +28,17 @@ def held(target, name):
 
 
 def run(reward, panel, steps=150, batch=1, lr=0.05, **more):
-    return align(MODEL.sampler(), None, reward, watch=panel, steps=steps, batch=batch, lr=lr, progress=False, **more)
+    return align(
+        MODEL.sampler(),
+        None,
+        reward,
+        watch=panel,
+        steps=steps,
+        batch=batch,
+        method=f"dno:lr={lr}",
+        progress=False,
+        **more,
+    )
 
 
 # ---- runs with a known answer: held-out rewards have their maximum where we put it ----
@@ -208,7 +218,7 @@ def test_bad_panels_are_refused():
         run(Linear(1.0), [Linear(2.0)])
     with pytest.raises(ArgumentError, match="two watched rewards have the same name"):
         run(Linear(1.0), [held(0.0, "a"), held(1.0, "a")])
-    with pytest.raises(ArgumentError, match="watch_every=0 given"):
+    with pytest.raises(ArgumentError, match="watch_every must be >= 1, got 0"):
         run(Linear(1.0), [held(0.0, "a")], watch_every=0)
     with pytest.raises(ArgumentError, match="'jpeg:0.5' given to watch: what only looks on has no weight"):
         run(Linear(1.0), ["jpeg:0.5"])
@@ -222,9 +232,12 @@ def test_bad_panels_are_refused():
 
 
 def test_the_command_lines_list():
-    assert _several(["clip,jpeg"]) == ("clip", "jpeg")
-    assert _several(["clip:model=a/b,scale=100,jpeg", "contrast"]) == ("clip:model=a/b,scale=100", "jpeg", "contrast")
-    assert _several(["none"]) == ()
+    def watched(*texts):
+        return RunSpec(reward="jpeg", watch=texts).watch
+
+    assert watched("clip,jpeg") == ("clip", "jpeg")
+    assert watched("clip:model=a/b,scale=100,jpeg", "contrast") == ("clip:model=a/b,scale=100", "jpeg", "contrast")
+    assert watched("none") == ()
 
 
 # ---- on pictures, and on disk ----
@@ -251,7 +264,7 @@ def test_a_run_directory_keeps_what_was_seen(model, tmp_path, monkeypatch, capsy
         "def falling(images):\n    k = next(count)\n    return torch.full((len(images),), -float(abs(k - 2)))\n"
     )
     spec = RunSpec(
-        prompt=("a",), reward=("brightness",), model=model, steps=8, lr=0.1, call={**CALL, "eta": 1.0},
+        prompt=("a",), reward=("brightness",), model=model, steps=8, method="dno:lr=0.1", call={**CALL, "eta": 1.0},
         watch=(f"{tmp_path}/mine.py:falling",),
     )  # fmt: skip
     execute(spec, tmp_path / "run", quiet=True)
@@ -285,7 +298,7 @@ def test_a_panel_that_cannot_speak_says_so_before_the_run():
     pipe, call = stable_diffusion(), {**CALL, "num_inference_steps": 2}
 
     def note(*watch):
-        return prepare(pipe, "a", "brightness", budget=Budget(steps=1), watch=watch, call=call).note
+        return prepare(pipe, "a", "brightness", Settings(steps=1, call=call), watch=watch).note
 
     assert note("contrast", "jpeg") == "only statistics of pixels look on (contrast, jpeg): they warn of nothing"
     assert note() is None and note("contrast", FunctionReward(lambda x: x.sum((1, 2, 3)), name="judge")) is None

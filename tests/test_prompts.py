@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from noiseward import ArgumentError
+from noiseward.options.run import RunSpec
 from noiseward.runs.prompts import read, sets
-from noiseward.runs.spec import RunSpec
 
-BASE = RunSpec(prompt=(), reward=("brightness",), batch=2, seed=7, lr=0.02, call={"eta": 0.5})
+BASE = RunSpec(prompt=(), reward=("brightness",), batch=2, seed=7, method="dno:lr=0.02", eta=0.5)
 
 
 @pytest.fixture
@@ -25,28 +25,37 @@ def test_a_text_file_is_one_prompt_per_line(file):
     assert [(row.id, row.spec.prompt, row.line) for row in rows] == [
         ("a-duck", ("a duck",), 2), ("two-ducks-one-pond", ("Two ducks, one pond",), 4), ("a-duck-2", ("a duck",), 5)
     ]  # fmt: skip
-    assert all((row.spec.seed, row.spec.batch, row.spec.lr, row.spec.steps) == (7, 2, 0.02, 30) for row in rows)
+    assert all(
+        (row.spec.seed, row.spec.batch, row.spec.method, row.spec.steps) == (7, 2, "dno:lr=0.02", 30) for row in rows
+    )
 
 
 def test_a_line_sets_options_for_itself(file):
     json = file(
         "p.jsonl",
         '{"prompt": "a", "id": "one", "steps": 5, "reward": ["jpeg", "contrast:2"], "call.strength": 0.3, "seeds": 1}\n'
-        '{"prompt": "b", "lr": 0.1, "guidance_scale": 2, "negative_prompt": "7", "seed": 3, "seconds": 9}\n',
+        '{"prompt": "b", "method": "dno:lr=0.1", "guidance_scale": 2, '
+        '"negative_prompt": "7", "seed": 3, "seconds": 9}\n',
     )
     table = file(
         "p.csv",
-        "prompt,id,steps,reward,call.strength,seeds,lr,guidance_scale,negative_prompt,seed,seconds\n"
+        "prompt,id,steps,reward,call.strength,seeds,method,guidance_scale,negative_prompt,seed,seconds\n"
         "a,one,5,jpeg; contrast:2,0.3,1,,,,,\n"
-        "b,,,,,,0.1,2,7,3,9\n",
+        "b,,,,,,dno:lr=0.1,2,7,3,9\n",
     )
     for rows in (read(json, BASE), read(table, BASE)):
         one, two = (row.spec for row in rows)
         assert (one.steps, one.reward, one.batch) == (5, ("jpeg", "contrast:2"), 1)
-        assert one.call == {"eta": 0.5, "strength": 0.3}
-        assert (one.lr, one.seed) == (0.02, 7)
-        assert (two.lr, two.seed, two.seconds, two.steps, two.reward) == (0.1, 3, 9.0, None, ("brightness",))
-        assert two.call == {"eta": 0.5, "guidance_scale": 2, "negative_prompt": "7"}
+        assert one.arguments == {"eta": 0.5, "strength": 0.3}
+        assert (one.method, one.seed) == ("dno:lr=0.02", 7)
+        assert (two.method, two.seed, two.seconds, two.steps, two.reward) == (
+            "dno:lr=0.1",
+            3,
+            9.0,
+            None,
+            ("brightness",),
+        )
+        assert two.arguments == {"eta": 0.5, "guidance_scale": 2, "negative_prompt": "7"}
         assert [row.id for row in rows] == ["one", "b"]
 
 
@@ -74,22 +83,24 @@ def test_the_simple_animals_are_45():
     [
         ("p.jsonl", '{"prompt": "a"}\n{"prompt": "b"\n', r"line 2: no JSON"),
         ("p.jsonl", '{"prompt": "a"}\n["b"]\n', r"line 2: no JSON object"),
-        ("p.jsonl", '{"prompt": "a", "promt": 1}\n', r"line 1: no column is called 'promt': did you mean 'prompt'"),
-        ("p.jsonl", '{"id": "a"}\n', r"line 1: no prompt"),
-        ("p.jsonl", '{"prompt": 3}\n', r"line 1: no prompt"),
-        ("p.jsonl", '{"prompt": "a", "steps": 2.5}\n', r"line 1: steps 2.5 given: a whole number wanted"),
-        ("p.jsonl", '{"prompt": "a", "steps": true}\n', r"line 1: steps True given: a whole number wanted"),
-        ("p.jsonl", '{"prompt": "a", "search": 3}\n', r"line 1: search 3 given: a word wanted"),
-        ("p.jsonl", '{"prompt": "a", "reward": 3}\n', r"line 1: reward 3 given: words, with ; between"),
+        ("p.jsonl", '{"prompt": "a", "promt": 1}\n', r"line 1: unknown column 'promt'; did you mean 'prompt'"),
+        ("p.jsonl", '{"id": "a"}\n', r"line 1: expected a prompt, got none"),
+        ("p.jsonl", '{"prompt": 3}\n', r"line 1: expected a prompt"),
+        ("p.jsonl", '{"prompt": "a", "steps": 2.5}\n', r"line 1: column 'steps' must be an integer, got 2.5"),
+        ("p.jsonl", '{"prompt": "a", "steps": true}\n', r"line 1: column 'steps' must be a number, got True"),
+        ("p.jsonl", '{"prompt": "a", "search": "fk"}\n', r"line 1: column search is the method now; use method="),
+        ("p.jsonl", '{"prompt": "a", "reward": 3}\n', r"line 1: column 'reward' must be a list, got 3"),
         ("p.jsonl", '{"prompt": "a", "id": "x"}\n{"prompt": "b", "id": "x"}\n', r"id 'x' is that of line 1 too"),
         ("p.jsonl", '{"prompt": "a", "id": "../x"}\n', r"line 1: id '../x' given"),
-        ("p.jsonl", '{"prompt": "a", "seeds": 0}\n', r"line 1: seeds 0 given"),
-        ("p.jsonl", '{"prompt": "a", "format": 1}\n', r"line 1: no column is called 'format'"),
-        ("p.csv", "prompt,colour\na,red\n", r"line 1: no column is called 'colour'"),
+        ("p.jsonl", '{"prompt": "a", "seeds": 0}\n', r"line 1: column 'seeds' must be >= 1, got 0"),
+        ("p.jsonl", '{"prompt": "a", "format": 1}\n', r"line 1: unknown column 'format'"),
+        ("p.csv", "prompt,colour\na,red\n", r"line 1: unknown column 'colour'"),
         ("p.csv", "prompt,id\na,x\nb,y,z\n", r"line 3: 3 cells for 2 columns"),
-        ("p.csv", "prompt,lr\na,0.1\nb,fast\n", r"line 3: lr 'fast' given: a number wanted"),
+        ("p.csv", "prompt,eta\na,0.1\nb,fast\n", r"line 3: column 'eta' must be a number, got 'fast'"),
+        ("p.csv", "prompt,seconds\na,nan\n", r"line 2: column 'seconds' must be finite, got 'nan'"),
+        ("p.csv", "prompt,method\na,dno:lr=0\n", r"line 2: method 'dno': lr must be > 0, got '0'"),
         ("p.csv", "prompt,prompt\na,b\n", r"line 1: column 'prompt' stands there twice"),
-        ("p.csv", "id,lr\nx,1\n", r"line 2: no prompt"),
+        ("p.csv", "id,eta\nx,1\n", r"line 2: expected a prompt"),
         ("p.csv", 'prompt\na\n"b\n', r"line 3: no CSV"),
         ("p.txt", "# nothing\n\n", r"has no prompts"),
         ("p.yaml", "a", r"\.txt, \.jsonl or \.csv file wanted"),
@@ -112,9 +123,8 @@ def test_files_that_are_none_are_refused(tmp_path):
 
 
 def test_a_row_with_a_reward_of_its_own_needs_a_target_of_its_own(file):
-    import dataclasses
 
-    base = dataclasses.replace(BASE, target=0.5)
+    base = BASE.replace(target=0.5)
     with pytest.raises(ArgumentError, match="line 1: a reward of its own needs a target"):
         read(file("p.jsonl", '{"prompt": "a", "reward": "jpeg"}\n'), base)
     (row,) = read(file("p.jsonl", '{"prompt": "a", "reward": "jpeg", "target": -3}\n'), base)

@@ -53,8 +53,8 @@ def test_who_samples_candidates_makes_no_difference():
 def test_the_command_line_knows_its_engines(run, small, tmp_path):
     (tmp_path / "p.txt").write_text("a\n")
     for more, says in (
-        (("--engine", "rya"), "engine 'rya' given: did you mean 'ray'?"),
-        (("--workers", "2"), "--address or --workers given beside --engine local"),
+        (("--engine", "rya"), "--engine must be one of 'local', 'ray', got 'rya'"),
+        (("--workers", "2"), "--address and --workers need --engine ray"),
     ):
         status, _, err = run("batch", "p.txt", "--reward", "brightness", "--out", "out", *small, *more)
         assert status == 1 and says in err and not (tmp_path / "out").exists()
@@ -90,7 +90,7 @@ def engine():
 @pytest.fixture(scope="module")
 def spec(model):
     call = {**CALL, "num_inference_steps": 2}
-    return RunSpec(prompt=(), reward=("brightness",), model=model, steps=2, lr=0.05, batch=1, call=call)
+    return RunSpec(prompt=(), reward=("brightness",), model=model, steps=2, method="dno:lr=0.05", batch=1, call=call)
 
 
 def done(out: Path, spec: RunSpec, engine, text: str = "a\nb\nc\n", seen=lambda beat: None):
@@ -128,7 +128,7 @@ def test_any_number_of_workers_gives_the_bits_of_the_local_engine(engine, spec, 
 
 @pytest.mark.filterwarnings("ignore")
 def test_candidates_of_one_image_are_sampled_by_the_workers_that_are_left(engine, spec, tmp_path):
-    search = dataclasses.replace(spec, steps=1, search="best-of-n:samples=6,chunk=2")
+    search = spec.replace(steps=1, method="best-of-n:samples=6,chunk=2")
     (tmp_path / "local").mkdir()
     done(tmp_path / "local" / "out", search, Local(), "a\n")
     engine.workers = 3
@@ -157,7 +157,7 @@ DEADLY = (
 def test_a_pack_whose_worker_dies_goes_on_elsewhere_to_the_same_bits(engine, spec, local, tmp_path):
     engine.workers = 2
     (tmp_path / "mine.py").write_text(DEADLY.format(told=str(tmp_path / "told"), deaths=1))
-    mine = dataclasses.replace(spec, reward=(f"{tmp_path / 'mine.py'}:light",))
+    mine = spec.replace(reward=(f"{tmp_path / 'mine.py'}:light",))
     beats = done(tmp_path / "out", mine, engine)
     assert (tmp_path / "told").read_text() == "x"
     assert {beat.pack for beat in beats if beat.state == "done"} == {"0000", "0001", "0002"}
@@ -168,7 +168,7 @@ def test_a_pack_whose_worker_dies_goes_on_elsewhere_to_the_same_bits(engine, spe
 def test_a_pack_that_kills_every_worker_is_given_up(engine, spec, tmp_path):
     engine.workers = 1
     (tmp_path / "mine.py").write_text(DEADLY.format(told=str(tmp_path / "told"), deaths=9))
-    mine = dataclasses.replace(spec, reward=(f"{tmp_path / 'mine.py'}:light",))
+    mine = spec.replace(reward=(f"{tmp_path / 'mine.py'}:light",))
     beats = done(tmp_path / "out", mine, engine, "b\na\n")
     ended = {beat.pack: beat for beat in beats if beat.state != "running"}
     assert (ended["0000"].state, ended["0001"].state) == ("failed", "done")

@@ -15,6 +15,7 @@ from noiseward.noise.layout import Seeds
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.relay import Relay
 from noiseward.optimizers.search import BestOfN, TrustRegion
+from noiseward.options.run import Settings
 from noiseward.rewards.reward import FunctionReward
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests.tiny import CALL, stable_diffusion
@@ -92,9 +93,6 @@ def test_both_are_asked_whether_they_fit():
 
 def test_align_tries_some_noises_first():
     pipe, call = stable_diffusion(), {**CALL, "num_inference_steps": 4}
-    how = {"budget": Budget(steps=2), "call": call}
-    problem = prepare(pipe, "a", "brightness", best_of=3, lr=0.05, **how)
+    problem = prepare(pipe, "a", "brightness", Settings(steps=2, call=call), method="dno:best_of=3,lr=0.05")
     assert isinstance(problem.optimizer, Relay) and problem.optimizer.first.samples == 3
     assert problem.optimizer.then.lr == 0.05
-    with pytest.raises(ArgumentError, match="best_of= given beside an optimizer"):
-        prepare(pipe, "a", "brightness", best_of=3, optimizer="trust-region", **how)

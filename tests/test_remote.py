@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from noiseward.errors import ArgumentError, RewardError
-from noiseward.named import split
+from noiseward.options.parts import split_parts
 from noiseward.rewards.parse import named, parse, weighted
 from noiseward.rewards.remote import RemoteReward
 from noiseward.rewards.reward import FunctionReward, score
@@ -303,9 +303,9 @@ def test_arguments_of_a_server_stand_where_its_weight_does():
     inner, weight = weighted("http://127.0.0.1:80/score:timeout=3,retries=1,batch=2,weight=0.5,name=judge")
     assert isinstance(inner, RemoteReward) and (inner.url, inner.name) == ("http://127.0.0.1:80/score", "judge")
     assert (inner.timeout, inner.retries, inner.batch, weight) == (3.0, 1, 2, 0.5)
-    assert split(["http://h:80:timeout=3,retries=1,clip"]) == ("http://h:80:timeout=3,retries=1", "clip")
+    assert split_parts(["http://h:80:timeout=3,retries=1,clip"]) == ("http://h:80:timeout=3,retries=1", "clip")
     for text, says in (
-        ("http://h:80:timeout=soon", "a number wanted"),
+        ("http://h:80:timeout=soon", "timeout must be a finite number"),
         ("http://h:80:timeout=-1", "timeout=-1.0"),
         ("http://h:80:tiemout=3", "did you mean 'timeout'"),
         ("http://h:80:token=sesame", "no argument 'token'"),  # it would stand in the run directory

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from noiseward import ArgumentError, RunError
+from noiseward.api import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.runs.binding import seal
 from noiseward.runs.execute import performing
 from noiseward.runs.files import locked, read_tensors
 from noiseward.runs.replay import replay
 from noiseward.runs.resume import extended
+from noiseward.runs.spec import run_id
 from noiseward.runs.store import find
 from tests.crash import killed
 from tests.tiny import CALL
@@ -28,15 +30,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:Deprecati
 @pytest.fixture(scope="module")
 def spec(model):
     return RunSpec(
-        prompt=("a", "b"), reward=("brightness",), model=model, steps=4, seed=5, lr=0.05,
-        regularizer="concentration:target=0.3", call={**CALL, "eta": 1.0},
+        prompt=("a", "b"), reward="brightness", model=model, steps=4, seed=5,
+        method="dno:lr=0.05,guard=concentration:target=0.3",
+        call={**CALL, "eta": 1.0},
         watch=("contrast", "jpeg"),
     )  # fmt: skip
 
 
 def begin(spec: RunSpec, folder: Path, steps: int) -> None:
     """Write some steps of a run, and nothing after them."""
-    for _, _ in zip(range(steps), performing(spec.problem(), spec, folder), strict=False):
+    for _, _ in zip(range(steps), performing(prepare_spec(spec), spec, folder), strict=False):
         pass
 
 
@@ -80,7 +83,7 @@ def test_a_run_killed_at_any_instant_is_readable_and_goes_on(spec, whole, operat
     at = 1 + instant * (operations - 1) // max(INSTANTS - 1, 1)
 
     def work(report):
-        problem = spec.problem()
+        problem = prepare_spec(spec)
         for step in RunFolder(folder).keep(problem.iterate(), spec):
             report(f"step {step.index}")
 
@@ -103,7 +106,7 @@ def test_a_run_killed_at_any_instant_is_readable_and_goes_on(spec, whole, operat
 
 
 def test_a_finished_run_goes_on_when_more_is_asked_for(spec, whole, tmp_path):
-    short = RunSpec(**{**vars(spec), "steps": 2})
+    short = spec.replace(steps=2)
     execute(short, tmp_path / "run", quiet=True)
     resume(tmp_path / "run", steps="+2", quiet=True)
     same(tmp_path / "run", whole)
@@ -126,7 +129,7 @@ def impatient(folder: Path, log: str, lines: int) -> Path:
 
 
 def test_an_interrupted_run_goes_on(spec, whole, tmp_path):
-    mine = RunSpec(**{**vars(spec), "reward": (f"{impatient(tmp_path, 'run/steps.jsonl', 2)}:light",)})
+    mine = spec.replace(reward=(f"{impatient(tmp_path, 'run/steps.jsonl', 2)}:light",))
     execute(mine, tmp_path / "run", quiet=True)
     assert RunFolder(tmp_path / "run").read("status.json")["state"] == "interrupted"
     resume(tmp_path / "run", quiet=True)
@@ -189,7 +192,7 @@ def test_a_run_of_a_newer_format_or_another_model_is_refused(spec, tmp_path):
     begin(spec, folder, 1)
     content = json.loads((folder / "spec.json").read_text())
     for change, says in (
-        ({"format": 99}, "has format 99, this version reads up to 2: update noiseward"),
+        ({"format": 99}, "has format 99, this version reads up to 3; update noiseward"),
         ({"colour": "red"}, "has unknown colour"),
         ({"call": {**CALL, "num_inference_steps": 6}}, "spec.json was changed since it was written"),
     ):
@@ -206,7 +209,7 @@ def test_other_weights_are_noticed(spec, whole, tmp_path):
     import shutil
 
     shutil.copytree(whole, tmp_path / "run")
-    told, run = RunFolder(tmp_path / "run").read("env.json"), spec.resolved().run
+    told, run = RunFolder(tmp_path / "run").read("env.json"), run_id(RunFolder(whole).spec())
     (tmp_path / "run/env.json").write_text(json.dumps(seal({**told, "fingerprint": "0000000000000000"}, run)))
     with pytest.raises(RunError, match="was run with other weights"):
         resume(tmp_path / "run", steps="+1", quiet=True)
@@ -246,17 +249,15 @@ def test_budgets_that_are_none_are_refused(spec, given, says):
 
 def test_a_larger_budget_is_in_all_or_beside_the_one_before(spec):
     assert extended(spec, steps="+3", seconds=None, nfe=None).steps == 7
-    assert extended(spec, steps="9", seconds="2.5", nfe="100").resolved() == RunSpec(
-        **{**vars(spec), "steps": 9, "seconds": 2.5, "nfe": 100}
-    )
-    unlimited = RunSpec(**{**vars(spec), "steps": None})
+    assert extended(spec, steps="9", seconds="2.5", nfe="100") == spec.replace(steps=9, seconds=2.5, nfe=100)
+    unlimited = spec.replace(steps=None)
     assert extended(unlimited, steps="+5", seconds=None, nfe=None).steps == 35  # after the default of 30
 
 
 def test_what_a_panel_saw_before_a_run_was_cut_is_remembered(spec, tmp_path):
     """The held-out reward peaks before the cut and falls after it: what was best then is still known."""
     (tmp_path / "mine.py").write_text("import torch\ndef dark(images):\n    return 1 - images.mean((1, 2, 3))\n")
-    watched = RunSpec(**{**vars(spec), "regularizer": None, "lr": 0.1, "watch": (f"{tmp_path}/mine.py:dark",)})
+    watched = spec.replace(method="dno:lr=0.1", watch=(f"{tmp_path}/mine.py:dark",))
     execute(watched, tmp_path / "whole", quiet=True)
     begin(watched, tmp_path / "cut", 3)
     solution = resume(tmp_path / "cut", quiet=True)
@@ -267,16 +268,22 @@ def test_what_a_panel_saw_before_a_run_was_cut_is_remembered(spec, tmp_path):
 
 
 def test_a_search_that_was_chosen_is_written_down(spec, tmp_path):
-    blind = RunSpec(
-        **{**vars(spec), "reward": ("jpeg",), "watch": (), "steps": 1, "regularizer": None, "lr": 0.01, "project": ()}
-    )
+    blind = spec.replace(reward=("jpeg",), watch=(), steps=1, method=None)
     execute(blind, tmp_path / "run", quiet=True)
-    assert RunFolder(tmp_path / "run").spec().search == "trust-region:samples=16,regions=4"
+    assert RunFolder(tmp_path / "run").spec().method == "trust-region:samples=16,regions=4,sine=0.4,chunk=16"
 
 
 def test_a_run_that_takes_few_steps_first_is_written_and_goes_on(model, tmp_path):
     call = {**CALL, "num_inference_steps": 4, "eta": 1.0}
-    spec = RunSpec(("a",), ("brightness",), model=model, steps=6, lr=0.05, coarse=2, watch=("contrast",), call=call)
+    spec = RunSpec(
+        prompt="a",
+        reward="brightness",
+        model=model,
+        steps=6,
+        method="dno:lr=0.05,coarse=2",
+        watch=("contrast",),
+        call=call,
+    )
     execute(spec, tmp_path / "whole", quiet=True)
     assert [record["index"] for record in RunFolder(tmp_path / "whole").steps()] == [0, 4, 5, 6]
     for cut in (1, 2, 3):  # at the start, with all of the coarse moves to do again; after it
@@ -289,7 +296,15 @@ def test_a_run_that_takes_few_steps_first_is_written_and_goes_on(model, tmp_path
 
 def few_first(model, reward="brightness"):
     call = {**CALL, "num_inference_steps": 4, "eta": 1.0}
-    return RunSpec(("a", "b"), (reward,), model=model, steps=6, lr=0.05, coarse=2, watch=("contrast",), call=call)
+    return RunSpec(
+        prompt=("a", "b"),
+        reward=reward,
+        model=model,
+        steps=6,
+        method="dno:lr=0.05,coarse=2",
+        watch=("contrast",),
+        call=call,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +319,8 @@ def test_the_climb_on_few_steps_is_a_run_of_its_own(whole_few_first):
     assert [record["index"] for record in first.steps()] == [0, 1, 2, 3, 4]
     assert first.read("status.json")["state"] == "done" and (first.path / "plot.png").exists()
     few, asked = first.spec(), run.spec()
-    assert (few.steps, few.coarse, few.call["num_inference_steps"]) == (4, None, 2) and asked.coarse == 2
+    assert (few.steps, few.method, few.num_inference_steps) == (4, "dno:lr=0.05", 2)
+    assert asked.method == "dno:lr=0.05,coarse=2"
     assert replay(first).identical == [True, True]  # its noise is that of a sampler of two steps
     own = first.steps()
     assert run.steps()[1]["nfe"]["forward"] == 4 + own[-1]["nfe"]["forward"] + 4  # start, few steps, carried over
@@ -355,7 +371,15 @@ def test_a_climb_on_few_steps_interrupted_ends_as_one_never_interrupted(model, w
 def test_a_run_that_tries_some_noises_first_is_written_and_goes_on(model, tmp_path):
     """Its first move is the dearest, and what is left of the budget after it depends on how far that is forgotten."""
     call = {**CALL, "num_inference_steps": 4, "eta": 1.0}
-    spec = RunSpec(("a",), ("brightness",), model=model, nfe=110, lr=0.05, best_of=6, watch=("contrast",), call=call)
+    spec = RunSpec(
+        prompt="a",
+        reward="brightness",
+        model=model,
+        nfe=110,
+        method="dno:lr=0.05,best_of=6",
+        watch=("contrast",),
+        call=call,
+    )
     execute(spec, tmp_path / "whole", quiet=True)
     calls = [record["nfe"] for record in RunFolder(tmp_path / "whole").steps()]
     assert calls[0]["forward"] == 7 * 4 and calls[0]["backward"] == 0 and calls[1]["backward"] == 4

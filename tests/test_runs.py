@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from noiseward import DiffusersSampler, NoisewardError, RunError
+from noiseward.api import prepare_spec
 from noiseward.pipelines import load
 from noiseward.runs import Claim, RunFolder, RunSpec, execute, find
 from tests.tiny import CALL
@@ -47,7 +48,7 @@ def test_a_run_holds_everything(run, spec):
 
 def test_pictures_and_noise_belong_together(run, spec):
     best = load_file(run.path / "best.safetensors")
-    sample = DiffusersSampler(load(spec.model), memory="balanced", **spec.call)(best["noise"], list(spec.prompt))
+    sample = DiffusersSampler(load(spec.model), memory="balanced", **spec.arguments)(best["noise"], list(spec.prompt))
     assert torch.equal(sample, best["sample"])
     torch.testing.assert_close(sample.mean((1, 2, 3)), best["reward"])
     for row in (0, 1):
@@ -68,7 +69,7 @@ def test_the_latest_file_has_no_times_and_is_the_same_again(run, spec, tmp_path)
 
 
 def test_a_run_is_readable_after_every_step(spec, tmp_path):
-    problem, folder = spec.problem(), RunFolder(tmp_path / "run")
+    problem, folder = prepare_spec(spec), RunFolder(tmp_path / "run")
     for count, step in enumerate(folder.keep(problem.iterate(), spec), start=1):
         assert len(folder.steps()) == count
         assert folder.read("status.json")["state"] == "running"
@@ -122,12 +123,11 @@ def test_directories_that_cannot_be_written_are_refused(spec, tmp_path, monkeypa
         {"reward": ("shine",)},
         {"model": "nowhere"},
         {"call": {"colour": 1}},
-        {"reward": ("jpeg",), "estimator": "backprop"},
-        {"steps": -2},
+        {"reward": ("jpeg",), "method": "dno:estimator=backprop"},
     ],
 )
 def test_bad_input_leaves_nothing_behind(spec, tmp_path, change):
-    bad = RunSpec(**{**vars(spec), **change})
+    bad = spec.replace(**change)
     with pytest.raises(NoisewardError):
         execute(bad, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -137,7 +137,7 @@ def test_a_reward_that_fails_at_once_leaves_nothing_behind(spec, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("def wrong(images):\n    return images.mean()\n")
     with pytest.raises(NoisewardError, match=r"returned shape \(\) for 2 rows"):
-        execute(RunSpec(**{**vars(spec), "reward": (f"{file}:wrong",)}), tmp_path / "run")
+        execute(spec.replace(reward=(f"{file}:wrong",)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -151,7 +151,7 @@ def test_a_reward_that_fails_later_is_noted_and_the_best_stays(spec, tmp_path):
         "    return images.mean((1, 2, 3))\n"
     )
     with pytest.raises(NoisewardError, match="raised ValueError: no more"):
-        execute(RunSpec(**{**vars(spec), "reward": (f"{file}:late",)}), tmp_path / "run", quiet=True)
+        execute(spec.replace(reward=(f"{file}:late",)), tmp_path / "run", quiet=True)
     status = RunFolder(tmp_path / "run").read("status.json")
     assert status["state"] == "failed" and "no more" in status["error"]
     assert len(RunFolder(tmp_path / "run").steps()) == 2

@@ -36,7 +36,7 @@ from noiseward.loop.panel import Panel as Panel
 from noiseward.loop.solution import Solution as Solution
 from noiseward.loop.solution import optimize as optimize
 from noiseward.methods import Method as Method
-from noiseward.methods import reno as reno
+from noiseward.methods import Recipe as Recipe
 from noiseward.noise.layout import Draw as Draw
 from noiseward.noise.layout import Layout as Layout
 from noiseward.noise.layout import Seeds as Seeds

@@ -12,14 +12,12 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from noiseward import stickers
-from noiseward.choose import DEFAULT_LR, mover_for
 from noiseward.errors import ArgumentError, NoisewardError, choices, line, told
 from noiseward.loop.budget import Budget
 from noiseward.loop.loop import Optimizer, Place, Step, iterate
@@ -27,12 +25,12 @@ from noiseward.loop.objective import Objective
 from noiseward.loop.panel import Panel, Seen
 from noiseward.loop.progress import Bars
 from noiseward.loop.solution import Solution, collect
-from noiseward.named import parse
+from noiseward.methods import Method, choose
 from noiseward.noise.layout import Seeds
-from noiseward.noise.project import Projection
-from noiseward.noise.regularize import Concentration, NoRegularizer, Regularizer, Shell
 from noiseward.optimizers.coarse_to_fine import First, Through, coarse_to_fine
-from noiseward.optimizers.gradient import Estimator
+from noiseward.options.replaced import REPLACED, renamed
+from noiseward.options.run import RunSpec, Settings
+from noiseward.options.table import describe
 from noiseward.parts import Parts
 from noiseward.pipelines import DiffusersSampler, cards, load, nested
 from noiseward.rewards.parse import parse as parse_rewards
@@ -43,18 +41,9 @@ from noiseward.samplers.function import FunctionSampler
 from noiseward.samplers.memory import check_room
 from noiseward.samplers.sampler import Sampler
 
-__all__ = [
-    "BUILT_IN",
-    "Problem",
-    "align",
-    "default_budget",
-    "prepare",
-]
+__all__ = ["Problem", "align", "prepare", "prepare_spec"]
 
 BUILT_IN = "stickers"
-DEFAULT_STEPS = 30
-REGULARIZERS = {"concentration": Concentration, "shell": Shell, "none": NoRegularizer}
-
 WATCHED = ("stickers-judge", "contrast", "jpeg")  # what watches the built-in model
 
 T = TypeVar("T")
@@ -66,7 +55,8 @@ Rewards = str | Reward | Callable[..., Tensor] | Sequence[str] | Mapping[Reward,
 class Problem:
     """Everything `iterate` needs: what to climb, from where, how, and for how long.
 
-    `chosen` is the search, as `optimizer=` takes it, where the reward has no gradient and nothing was asked for.
+    `method` is its text with all arguments, where it has one; `chosen` says that it is not what was asked for, but what
+    a reward without a gradient gets.
     """
 
     objective: Objective
@@ -75,16 +65,16 @@ class Problem:
     budget: Budget
     seeds: Seeds
     panel: Panel
-    chosen: str | None = None
+    method: str | None = None
+    chosen: bool = False
     first: First | None = None
 
     @property
     def note(self) -> str | None:
         """What to say before it begins, in one line."""
         said, name = [], self.objective.reward.name
-        if self.chosen is not None:
-            other = "or choose an estimator or a search"
-            said.append(f"reward '{name}' has no gradient: searching with {self.chosen} ({other})")
+        if self.chosen:
+            said.append(f"reward '{name}' has no gradient: using {self.method}")
         if self.first is not None:
             many, few = (len(one.objective.sampler.layout) for one in (self, self.first))
             said.append(f"few steps first: {self.first.share:.0%} of the budget on {few} draws, then {many}")
@@ -154,105 +144,62 @@ def align(
     prompt: str | Sequence[str] | None,
     reward: Rewards,
     *,
+    method: str | Method | Optimizer | None = None,
     steps: int | None = None,
     seconds: float | None = None,
     nfe: int | None = None,
     target: float | None = None,
     batch: int = 1,
     seed: int = 0,
-    lr: float = DEFAULT_LR,
-    estimator: Estimator | str | None = None,
-    regularizer: Regularizer | str | None = None,
-    project: Sequence[Projection | str] = (),
-    optimizer: Optimizer | str | None = None,
-    best_of: int | None = None,
     watch: Watch = None,
-    watch_every: int = 1,
-    coarse: int | None = None,
-    memory: str | None = None,
-    scheduler: str | None = None,
-    lora: str | Path | None = None,
-    dtype: str | None = None,
-    device: str | None = None,
     progress: bool = True,
-    **call: Any,
+    **options: Any,
 ) -> Solution:
     """Raise the reward of the samples of a prompt by moving the sampler's own noise.
 
-    Arguments:
-        model: a diffusers pipeline, a `Sampler`, `stickers` (the built-in model), or what `load` takes: a short name
-            such as `sdxl`, a pipeline folder, a hub id, a checkpoint in one file.
-        prompt: one or several; each is sampled `batch` times. None for a model without prompts.
-        reward: a name (`noiseward rewards` lists them), `NAME:WEIGHT`, several of these, `path/to/file.py:function`, a
-            `Reward`, a differentiable function of images, or a mapping from rewards to weights.
-        steps, seconds, nfe: the budget (see `Budget`); default: 30 moves.
-        target: stop moving a row that reached this reward.
-        batch: rows per prompt, with seeds `seed`, `seed + 1`, ...
-        seed: where optimization starts: the picture the pipeline gives for this seed.
-        lr: learning rate of the default optimizer, Adam. 0.01 is the published implementation's. Measured here on the
-            built-in model (`experiments/in_distribution.py`, 25 moves), 0.05 gains a fifth more, leaves the noise's
-            distribution, and loses 40 % of the nouns; 0.01 loses 5 % (`docs/guards.md`).
-        estimator: where the direction comes from, or its name with its arguments: `backprop`, `backprop:steps=5`,
-            `backprop:through=linear`, `annealed:15`, `hybrid2:samples=16`, `hybrid1`, `zeroth-order`.
-            Default: `backprop`; for a reward without a gradient the search `trust-region`, or `hybrid2` where `lr`,
-            `project` or `best_of` ask for an ascent.
-        optimizer: what moves the noise, instead of gradient ascent; or the name of a search with its arguments:
-            `best-of-n`, `zero-order`, `trust-region`, `evolution`; `dps`, `lgd`, `fk` steer the sampler on its way.
-        best_of: try so many fresh noises first, as one move, and climb from the best, the seed's own included.
-        regularizer: one, or its name with its arguments: `concentration:1.0`, `concentration:target=0.1`, `shell:0.01`,
-            `none`.
-        project: constraints on the noise, or their names: `norm`, `spectral`; `start` for the first draw alone.
-        watch: rewards that look on and are not climbed (`panel.py`): names as for `reward`, or `Reward`s. Default: for
-            the built-in model its judge, contrast and jpeg, otherwise none. `()` for none.
-        watch_every: at every so many steps.
-        coarse: spend most of the budget on a sampler of so many steps, fewer than `num_inference_steps` and nested in
-            them (`nested.py`): DDIM with eta = 1 only.
-        memory: `fast`, `balanced`, `low` or `auto`, see `DiffusersSampler`.
-        scheduler, lora, dtype, device: how a model given by name is loaded, see `load`.
-        progress: show a progress bar.
-        call: the pipeline's own arguments. Where it takes `eta`, that is 1 by default: every step's noise can move.
+        Arguments:
+            model: a diffusers pipeline, a `Sampler`, or a name as below.
+            prompt: one or several; each is sampled `batch` times. None for a model without prompts.
+            reward: as below, or a `Reward`, a differentiable function of images, or a mapping from rewards to weights.
+            method: as below, or a `Method` or an `Optimizer`.
+            watch: as below, or `Reward`s; `()` for none.
+            progress: show a progress bar.
+            options: the other options below; any other argument is the pipeline's own.
 
-    Returns:
-        the `Solution`. Row `p * batch + b` is prompt p with seed `seed + b`.
+        Options:
+    {options}
 
-    Example:
-        >>> solution = align("stickers", "a duck", "brightness", steps=2, num_inference_steps=4, progress=False)
-        >>> bool(solution.gain > 0)
-        True
+        Returns:
+            the `Solution`. Row `p * batch + b` is prompt p with seed `seed + b`.
+
+        Raises:
+            NoisewardError: bad arguments, or a failure of the model or the reward.
+
+        Example:
+            >>> solution = align("stickers", "a duck", "brightness", steps=2, num_inference_steps=4, progress=False)
+            >>> bool(solution.gain > 0)
+            True
     """
+    given = {"steps": steps, "seconds": seconds, "nfe": nfe, "target": target, "batch": batch, "seed": seed, **options}
+    settings = Settings.read(_sort(given))
     bars = Bars() if progress else None
     with bars.waiting() if bars else contextlib.nullcontext():
-        problem = prepare(
-            model,
-            prompt,
-            reward,
-            optimizer=optimizer,
-            best_of=best_of,
-            estimator=estimator,
-            lr=lr,
-            project=project,
-            budget=default_budget(steps=steps, seconds=seconds, nfe=nfe, reward=target),
-            regularizer=regularizer,
-            watch=watch,
-            watch_every=watch_every,
-            batch=batch,
-            seed=seed,
-            coarse=coarse,
-            memory=memory,
-            loading={"scheduler": scheduler, "lora": lora, "dtype": dtype, "device": device},
-            call=call,
-        )
+        problem = prepare(model, prompt, reward, settings, method=method, watch=watch)
     if bars and problem.note:
         print(problem.note, file=sys.stderr)
     return collect(problem.shown(bars) if bars else problem.iterate(), problem.objective)
 
 
-def default_budget(**limits: Any) -> Budget:
-    """A `Budget`, of 30 moves where no end is given."""
-    ends = ("steps", "seconds", "nfe")
-    return Budget(
-        **{**limits, **({} if any(limits.get(end) is not None for end in ends) else {"steps": DEFAULT_STEPS})}
-    )
+align.__doc__ = (align.__doc__ or "").replace("{options}", describe(RunSpec, indent=8))
+
+
+def _sort(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by name, and under `call` the arguments that are none."""
+    if replaced := [name for name in given if name in REPLACED]:
+        raise ArgumentError(renamed(replaced[0], given[replaced[0]]))
+    call = {name: value for name, value in given.items() if name not in Settings.model_fields}
+    own = {name: value for name, value in given.items() if name not in call}
+    return {**own, "call": {**own.get("call", {}), **call}}
 
 
 @torch.inference_mode(False)
@@ -260,48 +207,25 @@ def prepare(
     model: Any,
     prompt: str | Sequence[str] | None,
     reward: Rewards,
+    settings: Settings,
     *,
-    budget: Budget,
-    optimizer: Optimizer | str | None = None,
-    best_of: int | None = None,
-    estimator: Estimator | str | None = None,
-    lr: float = DEFAULT_LR,
-    project: Sequence[Projection | str] = (),
-    regularizer: Regularizer | str | None = None,
+    method: str | Method | Optimizer | None = None,
     watch: Watch = None,
-    watch_every: int = 1,
-    batch: int = 1,
-    seed: int = 0,
-    coarse: int | None = None,
-    memory: str | None = None,
-    loading: Mapping[str, Any] = MappingProxyType({}),
-    call: Mapping[str, Any] = MappingProxyType({}),
     parts: Parts | None = None,
 ) -> Problem:
-    """What `align` runs, not yet run; but for these, the arguments are explained there.
-
-    Arguments:
-        budget: what `align` makes from numbers.
-        loading: how a model given by name is loaded: `scheduler`, `lora`, `dtype`, `device`.
-        call: the pipeline's own arguments.
-        parts: where models and rewards are taken from if they were made before.
-    """
-    if batch < 1:
-        raise ArgumentError(f"batch={batch} given: at least 1 wanted")
-    if not -(2**63) <= seed <= 2**63 - batch:
-        raise ArgumentError(f"seed must be an integer of 64 bits, got {line(str(seed), 40)}; give a smaller one")
+    """What `align` runs, not yet run; `parts` has models and rewards that were loaded before, the rest is as there."""
+    batch, seed, memory, call = settings.batch, settings.seed, settings.memory, settings.arguments
     count = batch * (1 if prompt is None or isinstance(prompt, str) else len(prompt))
     check_room(count, batch)
     parts = parts or Parts()
     score = parts.kept("reward", reward, lambda: _reward(reward))
-    mover, chosen = mover_for(score, optimizer, estimator, lr=lr, project=project, best_of=best_of)
+    moves = choose(method, score)
     held = parts.kept("watch", (watch, reward, model), lambda: _held_out(watch, score, model))
-    given = {name: value for name, value in loading.items() if value is not None}
-    asked = (model, memory, dict(call), given)
-    sampler = parts.kept("sampler", asked, lambda: _sampler(model, memory, dict(call), given))
+    asked = (model, memory, call, settings.loading)
+    sampler = parts.kept("sampler", asked, lambda: _sampler(model, memory, call, settings.loading))
     each = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
     if not each:
-        raise ArgumentError("no prompt given: give at least one, or None for a model without prompts")
+        raise ArgumentError("expected at least one prompt, got none; give None for a model without prompts")
     if model == BUILT_IN:
         for text in dict.fromkeys(each):
             stickers.check_words(text)
@@ -309,16 +233,22 @@ def prepare(
     if sampler.by_row:
         rows = list(numbered(rows, len(each) * batch, batch=batch))
     seeds = [seed + b for _ in each for b in range(batch)]
-    rho = parse(regularizer, REGULARIZERS, "regularizer") if isinstance(regularizer, str) else regularizer
-    objective = Objective(sampler, score, rows, rho)
-    mover.check(objective)
-    panel = Panel(held, prompt=spoken(rows), every=watch_every)
+    objective = Objective(sampler, score, rows, moves.regularizer)
+    moves.optimizer.check(objective)
+    panel = Panel(held, prompt=spoken(rows), every=settings.watch_every)
     check_room(count, batch, sampler.noise_shape)
     start = sampler.init(len(seeds), seed=seeds)
     if isinstance(sampler, DiffusersSampler):
         sampler.settle(len(seeds), rows[0] if rows else None)
-    first = None if coarse is None else _first(objective, coarse)
-    return Problem(objective, start, mover, budget, Seeds(tuple(seeds)), panel, chosen, first)
+    first = None if moves.coarse is None else _first(objective, moves.coarse)
+    chosen, budget = method is None and not score.differentiable, Budget(**settings.limits)
+    return Problem(objective, start, moves.optimizer, budget, Seeds(tuple(seeds)), panel, moves.text, chosen, first)
+
+
+def prepare_spec(spec: RunSpec, parts: Parts | None = None) -> Problem:
+    """What a spec runs, not yet run: its model and rewards loaded, but for those that are among `parts`."""
+    prompt, reward = list(spec.prompt) or None, list(spec.reward)
+    return prepare(spec.model, prompt, reward, spec, method=spec.method, watch=spec.watch, parts=parts)
 
 
 def _first(objective: Objective, steps: int) -> First:

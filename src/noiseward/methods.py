@@ -1,168 +1,384 @@
-"""Methods by their papers' names: what moves the noise, and what keeps it plausible, with the papers' own settings.
+"""Methods: how the noise moves, by name. One registry for `align`, `batch`, `compare`, the docs and the studio.
 
-A method is a composition, not a class: an optimizer and a regularizer. `align` takes the two by these names,
+    NAME                             a method with its defaults
+    NAME:ARG=VALUE,ARG=VALUE         with arguments; the first may stand without its name, as in best-of-n:8
 
-    method = reno()
-    align(pipe, "a duck", "brightness", optimizer=method.optimizer, regularizer=method.regularizer)
+`guard`, `estimator` and `project` are parts with arguments of their own, in the same form. What follows a part and is
+not an argument of the method belongs to the part:
 
-and `noiseward compare` takes the name, with arguments where wanted: `reno:lr=10`.
+    dno:lr=0.02,estimator=hybrid2:samples=16,scale=0.05,guard=concentration:min_probability=0.1
+    dno:coarse=5,best_of=16
+    dno:project=norm+spectral
+
+A method is a :class:`Recipe`: options that build a :class:`Method`, which is what runs. To add one, subclass it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
+from noiseward.errors import ArgumentError, choices
+from noiseward.options.option import Float, Int, Options, option
+from noiseward.options.parts import build, join, split_arguments
 
-from noiseward.loop.loop import Optimizer
-from noiseward.named import parse
-from noiseward.noise.project import StartOnly
-from noiseward.noise.regularize import Concentration, NoRegularizer, Regularizer, Shell
-from noiseward.optimizers.ascend import GradientAscent
-from noiseward.optimizers.evolve import ChannelEvolution
-from noiseward.optimizers.gradient import Backprop
-from noiseward.optimizers.guidance import searches
-from noiseward.optimizers.relay import Relay
-from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch
-from noiseward.optimizers.zeroth_order import Hybrid2
+if TYPE_CHECKING:
+    from noiseward.loop.loop import Optimizer
+    from noiseward.noise.regularize import Regularizer
+    from noiseward.rewards.reward import Reward
 
-__all__ = ["METHODS", "Method", "named", "reno"]
+__all__ = ["DEFAULT_METHODS", "METHODS", "Method", "Recipe", "choose", "default", "read"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A way of climbing.
+    """How the noise moves.
 
     Arguments:
-        optimizer: what moves the noise.
-        regularizer: what keeps it plausible.
-        coarse: how many sampler steps to begin with (`nested.py`); None for all.
+        optimizer: what moves it.
+        regularizer: what keeps it in distribution; None for nothing.
+        coarse: how many sampler steps to begin with (`optimizers/coarse_to_fine.py`); None for all.
+        text: its name with all arguments, where it has one.
     """
 
     optimizer: Optimizer
-    regularizer: Regularizer = NoRegularizer()
+    regularizer: Regularizer | None = None
     coarse: int | None = None
+    text: str | None = None
 
 
-def reno(*, lr: float = 5.0, momentum: float = 0.9, max_norm: float = 0.1, weight: float = 0.01) -> Method:
-    """ReNO: Nesterov's momentum on the first draw alone, its gradient clipped, its norm held by a penalty.
+METHODS: dict[str, type[Recipe]] = {}
+"""Every method by name."""
 
-    Made for one-step models, where the first draw is all there is, and 50 moves. Each move is at most `lr * max_norm`
-    long before momentum. When not to use it: over many steps, where most of the noise is left unused and the gradient
-    of the first draw is the weakest.
 
-    Arguments:
-        lr: learning rate; 5 as published (10 for one of its models).
-        momentum: Nesterov's.
-        max_norm: the gradient of each row, penalty included, is scaled down to this norm.
-        weight: of the penalty on the norm.
+class Recipe(Options):
+    """A method with its parameters; `optimizer` builds what moves the noise.
 
-    References:
-        ReNO: Enhancing One-step Text-to-Image Models through Reward-based Noise Optimization
-        https://arxiv.org/abs/2406.04312
+    Attributes:
+        name: what it is called.
+        needs: what it needs: `gradient` (of reward and sampler), `step noise`, or `ddim`.
+        paper: where it comes from.
 
     Example:
-        >>> method = reno()
-        >>> method.optimizer.lr, method.regularizer.weight
-        (5.0, 0.01)
+        >>> class Wander(Recipe, name="wander"):
+        ...     "Random neighbors, close by."
+        ...     cosine: Float = option(0.99, ge=0, lt=1, help="Cosine of the angle of a step.")
+        ...
+        ...     def optimizer(self, reward):
+        ...         from noiseward import ZeroOrderSearch
+        ...
+        ...         return ZeroOrderSearch(4, self.cosine)
+        >>> read("wander:0.9").text
+        'wander:cosine=0.9'
+        >>> _ = METHODS.pop("wander")
     """
-    update = functools.partial(torch.optim.SGD, momentum=momentum, nesterov=True)
-    return Method(GradientAscent(update=update, lr=lr, max_norm=max_norm, project=[StartOnly()]), Shell(weight))
+
+    name: ClassVar[str] = ""
+    needs: ClassVar[tuple[str, ...]] = ()
+    paper: ClassVar[str] = ""
+
+    guard: str | None = option(
+        None,
+        help="What keeps the noise in distribution: concentration:min_probability=0.1 (a P(z) to keep), "
+        "concentration:1.0 (a weight), shell:0.01, none.",
+    )
+    coarse: Int | None = option(
+        None,
+        ge=1,
+        help="Spend most of the budget on a sampler of this many steps, then carry the noise over (DDIM, eta 1).",
+    )
+
+    @classmethod
+    def own(cls) -> list[str]:
+        """The names of its own parameters, which not every method has."""
+        return [name for name in cls.model_fields if name not in Recipe.model_fields]
+
+    def __init_subclass__(cls, *, name: str = "", needs: tuple[str, ...] = (), paper: str = "", **more: Any) -> None:
+        super().__init_subclass__(**more)
+        cls.name, cls.needs, cls.paper = name, needs, paper
+        if name:
+            METHODS[name] = cls
+
+    def tries_candidates(self, differentiable: bool) -> bool:
+        """Whether it compares candidates, which other processes can sample, for a reward with or without a gradient."""
+        return True
+
+    @property
+    def text(self) -> str:
+        """Its name with the arguments that have a value."""
+        names = [*self.own(), *Recipe.model_fields]
+        return join(self.name, {name: value for name in names if (value := getattr(self, name)) is not None})
+
+    def build(self, reward: Reward) -> Method:
+        """What runs, for a reward."""
+        from noiseward.noise.regularize import NoRegularizer
+
+        regularizer = NoRegularizer() if self.guard is None else build(self.guard, _load(GUARDS), "guard")
+        return Method(self.optimizer(reward), regularizer, self.coarse, self.text)
+
+    def optimizer(self, reward: Reward) -> Optimizer:
+        """What moves the noise, for a reward."""
+        raise NotImplementedError
 
 
-def dno(*, lr: float = 0.01) -> Method:
-    """DNO: Adam on the noise of every step."""
-    return Method(GradientAscent(lr=lr))
-
-
-def dno_start(*, lr: float = 0.01) -> Method:
-    """DNO on the first draw alone."""
-    return Method(GradientAscent(lr=lr, project=[StartOnly()]))
-
-
-def dno_hybrid(*, samples: int = 16, scale: float = 0.05, lr: float = 0.01) -> Method:
-    """DNO without the reward's gradient: Hybrid-2."""
-    return Method(GradientAscent(Hybrid2(samples, scale), lr=lr))
-
-
-def dno_guarded(*, target: float = 0.1, lr: float = 0.01) -> Method:
-    """DNO with the paper's penalty, its weight adapted to keep P(z) at a target."""
-    return Method(GradientAscent(lr=lr), Concentration(target=target))
-
-
-def dno_few(*, steps: int = 10, lr: float = 0.01, through: str = "exact") -> Method:
-    """DNO on few sampler steps first, then on all; with `through="linear"` by the cheap gradient."""
-    return Method(GradientAscent(Backprop(through=through), lr=lr), coarse=steps)
-
-
-def dno_best(*, samples: int = 16, lr: float = 0.01) -> Method:
-    """DNO from the best of some fresh noises."""
-    return Method(Relay(BestOfN(samples), GradientAscent(lr=lr)))
-
-
-def best_of_n(*, samples: int = 16) -> Method:
-    """Fresh noise again and again."""
-    return Method(BestOfN(samples))
-
-
-def zero_order(*, samples: int = 16, cosine: float = 0.95) -> Method:
-    """Neighbors on the sphere."""
-    return Method(ZeroOrderSearch(samples, cosine))
-
-
-def trust_region(*, samples: int = 16, regions: int = 4) -> Method:
-    """Regions of trust that grow and shrink."""
-    return Method(TrustRegion(samples, regions))
-
-
-def evolution(*, samples: int = 16, scale: float = 0.2) -> Method:
-    """Rotations of the noise's channels."""
-    return Method(ChannelEvolution(samples, scale))
-
-
-def dps(*, scale: float = 1.0, normalize: bool = True, samples: int = 4) -> Method:
-    """Diffusion posterior sampling, the best of several runs."""
-    return Method(searches.dps(scale, normalize=normalize, samples=samples))
-
-
-def lgd(*, votes: int = 10, scale: float = 1.0, normalize: bool = True, samples: int = 4) -> Method:
-    """Loss-guided diffusion, the best of several runs."""
-    return Method(searches.lgd(scale, votes=votes, normalize=normalize, samples=samples))
-
-
-def fk(*, particles: int = 4, scale: float = 10.0, potential: str = "difference") -> Method:
-    """Feynman-Kac steering, the best particle of several runs."""
-    return Method(searches.fk(particles, scale=scale, potential=potential))
-
-
-METHODS: dict[str, Callable[..., Method]] = {
-    "best-of-n": best_of_n,
-    "zero-order": zero_order,
-    "trust-region": trust_region,
-    "evolution": evolution,
-    "fk": fk,
-    "dps": dps,
-    "lgd": lgd,
-    "reno": reno,
-    "dno": dno,
-    "dno-best": dno_best,
-    "dno-start": dno_start,
-    "dno-guarded": dno_guarded,
-    "dno-few": dno_few,
-    "dno-hybrid2": dno_hybrid,
+PARTS = ("guard", "estimator", "project")  # arguments that have arguments
+ESTIMATORS = {
+    "backprop": "optimizers.gradient:Backprop",
+    "annealed": "optimizers.gradient:Annealed",
+    "hybrid2": "optimizers.zeroth_order:Hybrid2",
+    "hybrid1": "optimizers.zeroth_order:Hybrid1",
+    "zeroth-order": "optimizers.zeroth_order:ZerothOrder",
+}
+GUARDS = {
+    "concentration": "noise.regularize:Concentration",
+    "shell": "noise.regularize:Shell",
+    "none": "noise.regularize:NoRegularizer",
+}
+PROJECTIONS = {
+    "norm": "noise.project:NormProjection",
+    "spectral": "noise.project:SpectralProjection",
+    "start": "noise.project:StartOnly",
 }
 
 
-def named(text: str) -> Method:
-    """The method a text stands for.
+CHUNK = option(16, ge=1, help="Rows sampled at a time.")
+
+
+class DNORecipe(Recipe, name="dno", needs=("gradient",), paper="https://arxiv.org/abs/2405.18881"):
+    """Direct Noise Optimization: Adam on the noise of every step."""
+
+    lr: Float = option(0.01, gt=0, help="Learning rate of Adam.")
+    estimator: str | None = option(
+        None,
+        help="Where directions come from: backprop, annealed, hybrid2, hybrid1, zeroth-order. Default: backprop, or "
+        "hybrid2 for a reward without a gradient.",
+    )
+    project: str | None = option(
+        None,
+        help="Keep each draw on its sphere (norm) or white (spectral), or move the first draw alone (start); with + "
+        "between several.",
+    )
+    best_of: Int | None = option(
+        None, ge=1, help="Try this many fresh noises in the first step and continue from the best."
+    )
+
+    def tries_candidates(self, differentiable: bool) -> bool:
+        return self._source(differentiable).partition(":")[0] != "backprop"
+
+    def _source(self, differentiable: bool) -> str:
+        return self.estimator or ("backprop" if differentiable else "hybrid2")
+
+    def optimizer(self, reward: Reward) -> Optimizer:
+        from noiseward.optimizers.ascend import GradientAscent
+        from noiseward.optimizers.relay import Relay
+        from noiseward.optimizers.search import BestOfN
+
+        source = build(self._source(reward.differentiable), _load(ESTIMATORS), "estimator")
+        names = [name for name in (self.project or "").split("+") if name]
+        project = [build(name, _load(PROJECTIONS), "projection") for name in names]
+        ascent = GradientAscent(source, lr=self.lr, project=project)
+        return ascent if self.best_of is None else Relay(BestOfN(self.best_of), ascent)
+
+
+class ReNORecipe(Recipe, name="reno", needs=("gradient",), paper="https://arxiv.org/abs/2406.04312"):
+    """ReNO: Nesterov's momentum on the first draw alone, its gradient clipped, its norm held by a penalty.
+
+    Made for one-step models, where the first draw is all there is, and 50 steps. Each step is at most `lr * max_norm`
+    long before momentum. Over many denoising steps it leaves most of the noise unused, and follows the gradient of the
+    first draw, which is the weakest.
+    """
+
+    lr: Float = option(5.0, gt=0, help="Learning rate; 5 as published, 10 for one of its models.")
+    momentum: Float = option(0.9, gt=0, lt=1, help="Nesterov's momentum.")
+    max_norm: Float = option(0.1, gt=0, help="Each row's gradient, penalty included, is scaled down to this norm.")
+    weight: Float = option(0.01, ge=0, help="Weight of the penalty on the norm, where there is no other guard.")
+
+    def tries_candidates(self, differentiable: bool) -> bool:
+        return False
+
+    def build(self, reward: Reward) -> Method:
+        from noiseward.noise.regularize import Shell
+
+        method = super().build(reward)
+        return method if self.guard else dataclasses.replace(method, regularizer=Shell(self.weight))
+
+    def optimizer(self, reward: Reward) -> Optimizer:
+        import torch
+
+        from noiseward.noise.project import StartOnly
+        from noiseward.optimizers.ascend import GradientAscent
+
+        update = functools.partial(torch.optim.SGD, momentum=self.momentum, nesterov=True)
+        return GradientAscent(update=update, lr=self.lr, max_norm=self.max_norm, project=[StartOnly()])
+
+
+class SearchRecipe(Recipe):
+    """A method that compares candidates and needs no gradient.
+
+    Attributes:
+        home: the class that does it, which takes the recipe's own options.
+    """
+
+    home: ClassVar[str]
+    samples: Int = option(16, ge=1, help="Candidates per step.")
+
+    def optimizer(self, reward: Reward) -> Optimizer:
+        return _load_one(self.home)(**{name: getattr(self, name) for name in self.own()})
+
+
+class BestOfNRecipe(SearchRecipe, name="best-of-n"):
+    """Fresh noise in every step: the baseline every method should beat."""
+
+    home = "optimizers.search:BestOfN"
+    chunk: Int = CHUNK
+
+
+class ZeroOrderRecipe(SearchRecipe, name="zero-order", paper="https://arxiv.org/abs/2501.09732"):
+    """The best of some neighbors on the sphere, step by step."""
+
+    home = "optimizers.search:ZeroOrderSearch"
+    cosine: Float = option(0.95, ge=0, lt=1, help="Cosine of the angle between a noise and its neighbors.")
+    chunk: Int = CHUNK
+
+
+class TrustRegionRecipe(SearchRecipe, name="trust-region", paper="https://arxiv.org/abs/2603.14504"):
+    """Neighbors in several regions, which grow where they succeed and shrink where they fail."""
+
+    home = "optimizers.search:TrustRegion"
+    regions: Int = option(4, ge=1, help="Regions per row.")
+    sine: Float = option(0.4, gt=0, le=1, help="Sine of the angle of a region at the start.")
+    chunk: Int = CHUNK
+
+
+class EvolutionRecipe(SearchRecipe, name="evolution", paper="https://arxiv.org/abs/2506.00299"):
+    """Rotations of the noise's channels, the better ones combined."""
+
+    home = "optimizers.evolve:ChannelEvolution"
+    scale: Float = option(0.2, gt=0, help="Size of a rotation.")
+    chunk: Int = CHUNK
+
+
+class FKRecipe(Recipe, name="fk", needs=("step noise",), paper="https://arxiv.org/abs/2501.06848"):
+    """Feynman-Kac steering: particles that are resampled by reward on the way; the best of several runs."""
+
+    particles: Int = option(4, ge=2, help="Particles per run.")
+    scale: Float = option(10.0, gt=0, help="How strongly the reward decides who is resampled.")
+    potential: Literal["difference", "max"] = option("difference", help="What a particle's weight follows.")
+    every: Float = option(0.2, gt=0, le=0.5, help="Share of the run between two resamplings.")
+    adaptive: bool = option(True, help="Resample only where few particles hold most of the weight.")
+    chunk: Int = CHUNK
+
+    def optimizer(self, reward: Reward) -> Optimizer:
+        from noiseward.optimizers.guidance import FKSteering, Guided
+
+        guide = FKSteering(
+            self.particles, scale=self.scale, potential=self.potential, every=self.every, adaptive=self.adaptive
+        )
+        return Guided(guide, samples=self.particles, chunk=self.chunk)
+
+
+class DPSRecipe(Recipe, name="dps", needs=("gradient", "step noise"), paper="https://arxiv.org/abs/2209.14687"):
+    """Diffusion posterior sampling: each denoising step follows the reward's gradient; the best of several runs."""
+
+    scale: Float = option(1.0, gt=0, help="Length of a guiding step.")
+    normalize: bool = option(True, help="Scale each row's gradient to norm 1.")
+    samples: Int = option(4, ge=1, help="Runs per step.")
+    chunk: Int = CHUNK
+
+    def optimizer(self, reward: Reward) -> Optimizer:
+        from noiseward.optimizers.guidance import DPS, Guided
+
+        return Guided(DPS(self.scale, normalize=self.normalize), samples=self.samples, chunk=self.chunk)
+
+
+class LGDRecipe(
+    DPSRecipe, name="lgd", needs=("gradient", "step noise"), paper="https://proceedings.mlr.press/v202/song23k.html"
+):
+    """Loss-guided diffusion: as dps, with the reward averaged over several guesses; the best of several runs."""
+
+    votes: Int = option(10, ge=1, help="Guesses that are averaged.")
+    length: Float = option(1.0, gt=0, help="Length of a normalized correction.")
+
+    def optimizer(self, reward: Reward) -> Optimizer:
+        from noiseward.optimizers.guidance import LGD, Guided
+
+        guide = LGD(self.votes, scale=self.scale, normalize=self.normalize, length=self.length)
+        return Guided(guide, samples=self.samples, chunk=self.chunk)
+
+
+def read(text: str) -> Recipe:
+    """The method that a text names.
 
     Raises:
         ArgumentError: no such method, argument or value.
 
     Example:
-        >>> named("dno:lr=0.05").optimizer.lr
-        0.05
+        >>> read("dno:0.05,guard=concentration:min_probability=0.1,block=8").text
+        'dno:guard=concentration:min_probability=0.1,block=8,lr=0.05'
     """
-    return parse(text, METHODS, "method")
+    name = text.partition(":")[0].strip()
+    if name not in METHODS:
+        raise ArgumentError(f"unknown method '{name}'; {choices(name, METHODS)}")
+    kind = METHODS[name]
+    given: dict[str, str] = {}
+    part = None
+    for key, value in split_arguments(text, first=next(iter(kind.own()), None), what="method"):
+        if key in kind.model_fields:
+            if key in given:
+                raise ArgumentError(f"method '{text}' has '{key}' twice; give it once")
+            given[key], part = value, key if key in PARTS else None
+        elif part is not None:
+            given[part] += f"{',' if ':' in given[part] else ':'}{key}={value}"
+        else:
+            raise ArgumentError(f"method '{name}' has no argument '{key}'; {choices(key, kind.model_fields)}")
+    values = {key: None if value == "none" and key != "guard" else value for key, value in given.items()}
+    return kind.read(values, spell=lambda key: f"method '{name}': {key}")
+
+
+def default(differentiable: bool) -> str:
+    """The method for a reward with or without a gradient, where none is asked for."""
+    return "dno" if differentiable else "trust-region"
+
+
+def choose(method: str | Method | Optimizer | None, reward: Reward) -> Method:
+    """What runs: a method by its text, one that was built, an optimizer alone, or the default for a reward.
+
+    The default is DNO for a reward with a gradient, and for one without the search that gained the most at equal cost
+    (`docs/black-box.md`).
+    """
+    if isinstance(method, str):
+        return read(method).build(reward)
+    if method is None:
+        return read(default(reward.differentiable)).build(reward)
+    return method if isinstance(method, Method) else Method(method)
+
+
+def _load(parts: dict[str, str]) -> dict[str, Callable[..., Any]]:
+    return {name: _load_one(home) for name, home in parts.items()}
+
+
+def _load_one(home: str) -> Callable[..., Any]:
+    module, _, name = home.partition(":")
+    return getattr(importlib.import_module(f"noiseward.{module}"), name)
+
+
+DEFAULT_METHODS = (
+    "best-of-n",
+    "zero-order",
+    "trust-region",
+    "evolution",
+    "fk",
+    "dps",
+    "lgd",
+    "reno",
+    "dno",
+    "dno:best_of=16",
+    "dno:project=start",
+    "dno:guard=concentration:min_probability=0.1",
+    "dno:coarse=10",
+    "dno:estimator=hybrid2",
+)
+"""What `compare` compares unless asked otherwise."""

@@ -22,13 +22,16 @@ from noiseward.cli import (
     ending,
     export,
     list_runs,
+    methods,
     models,
     replay,
     resume,
     rewards,
+    schema,
     serve_reward,
     show,
 )
+from noiseward.cli.flags import Command
 from noiseward.contain import Listening, Streams
 from noiseward.errors import NoisewardError, NoisewardWarning, line, told
 
@@ -42,18 +45,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("align")(align.align)
-app.command("batch")(batch.batch)
-app.command("compare")(compare.compare)
-app.command("resume")(resume.resume)
+app.command("align", cls=Command)(align.align)
+app.command("batch", cls=Command)(batch.batch)
+app.command("compare", cls=Command)(compare.compare)
+app.command("resume", cls=Command)(resume.resume)
 app.command("replay")(replay.replay)
 app.command("export")(export.export)
 app.command("show")(show.show)
 app.command("list")(list_runs.list_runs)
 app.command("models")(models.models)
+app.command("methods")(methods.methods)
 app.add_typer(rewards.app, name="rewards")
 app.command("serve-reward")(serve_reward.serve_reward)
 app.command("doctor")(doctor.doctor)
+app.command("schema")(schema.schema)
 
 
 @app.callback(invoke_without_command=True)

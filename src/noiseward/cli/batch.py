@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noiseward.cli import engines, options
+from noiseward.cli.flags import Without, expand
+from noiseward.options.commands import BatchOptions, EngineOptions
+from noiseward.options.run import RunSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,59 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["batch", "table"]
 
 
-def batch(
-    context: typer.Context,
-    prompts: Annotated[
-        str,
-        typer.Argument(
-            help="A file of prompts, .txt (one per line), .jsonl or .csv (with columns that set options per line), or "
-            "the name of a set: simple-animals.",
-        ),
-    ],
-    reward: options.Reward,
-    out: Annotated[Path, typer.Option(help="Batch directory: new, or one to go on with.")],
-    seeds: Annotated[int, typer.Option(min=1, help="Pictures per prompt, with seeds SEED, SEED + 1, ...")] = 1,
-    seed: Annotated[int, typer.Option(help="The first seed of each prompt.")] = 0,
-    pack: Annotated[
-        int, typer.Option(min=1, help="Rows, prompts times seeds, that are done as one batch of the device.")
-    ] = 4,
-    template: Annotated[str, typer.Option(help="What becomes of a prompt, as in 'a {} on a lake'.")] = "{}",
-    engine: engines.Name = "local",
-    address: engines.Address = None,
-    workers: engines.Workers = None,
-    threads: engines.Threads = 1,
-    model: options.Model = "stickers",
-    scheduler: options.Scheduler = None,
-    lora: options.Lora = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    steps: options.Steps = None,
-    seconds: options.Seconds = None,
-    nfe: options.Nfe = None,
-    target: options.Target = None,
-    lr: options.Lr = None,
-    estimator: options.Estimator = None,
-    search: options.Search = None,
-    best_of: options.BestOf = None,
-    regularizer: options.Regularizer = None,
-    project: options.Project = None,
-    watch: options.Watch = None,
-    watch_every: options.WatchEvery = 1,
-    coarse: options.Coarse = None,
-    memory: options.Memory = None,
-    num_inference_steps: options.NumInferenceSteps = None,
-    guidance_scale: options.GuidanceScale = None,
-    eta: options.Eta = None,
-    height: options.Height = None,
-    width: options.Width = None,
-    negative_prompt: options.NegativePrompt = None,
-    set_: options.Set = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="A line of JSON per event on standard output, no table.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No view, no table.")] = False,
-) -> None:
-    """Raise a reward for many prompts; asked again, go on. Ends with a table, pictures and a page in the directory."""
+@expand
+def batch(task: BatchOptions, workers: EngineOptions, base: Annotated[RunSpec, Without("prompt", "batch")]) -> None:
+    """Raise a reward for many prompts; asked again, continue. Ends with a table, images and a page in the directory."""
     import torch
 
     from noiseward import terminal
@@ -85,18 +37,19 @@ def batch(
     from noiseward.runs.report import report
     from noiseward.runs.view import Tally, follow, in_lines
 
+    out, quiet, json = Path(task.out), task.quiet, task.json_lines
     if json and quiet:
-        raise ArgumentError("--json given beside --quiet: one says everything, the other nothing; leave one out")
-    engines.check(engine, address, workers)
-    base = options.asked(context.params, prompt=(), batch=seeds, seed=seed)
-    torch.set_num_threads(threads)
-    asked = begin(out, read(prompts, base, template=template), size=pack)
+        raise ArgumentError("--json prints everything and --quiet nothing; leave one out")
+    workers.check()
+    torch.set_num_threads(workers.threads)
+    rows = read(task.prompts, base.replace(batch=task.seeds), template=task.template)
+    asked = begin(out, rows, size=task.pack)
     total = sum(1 for one in asked.packs for _ in one.rows())
     tally = Tally(total, total - sum(1 for one in asked.undone() for _ in one.rows()))
     errors: dict[str, str] = {}
     stopped = False
     with contextlib.ExitStack() as stack:
-        view: Any = asked.run(stack.enter_context(_ray(address, workers, threads)) if engine == "ray" else Local())
+        view: Any = asked.run(stack.enter_context(_ray(workers)) if workers.engine == "ray" else Local())
         if json:
             view = in_lines(view, tally, sys.stdout)
         elif not quiet:
@@ -134,10 +87,10 @@ def _last(undone: Sequence[Outcome], rows: int) -> str:
     )
 
 
-def _ray(address: str | None, workers: int | None, threads: int) -> RayEngine:
+def _ray(workers: EngineOptions) -> RayEngine:
     from noiseward.runs.ray import RayEngine
 
-    return RayEngine(address, workers=workers, threads=threads)
+    return RayEngine(workers.address, workers=workers.workers, threads=workers.threads)
 
 
 def table(found: Sequence[Outcome], out: Path, console: Console) -> None:

@@ -4,83 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from noiseward.cli import engines, options
+from noiseward.cli.flags import Without, expand
+from noiseward.options.commands import CompareOptions, EngineOptions
+from noiseward.options.parts import split_parts
+from noiseward.options.run import RunSpec
 
 __all__ = ["compare"]
 
 
+@expand
 def compare(
-    reward: options.Reward,
-    out: Annotated[Path, typer.Option(help="Directory: new, or one of this comparison to go on with.")],
-    prompts: Annotated[
-        list[str] | None, typer.Option(help="A prompt, or a text file with one per line. Repeatable.")
-    ] = None,
-    budget: Annotated[
-        str, typer.Option(help="The same for all: nfe=2000 (denoiser calls per picture) or seconds=60 (per pack).")
-    ] = "nfe=2000",
-    methods: Annotated[
-        str | None,
-        typer.Option(help="As in best-of-n,reno,dno:lr=0.05. docs/compare.md says what each is.  [default: all]"),
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Pictures per prompt, with seeds SEED, SEED + 1, ...")] = 4,
-    seed: Annotated[int, typer.Option(help="The first seed of each prompt.")] = 0,
-    watch: options.Watch = None,
-    model: options.Model = "stickers",
-    scheduler: options.Scheduler = None,
-    lora: options.Lora = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    memory: options.Memory = None,
-    num_inference_steps: options.NumInferenceSteps = None,
-    guidance_scale: options.GuidanceScale = None,
-    eta: options.Eta = None,
-    height: options.Height = None,
-    width: options.Width = None,
-    negative_prompt: options.NegativePrompt = None,
-    set_: options.Set = None,
-    engine: engines.Name = "local",
-    address: engines.Address = None,
-    workers: engines.Workers = None,
-    threads: engines.Threads = 1,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only say where the report is.")] = False,
+    task: CompareOptions,
+    workers: EngineOptions,
+    base: Annotated[RunSpec, Without("prompt", "method", "batch", "steps", "seconds", "nfe", "target", "watch_every")],
 ) -> None:
-    """Run methods at equal cost on the same prompts and seeds, and rank them, with a held-out judge looking on."""
+    """Run methods at equal cost on the same prompts and seeds, and rank them, with held-out rewards as a check."""
     import contextlib
 
     import torch
 
     from noiseward import terminal
-    from noiseward.cli.assignments import assignments
     from noiseward.comparison import CompareSpec
     from noiseward.comparison import compare as run
     from noiseward.comparison.report import cells
     from noiseward.comparison.run import local
-    from noiseward.comparison.spec import budget as read
     from noiseward.comparison.spec import prompts as told
-    from noiseward.methods import METHODS
-    from noiseward.named import split
+    from noiseward.methods import DEFAULT_METHODS
 
-    named = {
-        "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "eta": eta, "height": height,
-        "width": width, "negative_prompt": negative_prompt,
-    }  # fmt: skip
-    call: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    kind, amount = read(budget)
+    out, quiet = Path(task.out), task.quiet
+    kind, amount = task.limit
     spec = CompareSpec(
-        reward=tuple(reward), prompts=told(prompts or ()), kind=kind, amount=amount, seeds=seeds, seed=seed,
-        methods=tuple(METHODS) if methods is None else split([methods]),
-        watch=None if not watch else tuple(one for one in split(watch) if one != "none"),
-        model=model, memory=memory, scheduler=scheduler, lora=lora, dtype=dtype, device=device,
-        call={**call, **assignments(set_)},
+        reward=base.reward, prompts=told(task.prompts), kind=kind, amount=amount, seeds=task.seeds, seed=base.seed,
+        methods=DEFAULT_METHODS if task.methods is None else split_parts(task.methods),
+        watch=base.watch, model=base.model, memory=base.memory, call=base.arguments,
+        scheduler=base.scheduler, lora=base.lora, dtype=base.dtype, device=base.device,
     )  # fmt: skip
     if spec.model == "stickers" and not spec.prompts:
-        raise typer.BadParameter("no prompt was given: say what to draw, as in 'a duck'", param_hint="--prompts")
-    engines.check(engine, address, workers)
-    torch.set_num_threads(threads)
+        raise typer.BadParameter("--prompts is missing; say what to draw, as in 'a duck'")
+    workers.check()
+    torch.set_num_threads(workers.threads)
     console = terminal.console(stderr=True)
 
     def said(line: str) -> None:
@@ -89,11 +55,11 @@ def compare(
 
     with contextlib.ExitStack() as stack:
         doing = local
-        if engine == "ray":
+        if workers.engine == "ray":
             from noiseward.comparison.ray import on
             from noiseward.runs.cluster import Cluster
 
-            doing = on(stack.enter_context(Cluster(address, workers=workers, threads=threads)))
+            doing = on(stack.enter_context(Cluster(workers.address, workers=workers.workers, threads=workers.threads)))
         found = run(spec, out, said=said, engine=doing)
     if not quiet:
         from rich.table import Table

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
 import typer
 
-from noiseward.cli.assignments import assignments
+from noiseward.cli.flags import expand
+from noiseward.options.commands import DoctorOptions
+from noiseward.options.run import Settings
 
 __all__ = ["doctor"]
 
+STEPS = 5  # denoising steps of the check
 
-def doctor(
-    model: Annotated[str, typer.Option(help="A short name ('noiseward models'), folder, hub id or file.")] = "stickers",
-    scheduler: Annotated[str | None, typer.Option(help="Another scheduler: ddim, euler-a, ..., or a class.")] = None,
-    lora: Annotated[str | None, typer.Option(help="A file or folder of LoRA weights.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Of the weights: float32, bfloat16, ...")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.  [default: auto]")] = None,
-    memory: Annotated[str | None, typer.Option(help="fast, balanced, low or auto; see 'align --help'.")] = None,
-    num_inference_steps: Annotated[int, typer.Option(min=1, help="Sampler steps of the check.")] = 5,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other argument of the pipeline, as KEY=VALUE.")
-    ] = None,
-) -> None:
+
+@expand
+def doctor(options: DoctorOptions) -> None:
     """Check versions and device, and that a model can be driven: draws, seeds, gradients, memory."""
-    call: dict[str, Any] = {"num_inference_steps": num_inference_steps, **assignments(set_)}
-
     import platform
     from importlib.metadata import version
 
@@ -34,7 +24,6 @@ def doctor(
     from noiseward import __version__, terminal
     from noiseward.api import prepare
     from noiseward.doctor import examine, verdict
-    from noiseward.loop.budget import Budget
     from noiseward.optimizers.ascend import GradientAscent
     from noiseward.rewards.reward import FunctionReward
 
@@ -45,15 +34,14 @@ def doctor(
     )
     console.print(", ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers", "safetensors")))
     console.print("device", torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu")
+    settings = {name: value for name, value in options.values().items() if name in Settings.model_fields}
+    settings |= {"steps": 0, "num_inference_steps": options.num_inference_steps or STEPS}
     problem = prepare(
-        model,
+        options.model,
         "",
-        FunctionReward(lambda sample: sample.flatten(1).mean(1), name="mean"),  # pictures, sound, video: all have one
-        optimizer=GradientAscent(),
-        budget=Budget(steps=0),
-        memory=memory,
-        loading={"scheduler": scheduler, "lora": lora, "dtype": dtype, "device": device},
-        call=call,
+        FunctionReward(lambda sample: sample.flatten(1).mean(1), name="mean"),  # images, sound, video: all have one
+        Settings(**settings),
+        method=GradientAscent(),
     )
     findings = []
     for finding in examine(problem):

@@ -1,4 +1,4 @@
-"""`noiseward resume`: go on with a run."""
+"""`noiseward resume`: continue a run."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from typing import Annotated
 
 import typer
 
+from noiseward.cli.flags import expand
+from noiseward.options.commands import ResumeOptions
+
 __all__ = ["resume"]
 
 
+@expand
 def resume(
-    run: Annotated[Path, typer.Argument(help="A run directory: killed, interrupted or finished.")],
-    steps: Annotated[
-        str | None, typer.Option(help="Moves in all, as 50; or beside those asked before, as +20.")
-    ] = None,
-    seconds: Annotated[str | None, typer.Option(help="Seconds in all, or +MORE.")] = None,
-    nfe: Annotated[str | None, typer.Option(help="Denoiser calls in all, or +MORE.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Another mode: fast, balanced, low or auto.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table.")] = False,
+    run: Annotated[Path, typer.Argument(help="A run directory: killed, interrupted or finished.")], more: ResumeOptions
 ) -> None:
-    """Go on with a run as if it had never stopped."""
+    """Continue a run as if it had never stopped."""
     import torch
 
     from noiseward import terminal
@@ -30,6 +27,7 @@ def resume(
 
     if RunFolder(run).spec().model == "stickers":
         torch.set_num_threads(1)
-    go_on(run, steps=steps, seconds=seconds, nfe=nfe, memory=memory, console=terminal.console(stderr=True), quiet=quiet)
-    if not quiet:
+    limits = {"steps": more.steps, "seconds": more.seconds, "nfe": more.nfe}
+    go_on(run, **limits, memory=more.memory, console=terminal.console(stderr=True), quiet=more.quiet)
+    if not more.quiet:
         report(RunFolder(run), terminal.console())

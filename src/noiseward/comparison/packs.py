@@ -22,8 +22,8 @@ from noiseward.comparison.spec import SHARES, CompareSpec, Pack
 from noiseward.errors import ArgumentError, GradientError, RunError
 from noiseward.loop.loop import Best, Step
 from noiseward.loop.panel import Panel
-from noiseward.methods import named
 from noiseward.noise.typicality import strict_probability
+from noiseward.options.run import Settings
 from noiseward.runs.binding import digest_of_images
 from noiseward.runs.images import opened
 from noiseward.runs.write import pictured, save_image
@@ -40,11 +40,15 @@ class Bench:
 
     def __init__(self, spec: CompareSpec) -> None:
         self.spec = spec
-        loading = {name: getattr(spec, name) for name in ("scheduler", "lora", "dtype", "device")}
+        settings = Settings(memory=spec.memory, call=spec.call, **spec.loading, **spec.budget())
         problem = prepare(
-            spec.model, list(spec.prompts[:1]) or None, list(spec.reward), budget=spec.budget(), watch=spec.watch,
-            optimizer="best-of-n", memory=spec.memory, loading=loading, call=spec.call,
-        )  # fmt: skip
+            spec.model,
+            list(spec.prompts[:1]) or None,
+            list(spec.reward),
+            settings,
+            method="best-of-n",
+            watch=spec.watch,
+        )
         self.sampler, self.reward = problem.objective.sampler, problem.objective.reward
         self.held = problem.panel.rewards
 
@@ -54,12 +58,9 @@ class Bench:
         Raises:
             ArgumentError, GradientError: the method does not fit the reward or the sampler.
         """
-        method = named(pack.method)
         prompt = [self.spec.prompts[pack.prompt]] if self.spec.prompts else None
-        return prepare(
-            self.sampler, prompt, self.reward, budget=self.spec.budget(), optimizer=method.optimizer, watch=(),
-            regularizer=method.regularizer, batch=len(pack.seeds), seed=pack.seeds[0], coarse=method.coarse,
-        )  # fmt: skip
+        settings = Settings(batch=len(pack.seeds), seed=pack.seeds[0], **self.spec.budget())
+        return prepare(self.sampler, prompt, self.reward, settings, method=pack.method, watch=())
 
 
 def made(bench: Bench, pack: Pack, folder: Path | None = None) -> dict[str, Any]:

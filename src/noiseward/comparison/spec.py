@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from noiseward.api import BUILT_IN
 from noiseward.errors import ArgumentError, RunError
-from noiseward.loop.budget import Budget
-from noiseward.methods import METHODS, named
+from noiseward.methods import DEFAULT_METHODS, METHODS
+from noiseward.methods import read as read_method
+from noiseward.options.run import FORMAT, Memory
+from noiseward.options.storable import check_storable
 from noiseward.runs.binding import identity, seal, unseal
 from noiseward.runs.files import read_json
 from noiseward.runs.schema import check
-from noiseward.runs.spec import FORMAT, readable
-from noiseward.runs.storable import check_storable
+from noiseward.runs.spec import check_format
 from noiseward.runs.text import read_text
 
-__all__ = ["SHARES", "CompareSpec", "Pack", "budget", "prompts"]
+__all__ = ["SHARES", "CompareSpec", "Pack", "prompts"]
 
 SHARES = (0.25, 0.5, 1.0)  # of the budget: where results are read off
 PACK = 4  # rows per pack
@@ -78,14 +78,14 @@ class CompareSpec:
 
     reward: tuple[str, ...]
     prompts: tuple[str, ...]
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = DEFAULT_METHODS
     kind: str = "nfe"
     amount: float = 2000
     seeds: int = 4
     seed: int = 0
     watch: tuple[str, ...] | None = None
-    model: str = BUILT_IN
-    memory: str | None = None
+    model: str = "stickers"
+    memory: Memory | None = None
     scheduler: str | None = None
     lora: str | None = None
     dtype: str | None = None
@@ -102,7 +102,7 @@ class CompareSpec:
         if len(set(self.methods)) < len(self.methods):
             raise ArgumentError(f"a method is named twice in {', '.join(self.methods)}: name each once")
         for method in self.methods:
-            named(method)
+            read_method(method)
         if self.kind not in KINDS or not 0 < self.amount < math.inf:
             raise ArgumentError(f"budget {self.kind}={self.amount:g} given: nfe=2000 or seconds=60, say")
         if self.seeds < 1:
@@ -114,11 +114,14 @@ class CompareSpec:
                 f"seeds times {len(self.methods)} methods: take fewer"
             )
 
-    def budget(self) -> Budget:
-        """What each pack may spend."""
-        if self.kind == "nfe":
-            return Budget(nfe=round(self.amount))
-        return Budget(seconds=self.amount)
+    def budget(self) -> dict[str, Any]:
+        """What each pack may spend, as options."""
+        return {"nfe": round(self.amount)} if self.kind == "nfe" else {"seconds": self.amount}
+
+    @property
+    def loading(self) -> dict[str, str]:
+        """How the model is loaded, as options."""
+        return {name: value for name in ("scheduler", "lora", "dtype", "device") if (value := getattr(self, name))}
 
     def packs(self) -> list[Pack]:
         """All of the work, ordered so that methods grow together: stopped anywhere, they have had about as much."""
@@ -151,7 +154,7 @@ class CompareSpec:
         """
         content = read_json(path)
         given = {"format": 1, **{name: value for name, value in content.items() if name != "sum"}}
-        readable(given, path)
+        check_format(given, path)
         hints = typing.get_type_hints(cls)
         if unknown := sorted(set(given) - set(hints)):
             raise RunError(f"{path} has unknown {', '.join(unknown)[:80]}: give another --out")
@@ -166,26 +169,6 @@ class CompareSpec:
             return cls(**lists)
         except (TypeError, ArgumentError) as error:
             raise RunError(f"{path} cannot be read ({error}): give another --out") from None
-
-
-def budget(text: str) -> tuple[str, float]:
-    """The kind and amount of `nfe=2000` or `seconds=60`.
-
-    Raises:
-        ArgumentError: it is neither.
-
-    Example:
-        >>> budget("seconds=60")
-        ('seconds', 60.0)
-    """
-    kind, _, amount = (part.strip() for part in text.partition("="))
-    try:
-        number = float(amount)
-    except ValueError:
-        number = math.nan
-    if kind not in KINDS or not 0 < number < math.inf:
-        raise ArgumentError(f"budget '{text}' given: nfe=2000 or seconds=60, say, wanted")
-    return kind, number
 
 
 def prompts(texts: Sequence[str]) -> tuple[str, ...]:

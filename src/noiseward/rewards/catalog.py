@@ -14,7 +14,7 @@ from typing import Any
 
 from noiseward.contain import Contained
 from noiseward.errors import ArgumentError, choices
-from noiseward.named import parse
+from noiseward.options.parts import build
 from noiseward.rewards.reward import Reward
 from noiseward.rewards.weights import Repo
 
@@ -127,7 +127,7 @@ def needed(text: str) -> tuple[Repo, ...]:
         known = [*ENTRIES, *installed()]
         raise ArgumentError(f"no reward is called '{name}': {choices(name, known)}")
     where = ENTRIES[name].weights
-    return parse(f"{name}{mark}{rest}", {name: _at(where)}, "reward") if where else ()
+    return build(f"{name}{mark}{rest}", {name: _at(where)}, "reward") if where else ()
 
 
 def state(name: str) -> list[tuple[str, str, str]]:

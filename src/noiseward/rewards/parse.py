@@ -24,7 +24,7 @@ from typing import Any
 
 from noiseward.contain import Contained
 from noiseward.errors import ArgumentError, RewardError, choices
-from noiseward.named import parse as parse_named
+from noiseward.options.parts import build
 from noiseward.rewards.catalog import ENTRIES, Entry, installed, maker
 from noiseward.rewards.reward import FunctionReward, Reward, UnitGradient, WeightedSum
 from noiseward.rewards.shaping import Augmented, Clamped
@@ -56,7 +56,7 @@ def named(text: str) -> Reward:
             "http://host:port)"
         )
     with Contained(f"reward '{name}'", "when it was made"):
-        made = parse_named(text, {name: maker(name)}, "reward")
+        made = build(text, {name: maker(name)}, "reward")
     if not isinstance(made, Reward):
         raise RewardError(f"reward '{name}' is a {type(made).__name__}: its package was to make a noiseward.Reward")
     return made
@@ -86,7 +86,7 @@ def weighted(text: str) -> tuple[Reward, float]:
         found = _SERVER.fullmatch(text)
         url, rest = (found[1], found[2] or "") if found else (text, "")
         at = {"server": _server(url)}
-        return _with_arguments(text, rest, lambda own: parse_named(f"server:{own}" if own else "server", at, "reward"))
+        return _with_arguments(text, rest, lambda own: build(f"server:{own}" if own else "server", at, "reward"))
     path, mark, rest = text.rpartition(".py:")
     if mark:
         function, _, weight = rest.partition(":")

@@ -1,8 +1,8 @@
 """Runs on disk: what was asked (spec), what happened (store), and doing it (execute)."""
 
+from noiseward.options.run import RunSpec
 from noiseward.runs.claim import Claim
 from noiseward.runs.execute import execute, resume
-from noiseward.runs.spec import RunSpec
 from noiseward.runs.store import RunFolder, find
 
 __all__ = ["Claim", "RunFolder", "RunSpec", "execute", "find", "resume"]

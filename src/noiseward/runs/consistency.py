@@ -23,11 +23,12 @@ from torch import Tensor
 from noiseward.errors import RunError
 from noiseward.loop.budget import Status
 from noiseward.loop.loop import Best
+from noiseward.options.run import RunSpec
 from noiseward.runs.binding import FILES, marked, previous
 from noiseward.runs.files import read_tensors
 from noiseward.runs.log import Line
 from noiseward.runs.schema import Loop, check, check_statuses
-from noiseward.runs.spec import RunSpec
+from noiseward.runs.spec import run_id
 from noiseward.runs.store import RunFolder
 
 __all__ = ["Core", "Told", "best_of", "core", "initial_of", "recorded", "slack", "told"]
@@ -119,7 +120,7 @@ def core(folder: RunFolder) -> Core | None:
     if not lines:
         raise RunError(f"{path / 'steps.jsonl'} has no step, and latest.safetensors goes on after one: {AGAIN}")
     latest, metadata = read_tensors(path / "latest.safetensors")
-    place, loop = marked(latest, metadata, path / "latest.safetensors", spec.run)
+    place, loop = marked(latest, metadata, path / "latest.safetensors", run_id(spec))
     check(loop, Loop, f"{path / 'latest.safetensors'}, its metadata")
     check_statuses(loop["status"], path / "latest.safetensors")
     if len(loop["status"]) != spec.rows:
@@ -129,7 +130,7 @@ def core(folder: RunFolder) -> Core | None:
     peaks, peaked = None, None
     if os.path.lexists(path / "peaks.safetensors"):
         peaks, more = read_tensors(path / "peaks.safetensors")
-        peaked, _ = marked(peaks, more, path / "peaks.safetensors", spec.run)
+        peaked, _ = marked(peaks, more, path / "peaks.safetensors", run_id(spec))
     digests = (place, found, peaked)
     _fit(lines, digests, path)
     history = [line for line in lines if line.record["index"] < loop["index"]]
@@ -164,7 +165,7 @@ def best_of(folder: RunFolder, spec: RunSpec) -> tuple[dict[str, Tensor], str]:
     """
     path = folder.path / "best.safetensors"
     found, metadata = read_tensors(path)
-    digest, _ = marked(found, metadata, path, spec.run)
+    digest, _ = marked(found, metadata, path, run_id(spec))
     names = {field.name for field in dataclasses.fields(Best)}
     _named(found, names, path)
     _per_row(found, names - {"noise", "sample"}, spec.rows, path)
@@ -180,7 +181,7 @@ def initial_of(folder: RunFolder, spec: RunSpec) -> dict[str, Tensor]:
     """The tensors of `initial.safetensors`; raises as `best_of`."""
     path = folder.path / "initial.safetensors"
     found, metadata = read_tensors(path)
-    marked(found, metadata, path, spec.run)
+    marked(found, metadata, path, run_id(spec))
     names = {"sample", "reward", "penalty", "value"}
     _named(found, names | {name for name in found if name.startswith("terms.")}, path)
     _per_row(found, set(found) - {"sample"}, spec.rows, path)
@@ -231,7 +232,7 @@ def slack(folder: RunFolder, spec: RunSpec) -> float:
     A run that goes on evaluates its last step again, which may round differently, on a GPU above all. Where there are
     checksums, numbers need not be compared.
     """
-    if spec.run is not None:
+    if run_id(spec) is not None:
         return math.inf
     try:
         return 1e-4 if folder.read("env.json").get("device") == "cpu" else 0.02

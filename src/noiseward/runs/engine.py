@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, final
 
+from noiseward.api import prepare_spec
 from noiseward.errors import NoisewardError, RunError
 from noiseward.loop.budget import Status
 from noiseward.loop.executor import Crew
@@ -28,6 +29,7 @@ from noiseward.runs.execute import performing
 from noiseward.runs.files import locked
 from noiseward.runs.images import check_results
 from noiseward.runs.packs import Pack
+from noiseward.runs.spec import answers
 from noiseward.runs.store import RunFolder
 
 __all__ = ["Beat", "Engine", "Found", "Local", "State", "look", "work"]
@@ -108,7 +110,7 @@ def work(
     yield (beat := Beat(pack.name, "running", size))
     made = False
     try:
-        problem = pack.spec.problem(parts)
+        problem = prepare_spec(pack.spec, parts)
         if crew is not None:
             problem = dataclasses.replace(problem, objective=problem.objective.helped(crew))
         made = True
@@ -165,7 +167,7 @@ def look(pack: Pack, out: Path, *, closely: bool = False) -> Found:
     try:
         if not os.path.lexists(folder.path / "spec.json"):
             return Found("running" if vacant(folder.path) else "damaged", error=f"{folder.path} has no spec.json")
-        if not folder.spec().answers(pack.spec):
+        if not answers(folder.spec(), pack.spec):
             return Found("damaged", error=f"{folder.path} holds another run than this batch asks for")
         if not os.path.lexists(folder.path / "status.json"):
             return Found("running")

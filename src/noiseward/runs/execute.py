@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from noiseward.api import Problem
+from noiseward.api import Problem, prepare_spec
 from noiseward.errors import NoisewardError, RunError
 from noiseward.loop.budget import Status
 from noiseward.loop.loop import Step
 from noiseward.loop.progress import Bars
 from noiseward.loop.solution import Solution, collecting
+from noiseward.options.run import RunSpec
 from noiseward.pipelines import DiffusersSampler
 from noiseward.runs import first
+from noiseward.runs import spec as specs
 from noiseward.runs.claim import Claim
 from noiseward.runs.files import locked
 from noiseward.runs.fingerprint import fingerprint, same_model
 from noiseward.runs.interrupt import Interruptible
 from noiseward.runs.log import Log
 from noiseward.runs.resume import Stand, extended, mark_running, stand
-from noiseward.runs.spec import RunSpec
 from noiseward.runs.store import RunFolder
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ def execute(spec: RunSpec, out: Path | Claim, *, console: Console | None = None,
     Raises:
         NoisewardError: bad input, before anything is written; or a failure on the way, which `status.json` then names.
     """
-    spec = spec.resolved()
+    spec = specs.with_limits(spec)
     bars = None if quiet else Bars(console)
     with out if isinstance(out, Claim) else Claim(out) as path:
         with bars.waiting() if bars else contextlib.nullcontext():
-            problem = spec.problem()
+            problem = prepare_spec(spec)
         return _shown(_performing(problem, _written(spec, problem), RunFolder(path), bars=bars), problem, console, bars)
 
 
@@ -80,10 +80,10 @@ def resume(
     folder.spec()  # whether it is a run, before a lock is put there
     with locked(out):
         spec = extended(folder.spec(), steps=steps, seconds=seconds, nfe=nfe)
-        spec = spec if memory is None else dataclasses.replace(spec, memory=memory)
+        spec = spec if memory is None else spec.replace(memory=memory)
         bars = None if quiet else Bars(console)
         with bars.waiting() if bars else contextlib.nullcontext():
-            problem = spec.problem()
+            problem = prepare_spec(spec)
         return _shown(_going_on(problem, _written(spec, problem), folder, bars), problem, console, bars)
 
 
@@ -91,7 +91,7 @@ def performing(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, No
     """Begin a run, or go on with it where its directory was begun, passing its steps on; returns the solution.
 
     Arguments:
-        problem: what `spec.problem()` gave.
+        problem: what `prepare_spec(spec)` gave.
         spec: what to do; a run that was begun must have been asked for the same.
         out: the directory.
 
@@ -99,16 +99,15 @@ def performing(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, No
         NoisewardError: as `execute` and `resume`.
     """
     folder, automatic = RunFolder(out), spec.memory == "auto"
-    spec = _written(spec.resolved(), problem)
+    spec = _written(specs.with_limits(spec), problem)
     if not os.path.lexists(out / "spec.json"):
         with Claim(out):
             return (yield from _performing(problem, spec, folder))
     with locked(out):
         known = folder.spec()
-        spec = dataclasses.replace(spec, memory=known.memory if automatic else spec.memory, format=known.format)
-        if known.text() != spec.text():
+        if not specs.answers(known, spec, besides=("memory",) if automatic else ()):
             raise RunError(f"{out} holds a run that was asked for something else: give another directory with --out")
-        return (yield from _going_on(problem, spec, folder))
+        return (yield from _going_on(problem, known, folder))
 
 
 def _written(spec: RunSpec, problem: Problem) -> RunSpec:
@@ -116,7 +115,7 @@ def _written(spec: RunSpec, problem: Problem) -> RunSpec:
     sampler, memory = problem.objective.sampler, spec.memory
     if memory == "auto" and isinstance(sampler, DiffusersSampler):
         memory = sampler.memory
-    return dataclasses.replace(spec, search=spec.search or problem.chosen, memory=memory)
+    return spec.replace(method=problem.method, memory=memory)
 
 
 def _going_on(
@@ -156,7 +155,7 @@ def _performing(
         try:
             solution = yield from collecting(kept, problem.objective, past=past)
         except Exception as error:
-            if stood is not None and spec.run is None and not isinstance(error, NoisewardError):
+            if stood is not None and specs.run_id(spec) is None and not isinstance(error, NoisewardError):
                 # format 1 has no checksum that would have told before
                 file, kind = folder.path / "latest.safetensors", type(error).__name__
                 error = RunError(f"{file} does not fit the run ({kind}: {str(error)[:80]}): restore it, or run again")

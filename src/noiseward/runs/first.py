@@ -5,7 +5,6 @@ Killed or interrupted, it goes on there, and the run itself has its start until 
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator
 
@@ -14,11 +13,13 @@ from noiseward.errors import RunError
 from noiseward.loop.budget import Status
 from noiseward.loop.loop import Step
 from noiseward.loop.solution import collecting
+from noiseward.methods import read
 from noiseward.optimizers.coarse_to_fine import First, Through
+from noiseward.options.run import RunSpec
+from noiseward.runs import spec as specs
 from noiseward.runs.fingerprint import fingerprint
 from noiseward.runs.interrupt import Interruptible
 from noiseward.runs.resume import Stand, mark_running, stand
-from noiseward.runs.spec import RunSpec
 from noiseward.runs.store import RunFolder
 
 __all__ = ["begun", "kept", "waiting"]
@@ -32,7 +33,7 @@ def begun(problem: Problem, spec: RunSpec, folder: RunFolder) -> Stand | None:
     """
     if problem.first is None or not os.path.lexists(folder.first.path / "spec.json"):
         return None
-    if not folder.first.spec().answers(_spec(problem.first, problem, spec)):
+    if not specs.answers(folder.first.spec(), _spec(problem.first, problem, spec)):
         raise RunError(f"{folder.first.path} belongs to another run than {folder.path}: restore it, or run again")
     return stand(folder.first, problem.noise.device)
 
@@ -77,6 +78,8 @@ def kept(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Stand | None
 def _spec(few: First, problem: Problem, spec: RunSpec) -> RunSpec:
     """What a run of its own would be asked for, but for its start."""
     part = few.part(problem.budget)
-    call = {**spec.call, "num_inference_steps": spec.coarse}
+    recipe = read(spec.method or "dno")
     limits = {"steps": part.steps, "seconds": part.seconds, "nfe": part.nfe}
-    return dataclasses.replace(spec, coarse=None, watch=(), call=call, **limits)
+    fresh = RunSpec(**spec.values())  # not that of an earlier format, which this run may be
+    method = recipe.replace(coarse=None).text
+    return fresh.replace(method=method, watch=(), num_inference_steps=recipe.coarse, **limits)

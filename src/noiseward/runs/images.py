@@ -17,6 +17,7 @@ from noiseward.runs.binding import digest_of_images
 from noiseward.runs.consistency import Told, best_of, initial_of, recorded, slack
 from noiseward.runs.files import read_bytes
 from noiseward.runs.log import Line
+from noiseward.runs.spec import run_id
 from noiseward.runs.store import RunFolder
 from noiseward.runs.write import pictured
 
@@ -42,7 +43,7 @@ def images_of(folder: RunFolder, said: Told, which: Literal["initial", "best"]) 
     for row, known in enumerate(fitting):
         file = folder.path / which / f"{row:02d}.png"
         image = opened(file)
-        unknown = early and said.spec.run is None
+        unknown = early and run_id(said.spec) is None
         if image.size != size or (not unknown and digest_of_images([image])[0] not in known):
             raise RunError(f"{file} is not the image of row {row}: remove it, and 'noiseward resume {folder.path}'")
         images.append(image)

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from noiseward.errors import ArgumentError, RunError
+from noiseward.options.run import FORMAT, RunSpec
 from noiseward.runs.binding import seal, unseal
 from noiseward.runs.files import read_json, replace
 from noiseward.runs.prompts import Row
 from noiseward.runs.schema import BatchFile, check
-from noiseward.runs.spec import FORMAT, RunSpec, readable
+from noiseward.runs.spec import check_format, parse, settings
 
 __all__ = ["Pack", "cut", "kept", "plan", "singles", "write"]
 
@@ -53,7 +54,7 @@ class Pack:
 
     def settings(self) -> str:
         """All of the spec but prompts and seeds."""
-        return _settings(self.spec)
+        return json.dumps(settings(self.spec), sort_keys=True)
 
 
 def cut(rows: Sequence[Row], size: int) -> list[Pack]:
@@ -80,7 +81,9 @@ def _pieces(rows: Sequence[Row], size: int) -> list[tuple[tuple[str, ...], RunSp
         raise ArgumentError(f"packs of {size} rows given: at least 1 wanted")
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(json.dumps([_settings(row.spec), row.spec.seed, row.spec.batch]), []).append(row)
+        groups.setdefault(json.dumps([settings(row.spec), row.spec.seed, row.spec.batch], sort_keys=True), []).append(
+            row
+        )
     pieces: list[tuple[tuple[str, ...], RunSpec]] = []
     for group in groups.values():
         seed, batch = group[0].spec.seed, group[0].spec.batch
@@ -88,12 +91,12 @@ def _pieces(rows: Sequence[Row], size: int) -> list[tuple[tuple[str, ...], RunSp
             for begin in range(0, len(group), size // batch):
                 part = group[begin : begin + size // batch]
                 prompts = tuple(row.spec.prompt[0] for row in part)
-                pieces.append((tuple(row.id for row in part), dataclasses.replace(group[0].spec, prompt=prompts)))
+                pieces.append((tuple(row.id for row in part), group[0].spec.replace(prompt=prompts)))
         else:
             for row in group:
                 for start in range(seed, seed + batch, size):
                     count = min(size, seed + batch - start)
-                    pieces.append(((row.id,), dataclasses.replace(row.spec, seed=start, batch=count)))
+                    pieces.append(((row.id,), row.spec.replace(seed=start, batch=count)))
     return pieces
 
 
@@ -111,7 +114,7 @@ def singles(pack: Pack) -> list[Pack]:
     """
     parts = []
     for number, (name, prompt, seed) in enumerate(pack.rows()):
-        spec = dataclasses.replace(pack.spec, prompt=(prompt,), seed=seed, batch=1)
+        spec = pack.spec.replace(prompt=(prompt,), seed=seed, batch=1)
         parts.append(Pack(f"{pack.name}.{number}", (name,), spec))
     return parts
 
@@ -138,7 +141,7 @@ def plan(out: Path, rows: Sequence[Row], size: int) -> list[Pack]:
                 what = "another prompt" if there[0] != prompt else "other settings"
                 raise RunError(f"{out} began '{name}' with {what}: give it another id, or another --out")
         left = [
-            Row(name, dataclasses.replace(part, prompt=(prompt,)), 0)
+            Row(name, part.replace(prompt=(prompt,)), 0)
             for name, (prompt, seeds) in missing.items()
             for part in _stretches(spec, seeds)
         ]
@@ -165,9 +168,9 @@ def kept(out: Path) -> list[Pack]:
     if not os.path.lexists(path):
         return []
     content = read_json(path)
-    readable(content, path)
+    check_format(content, path)
     check(content, BatchFile, path)
-    found = [Pack(one["name"], tuple(one["ids"]), RunSpec.of(one["spec"], path)) for one in content["packs"]]
+    found = [Pack(one["name"], tuple(one["ids"]), parse(one["spec"], path)) for one in content["packs"]]
     if content["format"] > 1:
         unseal(content, path)
     for pack in found:
@@ -180,14 +183,12 @@ def kept(out: Path) -> list[Pack]:
 
 def write(out: Path, packs: Sequence[Pack]) -> None:
     """Put packs into `batch.json`."""
-    parts: list[dict[str, Any]] = [{"name": pack.name, "ids": pack.ids, "spec": vars(pack.spec)} for pack in packs]
+    parts: list[dict[str, Any]] = [
+        {"name": pack.name, "ids": pack.ids, "spec": pack.spec.origin or {**pack.spec.plain(), "format": FORMAT}}
+        for pack in packs
+    ]
     content = seal({"format": FORMAT, "packs": parts})
     replace(out / "batch.json", lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
-
-
-def _settings(spec: RunSpec) -> str:
-    plain = {name: value for name, value in vars(spec).items() if name not in ("prompt", "seed", "batch", "format")}
-    return json.dumps(plain, sort_keys=True)
 
 
 def _stretches(spec: RunSpec, seeds: Sequence[int]) -> Iterator[RunSpec]:
@@ -195,5 +196,5 @@ def _stretches(spec: RunSpec, seeds: Sequence[int]) -> Iterator[RunSpec]:
     begin = 0
     for end in range(1, len(seeds) + 1):
         if end == len(seeds) or seeds[end] != seeds[end - 1] + 1:
-            yield dataclasses.replace(spec, seed=seeds[begin], batch=end - begin)
+            yield spec.replace(seed=seeds[begin], batch=end - begin)
             begin = end

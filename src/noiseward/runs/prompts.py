@@ -4,10 +4,10 @@
     .jsonl   one object per line: {"prompt": "a duck", "id": "duck", "steps": 50}
     .csv     a header and one line per prompt, with the same names as columns; an empty cell says nothing
 
-Beside `prompt` and `id`, a line may set any field of the run spec for itself: `reward`, `steps`, `lr`, `seed`, ...;
-`seeds`, how many; and arguments of the pipeline's call, `num_inference_steps`, `guidance_scale`, `eta`, `height`,
-`width`, `negative_prompt` by their names, others as `call.NAME`. Several rewards stand in a list, or with `;` between
-them. Anything else in a line is an error that names the line, before anything is run.
+In addition to `prompt` and `id`, a line may set any option of a run (`options/run.py`) for itself: `reward`, `steps`,
+`method`, `seed`, `num_inference_steps`, ...; `seeds`, how many; and other arguments of the pipeline as `call.NAME`. A
+list stands in a JSON list, or in a text with `;` between its parts. Anything else in a line is an error that names the
+line, before anything is run.
 
 Sets that come with the library are named instead of a path: `simple-animals`.
 """
@@ -24,17 +24,20 @@ from pathlib import Path
 from typing import Any
 
 from noiseward.errors import ArgumentError, choices, line
-from noiseward.named import literal
-from noiseward.runs.spec import RunSpec
-from noiseward.runs.storable import check_storable
+from noiseward.methods import read as read_method
+from noiseward.options.parts import literal
+from noiseward.options.replaced import REPLACED, renamed
+from noiseward.options.run import RunSpec
+from noiseward.options.storable import check_storable
+from noiseward.runs.spec import with_limits
 from noiseward.runs.text import read_text
 
-__all__ = ["CALL", "Row", "read", "sets"]
+__all__ = ["Row", "read", "sets"]
 
-CALL = ("num_inference_steps", "guidance_scale", "eta", "height", "width", "negative_prompt")
-NOT_A_ROWS = ("prompt", "batch", "call", "format")  # fields of the spec that a line cannot set, or sets otherwise
-FIELDS = {field.name: str(field.type) for field in dataclasses.fields(RunSpec) if field.name not in NOT_A_ROWS}
-COLUMNS = ("prompt", "id", "seeds", *FIELDS, *CALL)
+OPTIONS = tuple(name for name in RunSpec.names() if name not in ("prompt", "batch", "call"))
+COLUMNS = ("prompt", "id", "seeds", *OPTIONS)
+LISTS = ("reward", "watch")
+LIMITS = ("steps", "seconds", "nfe")
 ROWS = 1_000_000  # of a batch at most
 LONGEST = 65_536  # characters of a prompt
 SETS = Path(__file__).resolve().parent / "sets"
@@ -161,8 +164,10 @@ def _cells(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _known(name: str, where: str) -> None:
+    if name in REPLACED:
+        raise ArgumentError(f"{where}: column {renamed(name)}")
     if name not in COLUMNS and not re.fullmatch(r"call\.[A-Za-z_]\w*", name):
-        raise ArgumentError(f"{where}: no column is called '{name}': {choices(name, [*COLUMNS, 'call.NAME'])}")
+        raise ArgumentError(f"{where}: unknown column '{name}'; {choices(name, [*COLUMNS, 'call.NAME'])}")
 
 
 def _row(content: Mapping[str, Any], base: RunSpec, template: str, number: int, where: str, ids: _Ids) -> Row:
@@ -171,30 +176,30 @@ def _row(content: Mapping[str, Any], base: RunSpec, template: str, number: int, 
         _known(name, where)
     prompt = content.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
-        raise ArgumentError(f"{where}: no prompt: say what to draw, as in 'a duck'")
-    own = {name: _value(name, FIELDS[name], content[name], where) for name in content if name in FIELDS}
-    call = {
-        name.removeprefix("call."): literal(value) if isinstance(value, str) and name != "negative_prompt" else value
-        for name, value in content.items()
-        if name in CALL or name.startswith("call.")
-    }
+        raise ArgumentError(f"{where}: expected a prompt, got none; say what to draw, as in 'a duck'")
     whole = template.replace("{}", prompt.strip()) if len(template) * len(prompt) <= LONGEST**2 else None
     if whole is None or len(whole) > LONGEST:
-        raise ArgumentError(f"{where}: a prompt has at most {LONGEST:,} characters, with its template: shorten it")
-    seeds = _value("seeds", "int", content["seeds"], where) if "seeds" in content else base.batch
-    if seeds < 1:
-        raise ArgumentError(f"{where}: seeds {seeds} given: at least 1 wanted")
-    if "target" not in own and base.target is not None and "reward" in own:
-        raise ArgumentError(f"{where}: a reward of its own needs a target of its own: --target is another reward's")
-    ends = {name: None for name in ("steps", "seconds", "nfe")} if {"steps", "seconds", "nfe"} & set(own) else {}
-    spec = dataclasses.replace(
-        base,
-        **{**ends, **own},
-        prompt=(whole,),
-        batch=seeds,
-        call={**base.call, **call},
-    )
-    return Row(ids.of(content.get("id"), prompt, number, where), spec.resolved(), number)
+        raise ArgumentError(f"{where}: a prompt has at most {LONGEST:,} characters, with its template; shorten it")
+    if "target" not in content and base.target is not None and "reward" in content:
+        raise ArgumentError(f"{where}: a reward of its own needs a target of its own, --target is for another reward")
+    own = {name: _parts(value) if name in LISTS else value for name, value in content.items() if name in OPTIONS}
+    call = {
+        name.removeprefix("call."): literal(value) if isinstance(value, str) else value
+        for name, value in content.items()
+        if name.startswith("call.")
+    }
+    ends = dict.fromkeys(LIMITS) if set(LIMITS) & set(own) else {}
+    values = {**base.values(), **ends, **own, "prompt": (whole,), "call": {**base.call, **call}}
+    values["batch"] = content.get("seeds", base.batch)
+    spec = RunSpec.read(values, spell=lambda name: "column 'seeds'" if name == "batch" else f"column '{name}'")
+    if "method" in own and spec.method is not None:
+        read_method(spec.method)
+    return Row(ids.of(content.get("id"), prompt, number, where), with_limits(spec), number)
+
+
+def _parts(value: Any) -> Any:
+    """The parts of a list that is written as a text."""
+    return [part.strip() for part in value.split(";")] if isinstance(value, str) else value
 
 
 class _Ids:
@@ -222,29 +227,3 @@ class _Ids:
             number += 1
         self._next[word] = number + 1
         return name
-
-
-def _value(name: str, kind: str, value: Any, where: str) -> Any:
-    """A value as its field wants it, told by the field's annotation."""
-    if kind.startswith("tuple"):
-        parts = value.split(";") if isinstance(value, str) else value
-        if not isinstance(parts, list) or not all(isinstance(part, str) and part.strip() for part in parts):
-            raise ArgumentError(f"{where}: {name} {value!r} given: words, with ; between them, wanted")
-        parts = [part.strip() for part in parts]
-        return () if parts == ["none"] else tuple(parts)
-    wanted = {"int": "a whole number", "float": "a number", "str": "a word"}[kind.partition(" ")[0]]
-    if isinstance(value, bool):
-        raise ArgumentError(f"{where}: {name} {value} given: {wanted} wanted")
-    if kind.startswith("str"):
-        if isinstance(value, str):
-            return value
-    elif isinstance(value, int | float | str):
-        try:
-            number = float(value)
-            if kind.startswith("float"):
-                return number
-            if number == int(number):
-                return int(number)
-        except (ValueError, OverflowError):
-            pass
-    raise ArgumentError(f"{where}: {name} {value!r} given: {wanted} wanted")

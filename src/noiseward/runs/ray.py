@@ -26,13 +26,16 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from noiseward.api import prepare_spec
 from noiseward.loop.executor import Crew, sampled
+from noiseward.methods import default, read
+from noiseward.options.run import RunSpec
 from noiseward.parts import Parts
 from noiseward.rewards.catalog import ENTRIES
 from noiseward.runs.cluster import Cluster, package
 from noiseward.runs.engine import Beat, Engine, work
 from noiseward.runs.packs import Pack
-from noiseward.runs.spec import RunSpec
+from noiseward.runs.spec import text
 from noiseward.samplers.recompute import NFE
 from noiseward.samplers.sampler import Prompt, Sampler
 
@@ -65,7 +68,7 @@ class Worker:
 
     def sample(self, spec: RunSpec, noise: Tensor, prompt: Prompt) -> tuple[Tensor, NFE]:
         """The samples of a piece of some pack's candidates."""
-        problem = self._parts.kept("problem", spec.text(), lambda: spec.problem(self._parts))
+        problem = self._parts.kept("problem", text(spec), lambda: prepare_spec(spec, self._parts))
         self._pieces += 1
         with torch.no_grad():
             sample, nfe = sampled(problem.objective.sampler, noise.to(problem.noise.device), prompt)
@@ -225,7 +228,6 @@ class RayEngine(Engine):
 
 def _tries_candidates(spec: RunSpec) -> bool:
     """Whether a spec's directions or moves come from candidates."""
-    if spec.search is not None or spec.estimator is not None:
-        return spec.estimator is None or spec.estimator.partition(":")[0] != "backprop"
     names = [text.partition(":")[0] for text in spec.reward]
-    return any(name in ("http", "https") or (name in ENTRIES and not ENTRIES[name].differentiable) for name in names)
+    black = any(name in ("http", "https") or (name in ENTRIES and not ENTRIES[name].differentiable) for name in names)
+    return read(spec.method or default(not black)).tries_candidates(not black)

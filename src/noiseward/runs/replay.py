@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from noiseward import __version__
+from noiseward.api import prepare_spec
 from noiseward.runs.consistency import best_of, recorded, slack
 from noiseward.runs.fingerprint import same_model
 from noiseward.runs.store import LIBRARIES, RunFolder
@@ -43,7 +44,7 @@ def replay(folder: RunFolder) -> Replay:
     spec = folder.spec()
     known, lines = best_of(folder, spec)[0], folder.lines()
     recorded(known, lines, folder.path / "best.safetensors", apart=slack(folder, spec))
-    problem = spec.problem()
+    problem = prepare_spec(spec)
     same_model(folder, problem, known["noise"])
     with torch.no_grad():
         evaluation = problem.objective(known["noise"].to(problem.noise.device))

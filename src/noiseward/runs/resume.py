@@ -22,10 +22,11 @@ from noiseward.loop.loop import Best, Place
 from noiseward.loop.objective import Evaluation
 from noiseward.loop.panel import Seen
 from noiseward.loop.solution import Frames, Past
+from noiseward.options.run import RunSpec
 from noiseward.runs.consistency import Core, core
 from noiseward.runs.images import frames_of
 from noiseward.runs.log import Line, Log
-from noiseward.runs.spec import RunSpec
+from noiseward.runs.spec import run_id, with_limits
 from noiseward.runs.store import RunFolder
 from noiseward.runs.write import FRAMES, pictured, save_images, save_json
 from noiseward.samplers.recompute import NFE
@@ -54,7 +55,7 @@ class Stand:
     def log(self, folder: RunFolder, *, again: bool = False) -> Log:
         """The log to go on with; `again` where the first step is made again, too."""
         kept = [] if again else self.core.lines
-        return Log(folder.path / "steps.jsonl", run=folder.spec().run, kept=kept, was=self.core.digests)
+        return Log(folder.path / "steps.jsonl", run=run_id(folder.spec()), kept=kept, was=self.core.digests)
 
 
 def stand(folder: RunFolder, device: torch.device) -> Stand | None:
@@ -113,7 +114,7 @@ def mark_running(folder: RunFolder, found: Core, *, again: bool = False) -> None
         "found": best[1],
         "rows": found.loop["status"],
     }
-    save_json(folder.path / "status.json", status, folder.spec().run)
+    save_json(folder.path / "status.json", status, run_id(folder.spec()))
 
 
 def _seen(folder: RunFolder, found: Core, history: list[dict[str, Any]], device: torch.device) -> Seen | None:
@@ -166,8 +167,8 @@ def extended(spec: RunSpec, *, steps: str | None, seconds: str | None, nfe: str 
             continue
         if not re.fullmatch(r"\+?\d+(\.\d+)?", text) or (kind is int and "." in text):
             raise ArgumentError(f"--{name} {text} given: a number in all, as 50, or more than before, as +20, wanted")
-        before = getattr(spec.resolved(), name)
+        before = getattr(with_limits(spec), name)
         if text.startswith("+") and before is None:
             raise ArgumentError(f"--{name} {text} given, but the run had no limit of {name}: give the number in all")
         asked[name] = kind(text) + (before or 0) if text.startswith("+") else kind(text)
-    return dataclasses.replace(spec.resolved(), **asked)
+    return with_limits(spec).replace(**asked)

@@ -38,12 +38,14 @@ from noiseward.errors import ArgumentError, NoisewardError, RunError
 from noiseward.loop.loop import Step
 from noiseward.loop.panel import find_hacked
 from noiseward.loop.solution import Frames, Solution
+from noiseward.options.run import RunSpec
 from noiseward.runs.binding import mark, plain, unseal
 from noiseward.runs.claim import Claim
 from noiseward.runs.files import read_json, replace, tensors
 from noiseward.runs.log import Line, Log, lines
 from noiseward.runs.schema import StatusFile, check, check_statuses
-from noiseward.runs.spec import RunSpec
+from noiseward.runs.spec import read as read_spec
+from noiseward.runs.spec import run_id, text
 from noiseward.runs.write import LIBRARIES, Writer, pictured, save_images, save_json
 
 __all__ = ["LIBRARIES", "RunFolder", "find"]
@@ -89,7 +91,7 @@ class RunFolder:
 
     def finish(self, solution: Solution, state: str) -> None:
         """Write the closing images and the final status."""
-        run = self.spec().run
+        run = run_id(self.spec())
         if pictured(solution.sample):
             save_images(self.path / "best", pictures.images(solution.sample))
             replace(self.path / "strip.png", lambda path: solution.strip().save(path, format="PNG"))
@@ -123,7 +125,7 @@ class RunFolder:
             spec, known = self.spec(), {}
             with contextlib.suppress(RunError):
                 known = self.read("status.json")
-            save_json(self.path / "status.json", {**known, "state": "failed", "error": str(error)}, spec.run)
+            save_json(self.path / "status.json", {**known, "state": "failed", "error": str(error)}, run_id(spec))
 
     def spec(self) -> RunSpec:
         """What was asked.
@@ -131,7 +133,7 @@ class RunFolder:
         Raises:
             RunError: `spec.json` is missing, garbled, or was changed.
         """
-        return RunSpec.read(self.path / "spec.json")
+        return read_spec(self.path / "spec.json")
 
     def read(self, name: str) -> dict[str, Any]:
         """One of the JSON files, without its seal.
@@ -147,7 +149,7 @@ class RunFolder:
         check({key: value for key, value in content.items() if key not in ("run", "sum")}, FILES[name], path,
               rows=spec.rows)  # fmt: skip
         check_statuses(content.get("rows", []), path)
-        return content if spec.run is None else unseal(content, path, run=spec.run)
+        return content if run_id(spec) is None else unseal(content, path, run=run_id(spec))
 
     def lines(self) -> list[Line]:
         """Every line of the log that was written whole.
@@ -156,7 +158,7 @@ class RunFolder:
             RunError: it is missing or garbled, was changed, or belongs to another run.
         """
         spec = self.spec()
-        return lines(self.path / "steps.jsonl", run=spec.run, rows=spec.rows)
+        return lines(self.path / "steps.jsonl", run=run_id(spec), rows=spec.rows)
 
     def steps(self) -> list[dict[str, Any]]:
         """Every step that was written whole; raises as `lines`."""
@@ -169,7 +171,7 @@ class RunFolder:
 
     def write_spec(self, spec: RunSpec) -> None:
         """Replace the spec: a run that goes on is asked for more."""
-        replace(self.path / "spec.json", lambda path: path.write_text(spec.text() + "\n"))
+        replace(self.path / "spec.json", lambda path: path.write_text(text(spec) + "\n"))
 
 
 def find(folder: Path) -> list[RunFolder]:

@@ -18,10 +18,11 @@ from torch import Tensor
 from noiseward import __version__, pictures
 from noiseward.loop.loop import Step
 from noiseward.loop.solution import Frames
+from noiseward.options.run import RunSpec
 from noiseward.runs.binding import FILES, Bound, digest_of_images, digest_of_tensors, mark, plain, seal
 from noiseward.runs.files import replace, tensors
 from noiseward.runs.log import Log
-from noiseward.runs.spec import RunSpec
+from noiseward.runs.spec import run_id, text
 
 __all__ = ["FRAMES", "LIBRARIES", "Writer", "pictured", "save_image", "save_images", "save_json"]
 
@@ -43,7 +44,7 @@ class Writer:
     """
 
     def __init__(self, path: Path, spec: RunSpec, *, fingerprint: str, frames: Frames | None, log: Log | None) -> None:
-        self._path, self._spec, self._run, self._model = path, spec, spec.run, fingerprint
+        self._path, self._spec, self._run, self._model = path, spec, run_id(spec), fingerprint
         self._frames = Frames(FRAMES) if frames is None else frames
         self._log, self._pictured, self._tidy = log, 0.0, False
         was = log.was if log is not None and log.was is not None else (None, None, None)
@@ -90,7 +91,7 @@ class Writer:
         """What is known before the first step is written; the spec first, which makes the directory that of a run."""
         with contextlib.suppress(OSError):  # what cannot be made cannot be written, which says more
             self._path.mkdir(exist_ok=True)
-        replace(self._path / "spec.json", lambda path: path.write_text(self._spec.text() + "\n"))
+        replace(self._path / "spec.json", lambda path: path.write_text(text(self._spec) + "\n"))
         libraries = {"noiseward": __version__, **{name: version(name) for name in LIBRARIES}}
         machine = {"python": platform.python_version(), "device": str(step.noise.device), "fingerprint": self._model}
         save_json(self._path / "env.json", {**machine, **libraries}, self._run)

@@ -3,7 +3,7 @@
 import pytest
 
 from noiseward.errors import ArgumentError
-from noiseward.named import parse
+from noiseward.options.parts import build
 
 
 class Part:
@@ -40,46 +40,48 @@ PLAIN = (None, 4, 1.0, True, "strided")
     ],
 )
 def test_a_text_stands_for_a_part_with_its_arguments(text, given):
-    part = parse(text, PARTS, "part")
+    part = build(text, PARTS, "part")
     assert part.given == given
     assert [type(value) for value in part.given] == [type(value) for value in given]
 
 
 def test_a_whole_number_given_for_a_number_is_a_float():
-    assert isinstance(parse("part:scale=2", PARTS, "part").given[2], float)
+    assert isinstance(build("part:scale=2", PARTS, "part").given[2], float)
 
 
 def test_a_part_without_arguments_and_one_that_needs_some():
-    assert parse("bare", PARTS, "part") == "bare"
-    assert parse("wanting:2,size=3", PARTS, "part") == (2, 3)
+    assert build("bare", PARTS, "part") == "bare"
+    assert build("wanting:2,size=3", PARTS, "part") == (2, 3)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("pert", "no thing is called 'pert': did you mean 'part'"),
-        ("", "no thing is called '': choose from: part, wanting, fussy, bare"),
-        ("part:sise=3", "thing 'part' has no argument 'sise': did you mean 'size'"),
-        ("bare:3", "'3' in thing 'bare:3' given: KEY=VALUE wanted, but it takes no arguments"),
-        ("bare:x=3", "thing 'bare' has no argument 'x': it takes none"),
-        ("fussy:3", "KEY=VALUE wanted, KEY one of share"),
-        ("part:1,2", "'2' in thing 'part:1,2' given: KEY=VALUE wanted"),
-        ("part:size=3,size=4", "gives 'size' twice"),
-        ("part:1,target=2", "gives 'target' twice"),
-        ("part:size=4.5", "'size=4.5' in thing 'part:size=4.5' given: a whole number wanted"),
-        ("part:size=none", "a whole number wanted"),
-        ("part:size=true", "a whole number wanted"),
-        ("part:size=", "a whole number wanted"),
-        ("part:scale=many", "a number wanted"),
-        ("part:normal=1", "true or false wanted"),
-        ("part:target=some", "a number, true, false or none wanted"),
-        ("part:", "a number, true, false or none wanted"),
-        ("wanting", "thing 'wanting' lacks weight: give it as in 'wanting:weight=1'"),
-        ("wanting:size=2", "lacks weight"),
+        ("pert", "unknown thing 'pert'; did you mean 'part'"),
+        ("", "unknown thing ''; choose from: part, wanting, fussy, bare"),
+        ("part:sise=3", "thing 'part' has no argument 'sise'; did you mean 'size'"),
+        ("bare:3", "expected KEY=VALUE, got '3' in thing 'bare:3'"),
+        ("bare:x=3", "thing 'bare' has no argument 'x'; it takes none"),
+        ("fussy:3", "expected KEY=VALUE, got '3' in thing 'fussy:3'"),
+        ("part:1,2", "expected KEY=VALUE, got '2' in thing 'part:1,2'"),
+        ("part:size=3,size=4", "has 'size' twice"),
+        ("part:1,target=2", "has 'target' twice"),
+        ("part:size=4.5", "thing 'part': size must be an integer, got '4.5'"),
+        ("part:size=none", "must be an integer"),
+        ("part:size=true", "must be an integer"),
+        ("part:size=", "must be an integer, got ''"),
+        ("part:scale=many", "must be a finite number, got 'many'"),
+        ("part:scale=nan", "must be a finite number, got 'nan'"),
+        ("part:target=inf", "must be a finite number, true, false, or none, got 'inf'"),
+        ("part:normal=1", "must be true or false, got '1'"),
+        ("part:target=some", "must be a finite number, true, false, or none"),
+        ("part:", "must be a finite number, true, false, or none"),
+        ("wanting", "thing 'wanting' has no weight; give it as in 'wanting:weight=1'"),
+        ("wanting:size=2", "has no weight"),
         ("fussy:share=2", "share=2.0 given: at most 1 wanted"),
     ],
 )
 def test_what_stands_for_nothing_is_refused_in_one_line(text, says):
     with pytest.raises(ArgumentError, match=says.replace("(", r"\(")) as caught:
-        parse(text, PARTS, "thing")
+        build(text, PARTS, "thing")
     assert "\n" not in str(caught.value)

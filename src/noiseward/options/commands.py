@@ -1,0 +1,122 @@
+"""The options of commands beside those of a run, each declared once."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from noiseward.errors import ArgumentError
+from noiseward.options.option import Int, Options, Texts, option
+from noiseward.options.run import CallOptions, MemoryOptions, ModelOptions
+
+__all__ = [
+    "AlignOptions",
+    "BatchOptions",
+    "CompareOptions",
+    "DoctorOptions",
+    "EngineOptions",
+    "QuietOptions",
+    "ResumeOptions",
+    "ServeOptions",
+]
+
+
+class QuietOptions(Options):
+    """What a command prints."""
+
+    quiet: bool = option(False, short="-q", help="Print neither progress nor tables, only where the result is.")
+
+
+class AlignOptions(QuietOptions):
+    """Where a run is kept."""
+
+    out: str | None = option(None, help="Run directory, new or empty. Default: runs/PROMPT-REWARD.")
+
+
+class EngineOptions(Options):
+    """Who does the work."""
+
+    engine: Literal["local", "ray"] = option(
+        "local", help="local, or ray: one worker per device of a machine or cluster."
+    )
+    address: str | None = option(None, help="With ray: a running cluster, auto or HOST:PORT.")
+    workers: Int | None = option(None, ge=1, help="With ray: at most this many. Default: all.")
+    threads: Int = option(1, ge=1, help="Processor threads per worker.")
+
+    def check(self) -> None:
+        """Raise `ArgumentError` if options of the Ray engine are given to another."""
+        if self.engine == "local" and (self.address or self.workers):
+            raise ArgumentError("--address and --workers need --engine ray, got --engine local; leave them out")
+
+
+class BatchOptions(QuietOptions):
+    """Many prompts, one command."""
+
+    prompts: str = option(
+        ...,
+        argument=True,
+        help="A file of prompts, .txt (one per line), .jsonl or .csv (with columns that set options per line), or the "
+        "name of a set: simple-animals.",
+    )
+    out: str = option(..., help="Batch directory: new, or one to continue.")
+    seeds: Int = option(1, ge=1, help="Images per prompt, with seeds SEED, SEED + 1, ...")
+    pack: Int = option(4, ge=1, help="Rows, prompts times seeds, that run as one batch of the device.")
+    template: str = option("{}", help="Text around each prompt, as in 'a {} on a lake'.")
+    json_lines: bool = option(False, flag="--json", help="Print a line of JSON per event, no table.")
+
+
+class CompareOptions(QuietOptions):
+    """Which method?"""
+
+    out: str = option(..., help="Directory: new, or one of the same comparison to continue.")
+    prompts: Texts = option((), help="Prompts, or text files with one per line.")
+    methods: str | None = option(
+        None, help="Methods with commas between, as in best-of-n,reno,dno:lr=0.05. Default: docs/compare.md lists them."
+    )
+    budget: str = option(
+        "nfe=2000", help="The same for all: nfe=2000 (denoiser calls per image) or seconds=60 (per pack)."
+    )
+    seeds: Int = option(4, ge=1, help="How many seeds per prompt: SEED, SEED + 1, ...")
+
+    @property
+    def limit(self) -> tuple[Literal["nfe", "seconds"], float]:
+        """Kind and amount of the budget.
+
+        Example:
+            >>> CompareOptions(out="out", budget="seconds=60").limit
+            ('seconds', 60.0)
+        """
+        kind, _, text = (part.strip() for part in self.budget.partition("="))
+        try:
+            amount = float(text)
+        except ValueError:
+            amount = math.nan
+        if kind not in ("nfe", "seconds") or not 0 < amount < math.inf:
+            raise ArgumentError(f"--budget must be nfe=NUMBER or seconds=NUMBER, got '{self.budget}'")
+        return "nfe" if kind == "nfe" else "seconds", amount
+
+
+class ResumeOptions(QuietOptions, MemoryOptions):
+    """More of a run."""
+
+    steps: str | None = option(None, help="Optimization steps in total, as 50, or more of them, as +20.")
+    seconds: str | None = option(None, help="Seconds in total, or +MORE.")
+    nfe: str | None = option(None, help="Denoiser calls in total, or +MORE.")
+
+
+class DoctorOptions(ModelOptions, CallOptions):
+    """A check of a model."""
+
+
+class ServeOptions(Options):
+    """A reward as a server."""
+
+    reward: str = option(..., argument=True, help="NAME, or path/to/file.py:function (this runs that file).")
+    port: Int = option(8000, ge=0, le=65535, help="Port to listen on; 0 takes a free one.")
+    host: str = option("127.0.0.1", help="Address to listen on; one that others can reach needs a token.")
+    token: str = option(
+        "",
+        env="NOISEWARD_TOKEN",
+        help="Answer only clients that show this token; better set in NOISEWARD_TOKEN, for both ends, than given here, "
+        "where other users of the machine can read it.",
+    )

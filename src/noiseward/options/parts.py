@@ -1,0 +1,152 @@
+"""Parts by name, as texts write them: `hybrid2:samples=16,scale=0.05`.
+
+    NAME                         the part with its defaults
+    NAME:VALUE                   its first argument
+    NAME:KEY=VALUE,KEY=VALUE     arguments by name; a first argument may stand before them
+
+A value is read as what the argument's default is: an integer, a number, true or false, or a word. Where there is no
+default, or None, it is any of these but a word, or `none`.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from noiseward.errors import ArgumentError, choices
+
+__all__ = ["build", "join", "literal", "split_arguments", "split_parts"]
+
+_WORDS = {"true": True, "false": False, "none": None}
+_ALIASES = {"target": "min_probability", "min_probability": "target"}
+
+
+def build(text: str, parts: Mapping[str, Callable[..., Any]], what: str) -> Any:
+    """The part a text stands for.
+
+    Arguments:
+        text: see the module.
+        parts: what can be named, and the class or function that builds it.
+        what: what it is, for messages: `estimator`, say.
+
+    Raises:
+        ArgumentError: no such name, argument or value.
+
+    Example:
+        >>> def power(base: float = 1.0, *, to: int = 2):
+        ...     return base**to
+        >>> build("power:3", {"power": power}, "function"), build("power:3,to=3", {"power": power}, "function")
+        (9.0, 27.0)
+        >>> build("power:exponent=3", {"power": power}, "function")
+        Traceback (most recent call last):
+        ...
+        noiseward.errors.ArgumentError: function 'power' has no argument 'exponent'; choose from: base, to
+    """
+    name = text.partition(":")[0].strip()
+    if name not in parts:
+        raise ArgumentError(f"unknown {what} '{name}'; {choices(name, parts)}")
+    known = inspect.signature(parts[name]).parameters
+    first = next((key for key, one in known.items() if one.kind is not one.KEYWORD_ONLY), None)
+    given: dict[str, Any] = {}
+    for key, value in split_arguments(text, first=first, what=what):
+        key = _ALIASES.get(key, key) if key not in known else key
+        if key not in known:
+            hint = choices(key, known) if known else "it takes none"
+            raise ArgumentError(f"{what} '{name}' has no argument '{key}'; {hint}")
+        if key in given:
+            raise ArgumentError(f"{what} '{text}' has '{key}' twice; give it once")
+        given[key] = _read(value, known[key].default, f"{what} '{name}': {key}")
+    missing = [key for key, one in known.items() if one.default is one.empty and key not in given]
+    if missing:
+        raise ArgumentError(f"{what} '{text}' has no {', '.join(missing)}; give it as in '{name}:{missing[0]}=1'")
+    return parts[name](**given)
+
+
+def split_arguments(text: str, *, first: str | None, what: str) -> Iterator[tuple[str, str]]:
+    """Key and value of each argument in a text; one without a key, which only the first may be, has the key `first`."""
+    _, mark, rest = text.partition(":")
+    for number, piece in enumerate(rest.split(",") if mark else ()):
+        key, equals, value = (part.strip() for part in piece.partition("="))
+        if equals:
+            yield key, value
+        elif number == 0 and first is not None:
+            yield first, key
+        else:
+            raise ArgumentError(f"expected KEY=VALUE, got '{piece}' in {what} '{text}'")
+
+
+def join(name: str, arguments: Mapping[str, Any]) -> str:
+    """The text of a part with some arguments.
+
+    Example:
+        >>> join("dno", {"lr": 0.01, "guard": "shell:0.1"})
+        'dno:lr=0.01,guard=shell:0.1'
+    """
+    pieces = (f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in arguments.items())
+    return f"{name}:{','.join(pieces)}" if arguments else name
+
+
+def split_parts(texts: str | Sequence[str]) -> tuple[str, ...]:
+    """Parts with commas between them: a piece that is only KEY=VALUE belongs to the one before.
+
+    Example:
+        >>> split_parts("dno:lr=0.05,clip,reno"), split_parts(["lgd:votes=3,scale=2,fk"])
+        (('dno:lr=0.05', 'clip', 'reno'), ('lgd:votes=3,scale=2', 'fk'))
+    """
+    found: list[str] = []
+    for piece in (
+        piece.strip() for text in ([texts] if isinstance(texts, str) else texts) for piece in text.split(",")
+    ):
+        if found and "=" in piece.partition(":")[0]:
+            found[-1] += ("," if ":" in found[-1] else ":") + piece
+        elif piece:
+            found.append(piece)
+    return tuple(found)
+
+
+def literal(text: str) -> Any:
+    """A Python literal, where a text is one; else the text.
+
+    Example:
+        >>> literal("0.7"), literal("[1, 2]"), literal("a cat"), literal("(" * 500)[:3]
+        (0.7, [1, 2], 'a cat', '(((')
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of odd escapes in what is no literal
+            return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def _read(value: str, default: Any, name: str) -> Any:
+    """A value of the kind of a default."""
+    if isinstance(default, str):
+        return value
+    plain: Any = _WORDS.get(value.lower(), value)
+    if isinstance(default, bool):
+        expected, read = "true or false", plain if isinstance(plain, bool) else None
+    elif isinstance(default, int):
+        expected, read = "an integer", _number(plain, int)
+    elif isinstance(default, float):
+        expected, read = "a finite number", _number(plain, float)
+    elif not isinstance(plain, str):
+        return plain
+    else:
+        expected = "a finite number, true, false, or none"
+        read = found if (found := _number(plain, int)) is not None else _number(plain, float)
+    if read is None:
+        raise ArgumentError(f"{name} must be {expected}, got '{value}'")
+    return read
+
+
+def _number(value: Any, kind: Callable[[str], Any]) -> Any:
+    """A text as a finite number; None where it is none."""
+    try:
+        number = kind(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return None if isinstance(number, float) and not math.isfinite(number) else number

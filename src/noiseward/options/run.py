@@ -1,0 +1,197 @@
+"""The options of a run, each declared once.
+
+Everything else follows from these fields: the keyword arguments of `align`, the commands, the columns of prompt files,
+TOML files, `spec.json`, the JSON Schema, and the table in the docs. To add an option, declare it here and use it where
+it acts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import PrivateAttr, field_validator, model_validator
+
+from noiseward.errors import ArgumentError
+from noiseward.options.option import Float, Int, Options, Texts, option
+from noiseward.options.parts import split_parts
+from noiseward.options.storable import check_storable
+
+__all__ = [
+    "CALL",
+    "FORMAT",
+    "Memory",
+    "BudgetOptions",
+    "CallOptions",
+    "LoadOptions",
+    "MemoryOptions",
+    "ModelOptions",
+    "RunSpec",
+    "Settings",
+]
+
+FORMAT = 3  # of spec.json: 1 has no ids and checksums (`runs/binding.py`), 1 and 2 no method (`runs/formats.py`)
+DEFAULT_STEPS = 30
+Memory = Literal["auto", "fast", "balanced", "low"]
+
+
+class MemoryOptions(Options):
+    """How much memory a gradient may take."""
+
+    memory: Memory | None = option(
+        None,
+        help="fast keeps all activations, balanced recomputes them one denoiser call at a time, low block by block; "
+        "auto takes the fastest that fits. Default: the model card's, else balanced.",
+    )
+
+
+class LoadOptions(MemoryOptions):
+    """How a model is loaded."""
+
+    scheduler: str | None = option(None, help="Another scheduler: ddim, euler-a, ..., or a diffusers class.")
+    lora: str | None = option(None, help="A file or folder of LoRA weights.")
+    dtype: str | None = option(None, help="Data type of the weights: float32, bfloat16, ...")
+    device: str | None = option(None, help="auto, cpu, cuda, or mps. Default: auto.")
+
+    @property
+    def loading(self) -> dict[str, str]:
+        """What `pipelines.load` takes."""
+        names = ("scheduler", "lora", "dtype", "device")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class ModelOptions(LoadOptions):
+    """Which model."""
+
+    model: str = option("stickers", help="A short name ('noiseward models'), folder, hub id, or file.")
+
+
+class CallOptions(Options):
+    """Arguments of the pipeline's own call, under its own names."""
+
+    num_inference_steps: Int | None = option(None, ge=1, help="Denoising steps.")
+    guidance_scale: Float | None = option(None, help="Scale of classifier-free guidance.")
+    eta: Float | None = option(
+        None, ge=0, le=1, help="DDIM: 0 for the ODE, 1 for noise at every step. Default: 1 if the pipeline takes it."
+    )
+    height: Int | None = option(None, gt=0, unit="pixels", help="Height of the image.")
+    width: Int | None = option(None, gt=0, unit="pixels", help="Width of the image.")
+    negative_prompt: str | tuple[str, ...] | None = option(None, help="What not to draw.")
+    call: dict[str, Any] = option({}, flag="--set", help="Any other argument of the pipeline, as KEY=VALUE.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lift(cls, values: Any) -> Any:
+        """Options of their own are taken out of `call`."""
+        call = values.get("call") if isinstance(values, dict) else None
+        if not isinstance(call, dict):
+            return values
+        own = {name: call[name] for name in CALL if name in call}
+        if twice := [name for name in own if values.get(name) is not None]:
+            raise ArgumentError(f"{twice[0]} is given twice, by itself and in call; give it once")
+        return {**values, **own, "call": {name: value for name, value in call.items() if name not in own}}
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the pipeline is called with."""
+        own = {name: value for name in CALL if (value := getattr(self, name)) is not None}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()} | self.call
+
+
+class BudgetOptions(Options):
+    """When to stop: the first limit met. `target` alone is no limit, it may never be reached."""
+
+    steps: Int | None = option(None, ge=0, help="Optimization steps. Default: 30 if no other limit is set.")
+    seconds: Float | None = option(None, ge=0, unit="s", help="Stop before this much time has passed.")
+    nfe: Int | None = option(None, ge=0, help="Stop before this many denoiser calls per row; a backward counts 2.")
+    target: Float | None = option(None, help="Stop optimizing a row when its reward reaches this.")
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What `Budget` takes, with the default where no limit is set."""
+        steps = DEFAULT_STEPS if (self.steps, self.seconds, self.nfe) == (None, None, None) else self.steps
+        return {"steps": steps, "seconds": self.seconds, "nfe": self.nfe, "reward": self.target}
+
+
+class Settings(BudgetOptions, CallOptions, LoadOptions):
+    """The options of a run beside its model, prompt, reward, method and watched rewards."""
+
+    batch: Int = option(1, ge=1, help="Images per prompt, with seeds SEED, SEED + 1, ...")
+    seed: Int = option(0, ge=-(2**63), le=2**63 - 1, help="Start from the image the pipeline makes with this seed.")
+    watch_every: Int = option(1, ge=1, help="Score watched rewards every so many steps.")
+
+    @model_validator(mode="after")
+    def _seeds_fit(self) -> Settings:
+        if self.seed > 2**63 - self.batch:
+            raise ArgumentError(f"seed + batch must be <= 2^63, got {self.seed} + {self.batch}; take a smaller seed")
+        return self
+
+
+class RunSpec(Settings, ModelOptions):
+    """All options of a run, as they can be written down.
+
+    Example:
+        >>> RunSpec(prompt="A duck!", reward="brightness").slug
+        'a-duck-brightness'
+    """
+
+    prompt: Texts = option(
+        (), argument=True, help="What to draw; several prompts run in one batch. None for a model without prompts."
+    )
+    reward: Texts = option(
+        ...,
+        min_length=1,
+        help="NAME, NAME:WEIGHT, path/to/file.py:function (this runs that file), or http://host:port (a server that "
+        "receives the images). Several are added up. 'noiseward rewards' lists the names.",
+    )
+    method: str | None = option(
+        None,
+        help="How the noise moves: NAME or NAME:ARG=VALUE,..., as in dno:lr=0.02,guard=concentration:target=0.1. "
+        "'noiseward methods' lists them. Default: dno, or trust-region for a reward without a gradient.",
+    )
+    watch: Texts | None = option(
+        None, help="Held-out rewards to track, which are not optimized; none for none. Default: the model card's."
+    )
+    _origin: Mapping[str, Any] | None = PrivateAttr(None)
+
+    @field_validator("watch")
+    @classmethod
+    def _split(cls, watch: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if watch is None else tuple(name for name in split_parts(watch) if name != "none")
+
+    @model_validator(mode="after")
+    def _storable(self) -> RunSpec:
+        check_storable(self.values())
+        return self
+
+    @property
+    def origin(self) -> Mapping[str, Any] | None:
+        """The file of an earlier format that it was read from, as plain data; None for any other."""
+        return self._origin
+
+    def from_file(self, content: Mapping[str, Any]) -> RunSpec:
+        """The same spec, read from a file of an earlier format."""
+        spec = self.model_copy()
+        spec._origin = content
+        return spec
+
+    def replace(self, **changes: Any) -> RunSpec:
+        spec = super().replace(**changes)
+        spec._origin = self._origin
+        return spec
+
+    @property
+    def rows(self) -> int:
+        """How many rows the run has."""
+        return max(1, len(self.prompt)) * self.batch
+
+    @property
+    def slug(self) -> str:
+        """A short name for a folder."""
+        rewards = [text.rpartition(".py:")[2].split(":")[0] for text in self.reward]
+        words = re.sub(r"[^a-z0-9]+", "-", f"{' '.join(self.prompt[:1])} {' '.join(rewards)}".lower()).strip("-")
+        return words[:60].strip("-") or "run"
+
+
+CALL = tuple(name for name in CallOptions.model_fields if name != "call")

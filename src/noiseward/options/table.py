@@ -1,0 +1,77 @@
+"""Options as people read them: a line or a table row each."""
+
+from __future__ import annotations
+
+import textwrap
+import types
+import typing
+from typing import Any, Literal
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from noiseward.options.option import Options, bounds_of, extra_of
+
+__all__ = ["describe", "markdown", "sentence", "type_of"]
+
+
+def describe(options: type[Options], *, indent: int = 0) -> str:
+    """A paragraph per option for a docstring: name, type, bounds, help and default."""
+    fields = ((name, options.model_fields[name]) for name in options.names())
+    lines = [f"{name} ({type_of(field)}): {sentence(field)}" for name, field in fields]
+    wrap = textwrap.TextWrapper(120, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
+    return "\n".join(wrap.fill(line) for line in lines)
+
+
+def markdown(options: type[Options]) -> str:
+    """A table with a row per option.
+
+    Example:
+        >>> from noiseward.options.run import BudgetOptions
+        >>> print(markdown(BudgetOptions).splitlines()[3])
+        | `seconds` | number >= 0, s |  | Stop before this much time has passed. |
+    """
+    rows = [
+        f"| `{name}` | {type_of(field)} | {_default(field)} | {field.description} |".replace("|, ", ", ")
+        for name, field in ((name, options.model_fields[name]) for name in options.names())
+    ]
+    return "\n".join(["| option | type | default | |", "|---|---|---|---|", *rows])
+
+
+def type_of(field: FieldInfo) -> str:
+    """The type of an option in words, with bounds and unit.
+
+    Example:
+        >>> from noiseward.options.run import CallOptions
+        >>> [type_of(CallOptions.model_fields[name]) for name in ("eta", "height")]
+        ['number >= 0 <= 1', 'integer > 0, pixels']
+    """
+    extra = extra_of(field)
+    bounds = [f"{sign} {bound:g}" for sign, bound in bounds_of(field) if abs(bound) < 2**31]
+    unit = f", {extra['unit']}" if "unit" in extra else ""
+    return " ".join([_name(field.annotation), *bounds]) + unit
+
+
+def _name(kind: Any) -> str:
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _name(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_name(one) for one in inner if one is not type(None)))
+    if origin is Literal:
+        return ", ".join(map(str, inner))
+    if origin is tuple:
+        return "list of text"
+    names: dict[Any, str] = {int: "integer", float: "number", str: "text", bool: "true or false"}
+    return names.get(kind, "table")
+
+
+def _default(field: FieldInfo) -> str:
+    empty = (None, False, "", (), {}, PydanticUndefined)
+    return "" if field.default in empty else f"`{str(field.default).lower()}`"
+
+
+def sentence(field: FieldInfo) -> str:
+    """The help of an option, with its default."""
+    default = _default(field).strip("`")
+    return f"{field.description} Default: {default}." if default else str(field.description)
