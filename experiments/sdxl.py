@@ -20,7 +20,7 @@ from experiments.anytime import anytime
 from experiments.frame import Claim, Outcome, Request, main
 from noiseward import DiffusersSampler, GradientAscent, Objective, Reward
 from noiseward.pictures import enlarge, grid, images
-from noiseward.pipelines import load
+from noiseward.pipelines.load import load_pipeline
 from noiseward.rewards.parse import parse
 from tests.families import unets
 
@@ -61,7 +61,7 @@ def conduct(request: Request) -> Outcome | None:
     marks = [60 * every * k for k in range(1, round(minutes / every) + 1)]
     call: dict[str, Any] = {"num_inference_steps": request.pick(50, 4, 2), "guidance_scale": 5.0, "eta": 1.0}
     texts = given.rewards or (TOY_REWARDS if request.size != "full" else REWARDS)
-    pipe = unets.sdxl() if toy else load(given.model or "sdxl")
+    pipe = unets.sdxl() if toy else load_pipeline(given.model or "sdxl")
     sampler = DiffusersSampler(pipe, **call, **(dict(height=16, width=16) if toy else {}))
     results: dict[str, Any] = {}
     lines = []

@@ -142,7 +142,7 @@ def test_the_package_imports_only_the_standard_library_when_it_is_imported():
         ("noise", "def f():\n    import noiseward.samplers.sampler", "downward"),
         ("noise", "from noiseward import samplers", "downward"),
         ("noise", "if TYPE_CHECKING:\n    from noiseward.samplers.sampler import Sampler", "downward"),
-        ("rewards", "from noiseward.pipelines import load", "downward"),
+        ("rewards", "from noiseward.pipelines.load import load_pipeline", "downward"),
         ("samplers", "try:\n    import numpy\nexcept ImportError:\n    pass", "core"),
         ("samplers", "def f():\n    from diffusers import DDIMScheduler", "core"),
         ("loop", "from noiseward import pictures", "inside functions"),
@@ -168,6 +168,19 @@ def test_a_wrong_import_is_found(module, source, words):
 )
 def test_a_right_import_is_left_alone(module, source):
     assert list(offences(module, source)) == []
+
+
+def test_only_its_card_and_its_rewards_know_the_built_in_model():
+    """A card says what is special about a model, `stickers` included."""
+    rooms = {"stickers", "rewards"}
+    users = {path for path in modules() if any(each.target == "noiseward.stickers" for each in imports(read(path)))}
+    assert {module_of(path) for path in users} <= rooms
+    named = {path for path in modules() for node in ast.walk(ast.parse(read(path))) if _is_text(node, "stickers")}
+    assert {module_of(path) for path in named} <= {*rooms, "pipelines"}
+
+
+def _is_text(node: ast.AST, text: str) -> bool:
+    return isinstance(node, ast.Constant) and node.value == text
 
 
 def python_files() -> list[Path]:

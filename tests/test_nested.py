@@ -15,8 +15,7 @@ from noiseward.loop.objective import Objective
 from noiseward.loop.solution import collect
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.coarse_to_fine import coarse_to_fine
-from noiseward.pipelines import nested
-from noiseward.pipelines.levels import levels
+from noiseward.pipelines.levels import levels, nested
 from noiseward.rewards.reward import FunctionReward
 from noiseward.samplers.nested import Nested
 from noiseward.toys import GaussianModel, Quadratic

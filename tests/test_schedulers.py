@@ -6,7 +6,7 @@ import diffusers
 import pytest
 
 from noiseward import ArgumentError, ModelError
-from noiseward.pipelines.cards import scheduler_names
+from noiseward.pipelines.cards import load_schedulers
 from noiseward.pipelines.schedulers import exchanged
 from tests.schedulers import CASES, REFUSED, measure, pipeline, sampler
 
@@ -30,13 +30,13 @@ def test_what_cannot_be_driven_is_refused_in_one_line(name):
 def test_every_scheduler_of_diffusers_is_here():
     listed = diffusers.schedulers
     known = {name for name in dir(listed) if name.endswith("Scheduler")}
-    tried = {scheduler_names().get(case.name, {"class": case.name})["class"] for case in CASES}
+    tried = {load_schedulers().get(case.name, {"class": case.name})["class"] for case in CASES}
     assert tried | set(REFUSED) == known
     assert tried & set(REFUSED) == set()
 
 
 def test_every_short_name_is_tried():
-    assert set(scheduler_names()) <= {case.name for case in CASES}
+    assert set(load_schedulers()) <= {case.name for case in CASES}
 
 
 def test_a_scheduler_for_flows_learns_the_shift_of_the_one_before():

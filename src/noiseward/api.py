@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +17,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from noiseward import stickers
 from noiseward.choose import DEFAULT_LR, mover_for
-from noiseward.errors import ArgumentError, NoisewardError, choices, line, told
+from noiseward.errors import ArgumentError, NoisewardError, line, told
 from noiseward.loop.budget import Budget
 from noiseward.loop.loop import Optimizer, Place, Step, iterate
 from noiseward.loop.objective import Objective
@@ -34,28 +32,27 @@ from noiseward.noise.regularize import Concentration, NoRegularizer, Regularizer
 from noiseward.optimizers.coarse_to_fine import First, Through, coarse_to_fine
 from noiseward.optimizers.gradient import Estimator
 from noiseward.parts import Parts
-from noiseward.pipelines import DiffusersSampler, cards, load, nested
+from noiseward.pipelines.adapter import DiffusersSampler
+from noiseward.pipelines.cards import card_of
+from noiseward.pipelines.levels import nested
+from noiseward.pipelines.open import open_sampler
+from noiseward.rewards.catalog import is_available
 from noiseward.rewards.parse import parse as parse_rewards
 from noiseward.rewards.parse import weighted
 from noiseward.rewards.reward import FunctionReward, Reward, WeightedSum
 from noiseward.samplers.entries import numbered, spoken
-from noiseward.samplers.function import FunctionSampler
 from noiseward.samplers.memory import check_room
 from noiseward.samplers.sampler import Sampler
 
 __all__ = [
-    "BUILT_IN",
     "Problem",
     "align",
     "default_budget",
     "prepare",
 ]
 
-BUILT_IN = "stickers"
 DEFAULT_STEPS = 30
 REGULARIZERS = {"concentration": Concentration, "shell": Shell, "none": NoRegularizer}
-
-WATCHED = ("stickers-judge", "contrast", "jpeg")  # what watches the built-in model
 
 T = TypeVar("T")
 Watch = str | Reward | Sequence[str | Reward] | None
@@ -180,8 +177,8 @@ def align(
     """Raise the reward of the samples of a prompt by moving the sampler's own noise.
 
     Arguments:
-        model: a diffusers pipeline, a `Sampler`, `stickers` (the built-in model), or what `load` takes: a short name
-            such as `sdxl`, a pipeline folder, a hub id, a checkpoint in one file.
+        model: a diffusers pipeline, a `Sampler`, or what `load_pipeline` takes: a short name such as `sdxl`, or
+            `stickers` for the built-in model; a pipeline folder, a hub id, a checkpoint in one file.
         prompt: one or several; each is sampled `batch` times. None for a model without prompts.
         reward: a name (`noiseward rewards` lists them), `NAME:WEIGHT`, several of these, `path/to/file.py:function`, a
             `Reward`, a differentiable function of images, or a mapping from rewards to weights.
@@ -208,7 +205,7 @@ def align(
         coarse: spend most of the budget on a sampler of so many steps, fewer than `num_inference_steps` and nested in
             them (`nested.py`): DDIM with eta = 1 only.
         memory: `fast`, `balanced`, `low` or `auto`, see `DiffusersSampler`.
-        scheduler, lora, dtype, device: how a model given by name is loaded, see `load`.
+        scheduler, lora, dtype, device: how a model given by name is loaded, see `load_pipeline`.
         progress: show a progress bar.
         call: the pipeline's own arguments. Where it takes `eta`, that is 1 by default: every step's noise can move.
 
@@ -298,13 +295,13 @@ def prepare(
     held = parts.kept("watch", (watch, reward, model), lambda: _held_out(watch, score, model))
     given = {name: value for name, value in loading.items() if value is not None}
     asked = (model, memory, dict(call), given)
-    sampler = parts.kept("sampler", asked, lambda: _sampler(model, memory, dict(call), given))
+    sampler = parts.kept("sampler", asked, lambda: open_sampler(model, memory=memory, call=call, loading=given))
     each = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
     if not each:
         raise ArgumentError("no prompt given: give at least one, or None for a model without prompts")
-    if model == BUILT_IN:
+    if card := card_of(model):
         for text in dict.fromkeys(each):
-            stickers.check_words(text)
+            card.check_prompt(text)
     rows: list[str] | None = None if prompt is None else [text for text in each for _ in range(batch)]
     if sampler.by_row:
         rows = list(numbered(rows, len(each) * batch, batch=batch))
@@ -360,9 +357,9 @@ def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
     """The rewards that look on."""
     climbed = [one.name for one in reward.rewards] if isinstance(reward, WeightedSum) else [reward.name]
     if watch is None:
-        judged = (stickers.path("judge") / "config.json").exists()
-        fitting = [name for name in WATCHED if name not in climbed and (judged or name != WATCHED[0])]
-        watch = fitting if model == BUILT_IN and len(fitting) > 1 else ()  # one number about pixels is no judge
+        card = card_of(model)
+        names = [name for name in (card.watch if card else ()) if name not in climbed and is_available(name)]
+        watch = names if len(names) > 1 else ()  # one number about pixels is no judge
     held = []
     for one in [watch] if isinstance(watch, str | Reward) else watch:
         each, weight = (one, 1.0) if isinstance(one, Reward) else weighted(one)
@@ -372,29 +369,3 @@ def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
             raise ArgumentError(f"'{each.name}' is climbed already: watch another reward beside it")
         held.append(each)
     return held
-
-
-def _sampler(model: Any, memory: str | None, call: dict[str, Any], loading: dict[str, Any]) -> Sampler:
-    if isinstance(model, Sampler):
-        if given := [*call, *loading]:
-            raise ArgumentError(f"{', '.join(given)} given beside a sampler: it takes them itself")
-        if memory:
-            made = f"memory= is for pipelines, got a {type(model).__name__}; set it where the sampler is made"
-            how = ", with recompute=True and denoiser= to keep less" if isinstance(model, FunctionSampler) else ""
-            raise ArgumentError(f"{made}{how}")
-        return model
-    defaults: dict[str, Any] = {"eta": 1.0}
-    if model == BUILT_IN:
-        defaults = {"eta": 1.0, "num_inference_steps": 20, "guidance_scale": 3.0}
-        memory = memory or "fast"
-        model = stickers.path()
-    elif isinstance(model, str) and model in cards():
-        defaults |= cards()[model].call
-    if not isinstance(model, str | Path) and loading:
-        raise ArgumentError(f"{', '.join(loading)} given beside a pipeline: prepare it yourself, or give its name")
-    pipe = load(model, **loading) if isinstance(model, str | Path) else model
-    known = DiffusersSampler.parameters(pipe)
-    for name in call.keys() & inspect.signature(DiffusersSampler.__init__).parameters.keys() - {"call"}:
-        raise ArgumentError(f"{type(pipe).__name__} has no argument '{name}'; {choices(name, sorted(known))}")
-    chosen = {**{name: value for name, value in defaults.items() if name in known}, **call}
-    return DiffusersSampler(pipe, memory=memory or "balanced", **chosen)

@@ -16,7 +16,7 @@ from noiseward.api import Problem
 from noiseward.errors import GradientError
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.optimizers.gradient import Backprop
-from noiseward.pipelines import DiffusersSampler
+from noiseward.pipelines.adapter import DiffusersSampler
 from noiseward.samplers.memory import kept
 
 __all__ = ["Finding", "examine", "verdict"]

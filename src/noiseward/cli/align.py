@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from noiseward.cli import options
+from noiseward.pipelines.cards import DEFAULT_MODEL, card_of, set_threads
 
 __all__ = ["align"]
 
@@ -25,7 +26,7 @@ def align(
         list[str] | None,
         typer.Argument(help="What to draw; several run in one batch. None for a model without.", callback=_spoken),
     ] = None,
-    model: options.Model = "stickers",
+    model: options.Model = DEFAULT_MODEL,
     scheduler: options.Scheduler = None,
     lora: options.Lora = None,
     dtype: options.Dtype = None,
@@ -59,18 +60,15 @@ def align(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table.")] = False,
 ) -> None:
     """Raise a reward by moving the sampler's own noise, and keep pictures and noise in a run directory."""
-    if not prompt and model == "stickers":
+    if not prompt and (card := card_of(model)) and card.needs_prompt:
         raise typer.BadParameter("no prompt was given: say what to draw, as in 'a duck'", param_hint="PROMPT")
-
-    import torch
 
     from noiseward import terminal
     from noiseward.cli.tables import report
     from noiseward.runs import Claim, RunFolder, execute
 
     spec = options.asked(context.params, prompt=tuple(prompt or ()), batch=batch, seed=seed)
-    if spec.model == "stickers":
-        torch.set_num_threads(1)  # as fast as more on so small a model, and at no other program's mercy
+    set_threads(spec.model)
     claim = Claim(out) if out else Claim.fresh(Path("runs"), spec.slug)
     execute(spec, claim, console=terminal.console(stderr=True), quiet=quiet)
     if quiet:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from noiseward.cli import engines, options
+from noiseward.pipelines.cards import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,7 @@ def batch(
     address: engines.Address = None,
     workers: engines.Workers = None,
     threads: engines.Threads = 1,
-    model: options.Model = "stickers",
+    model: options.Model = DEFAULT_MODEL,
     scheduler: options.Scheduler = None,
     lora: options.Lora = None,
     dtype: options.Dtype = None,

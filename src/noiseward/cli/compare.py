@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from noiseward.cli import engines, options
+from noiseward.pipelines.cards import DEFAULT_MODEL, card_of
 
 __all__ = ["compare"]
 
@@ -29,7 +30,7 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="Pictures per prompt, with seeds SEED, SEED + 1, ...")] = 4,
     seed: Annotated[int, typer.Option(help="The first seed of each prompt.")] = 0,
     watch: options.Watch = None,
-    model: options.Model = "stickers",
+    model: options.Model = DEFAULT_MODEL,
     scheduler: options.Scheduler = None,
     lora: options.Lora = None,
     dtype: options.Dtype = None,
@@ -77,7 +78,7 @@ def compare(
         model=model, memory=memory, scheduler=scheduler, lora=lora, dtype=dtype, device=device,
         call={**call, **assignments(set_)},
     )  # fmt: skip
-    if spec.model == "stickers" and not spec.prompts:
+    if not spec.prompts and (card := card_of(spec.model)) and card.needs_prompt:
         raise typer.BadParameter("no prompt was given: say what to draw, as in 'a duck'", param_hint="--prompts")
     engines.check(engine, address, workers)
     torch.set_num_threads(threads)

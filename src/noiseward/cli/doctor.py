@@ -7,12 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from noiseward.cli.assignments import assignments
+from noiseward.pipelines.cards import DEFAULT_MODEL
 
 __all__ = ["doctor"]
 
 
 def doctor(
-    model: Annotated[str, typer.Option(help="A short name ('noiseward models'), folder, hub id or file.")] = "stickers",
+    model: Annotated[
+        str, typer.Option(help="A short name ('noiseward models'), folder, hub id or file.")
+    ] = DEFAULT_MODEL,
     scheduler: Annotated[str | None, typer.Option(help="Another scheduler: ddim, euler-a, ..., or a class.")] = None,
     lora: Annotated[str | None, typer.Option(help="A file or folder of LoRA weights.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of the weights: float32, bfloat16, ...")] = None,

@@ -15,9 +15,8 @@ def replay(
     out: Annotated[Path | None, typer.Option(help="Where to write the pictures.  [default: RUN/replay]")] = None,
 ) -> None:
     """Sample the best noise again, and say whether the pictures are the same bit for bit."""
-    import torch
-
     from noiseward import pictures, terminal
+    from noiseward.pipelines.cards import set_threads
     from noiseward.runs import RunFolder
     from noiseward.runs.files import check_folder
     from noiseward.runs.replay import changed
@@ -25,8 +24,7 @@ def replay(
     from noiseward.runs.write import pictured, save_images
 
     folder, console = RunFolder(run), terminal.console(soft_wrap=True)
-    if folder.spec().model == "stickers":
-        torch.set_num_threads(1)
+    set_threads(folder.spec().model)
     target = out or run / "replay"
     check_folder(target)
     for name, (then, now) in changed(folder).items():

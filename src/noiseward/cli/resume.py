@@ -21,15 +21,13 @@ def resume(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table.")] = False,
 ) -> None:
     """Go on with a run as if it had never stopped."""
-    import torch
-
     from noiseward import terminal
     from noiseward.cli.tables import report
+    from noiseward.pipelines.cards import set_threads
     from noiseward.runs import RunFolder
     from noiseward.runs import resume as go_on
 
-    if RunFolder(run).spec().model == "stickers":
-        torch.set_num_threads(1)
+    set_threads(RunFolder(run).spec().model)
     go_on(run, steps=steps, seconds=seconds, nfe=nfe, memory=memory, console=terminal.console(stderr=True), quiet=quiet)
     if not quiet:
         report(RunFolder(run), terminal.console())

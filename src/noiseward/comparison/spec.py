@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from noiseward.api import BUILT_IN
 from noiseward.errors import ArgumentError, RunError
 from noiseward.loop.budget import Budget
 from noiseward.methods import METHODS, named
+from noiseward.pipelines.cards import DEFAULT_MODEL
 from noiseward.runs.binding import identity, seal, unseal
 from noiseward.runs.files import read_json
 from noiseward.runs.schema import check
@@ -84,7 +84,7 @@ class CompareSpec:
     seeds: int = 4
     seed: int = 0
     watch: tuple[str, ...] | None = None
-    model: str = BUILT_IN
+    model: str = DEFAULT_MODEL
     memory: str | None = None
     scheduler: str | None = None
     lora: str | None = None

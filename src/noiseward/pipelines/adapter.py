@@ -89,8 +89,8 @@ class DiffusersSampler(Sampler):
 
     Example:
         >>> from noiseward import stickers
-        >>> from noiseward.pipelines import load
-        >>> sampler = DiffusersSampler(load(stickers.path()), num_inference_steps=4, eta=1.0)
+        >>> from noiseward.pipelines.load import load_pipeline
+        >>> sampler = DiffusersSampler(load_pipeline(stickers.path()), num_inference_steps=4, eta=1.0)
         >>> sampler(sampler.init(2, seed=7), "a duck").shape
         torch.Size([2, 3, 64, 64])
     """

@@ -31,8 +31,8 @@ def blocks(module: Module) -> list[Module]:
 
     Example:
         >>> from noiseward import stickers
-        >>> from noiseward.pipelines import load
-        >>> sorted({type(block).__name__ for block in blocks(load(stickers.path()).unet)})
+        >>> from noiseward.pipelines.load import load_pipeline
+        >>> sorted({type(block).__name__ for block in blocks(load_pipeline(stickers.path()).unet)})
         ['BasicTransformerBlock', 'ResnetBlock2D']
     """
     if module not in _KNOWN:

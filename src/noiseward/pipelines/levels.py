@@ -19,8 +19,8 @@ def nested(coarse: DiffusersSampler, fine: DiffusersSampler) -> Nested:
 
     Example:
         >>> from noiseward import stickers
-        >>> from noiseward.pipelines import load
-        >>> pipe = load(stickers.path())
+        >>> from noiseward.pipelines.load import load_pipeline
+        >>> pipe = load_pipeline(stickers.path())
         >>> samplers = [DiffusersSampler(pipe, num_inference_steps=steps, eta=1.0) for steps in (5, 10)]
         >>> nested(*samplers).matrix.shape
         torch.Size([6, 11])

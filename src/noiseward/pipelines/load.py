@@ -12,11 +12,11 @@ import torch
 from noiseward import lfs
 from noiseward.contain import Listening
 from noiseward.errors import ArgumentError, ModelError, choices
-from noiseward.pipelines.cards import Card, cards
+from noiseward.pipelines.cards import Card, load_cards
 from noiseward.pipelines.quiet import hushed
 from noiseward.pipelines.schedulers import exchanged
 
-__all__ = ["load"]
+__all__ = ["load_pipeline"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -32,7 +32,7 @@ _KINDS = {
 }
 
 
-def load(
+def load_pipeline(
     model: str | Path,
     *,
     dtype: torch.dtype | str | None = None,
@@ -65,10 +65,12 @@ def _loaded(
     scheduler: str | None,
     lora: str | Path | None,
 ) -> Any:
-    card = cards().get(str(model))
+    card = load_cards().get(str(model))
     place = _device(device)
     precision = _dtype(dtype or (card.dtype if card else None), place)
     path = Path(os.path.expanduser(model))
+    if card and card.path and not (isinstance(model, Path) and path.exists()):
+        path = card.path
     if os.path.isfile(path) and path.suffix in CHECKPOINTS:
         pipe = _from_file(path, precision)
     else:
@@ -89,11 +91,10 @@ def _from_pretrained(model: str, path: Path, card: Card | None, dtype: torch.dty
     import diffusers
 
     here = os.path.exists(path)
-    source, revision = (card.id, card.revision) if card and not here else (model, None)
+    source, revision = (card.id, card.revision) if card and card.id and not here else (model, None)
     if not here and card is None and (path.is_absolute() or model.count("/") != 1 or model.startswith(".")):
-        raise ModelError(
-            f"model '{model}' is no folder here, no short name and no hub id (owner/name): {choices(model, cards())}"
-        )
+        names = choices(model, load_cards())
+        raise ModelError(f"model '{model}' is no folder here, no short name and no hub id (owner/name): {names}")
     if here and not (path / "model_index.json").is_file():
         raise ModelError(
             f"{path} is no pipeline folder, it has no model_index.json: give the folder that save_pretrained() wrote"

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, ModelError, choices
-from noiseward.pipelines.cards import scheduler_names
+from noiseward.pipelines.cards import load_schedulers
 from noiseward.pipelines.quiet import hushed
 
 __all__ = ["exchanged", "fresh", "is_stateful", "without_trees"]
@@ -50,7 +50,7 @@ def exchanged(scheduler: Any, name: str, **settings: Any) -> Any:
     """
     import diffusers
 
-    known = scheduler_names()
+    known = load_schedulers()
     chosen = dict(known.get(name, {"class": name}))
     kind = chosen.pop("class")
     if not kind.endswith("Scheduler") or not hasattr(diffusers.schedulers, kind):

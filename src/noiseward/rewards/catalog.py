@@ -18,7 +18,7 @@ from noiseward.named import parse
 from noiseward.rewards.reward import Reward
 from noiseward.rewards.weights import Repo
 
-__all__ = ["ENTRIES", "GROUP", "Entry", "installed", "maker", "needed", "state"]
+__all__ = ["ENTRIES", "GROUP", "Entry", "installed", "is_available", "maker", "needed", "state"]
 
 GROUP = "noiseward.rewards"
 
@@ -141,6 +141,11 @@ def state(name: str) -> list[tuple[str, str, str]]:
         (f"{repo.id} ({', '.join(repo.wanted)})", f"{repo.megabytes} MB", "yes" if repo.cached() else "no")
         for repo in repos
     ]
+
+
+def is_available(name: str) -> bool:
+    """Whether the weights that a reward takes by default, if any, are on this machine."""
+    return not any(here.startswith("no") for _, _, here in state(name))
 
 
 def _unlisted(name: str) -> tuple[str, str, str]:

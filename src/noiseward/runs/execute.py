@@ -15,7 +15,7 @@ from noiseward.loop.budget import Status
 from noiseward.loop.loop import Step
 from noiseward.loop.progress import Bars
 from noiseward.loop.solution import Solution, collecting
-from noiseward.pipelines import DiffusersSampler
+from noiseward.pipelines.adapter import DiffusersSampler
 from noiseward.runs import first
 from noiseward.runs.claim import Claim
 from noiseward.runs.files import locked

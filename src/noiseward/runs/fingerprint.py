@@ -9,7 +9,7 @@ from torch import Tensor
 
 from noiseward.api import Problem
 from noiseward.errors import RunError
-from noiseward.pipelines import DiffusersSampler
+from noiseward.pipelines.adapter import DiffusersSampler
 from noiseward.runs.store import RunFolder
 from noiseward.samplers.sampler import Sampler
 

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from noiseward.api import BUILT_IN, Problem, default_budget, prepare
+from noiseward.api import Problem, default_budget, prepare
 from noiseward.choose import DEFAULT_LR
 from noiseward.errors import RunError
 from noiseward.parts import Parts
+from noiseward.pipelines.cards import DEFAULT_MODEL
 from noiseward.runs.binding import identity, seal, unseal
 from noiseward.runs.files import read_json
 from noiseward.runs.schema import check
@@ -38,7 +39,7 @@ class RunSpec:
 
     prompt: tuple[str, ...]
     reward: tuple[str, ...]
-    model: str = BUILT_IN
+    model: str = DEFAULT_MODEL
     steps: int | None = None
     seconds: float | None = None
     nfe: int | None = None
