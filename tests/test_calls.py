@@ -170,7 +170,7 @@ def test_a_modular_pipeline_gives_its_own_image_of_a_seed_bit_for_bit(blocks, ca
     stock = blocks(prompt="a", generator=generator, output="images", output_type="pt", **SMALL)
     assert torch.equal(ours, stock)
     assert [draw.role for draw in sampler.layout] == ["start", "step", "step"]
-    assert torch.equal(sampler.stock("a", seed=7), stock)
+    assert torch.equal(sampler.run_stock("a", seed=7), stock)
 
 
 def test_a_modular_pipeline_is_what_the_plain_one_is(blocks):

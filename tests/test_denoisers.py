@@ -74,4 +74,4 @@ def test_a_denoiser_may_be_named():
     named, found = DiffusersSampler(pipe, denoiser="unet", **CALL), DiffusersSampler(pipe, **CALL)
     noise = named.init(1)
     assert torch.equal(named(noise, "a"), found(noise, "a"))
-    assert named.called(num_inference_steps=2)._denoisers == [pipe.unet]
+    assert named.with_call(num_inference_steps=2)._denoisers == [pipe.unet]

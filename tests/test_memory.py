@@ -193,8 +193,10 @@ def test_auto_asks_for_the_whole_batch(monkeypatch):
     pipe = stable_diffusion()
     step, rest = driven(pipe, "fast")._inner.weighed("a", [pipe.unet, pipe.vae, pipe.text_encoder])
     monkeypatch.setattr(adapter, "free", lambda device: 2 * (4 * step + rest))
-    assert driven(pipe, "auto").settle(1, "a") == "fast"
-    assert driven(pipe, "auto").settle(2, "a") == "balanced"
+    for batch, mode in ((1, "fast"), (2, "balanced")):
+        sampler = driven(pipe, "auto")
+        sampler.settle(batch, "a")
+        assert sampler.memory == mode
 
 
 def test_a_run_keeps_the_mode_that_was_chosen_for_it(model, tmp_path, monkeypatch):

@@ -249,7 +249,7 @@ def test_align_takes_few_steps_first():
     solution = align(pipe, "a", "brightness", coarse=2, **how)
     assert solution.nfe.forward == 4 + 4 * 2 + 2 * 4  # the start; three moves and a look at 2 steps; one and one at 4
     assert solution.nfe.backward == 3 * 2 + 4
-    stock = DiffusersSampler(pipe, **CALL, eta=1.0).stock("a", seed=3)
+    stock = DiffusersSampler(pipe, **CALL, eta=1.0).run_stock("a", seed=3)
     assert torch.equal(solution.initial.sample, stock) and (solution.gain > 0).all()
     with pytest.raises(ArgumentError, match="not among"):
         align(pipe, "a", "brightness", coarse=3, **how)

@@ -40,8 +40,8 @@ def test_samples_are_the_images_that_are_shown(case):
     raw_ = pipe(**named, **call, generator=torch.Generator().manual_seed(5), output_type="pt", return_dict=False)[0]
     assert (raw_ * 255 - levels(shown)).abs().max() > 60
     assert torch.equal(sample, (raw_ / 2 + 0.5).clamp(0, 1))
-    assert torch.equal(sampler.stock(prompt, seed=5), sample)
-    assert (sampler.shown(prompt, seed=5) - sample * 255).abs().max() <= 1
+    assert torch.equal(sampler.run_stock(prompt, seed=5), sample)
+    assert (sampler.show_stock(prompt, seed=5) - sample * 255).abs().max() <= 1
     assert torch.autograd.grad(sample.mean(), noise)[0].any()
     assert discovery.forward == 2 * sampler.layout.steps  # a recording and a replay: comparing costs no call
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from noiseward.choose import DEFAULT_LR, mover_for
-from noiseward.errors import ArgumentError, NoisewardError, line, told
+from noiseward.errors import ArgumentError, line
 from noiseward.loop.budget import Budget
 from noiseward.loop.loop import Optimizer, Place, Step, iterate
 from noiseward.loop.objective import Objective
@@ -32,9 +32,8 @@ from noiseward.noise.regularize import Concentration, NoRegularizer, Regularizer
 from noiseward.optimizers.coarse_to_fine import First, Through, coarse_to_fine
 from noiseward.optimizers.gradient import Estimator
 from noiseward.parts import Parts
-from noiseward.pipelines.adapter import DiffusersSampler
 from noiseward.pipelines.cards import card_of
-from noiseward.pipelines.levels import nested
+from noiseward.pipelines.levels import coarsen
 from noiseward.pipelines.open import open_sampler
 from noiseward.rewards.catalog import is_available
 from noiseward.rewards.parse import parse as parse_rewards
@@ -129,7 +128,7 @@ def _sized(steps: Iterator[Step], sampler: Sampler) -> Iterator[Step]:
     Some pipelines take their default size unless they are given both height and width. Others round to a multiple of
     what their model needs.
     """
-    given = sampler.arguments if isinstance(sampler, DiffusersSampler) else {}
+    given = sampler.arguments
     sides = {name: given[name] for name in ("height", "width") if isinstance(given.get(name), int)}
     for number, step in enumerate(steps):
         sample = step.evaluation.sample
@@ -312,33 +311,12 @@ def prepare(
     panel = Panel(held, prompt=spoken(rows), every=watch_every)
     check_room(count, batch, sampler.noise_shape)
     start = sampler.init(len(seeds), seed=seeds)
-    if isinstance(sampler, DiffusersSampler):
-        sampler.settle(len(seeds), rows[0] if rows else None)
-    first = None if coarse is None else _first(objective, coarse)
+    sampler.settle(len(seeds), rows[0] if rows else None)
+    first = None
+    if coarse is not None:
+        few, pair = coarsen(sampler, coarse)
+        first = First(Objective(few, score, rows, rho), pair)
     return Problem(objective, start, mover, budget, Seeds(tuple(seeds)), panel, chosen, first)
-
-
-def _first(objective: Objective, steps: int) -> First:
-    """The same objective on few steps."""
-    sampler = objective.sampler
-    if steps < 1:
-        raise ArgumentError(f"coarse must be >= 1, got {steps}; give fewer steps than num_inference_steps")
-    if not isinstance(sampler, DiffusersSampler):
-        raise ArgumentError(
-            f"coarse= needs a diffusers pipeline with DDIM and eta=1, got a {type(sampler).__name__}; leave it out, or "
-            "call noiseward.coarse_to_fine, if your own sampler is DDIM with eta=1"
-        )
-    few = sampler.called(num_inference_steps=steps)
-    coarse = Objective(few, objective.reward, objective.prompt, objective.regularizer)
-    try:
-        return First(coarse, nested(few, sampler))
-    except NoisewardError:
-        raise
-    except Exception as error:  # whatever a scheduler says to a number of steps it cannot take
-        raise ArgumentError(
-            f"coarse={line(str(steps), 40)} does not fit the scheduler ({told(error, 200)}); give fewer steps than "
-            "num_inference_steps"
-        ) from error
 
 
 def _reward(reward: Rewards) -> Reward:

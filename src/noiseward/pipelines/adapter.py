@@ -104,7 +104,7 @@ class DiffusersSampler(Sampler):
         self._parameters = parameters(pipe)
         self._arguments = self._checked(call)
         self._produced = produced(pipe)
-        modules = {name: part for name, part in pipe.components.items() if isinstance(part, Module)}
+        modules = self.modules
         check_modules(type(pipe).__name__, modules)
         for module in modules.values():
             module.requires_grad_(False).eval()
@@ -131,14 +131,20 @@ class DiffusersSampler(Sampler):
         """Names of the arguments the pipeline's own call takes."""
         return parameters(pipe)
 
-    def called(self, **changes: Any) -> DiffusersSampler:
+    def with_call(self, **changes: Any) -> DiffusersSampler:
         """A sampler of the same pipeline that calls it with other arguments."""
-        return DiffusersSampler(self.pipe, memory=self.memory, denoiser=self._named, **{**self._arguments, **changes})
+        call = {**self._arguments, **changes}
+        other = DiffusersSampler(self.pipe, memory=self.memory, denoiser=self._named, **call)
+        other.expect(self._expected)
+        return other
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments of the pipeline's call that were given."""
         return dict(self._arguments)
+
+    @property
+    def modules(self) -> dict[str, Module]:
+        return {name: part for name, part in self.pipe.components.items() if isinstance(part, Module)}
 
     @property
     def layout(self) -> Layout:
@@ -168,14 +174,11 @@ class DiffusersSampler(Sampler):
         """The mode that gradients are taken in; `auto` until that is settled."""
         return self._memory
 
-    def settle(self, batch: int, prompt: Prompt = None) -> str:
-        """Choose the mode for so many rows, where that was left to `auto`; gives the mode."""
+    def settle(self, batch: int, prompt: Prompt = None) -> None:
         if self._memory == "auto":
-            modules = [part for part in self.pipe.components.values() if isinstance(part, Module)]
-            step, rest = self._inner.weighed(prompt, modules)
+            step, rest = self._inner.weighed(prompt, self.modules.values())
             steps, available = self.layout.steps, free(self.layout.device)
             self._take(fitting(step=batch * step, rest=batch * rest, steps=steps, available=available))
-        return self._memory
 
     def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
         rows = prompts(prompt, noise.shape[0])
@@ -196,13 +199,12 @@ class DiffusersSampler(Sampler):
         inside = blockwise if memory == "low" else None
         self._inner = self._inner.retaining(memory != "fast", inside=inside, lighter=self.lighter)
 
-    def stock(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor:
-        """The pipeline's own sample of a seed, `(1, *X)`: without tape or graph, safety checker and watermark aside."""
+    def run_stock(self, prompt: Prompt = None, *, seed: int) -> Tensor:
+        """The pipeline's own sample of a seed, `(1, *X)`, without tape, graph, safety checker and watermark."""
         rows = prompts(prompt, 1)
         return self._ranged()(self._tensor(self._plain(rows, seed, "pt")))
 
-    def shown(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor | None:
-        """The same sample as the pipeline shows it, in levels from 0 to 255; None if it shows no images."""
+    def show_stock(self, prompt: Prompt = None, *, seed: int) -> Tensor | None:
         with contextlib.suppress(ModelError):
             return levels(self._plain(prompts(prompt, 1), seed, "pil")) if "output_type" in self._parameters else None
 

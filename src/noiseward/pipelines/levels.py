@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
-from noiseward.errors import ArgumentError
+from noiseward.errors import ArgumentError, NoisewardError, line, told
 from noiseward.pipelines.adapter import DiffusersSampler
 from noiseward.pipelines.calls import default
 from noiseward.pipelines.schedulers import fresh
 from noiseward.samplers.nested import Nested
+from noiseward.samplers.sampler import Sampler
 
-__all__ = ["levels", "nested"]
+__all__ = ["coarsen", "levels", "nested"]
+
+
+def coarsen(sampler: Sampler, steps: int) -> tuple[DiffusersSampler, Nested]:
+    """A sampler of the same model that takes fewer steps, and how the noise of the two belongs together.
+
+    Raises:
+        ArgumentError: a sampler other than DDIM at eta = 1 of a diffusers pipeline, or a number of steps that is not
+            nested in its own.
+    """
+    if steps < 1:
+        raise ArgumentError(f"coarse must be >= 1, got {steps}; give fewer steps than num_inference_steps")
+    if not isinstance(sampler, DiffusersSampler):
+        raise ArgumentError(
+            f"coarse= needs a diffusers pipeline with DDIM and eta=1, got a {type(sampler).__name__}; leave it out, or "
+            "call noiseward.coarse_to_fine, if your own sampler is DDIM with eta=1"
+        )
+    few = sampler.with_call(num_inference_steps=steps)
+    try:
+        return few, nested(few, sampler)
+    except NoisewardError:
+        raise
+    except Exception as error:  # whatever a scheduler says to a number of steps it cannot take
+        raise ArgumentError(
+            f"coarse={line(str(steps), 40)} does not fit the scheduler ({told(error, 200)}); give fewer steps than "
+            "num_inference_steps"
+        ) from error
 
 
 def nested(coarse: DiffusersSampler, fine: DiffusersSampler) -> Nested:

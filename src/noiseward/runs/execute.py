@@ -15,7 +15,6 @@ from noiseward.loop.budget import Status
 from noiseward.loop.loop import Step
 from noiseward.loop.progress import Bars
 from noiseward.loop.solution import Solution, collecting
-from noiseward.pipelines.adapter import DiffusersSampler
 from noiseward.runs import first
 from noiseward.runs.claim import Claim
 from noiseward.runs.files import locked
@@ -113,9 +112,7 @@ def performing(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, No
 
 def _written(spec: RunSpec, problem: Problem) -> RunSpec:
     """A spec with what was chosen for it: a run that goes on takes the same mode, whatever is free then."""
-    sampler, memory = problem.objective.sampler, spec.memory
-    if memory == "auto" and isinstance(sampler, DiffusersSampler):
-        memory = sampler.memory
+    memory = problem.objective.sampler.memory if spec.memory == "auto" else spec.memory
     return dataclasses.replace(spec, search=spec.search or problem.chosen, memory=memory)
 
 
