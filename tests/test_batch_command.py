@@ -54,8 +54,8 @@ def test_a_program_reads_a_line_of_json_per_event(run, small, file):
 def test_bad_input_is_one_line_before_anything_is_written(run, small, file, tmp_path):
     (tmp_path / "p.csv").write_text("prompt,colour\na,red\n")
     for arguments, says in (
-        (("p.csv",), "p.csv, line 1: no column is called 'colour'"),
-        (("nowhere",), "nowhere is no file and no set of prompts"),
+        (("p.csv",), "p.csv, line 1: unknown column 'colour'"),
+        (("nowhere",), "unknown prompt file or set 'nowhere'; available: simple-animals"),
     ):
         status, out, err = run("batch", *arguments, "--out", "out", *small, *OPTIONS)
         assert status == 1 and says in err and err.count("\n") == 1 and out == ""
@@ -66,8 +66,8 @@ def test_rows_that_fail_are_named_and_the_status_says_so(run, small, file, tmp_p
     (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "id": "mine", "reward": "shine"}\n')
     status, out, err = run("batch", "p.jsonl", "--out", "out", *small, *OPTIONS)
     assert status == 1
-    assert "failed: 0001 (mine): no reward is called 'shine'" in err
-    assert "mine: no reward is called 'shine'" in out and "2 done, 2 failed" in out
+    assert "failed: 0001 (mine): unknown reward 'shine'" in err
+    assert "mine: unknown reward 'shine'" in out and "2 done, 2 failed" in out
 
 
 def test_a_view_is_readable_where_nobody_looks():

@@ -98,7 +98,7 @@ def test_a_subclass_takes_its_own_arguments_and_those_of_its_base_class():
     twice.expect("a")
     noise = twice.init(1)
     assert torch.equal(twice(noise, "a"), plain(noise, "a b"))
-    with pytest.raises(ArgumentError, match="no argument 'guidance_scal': did you mean 'guidance_scale'"):
+    with pytest.raises(ArgumentError, match="no argument 'guidance_scal'; did you mean 'guidance_scale'"):
         DiffusersSampler(pipe, guidance_scal=3.0)
 
 

@@ -113,7 +113,7 @@ def test_doctor_examines_a_model(run, model):
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        (["--reward", "shine"], 1, "no reward is called 'shine'"),
+        (["--reward", "shine"], 1, "unknown reward 'shine'; available: brightness"),
         (["--reward", "brightnes"], 1, "did you mean 'brightness'"),
         (
             ["--reward", "jpeg", "--estimator", "backprop"],
@@ -121,9 +121,9 @@ def test_doctor_examines_a_model(run, model):
             "'jpeg' is a black box, it has no gradient to follow: take",
         ),
         (["--reward", "jpeg", "--estimator", "hybrid"], 1, "did you mean 'hybrid2' or 'hybrid1'?"),
-        (["--reward", "jpeg", "--estimator", "hybrid2:sample=3"], 1, "no argument 'sample': did you mean 'samples'"),
+        (["--reward", "jpeg", "--estimator", "hybrid2:sample=3"], 1, "no argument 'sample'; did you mean 'samples'"),
         (["--reward", "jpeg", "--estimator", "hybrid2:samples=0"], 1, "samples=0 given: a whole number, at least 1"),
-        (["--reward", "jpeg", "--search", "best"], 1, "no search is called 'best': did you mean 'best-of-n'?"),
+        (["--reward", "jpeg", "--search", "best"], 1, "unknown search 'best'; did you mean 'best-of-n'?"),
         (["--reward", "jpeg", "--search", "best-of-n", "--lr", "0.1"], 1, "--lr given beside --search"),
         (["--reward", "jpeg", "--search", "best-of-n", "--estimator", "hybrid2"], 1, "--estimator given beside"),
         (["--reward", "brightness", "--set", "colour=red"], 1, "no argument 'colour'"),
@@ -134,7 +134,11 @@ def test_doctor_examines_a_model(run, model):
         (["--reward", "brightness", "--height", "12"], 1, "refuses this call: `height` and `width`"),
         (["--reward", "brightness", "--steps", "few"], 2, "valid integer"),
         (["--reward", "brightness", "--lr", "0"], 1, "lr=0.0 given"),
-        (["--reward", "brightness", "--memory", "huge"], 1, "choose from: fast, balanced, low, auto"),
+        (
+            ["--reward", "brightness", "--memory", "huge"],
+            1,
+            "memory mode 'huge'; available: fast, balanced, low, auto",
+        ),
         ([], 2, "--reward"),
     ],
 )

@@ -147,7 +147,7 @@ def test_budgets_and_prompts_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"methods": ("dna",)}, "no method is called 'dna'"),
+        ({"methods": ("dna",)}, "unknown method 'dna'"),
         ({"methods": ("dno", "dno")}, "named twice"),
         ({"methods": ()}, "no method given"),
         ({"kind": "steps"}, "nfe=2000 or seconds=60"),

@@ -65,7 +65,7 @@ def test_models_that_are_told_the_time_are_found():
 def test_where_none_is_found_the_remedy_is_named():
     with pytest.raises(ModelError, match="expected a model that is called with a timestep, got a, b; .*denoiser='...'"):
         denoisers("P", {"b": nn.Identity(), "a": nn.Identity()}, None)
-    with pytest.raises(ArgumentError, match="P has no model 'unt' for denoiser=: did you mean 'unet'"):
+    with pytest.raises(ArgumentError, match="P has no model 'unt' for denoiser=; did you mean 'unet'"):
         denoisers("P", {"unet": nn.Identity()}, "unt")
 
 

@@ -88,7 +88,7 @@ def test_lora_weights_are_loaded_from_a_file_or_its_folder(model, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"dtype": "half"}, ArgumentError, "dtype='half' given: choose from: float32"),
+        ({"dtype": "half"}, ArgumentError, "unknown dtype 'half'; available: float32"),
         ({"device": "gpu"}, ArgumentError, "unknown device 'gpu'; did you mean 'cpu'"),
         ({"device": "cuda:99"}, ModelError, "cannot be put on cuda:99"),
         ({"scheduler": "eular"}, ArgumentError, "did you mean 'euler'"),

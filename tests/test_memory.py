@@ -24,7 +24,7 @@ from noiseward.pipelines.blocks import blocks, blockwise, blockwise_decoder
 from noiseward.pipelines.strips import in_strips
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.samplers import memory
-from noiseward.samplers.memory import MODES, attempt, exhausted, fitting, free, lower
+from noiseward.samplers.memory import MODES, attempt, fitting, free, is_out_of_memory, lower
 from noiseward.samplers.recompute import Meter, recomputed
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests.holding import peak
@@ -238,11 +238,11 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{type(error).__name__} {error}"[:30])
 def test_what_says_that_memory_ran_out(error):
-    assert exhausted(error)
+    assert is_out_of_memory(error)
 
 
 def test_what_does_not():
-    assert not exhausted(RuntimeError("shape mismatch")) and not exhausted(ValueError("out of memory"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch")) and not is_out_of_memory(ValueError("out of memory"))
     with pytest.raises(RuntimeError, match="size"):
         attempt(lambda: torch.zeros(2) @ torch.zeros(3), "now", None)
 

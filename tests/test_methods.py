@@ -78,7 +78,7 @@ def test_names_stand_for_their_settings():
     assert isinstance(ascent, GradientAscent) and isinstance(ascent.project[0], StartOnly) and ascent.lr == 0.05
     few = named("dno-few:steps=5,through=linear")
     assert few.coarse == 5 and few.optimizer.estimator.through == "linear"
-    with pytest.raises(ArgumentError, match="no method is called 'rena': did you mean 'reno'"):
+    with pytest.raises(ArgumentError, match="unknown method 'rena'; did you mean 'reno'"):
         named("rena")
 
 

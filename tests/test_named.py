@@ -57,11 +57,11 @@ def test_a_part_without_arguments_and_one_that_needs_some():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("pert", "no thing is called 'pert': did you mean 'part'"),
-        ("", "no thing is called '': choose from: part, wanting, fussy, bare"),
-        ("part:sise=3", "thing 'part' has no argument 'sise': did you mean 'size'"),
+        ("pert", "unknown thing 'pert'; did you mean 'part'"),
+        ("", "unknown thing ''; available: part, wanting, fussy, bare"),
+        ("part:sise=3", "thing 'part' has no argument 'sise'; did you mean 'size'"),
         ("bare:3", "'3' in thing 'bare:3' given: KEY=VALUE wanted, but it takes no arguments"),
-        ("bare:x=3", "thing 'bare' has no argument 'x': it takes none"),
+        ("bare:x=3", "thing 'bare' has no argument 'x'; it takes none"),
         ("fussy:3", "KEY=VALUE wanted, KEY one of share"),
         ("part:1,2", "'2' in thing 'part:1,2' given: KEY=VALUE wanted"),
         ("part:size=3,size=4", "gives 'size' twice"),

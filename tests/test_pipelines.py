@@ -136,12 +136,12 @@ def test_the_prompt_is_encoded_once(pipe, monkeypatch):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        ({"num_inference_step": 4}, "no argument 'num_inference_step': did you mean 'num_inference_steps'"),
+        ({"num_inference_step": 4}, "no argument 'num_inference_step'; did you mean 'num_inference_steps'"),
         ({"generator": None}, "use seed="),
         ({"latents": None}, "pass noise to the sampler"),
         ({"output_type": "pil"}, "always tensors"),
         ({"num_images_per_prompt": 2}, "use batch="),
-        ({"memory": "huge"}, "choose from: fast, balanced, low, auto"),
+        ({"memory": "huge"}, "available: fast, balanced, low, auto"),
     ],
 )
 def test_arguments_that_have_no_place_are_refused_in_one_line(pipe, call, says):

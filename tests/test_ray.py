@@ -53,7 +53,7 @@ def test_who_samples_candidates_makes_no_difference():
 def test_the_command_line_knows_its_engines(run, small, tmp_path):
     (tmp_path / "p.txt").write_text("a\n")
     for more, says in (
-        (("--engine", "rya"), "engine 'rya' given: did you mean 'ray'?"),
+        (("--engine", "rya"), "unknown engine 'rya'; did you mean 'ray'?"),
         (("--workers", "2"), "--address or --workers given beside --engine local"),
     ):
         status, _, err = run("batch", "p.txt", "--reward", "brightness", "--out", "out", *small, *more)

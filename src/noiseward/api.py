@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from noiseward.choose import DEFAULT_LR, mover_for
-from noiseward.errors import ArgumentError, line
+from noiseward.errors import ArgumentError, shorten
 from noiseward.loop.budget import Budget
 from noiseward.loop.loop import Optimizer, Place, Step, iterate
 from noiseward.loop.objective import Objective
@@ -285,7 +285,7 @@ def prepare(
     if batch < 1:
         raise ArgumentError(f"batch={batch} given: at least 1 wanted")
     if not -(2**63) <= seed <= 2**63 - batch:
-        raise ArgumentError(f"seed must be an integer of 64 bits, got {line(str(seed), 40)}; give a smaller one")
+        raise ArgumentError(f"seed must be an integer of 64 bits, got {shorten(str(seed), 40)}; give a smaller one")
     count = batch * (1 if prompt is None or isinstance(prompt, str) else len(prompt))
     check_room(count, batch)
     parts = parts or Parts()

@@ -22,7 +22,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, final
 
-from noiseward.errors import NoisewardError, RewardError, exhausted, told
+from noiseward.errors import NoisewardError, RewardError, describe_error, is_out_of_memory
 
 __all__ = ["SIGNALS", "Contained", "Listening", "Streams"]
 
@@ -121,11 +121,11 @@ class Contained:
                 raise self._kind(f"{self._what} closed {' and '.join(sorted(closed))}: leave the streams open")
             return
         ours = isinstance(error, NoisewardError) and type(error).__module__.startswith("noiseward.")
-        if ours or exhausted(error) or (isinstance(error, KeyboardInterrupt) and self._heard.asked):
+        if ours or is_out_of_memory(error) or (isinstance(error, KeyboardInterrupt) and self._heard.asked):
             return
-        said = told(error)
-        name = type(error).__name__
-        raise self._kind(f"{self._what} raised {name}{self._when}{': ' if said else ''}{said}") from error
+        name, message = type(error).__name__, describe_error(error)
+        detail = f": {message}" if message != name else ""
+        raise self._kind(f"{self._what} raised {name}{self._when}{detail}") from error
 
 
 @final

@@ -42,11 +42,11 @@ def parse(text: str, parts: Mapping[str, Callable[..., Any]], what: str) -> Any:
         >>> parse("power:exponent=3", {"power": power}, "function")
         Traceback (most recent call last):
         ...
-        noiseward.errors.ArgumentError: function 'power' has no argument 'exponent': choose from: base, to
+        noiseward.errors.ArgumentError: function 'power' has no argument 'exponent'; available: base, to
     """
     name, mark, rest = (part.strip() for part in text.partition(":"))
     if name not in parts:
-        raise ArgumentError(f"no {what} is called '{name}': {choices(name, parts)}")
+        raise ArgumentError(f"unknown {what} '{name}'; {choices(name, parts)}")
     make = parts[name]
     known = inspect.signature(make).parameters
     first = next((key for key, one in known.items() if one.kind is not one.KEYWORD_ONLY), None)
@@ -59,7 +59,7 @@ def parse(text: str, parts: Mapping[str, Callable[..., Any]], what: str) -> Any:
             key, value = first, key
         if key not in known:
             hint = choices(key, known) if known else "it takes none"
-            raise ArgumentError(f"{what} '{name}' has no argument '{key}': {hint}")
+            raise ArgumentError(f"{what} '{name}' has no argument '{key}'; {hint}")
         if key in given:
             raise ArgumentError(f"{what} '{text}' gives '{key}' twice: give it once")
         given[key] = _read(value, known[key].default, f"'{key}={value}' in {what} '{text}' given")

@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, line
+from noiseward.errors import ArgumentError, shorten
 
 __all__ = ["grid", "image", "images", "plot", "read", "strip", "upright"]
 
@@ -110,10 +110,10 @@ def plot(
             for axes in (above, *held):
                 axes.axvline(hacked[row], color=style["color"], linewidth=0.8, linestyle=":")
     for name, axes in zip(panel, held, strict=True):
-        axes.set_ylabel(f"{line(name, 40)}\n(watched)", fontsize=8, parse_math=False)  # no formula in $...$
+        axes.set_ylabel(f"{shorten(name, 40)}\n(watched)", fontsize=8, parse_math=False)  # no formula in $...$
         axes.grid(alpha=0.3)
-    above.set_ylabel(line(f"reward ({' + '.join(history[0]['terms'])})", 80), parse_math=False)
-    above.set_title(line(title, 120), parse_math=False)
+    above.set_ylabel(shorten(f"reward ({' + '.join(history[0]['terms'])})", 80), parse_math=False)
+    above.set_title(shorten(title, 120), parse_math=False)
     above.grid(alpha=0.3)
     below.set(ylabel="P(z)", xlabel="step", yscale="log", ylim=(1e-12, 2))
     below.axhline(0.1, color="0.5", linewidth=0.8)

@@ -30,7 +30,7 @@ from noiseward.cli import (
     show,
 )
 from noiseward.contain import Listening, Streams
-from noiseward.errors import NoisewardError, NoisewardWarning, line, told
+from noiseward.errors import NoisewardError, NoisewardWarning, describe_error, shorten
 
 __all__ = ["app", "command", "main"]
 
@@ -122,9 +122,9 @@ def _signals() -> list[int]:
 def _told(error: BaseException) -> str:
     """An error in one line; one of the system with what it was about."""
     if isinstance(error, OSError) and error.strerror:
-        about = f"{line(str(error.filename), 300)}: " if error.filename is not None else ""
+        about = f"{shorten(str(error.filename), 300)}: " if error.filename is not None else ""
         return f"{about}{error.strerror}; give another path, or correct what is there"
-    return told(error) or type(error).__name__
+    return describe_error(error)
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:
@@ -139,4 +139,4 @@ def _say(text: str, stream: TextIO | None = None) -> None:
 def _show(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
     """A warning of this library as one line; others, which its user can do nothing about, not at all."""
     if issubclass(category, NoisewardWarning):
-        _say(line(str(message)))
+        _say(shorten(str(message)))

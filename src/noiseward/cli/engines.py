@@ -19,6 +19,6 @@ def check(engine: str, address: str | None, workers: int | None) -> None:
     from noiseward.errors import ArgumentError, choices
 
     if engine not in ("local", "ray"):
-        raise ArgumentError(f"engine '{engine}' given: {choices(engine, ('local', 'ray'))}")
+        raise ArgumentError(f"unknown engine '{engine}'; {choices(engine, ('local', 'ray'))}")
     if engine == "local" and (address or workers):
         raise ArgumentError("--address or --workers given beside --engine local: they are the ray engine's")

@@ -29,7 +29,7 @@ def models(name: Annotated[str | None, typer.Argument(help="A model, for what it
         return
     card = card_of(name)
     if card is None:
-        raise ArgumentError(f"'{name}' is no model's name: {choices(name, load_cards())}")
+        raise ArgumentError(f"unknown model '{name}'; {choices(name, load_cards())}")
     call = ", ".join(f"{key}={value}" for key, value in card.call.items())
     if card.id:
         console.print("id:       ", card.id, f"(hf download {card.id})", soft_wrap=True)

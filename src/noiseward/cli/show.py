@@ -15,7 +15,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Print what a run was asked, what came out, and where its pictures are; draw its plot anew."""
     from noiseward import pictures, terminal
     from noiseward.cli.tables import report
-    from noiseward.errors import RunError, line
+    from noiseward.errors import RunError, shorten
     from noiseward.loop.panel import find_hacked
     from noiseward.runs import RunFolder
     from noiseward.runs.alive import really
@@ -34,7 +34,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
         ", ".join(f"{name} {_plain(value)}" for name, value in asked.items()), highlight=False, soft_wrap=True
     )
     if "error" in status:
-        console.print(f"error: {line(str(status['error']))}", highlight=False, soft_wrap=True)
+        console.print(f"error: {shorten(str(status['error']))}", highlight=False, soft_wrap=True)
     if steps and "best" in status:
         plot = pictures.plot(steps, hacked=find_hacked(steps), title=", ".join(spec["prompt"]))
         try:

@@ -27,7 +27,15 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from noiseward.errors import ArgumentError, ModelError, NoisewardError, NoisewardWarning, choices, exhausted
+from noiseward.errors import (
+    ArgumentError,
+    ModelError,
+    NoisewardError,
+    NoisewardWarning,
+    choices,
+    describe_error,
+    is_out_of_memory,
+)
 from noiseward.noise.layout import Layout
 from noiseward.noise.tape import off, record, recording
 from noiseward.pipelines.blocks import blockwise, blockwise_decoder
@@ -99,7 +107,7 @@ class DiffusersSampler(Sampler):
         self, pipe: Any, *, memory: str = "balanced", denoiser: str | Sequence[str] | None = None, **call: Any
     ) -> None:
         if memory not in MEMORY:
-            raise ArgumentError(f"memory={memory!r} given: {choices(str(memory), MEMORY)}")
+            raise ArgumentError(f"unknown memory mode {memory!r}; {choices(str(memory), MEMORY)}")
         self.pipe = pipe
         self._parameters = parameters(pipe)
         self._arguments = self._checked(call)
@@ -313,9 +321,9 @@ class DiffusersSampler(Sampler):
         except NoisewardError:
             raise
         except Exception as error:  # whatever a pipeline raises when it is asked for what it cannot do
-            if exhausted(error):
+            if is_out_of_memory(error):
                 raise
-            reason = " ".join(str(error).split())[:300]
+            reason = describe_error(error, 300)
             refused = isinstance(error, ValueError | TypeError)  # how pipelines refuse arguments
             raise ModelError(
                 f"{name} {'refuses this call' if refused else f'fails with {type(error).__name__}'}: {reason}"
@@ -367,6 +375,6 @@ class DiffusersSampler(Sampler):
                 raise ArgumentError(f"{name}= is not taken by {type(self.pipe).__name__} here: {_REFUSED[name]}")
             if name not in self._parameters:
                 raise ArgumentError(
-                    f"{type(self.pipe).__name__} has no argument '{name}': {choices(name, sorted(self._parameters))}"
+                    f"{type(self.pipe).__name__} has no argument '{name}'; {choices(name, sorted(self._parameters))}"
                 )
         return {name: opened(name, value) for name, value in call.items()}

@@ -41,7 +41,7 @@ def denoisers(pipeline: str, modules: Mapping[str, Module], named: str | Sequenc
         names = [named] if isinstance(named, str) else list(named)
         for name in names:
             if name not in modules:
-                raise ArgumentError(f"{pipeline} has no model '{name}' for denoiser=: {choices(str(name), modules)}")
+                raise ArgumentError(f"{pipeline} has no model '{name}' for denoiser=; {choices(str(name), modules)}")
         return [modules[name] for name in names]
     names = [name for name in _NAMES if name in modules]
     names += [name for name, module in modules.items() if name not in names and _is_told_the_time(module)]

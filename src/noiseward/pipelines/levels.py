@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noiseward.errors import ArgumentError, NoisewardError, line, told
+from noiseward.errors import ArgumentError, NoisewardError, describe_error, shorten
 from noiseward.pipelines.adapter import DiffusersSampler
 from noiseward.pipelines.calls import default
 from noiseward.pipelines.schedulers import fresh
@@ -33,8 +33,8 @@ def coarsen(sampler: Sampler, steps: int) -> tuple[DiffusersSampler, Nested]:
         raise
     except Exception as error:  # whatever a scheduler says to a number of steps it cannot take
         raise ArgumentError(
-            f"coarse={line(str(steps), 40)} does not fit the scheduler ({told(error, 200)}); give fewer steps than "
-            "num_inference_steps"
+            f"coarse={shorten(str(steps), 40)} does not fit the scheduler ({describe_error(error, 200)}); give fewer "
+            "steps than num_inference_steps"
         ) from error
 
 

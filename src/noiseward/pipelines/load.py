@@ -11,7 +11,7 @@ import torch
 
 from noiseward import lfs
 from noiseward.contain import Listening
-from noiseward.errors import ArgumentError, ModelError, choices
+from noiseward.errors import ArgumentError, ModelError, choices, describe_error
 from noiseward.pipelines.cards import Card, load_cards
 from noiseward.pipelines.quiet import hushed
 from noiseward.pipelines.schedulers import exchanged
@@ -83,7 +83,7 @@ def _loaded(
     try:
         return pipe.to(place)
     except (RuntimeError, AssertionError) as error:  # a device that is not there, or not large enough
-        raise ModelError(f"{type(pipe).__name__} cannot be put on {place}: {_line(error)}") from error
+        raise ModelError(f"{type(pipe).__name__} cannot be put on {place}: {describe_error(error, 200)}") from error
 
 
 def _from_pretrained(model: str, path: Path, card: Card | None, dtype: torch.dtype) -> Any:
@@ -94,7 +94,7 @@ def _from_pretrained(model: str, path: Path, card: Card | None, dtype: torch.dty
     source, revision = (card.id, card.revision) if card and card.id and not here else (model, None)
     if not here and card is None and (path.is_absolute() or model.count("/") != 1 or model.startswith(".")):
         names = choices(model, load_cards())
-        raise ModelError(f"model '{model}' is no folder here, no short name and no hub id (owner/name): {names}")
+        raise ModelError(f"unknown model '{model}': no folder here, no short name and no hub id (owner/name); {names}")
     if here and not (path / "model_index.json").is_file():
         raise ModelError(
             f"{path} is no pipeline folder, it has no model_index.json: give the folder that save_pretrained() wrote"
@@ -108,11 +108,11 @@ def _from_pretrained(model: str, path: Path, card: Card | None, dtype: torch.dty
         if here:
             lfs.check(path)
             raise ModelError(
-                f"{path} cannot be loaded, a file is missing or damaged ({type(error).__name__}: {_line(error)})"
+                f"{path} cannot be loaded, a file is missing or damaged ({describe_error(error, 200, kind=True)})"
             ) from error
         raise ModelError(
             f"model '{model}' is neither a folder here nor could it be had from the hub: download it first "
-            f"(hf download {source}), or give a folder ({type(error).__name__}: {_line(error)})"
+            f"(hf download {source}), or give a folder ({describe_error(error, 200, kind=True)})"
         ) from error
 
 
@@ -126,7 +126,7 @@ def _from_file(path: Path, dtype: torch.dtype) -> Any:
             kind = infer_diffusers_model_type(load_single_file_checkpoint(str(path)))
     except Exception as error:
         lfs.check(path)
-        raise ModelError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {_line(error)})") from error
+        raise ModelError(f"{path} cannot be read as a checkpoint ({describe_error(error, 200, kind=True)})") from error
     name = next((pipeline for start, pipeline in _KINDS.items() if kind.startswith(start)), None)
     if name is None:
         raise ModelError(
@@ -139,7 +139,7 @@ def _from_file(path: Path, dtype: torch.dtype) -> Any:
     except Exception as error:
         raise ModelError(
             f"{path} has weights but no configuration, and that of '{kind}' could not be had from the hub: fetch it "
-            f"once with a network, or convert the file to a folder ({type(error).__name__}: {_line(error)})"
+            f"once with a network, or convert the file to a folder ({describe_error(error, 200, kind=True)})"
         ) from error
 
 
@@ -155,7 +155,7 @@ def _add(pipe: Any, path: Path) -> None:
             pipe.load_lora_weights(str(folder), weight_name=name, local_files_only=True)
     except Exception as error:
         lfs.check(path)
-        raise ModelError(f"LoRA weights {path} do not fit ({type(error).__name__}: {_line(error)})") from error
+        raise ModelError(f"LoRA weights {path} do not fit ({describe_error(error, 200, kind=True)})") from error
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -179,9 +179,5 @@ def _dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype not in DTYPES:
-        raise ArgumentError(f"dtype='{dtype}' given: {choices(dtype, DTYPES)}")
+        raise ArgumentError(f"unknown dtype '{dtype}'; {choices(dtype, DTYPES)}")
     return DTYPES[dtype]
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

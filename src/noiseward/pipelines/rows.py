@@ -197,4 +197,5 @@ def _class(pipe: Any, text: str) -> int:
         return labels[text]
     if not text:
         return 0  # no prompt: what there is to know does not depend on the class
-    raise ArgumentError(f"no class is called '{text}': {choices(text, sorted(labels) or ['a class number'])}")
+    hint = choices(text, sorted(labels)) if labels else "give its number"
+    raise ArgumentError(f"unknown class '{text}'; {hint}")

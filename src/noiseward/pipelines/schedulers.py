@@ -54,7 +54,7 @@ def exchanged(scheduler: Any, name: str, **settings: Any) -> Any:
     chosen = dict(known.get(name, {"class": name}))
     kind = chosen.pop("class")
     if not kind.endswith("Scheduler") or not hasattr(diffusers.schedulers, kind):
-        raise ArgumentError(f"no scheduler is called '{name}': {choices(name, known)} (or a class of diffusers)")
+        raise ArgumentError(f"unknown scheduler '{name}'; {choices(name, known)}, or a class of diffusers")
     make = getattr(diffusers.schedulers, kind)
     flows = not hasattr(scheduler, "init_noise_sigma")  # how pipelines of flows and of noise predictors differ
     if flows and "use_flow_sigmas" in inspect.signature(make.__init__).parameters:

@@ -125,7 +125,7 @@ def needed(text: str) -> tuple[Repo, ...]:
     name = name.strip()
     if name not in ENTRIES:
         known = [*ENTRIES, *installed()]
-        raise ArgumentError(f"no reward is called '{name}': {choices(name, known)}")
+        raise ArgumentError(f"unknown reward '{name}'; {choices(name, known)}")
     where = ENTRIES[name].weights
     return parse(f"{name}{mark}{rest}", {name: _at(where)}, "reward") if where else ()
 

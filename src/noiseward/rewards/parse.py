@@ -52,8 +52,7 @@ def named(text: str) -> Reward:
     known = [*ENTRIES, *installed()] if name not in ENTRIES else [name]
     if name not in known:
         raise ArgumentError(
-            f"no reward is called '{name}': {choices(name, known)} (or give path/to/file.py:function, or "
-            "http://host:port)"
+            f"unknown reward '{name}'; {choices(name, known)}, or path/to/file.py:function, or http://host:port"
         )
     with Contained(f"reward '{name}'", "when it was made"):
         made = parse_named(text, {name: maker(name)}, "reward")
@@ -157,7 +156,7 @@ def _from_file(path: Path, name: str) -> Reward:
         if not hasattr(module, name):
             functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
             raise ArgumentError(
-                f"{path} has no '{name}': {choices(name, functions or ['nothing, it defines no function'])}"
+                f"{path} has no '{name}'; {choices(name, functions) if functions else 'it defines no function'}"
             )
         found = getattr(module, name)
         return found if isinstance(found, Reward) else FunctionReward(found, name=name)
