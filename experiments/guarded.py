@@ -18,8 +18,8 @@ from experiments.judge import judged, right_background
 from noiseward import GradientAscent, Step, strict_probability
 from noiseward.api import default_budget, prepare
 from noiseward.choose import projections
+from noiseward.images import draw_grid, to_images
 from noiseward.loop.solution import collect
-from noiseward.pictures import grid, images
 from training.words import caption
 
 __all__ = ["GROUPS", "RATE", "Guard", "climb", "labeled"]
@@ -102,7 +102,7 @@ def climb(
     solution = collect(watched(), problem.objective)
     pictures.parent.mkdir(parents=True, exist_ok=True)
     shown = (solution.initial.sample, solution.last.evaluation.sample, solution.sample)
-    grid([images(sample) for sample in shown]).save(pictures)
+    draw_grid([to_images(sample) for sample in shown]).save(pictures)
     best = {
         "reward": solution.reward.tolist(),
         "probability": solution.probability,

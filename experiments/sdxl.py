@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from experiments.anytime import anytime
 from experiments.frame import Claim, Outcome, Request, main
 from noiseward import DiffusersSampler, GradientAscent, Objective, Reward
-from noiseward.pictures import enlarge, grid, images
+from noiseward.images import draw_grid, enlarge, to_images
 from noiseward.pipelines.load import load_pipeline
 from noiseward.rewards.parse import parse
 from tests.families import unets
@@ -85,7 +85,7 @@ def conduct(request: Request) -> Outcome | None:
         table=[["reward and prompt", *titles],
                *([name, *(f"{r:.3f}" for r in t["reward"])] for name, t in results.items())],
         figure=draw(results, marks),
-        pictures={"contact": grid(lines, titles)},
+        pictures={"contact": draw_grid(lines, titles)},
     )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def case(
         "probability": [first.probability.item(), *(best.probability.item() for best in bests)],
         "moves": [0, *(int(best.index) for best in bests)],
     }
-    return told, [images(sample)[0] for sample in (first.evaluation.sample, *(best.sample for best in bests))]
+    return told, [to_images(sample)[0] for sample in (first.evaluation.sample, *(best.sample for best in bests))]
 
 
 def device(sampler: DiffusersSampler) -> str:

@@ -24,7 +24,7 @@ CODE = ("src", "tests", "training", "experiments", "benchmarks")
 # The rooms of the package, floor by floor: one may import those of the floors below. A new room gets its place here.
 FLOORS = (
     {"errors"},
-    {"contain", "lfs", "named", "noise", "pictures", "stickers", "terminal"},
+    {"contain", "lfs", "images", "named", "noise", "stickers", "terminal"},
     {"samplers"},
     {"pipelines", "rewards"},
     {"loop", "toys"},
@@ -145,7 +145,7 @@ def test_the_package_imports_only_the_standard_library_when_it_is_imported():
         ("rewards", "from noiseward.pipelines.load import load_pipeline", "downward"),
         ("samplers", "try:\n    import numpy\nexcept ImportError:\n    pass", "core"),
         ("samplers", "def f():\n    from diffusers import DDIMScheduler", "core"),
-        ("loop", "from noiseward import pictures", "inside functions"),
+        ("loop", "from noiseward import images", "inside functions"),
         ("runs", "from noiseward import Budget", "its own module"),
         ("runs", "import noiseward", "the module it needs"),
         ("samplers", "from noiseward.helpful import f", "no floor"),
@@ -160,9 +160,9 @@ def test_a_wrong_import_is_found(module, source, words):
     ("module", "source"),
     [
         ("samplers", "import torch.nn\nimport dataclasses\nfrom noiseward.noise.layout import Layout"),
-        ("loop", "def f():\n    from noiseward import pictures"),
+        ("loop", "def f():\n    from noiseward import images"),
         ("loop", "if TYPE_CHECKING:\n    from PIL.Image import Image"),
-        ("rewards", "import numpy\nfrom noiseward.pictures import images\nfrom noiseward.rewards.pixels import jpeg"),
+        ("rewards", "import numpy\nfrom noiseward.images import to_images\nfrom noiseward.rewards.pixels import jpeg"),
         ("runs", "from noiseward import __version__"),
     ],
 )

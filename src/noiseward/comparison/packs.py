@@ -16,10 +16,10 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor
 
-from noiseward import pictures
 from noiseward.api import Problem, prepare
 from noiseward.comparison.spec import SHARES, CompareSpec, Pack
 from noiseward.errors import ArgumentError, GradientError, RunError
+from noiseward.images import to_images
 from noiseward.loop.loop import Best, Step
 from noiseward.loop.panel import Panel
 from noiseward.methods import named
@@ -188,12 +188,12 @@ def _process(name: str) -> int | None:
 
 def _keep(sample: Tensor, pack: Pack, folder: Path) -> None:
     if pictured(sample):
-        for seed, image in zip(pack.seeds, pictures.images(sample), strict=True):
+        for seed, image in zip(pack.seeds, to_images(sample), strict=True):
             save_image(folder / f"{pack.name}-{seed}.png", image)
 
 
 def _digests(sample: Tensor) -> list[str] | None:
-    return digest_of_images(pictures.images(sample)) if pictured(sample) else None
+    return digest_of_images(to_images(sample)) if pictured(sample) else None
 
 
 class Look(TypedDict):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, choices
-from noiseward.pictures import image, read
+from noiseward.images import convert_image, read_image
 from noiseward.samplers.entries import Entry, spoken
 
 __all__ = ["arguments", "entries", "opened", "runs_alone"]
@@ -105,10 +105,10 @@ def opened(name: str, value: Any) -> Any:
         return type(value)(opened(name, part) for part in value)
 
     def prepare(given: Any) -> Any:
-        return image(given, mask="mask" in name)
+        return convert_image(given, mask="mask" in name)
 
     if isinstance(value, str | Path) and _is_image(name):
-        return read(value, name, prepare)
+        return read_image(value, name, prepare)
     return prepare(value) if isinstance(value, Image) else value
 
 

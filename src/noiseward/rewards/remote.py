@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, RewardError, shorten
-from noiseward.pictures import images
+from noiseward.images import to_images
 from noiseward.rewards.deadline import handlers
 from noiseward.rewards.reward import Reward
 
@@ -108,10 +108,9 @@ class RemoteReward(Reward):
         self._opener = urllib.request.build_opener(*handlers(), *proxies)
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
-        pictures = images(sample)
         items = [
             {"id": str(row), "prompt": prompt[row] if prompt else None, "image": _png(picture)}
-            for row, picture in enumerate(pictures)
+            for row, picture in enumerate(to_images(sample))
         ]
         batches = [items[begin : begin + self.batch] for begin in range(0, len(items), self.batch)]
         answers = together(self._scores, batches, workers=self.workers)

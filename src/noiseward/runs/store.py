@@ -33,8 +33,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from noiseward import pictures
 from noiseward.errors import ArgumentError, NoisewardError, RunError
+from noiseward.images import plot_history, to_images
 from noiseward.loop.loop import Step
 from noiseward.loop.panel import find_hacked
 from noiseward.loop.solution import Frames, Solution
@@ -91,17 +91,17 @@ class RunFolder:
         """Write the closing images and the final status."""
         run = self.spec().run
         if pictured(solution.sample):
-            save_images(self.path / "best", pictures.images(solution.sample))
+            save_images(self.path / "best", to_images(solution.sample))
             replace(self.path / "strip.png", lambda path: solution.strip().save(path, format="PNG"))
         if any(solution.verdicts):
             before = solution.best(by="pareto")
             found = plain(vars(before))
             tensors(self.path / "pareto.safetensors", found, mark(found, run))
             if pictured(before.sample):
-                save_images(self.path / "pareto", pictures.images(before.sample))
+                save_images(self.path / "pareto", to_images(before.sample))
         replace(
             self.path / "plot.png",
-            lambda path: pictures.plot(solution.history, hacked=find_hacked(solution.history)).save(path, format="PNG"),
+            lambda path: plot_history(solution.history, hacked=find_hacked(solution.history)).save(path, format="PNG"),
         )
         step = solution.last
         status = {
