@@ -24,7 +24,7 @@ CODE = ("src", "tests", "training", "experiments", "benchmarks")
 # The rooms of the package, floor by floor: one may import those of the floors below. A new room gets its place here.
 FLOORS = (
     {"errors"},
-    {"contain", "lfs", "images", "named", "noise", "stickers", "terminal"},
+    {"images", "lfs", "named", "noise", "stickers", "terminal", "user_code"},
     {"samplers"},
     {"pipelines", "rewards"},
     {"loop", "toys"},

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from noiseward import lfs
-from noiseward.contain import Listening
 from noiseward.errors import ArgumentError, ModelError, choices, describe_error
 from noiseward.pipelines.cards import Card, load_cards
 from noiseward.pipelines.quiet import hushed
 from noiseward.pipelines.schedulers import exchanged
+from noiseward.user_code import InterruptListener
 
 __all__ = ["load_pipeline"]
 
@@ -54,7 +54,9 @@ def load_pipeline(
         ModelError: there is no such model, or it cannot be read.
         ArgumentError: an unknown dtype, device or scheduler.
     """
-    with Listening():  # the loaders of five libraries make errors of their own of a Ctrl-C, "a file is damaged" say
+    with (
+        InterruptListener()
+    ):  # the loaders of five libraries make errors of their own of a Ctrl-C, "a file is damaged" say
         return _loaded(model, dtype, device, scheduler, lora)
 
 

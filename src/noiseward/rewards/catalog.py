@@ -12,11 +12,11 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from noiseward.contain import Contained
 from noiseward.errors import ArgumentError, choices
 from noiseward.named import parse
 from noiseward.rewards.reward import Reward
 from noiseward.rewards.weights import Repo
+from noiseward.user_code import ErrorBoundary
 
 __all__ = ["ENTRIES", "GROUP", "Entry", "installed", "is_available", "maker", "needed", "state"]
 
@@ -111,7 +111,7 @@ def maker(name: str) -> Callable[..., Reward]:
         return _at(ENTRIES[name].where)
     point = installed()[name]
     package = point.dist.name if point.dist else point.value
-    with Contained(f"reward '{name}' of {package}", "on import"):
+    with ErrorBoundary(f"reward '{name}' of {package}", "on import"):
         return point.load()
 
 

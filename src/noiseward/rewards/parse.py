@@ -22,12 +22,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from noiseward.contain import Contained
 from noiseward.errors import ArgumentError, RewardError, choices
 from noiseward.named import parse as parse_named
 from noiseward.rewards.catalog import ENTRIES, Entry, installed, maker
 from noiseward.rewards.reward import FunctionReward, Reward, UnitGradient, WeightedSum
 from noiseward.rewards.shaping import Augmented, Clamped
+from noiseward.user_code import ErrorBoundary
 
 __all__ = ["ENTRIES", "Entry", "named", "parse", "weighted"]
 
@@ -54,7 +54,7 @@ def named(text: str) -> Reward:
         raise ArgumentError(
             f"unknown reward '{name}'; {choices(name, known)}, or path/to/file.py:function, or http://host:port"
         )
-    with Contained(f"reward '{name}'", "when it was made"):
+    with ErrorBoundary(f"reward '{name}'", "when it was made"):
         made = parse_named(text, {name: maker(name)}, "reward")
     if not isinstance(made, Reward):
         raise RewardError(f"reward '{name}' is a {type(made).__name__}: its package was to make a noiseward.Reward")
@@ -151,7 +151,7 @@ def _from_file(path: Path, name: str) -> Reward:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None  # always so for a .py file
     module = importlib.util.module_from_spec(spec)
-    with Contained(str(path), "when it was run"):
+    with ErrorBoundary(str(path), "when it was run"):
         spec.loader.exec_module(module)
         if not hasattr(module, name):
             functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

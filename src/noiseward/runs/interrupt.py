@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
-from noiseward.contain import SIGNALS
 from noiseward.errors import RewardError, describe_error
 from noiseward.loop.loop import Step
+from noiseward.user_code import SIGNALS
 
 __all__ = ["Interruptible"]
 
