@@ -10,7 +10,7 @@ from PIL import Image
 
 from noiseward import ArgumentError, DiffusersSampler
 from noiseward.images import GAP, convert_image, draw_strip, plot_history, read_image, to_images
-from noiseward.pipelines.rows import opened
+from noiseward.pipelines.arguments import open_images
 from noiseward.rewards.similarity import read_picture
 from tests.families import guided
 
@@ -97,13 +97,13 @@ def test_a_rotated_photograph_comes_upright(tmp_path, orientation):
 def test_images_are_loaded_wherever_they_stand_among_arguments(tmp_path):
     ramp("LA").save(tmp_path / "a.png")
     path = str(tmp_path / "a.png")
-    assert opened("image", path).mode == opened("control_image", tmp_path / "a.png").mode == "RGB"
-    assert [one.mode for one in opened("image", [path, ramp("L")])] == ["RGB", "RGB"]
-    assert opened("mask_image", [[path]])[0][0].mode == "L"
-    assert opened("ip_adapter_image", ramp("P")).mode == "RGB"
-    assert opened("negative_prompt", path) == path
+    assert open_images("image", path).mode == open_images("control_image", tmp_path / "a.png").mode == "RGB"
+    assert [one.mode for one in open_images("image", [path, ramp("L")])] == ["RGB", "RGB"]
+    assert open_images("mask_image", [[path]])[0][0].mode == "L"
+    assert open_images("ip_adapter_image", ramp("P")).mode == "RGB"
+    assert open_images("negative_prompt", path) == path
     tensor = torch.zeros(1, 3, 4, 4)
-    assert opened("image", tensor) is tensor
+    assert open_images("image", tensor) is tensor
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40)])
@@ -111,7 +111,7 @@ def test_what_is_no_image_is_one_line(tmp_path, content):
     if content is not None:
         (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(ArgumentError, match="image: expected the path of an image, got '.*x.png'") as caught:
-        opened("image", str(tmp_path / "x.png"))
+        open_images("image", str(tmp_path / "x.png"))
     assert "\n" not in str(caught.value)
 
 

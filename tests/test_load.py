@@ -93,7 +93,7 @@ def test_lora_weights_are_loaded_from_a_file_or_its_folder(model, tmp_path):
         ({"device": "cuda:99"}, ModelError, "cannot be put on cuda:99"),
         ({"scheduler": "eular"}, ArgumentError, "did you mean 'euler'"),
         ({"scheduler": "flow-euler"}, ModelError, "does not fit a model that came with DDIMScheduler"),
-        ({"lora": "nowhere.safetensors"}, ModelError, "LoRA weights 'nowhere.safetensors' are not here"),
+        ({"lora": "nowhere.safetensors"}, ModelError, "LoRA weights 'nowhere.safetensors' do not exist"),
     ],
 )
 def test_options_that_have_no_meaning_are_one_line(model, options, error, says):
@@ -148,7 +148,7 @@ def test_the_weights_of_a_checkpoint_in_one_file_arrive(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("tensors", "says"),
     [
-        (V1, "has weights but no configuration, and that of 'v1' could not be had from the hub"),
+        (V1, "has weights but no configuration, and that of 'v1' could not be loaded from the hub"),
         ({"down_blocks.0.motion_modules.0.temporal_transformer.norm.bias": torch.zeros(2)}, "of kind|configuration"),
         (None, "cannot be read as a checkpoint"),
     ],
@@ -164,9 +164,9 @@ def test_a_file_that_cannot_be_used_is_one_line(tensors, says, tmp_path, monkeyp
 
 def test_loading_is_only_for_models_given_by_name(model):
     pipe = stable_diffusion()
-    with pytest.raises(ArgumentError, match="scheduler, device given beside a pipeline"):
+    with pytest.raises(ArgumentError, match="expected a model's name with scheduler, device, got a pipeline"):
         align(pipe, "a", "brightness", scheduler="ddim", device="cpu")
-    with pytest.raises(ArgumentError, match="dtype given beside a sampler"):
+    with pytest.raises(ArgumentError, match="expected a pipeline or a name with dtype, got a sampler"):
         align(DiffusersSampler(pipe, **CALL), "a", "brightness", dtype="float32")
 
 
@@ -191,7 +191,7 @@ def test_the_command_line_needs_no_prompt_where_the_model_takes_none(run, tmp_pa
     assert status == 0, err
     assert (tmp_path / "runs/brightness/best/00.png").exists()
     status, _, err = run("align", "a duck", *given)
-    assert status == 1 and "DDPMPipeline takes none" in err and len(err.strip().splitlines()) == 1
+    assert status == 1 and "DDPMPipeline takes no prompt, got 'a duck'" in err and len(err.strip().splitlines()) == 1
     status, _, err = run("align", "--reward", "brightness")
     assert status == 2 and "no prompt was given" in err
 

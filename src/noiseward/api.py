@@ -33,7 +33,7 @@ from noiseward.optimizers.coarse_to_fine import First, Through, coarse_to_fine
 from noiseward.optimizers.gradient import Estimator
 from noiseward.parts import Parts
 from noiseward.pipelines.cards import card_of
-from noiseward.pipelines.levels import coarsen
+from noiseward.pipelines.coarsen import coarsen
 from noiseward.pipelines.open import open_sampler
 from noiseward.rewards.catalog import is_available
 from noiseward.rewards.parse import parse as parse_rewards

@@ -10,6 +10,7 @@ from typing import Any
 
 from noiseward.errors import ArgumentError, choices
 from noiseward.pipelines.adapter import DiffusersSampler
+from noiseward.pipelines.calls import list_parameters
 from noiseward.pipelines.cards import card_of
 from noiseward.pipelines.load import load_pipeline
 from noiseward.samplers.function import FunctionSampler
@@ -41,17 +42,17 @@ def open_sampler(
     """
     if isinstance(model, Sampler):
         if given := [*call, *loading]:
-            raise ArgumentError(f"{', '.join(given)} given beside a sampler: it takes them itself")
+            raise ArgumentError(f"expected a pipeline or a name with {', '.join(given)}, got a sampler; set it there")
         if memory:
-            made = f"memory= is for pipelines, got a {type(model).__name__}; set it where the sampler is made"
-            how = ", with recompute=True and denoiser= to keep less" if isinstance(model, FunctionSampler) else ""
-            raise ArgumentError(f"{made}{how}")
+            message = f"memory= is for pipelines, got a {type(model).__name__}; set it where the sampler is made"
+            hint = ", with recompute=True and denoiser= to keep less" if isinstance(model, FunctionSampler) else ""
+            raise ArgumentError(f"{message}{hint}")
         return model
     by_name, card = isinstance(model, str | Path), card_of(model)
     if loading and not by_name:
-        raise ArgumentError(f"{', '.join(loading)} given beside a pipeline: prepare it yourself, or give its name")
+        raise ArgumentError(f"expected a model's name with {', '.join(loading)}, got a pipeline; set it up yourself")
     pipe = load_pipeline(model, **loading) if by_name else model
-    known = DiffusersSampler.parameters(pipe)
+    known = list_parameters(pipe)
     for name in call.keys() & _OURS:
         raise ArgumentError(f"{type(pipe).__name__} has no argument '{name}'; {choices(name, sorted(known))}")
     defaults = {"eta": 1.0, **(card.call if card else {})}
