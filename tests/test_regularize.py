@@ -202,8 +202,8 @@ def test_the_strict_probability_is_had_by_asking_for_it():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"family": "sorted"}, "family 'sorted' given: choose from: strided, random"),
-        ({"convention": "code"}, "convention 'code' given: choose from: paper, reference"),
+        ({"family": "sorted"}, "unknown family 'sorted'; available: strided, random"),
+        ({"convention": "code"}, "unknown convention 'code'; available: paper, reference"),
         ({"permutations": -1}, "permutations=-1 given: at least 0 wanted"),
         ({"permutations": 0, "convention": "reference"}, "permutations=0 given: at least 1 wanted"),
     ],

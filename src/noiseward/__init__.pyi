@@ -92,7 +92,7 @@ from noiseward.optimizers.search import (
 from noiseward.optimizers.zeroth_order import Hybrid1 as Hybrid1
 from noiseward.optimizers.zeroth_order import Hybrid2 as Hybrid2
 from noiseward.optimizers.zeroth_order import ZerothOrder as ZerothOrder
-from noiseward.pipelines import DiffusersSampler as DiffusersSampler
+from noiseward.pipelines.adapter import DiffusersSampler as DiffusersSampler
 from noiseward.rewards.remote import RemoteReward as RemoteReward
 from noiseward.rewards.reward import (
     FunctionReward as FunctionReward,

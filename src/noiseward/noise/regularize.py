@@ -122,9 +122,9 @@ class Concentration(Regularizer):
         if target is not None and weight == 0:
             raise ArgumentError("weight 0 given with a target: it is what the adapted weight starts from, as 1.0")
         if family not in ("strided", "random"):
-            raise ArgumentError(f"family '{family}' given: choose from: strided, random")
+            raise ArgumentError(f"unknown family '{family}'; available: strided, random")
         if convention not in ("paper", "reference"):
-            raise ArgumentError(f"convention '{convention}' given: choose from: paper, reference")
+            raise ArgumentError(f"unknown convention '{convention}'; available: paper, reference")
         least = 1 if convention == "reference" else 0
         if permutations < least:
             raise ArgumentError(f"permutations={permutations} given: at least {least} wanted")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, line
+from noiseward.errors import ArgumentError, shorten
 from noiseward.loop.objective import Evaluation, Objective
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.rewards.reward import score
@@ -125,7 +125,9 @@ def check_counts(**counts: int) -> None:
         if not (isinstance(count, int) and count >= 1):
             raise ArgumentError(f"{name}={count} given: a whole number, at least 1, wanted")
         if count > MOST:
-            raise ArgumentError(f"{name} must be <= {MOST:,}, got {line(str(count), 40)}: take fewer, and more steps")
+            raise ArgumentError(
+                f"{name} must be <= {MOST:,}, got {shorten(str(count), 40)}: take fewer, and more steps"
+            )
 
 
 def _folded(evaluation: Evaluation, rows: int, count: int) -> Evaluation:

@@ -103,7 +103,7 @@ class Backprop(Estimator):
         if steps is not None and steps < 1:
             raise ArgumentError(f"steps={steps} given: at least 1 sampler step wanted, or None for all of them")
         if through not in THROUGH:
-            raise ArgumentError(f"through='{through}' given: {choices(through, THROUGH)}")
+            raise ArgumentError(f"unknown through='{through}'; {choices(through, THROUGH)}")
         self.steps, self.through = steps, through
 
     def check(self, reward: Reward) -> None:

@@ -31,7 +31,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from noiseward.errors import GradientError, NoisewardWarning, TapeError, UnseenRandomness, exhausted
+from noiseward.errors import GradientError, NoisewardWarning, TapeError, UnseenRandomness, is_out_of_memory
 from noiseward.noise.layout import Layout, listed
 from noiseward.noise.tape import NoiseTape, record, replay
 from noiseward.samplers.independence import Comparison
@@ -152,7 +152,7 @@ class Discovery:
         except TapeError:
             raise
         except Exception as error:  # whatever torch or a model raises where it cannot be differentiated
-            if exhausted(error):
+            if is_out_of_memory(error):
                 raise
             self._agreeing(found, noise, recorded, self._sampled(found, noise))
             found.trouble = _fault(error)
@@ -211,7 +211,7 @@ class Discovery:
         try:
             return replayed.detach(), _gradient(replayed, noise)
         except RuntimeError as error:
-            if exhausted(error) or not self._narrow():
+            if is_out_of_memory(error) or not self._narrow():
                 raise
         try:  # some checkpoint functions want the gradient of weights
             replayed = self._sampled(found, noise, self._witness, graph=True)

@@ -76,7 +76,7 @@ class FKSteering(Guide):
         if not 0 < scale < math.inf:
             raise ArgumentError(f"scale={scale} given: a positive number wanted")
         if potential not in POTENTIALS:
-            raise ArgumentError(f"potential '{potential}' given: {choices(potential, POTENTIALS)}")
+            raise ArgumentError(f"unknown potential '{potential}'; {choices(potential, POTENTIALS)}")
         if not 0 < every <= 0.5:
             raise ArgumentError(f"every={every} given: a share of the run, above 0 and at most 0.5, wanted")
         self.particles, self.scale, self.potential = particles, scale, potential
