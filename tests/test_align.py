@@ -147,7 +147,7 @@ def test_a_solution_is_saved_whole(pipe, tmp_path):
         ({"step": 3}, "no argument 'step'"),
         ({"prompt": []}, "expected at least one prompt, got none"),
         ({"reward": []}, "no reward given"),
-        ({"reward": "shine"}, "no reward is called 'shine'"),
+        ({"reward": "shine"}, "unknown reward 'shine'"),
         ({"method": "dno:guard=concentrate"}, "unknown guard 'concentrate'; .*concentration"),
         ({"method": "dno:guard=concentration:-1"}, "regularizer weight -1.0 given: at least 0 wanted"),
         ({"method": "dno:guard=concentration:target=2"}, "target=2 given: a probability between 0 and 1 wanted"),
