@@ -17,7 +17,7 @@ from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.runs.batch import Batch, begin
 from noiseward.runs.binding import seal
 from noiseward.runs.engine import Beat, Local, work
-from noiseward.runs.files import locked
+from noiseward.runs.files import lock
 from noiseward.runs.prompts import read
 from noiseward.runs.report import Outcome, contact, outcomes, page, report
 from noiseward.runs.spec import run_id
@@ -230,7 +230,7 @@ def test_what_is_no_batch_directory_is_one_line(whole, spec, tmp_path):
         begin(tmp_path / "file" / "out", rows, size=4)
     with pytest.raises(RunError, match="is no batch directory"):
         Batch.read(tmp_path)
-    with locked(whole.out), pytest.raises(RunError, match="is being written by another process"):
+    with lock(whole.out), pytest.raises(RunError, match="is being written by another process"):
         list(whole.run(Local()))
 
 

@@ -12,7 +12,7 @@ from noiseward.options.run import RunSpec
 from noiseward.runs import RunFolder
 from noiseward.runs.engine import Beat
 from noiseward.runs.packs import Pack
-from noiseward.runs.spec import text
+from noiseward.runs.spec import to_text
 from noiseward.runs.view import Tally, follow
 from tests.older import older
 
@@ -102,7 +102,7 @@ def several(tmp_path):
     ):  # fmt: skip
         folder = tmp_path / "runs" / f"r{number}"
         folder.mkdir(parents=True)
-        (folder / "spec.json").write_text(text(older(RunSpec(prompt=(prompt,), reward=(reward,)), 1)))
+        (folder / "spec.json").write_text(to_text(older(RunSpec(prompt=(prompt,), reward=(reward,)), 1)))
         told = {"state": state, "step": 1, "seconds": 9.0 - number, "best": [rewards[1]], "found": [1],
                 "rows": ["STEPS"]}  # fmt: skip
         (folder / "status.json").write_text(json.dumps(told))

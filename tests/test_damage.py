@@ -12,10 +12,10 @@ import torch
 from noiseward import RunError
 from noiseward.api import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute
-from noiseward.runs.consistency import best_of, recorded, slack, told
-from noiseward.runs.execute import performing
-from noiseward.runs.images import images_of
-from noiseward.runs.resume import Stand, stand
+from noiseward.runs.consistency import check_recorded, read_best, read_record, tolerance
+from noiseward.runs.execute import perform
+from noiseward.runs.images import read_images
+from noiseward.runs.resume import ResumePoint, find_resume_point
 from tests.damage import copy, damages
 from tests.older import older
 from tests.tiny import CALL
@@ -37,7 +37,7 @@ def runs(spec, tmp_path_factory):
     """Run directories by name: finished, cut after two steps, another, and one of format 1."""
     folder = tmp_path_factory.mktemp("runs")
     execute(spec, folder / "done", quiet=True)
-    for _, _ in zip(range(2), performing(prepare_spec(spec), spec, folder / "cut"), strict=False):
+    for _, _ in zip(range(2), perform(prepare_spec(spec), spec, folder / "cut"), strict=False):
         pass
     execute(spec.replace(seed=9), folder / "other", quiet=True)
     execute(older(spec, 1, lr=0.05), folder / "old", quiet=True)
@@ -45,7 +45,7 @@ def runs(spec, tmp_path_factory):
     return folder
 
 
-def plain(stood: Stand | None) -> Any:
+def plain(stood: ResumePoint | None) -> Any:
     """Where a run goes on, in what can be compared; frames aside, of which some may be gone."""
     if stood is None:
         return None
@@ -63,10 +63,10 @@ def plain(stood: Stand | None) -> Any:
 
 def looks(folder: RunFolder) -> Any:
     """What a run says and shows of itself."""
-    said = told(folder)
-    best, _ = best_of(folder, said.spec)
-    recorded(best, said.lines, folder.path / "best.safetensors", apart=slack(folder, said.spec))
-    images = [image.tobytes() for which in ("initial", "best") for image in images_of(folder, said, which)]
+    said = read_record(folder)
+    best, _ = read_best(folder, said.spec)
+    check_recorded(best, said.lines, folder.path / "best.safetensors", apart=tolerance(folder, said.spec))
+    images = [image.tobytes() for which in ("initial", "best") for image in read_images(folder, said, which)]
     return said.spec, said.status, said.steps, folder.read("env.json"), images
 
 
@@ -87,11 +87,11 @@ def right(found: Any, sound: Any) -> bool:
 @pytest.mark.parametrize("name", ["done", "cut"])
 def test_a_damaged_run_is_refused_by_name_or_read_as_it_was(runs, tmp_path, name):
     folder = RunFolder(copy(runs / name, tmp_path / "run"))
-    goes_on, said = plain(stand(folder, CPU)), outcome(looks, folder)
+    goes_on, said = plain(find_resume_point(folder, CPU)), outcome(looks, folder)
     wrong, refused = [], 0
     for damage in damages(runs / name, other=runs / "other", per_file=MANY):
         damage.do(folder.path)
-        found = outcome(lambda: plain(stand(folder, CPU)))
+        found = outcome(lambda: plain(find_resume_point(folder, CPU)))
         if not right(found, goes_on):
             wrong.append(f"{damage.name}: goes on from something else")
         shown = outcome(looks, folder)
@@ -106,7 +106,7 @@ def test_a_damaged_run_is_refused_by_name_or_read_as_it_was(runs, tmp_path, name
 
 def test_files_of_two_instants_are_refused_but_for_those_of_a_step_that_was_being_written(spec, runs, tmp_path):
     later = tmp_path / "later"
-    for _, _ in zip(range(3), performing(prepare_spec(spec), spec, later), strict=False):
+    for _, _ in zip(range(3), perform(prepare_spec(spec), spec, later), strict=False):
         pass
     for names, fits in (
         (("latest",), True),  # killed before the last of them was written
@@ -117,7 +117,7 @@ def test_files_of_two_instants_are_refused_but_for_those_of_a_step_that_was_bein
         mixed = copy(later, tmp_path / "-".join((*names, "run")))
         for name in names:
             shutil.copy(runs / "cut" / f"{name}.safetensors", mixed / f"{name}.safetensors")
-        found = outcome(stand, RunFolder(mixed), CPU)
+        found = outcome(find_resume_point, RunFolder(mixed), CPU)
         if fits:
             assert not isinstance(found, RunError) and found.place.index == 2
         else:
@@ -135,7 +135,7 @@ def test_a_damaged_run_of_format_1_never_ends_in_an_exception(runs, tmp_path):
     refused = set()
     for damage in damages(runs / "old", other=runs / "old other", per_file=MANY):
         damage.do(folder.path)
-        found = [outcome(stand, folder, CPU), outcome(looks, folder)]
+        found = [outcome(find_resume_point, folder, CPU), outcome(looks, folder)]
         refused |= {damage.name} if any(isinstance(one, RunError) for one in found) else set()
         restore(folder.path / damage.file, runs / "old" / damage.file)
     for name in ("best.safetensors", "initial.safetensors", "peaks.safetensors", "status.json", "steps.jsonl"):
@@ -146,7 +146,7 @@ def test_a_damaged_run_of_format_1_never_ends_in_an_exception(runs, tmp_path):
             )
             damage.do(tmp_path / f"{name} {how}")
             folder = RunFolder(tmp_path / f"{name} {how}")
-            found = [outcome(stand, folder, CPU), outcome(looks, folder)]
+            found = [outcome(find_resume_point, folder, CPU), outcome(looks, folder)]
             assert any(isinstance(one, RunError) for one in found), damage.name
     assert len(refused) > 100
 
@@ -164,7 +164,7 @@ def test_the_commands_say_one_line_about_a_damaged_run_or_do_what_they_do_with_a
     for number, damage in enumerate(chosen[each] for each in some):
         folder = copy(runs / name, tmp_path / f"{number}" / "run")
         damage.do(folder)
-        goes_on = not isinstance(outcome(stand, RunFolder(folder), CPU), RunError)
+        goes_on = not isinstance(outcome(find_resume_point, RunFolder(folder), CPU), RunError)
         for command, (status, out, err) in said(run, folder).items():
             assert "Traceback" not in err and (status, len(err.splitlines())) in ((0, 0), (1, 1)), (damage.name, err)
             if status == 0 and command != "list":

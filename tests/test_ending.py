@@ -102,14 +102,14 @@ def test_a_run_that_ended_itself_is_called_killed_and_goes_on(start, run, tmp_pa
 
 
 def test_a_run_that_runs_is_called_running(run, small, tmp_path):
-    from noiseward.runs.files import locked
+    from noiseward.runs.files import lock
 
     assert run("align", "a", "--reward", "brightness", "--steps", "0", "--out", "r", "-q", *small)[0] == 0
-    from noiseward.runs.alive import really
+    from noiseward.runs.alive import find_state
 
-    with locked(tmp_path / "r"):
-        assert really("running", tmp_path / "r") == "running"
-    assert really("running", tmp_path / "r") == "killed" and really("done", tmp_path / "r") == "done"
+    with lock(tmp_path / "r"):
+        assert find_state("running", tmp_path / "r") == "running"
+    assert find_state("running", tmp_path / "r") == "killed" and find_state("done", tmp_path / "r") == "done"
 
 
 @pytest.mark.parametrize("name", ["pool", "several", "stubborn"])

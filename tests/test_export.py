@@ -13,9 +13,9 @@ from PIL import Image
 from noiseward import ArgumentError, RunError
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.runs.binding import mark, seal
-from noiseward.runs.export import animation, grid, table
-from noiseward.runs.files import read_tensors, tensors
-from noiseward.runs.replay import changed, replay
+from noiseward.runs.export import write_animation, write_grid, write_table
+from noiseward.runs.files import read_tensors, write_tensors
+from noiseward.runs.replay import changed_versions, replay
 from noiseward.runs.spec import run_id
 from tests.older import older
 from tests.tiny import CALL
@@ -57,17 +57,17 @@ def test_a_replay_is_the_run_bit_for_bit(run):
 def test_a_replay_of_other_noise_is_not_called_the_same(copy):
     known, _ = read_tensors(copy.path / "best.safetensors")
     known["sample"][1] += 0.25
-    tensors(copy.path / "best.safetensors", known, mark(known, run_id(copy.spec())))
+    write_tensors(copy.path / "best.safetensors", known, mark(known, run_id(copy.spec())))
     found = replay(copy)
     assert found.identical == [True, False]
     assert found.difference[1] == pytest.approx(0.25)
 
 
 def test_versions_that_changed_are_told(copy):
-    assert changed(copy) == {}
+    assert changed_versions(copy) == {}
     then = seal({**copy.read("env.json"), "torch": "1.0"}, run_id(copy.spec()))
     (copy.path / "env.json").write_text(json.dumps(then))
-    assert changed(copy) == {"torch": ("1.0", torch.__version__)}
+    assert changed_versions(copy) == {"torch": ("1.0", torch.__version__)}
 
 
 def test_another_model_is_not_replayed(spec, tmp_path):
@@ -81,7 +81,7 @@ def test_another_model_is_not_replayed(spec, tmp_path):
 
 
 def test_a_grid_has_starts_above_and_bests_below(run, tmp_path):
-    image = picture(grid(run, tmp_path / "grid.png"))
+    image = picture(write_grid(run, tmp_path / "grid.png"))
     side = picture(run.path / "best/00.png").width
     factor = max(1, 128 // side)
     assert image.size == (2 * factor * side + 4, 2 * factor * side + 4)
@@ -93,13 +93,13 @@ def test_a_grid_has_starts_above_and_bests_below(run, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
 def test_an_animation_goes_from_the_start_to_the_best_and_stays_there(run, tmp_path, suffix):
-    with Image.open(animation(run, tmp_path / f"way{suffix}")) as image:
+    with Image.open(write_animation(run, tmp_path / f"way{suffix}")) as image:
         assert 4 <= image.n_frames <= 5 + 8  # equal ones in a row, the last and the best, may be one that stays
         assert image.info["loop"] == 0
 
 
 def test_a_table_has_every_number_of_every_step(run, tmp_path):
-    with open(table(run, tmp_path / "steps.csv"), newline="") as file:
+    with open(write_table(run, tmp_path / "steps.csv"), newline="") as file:
         lines = list(csv.DictReader(file))
     steps = run.steps()
     assert len(lines) == 2 * len(steps)
@@ -113,18 +113,18 @@ def test_a_table_has_every_number_of_every_step(run, tmp_path):
 
 def test_what_cannot_be_exported_is_one_line(copy, tmp_path):
     with pytest.raises(ArgumentError, match=r"an animation that ends in .gif or .webp, got"):
-        animation(copy, tmp_path / "way.mp4")
+        write_animation(copy, tmp_path / "way.mp4")
     with pytest.raises(RunError, match="cannot be written"):
-        table(copy, tmp_path / "no" / "where.csv")
+        write_table(copy, tmp_path / "no" / "where.csv")
     shutil.rmtree(copy.path / "frames")
     with pytest.raises(RunError, match="has no frames"):
-        animation(copy, tmp_path / "way.gif")
+        write_animation(copy, tmp_path / "way.gif")
     (copy.path / "best/00.png").write_bytes(b"no picture")
     with pytest.raises(RunError, match="is damaged"):
-        grid(copy, tmp_path / "grid.png")
+        write_grid(copy, tmp_path / "grid.png")
     (copy.path / "steps.jsonl").write_text("")
     with pytest.raises(RunError, match="steps.jsonl ends with step -1"):
-        table(copy, tmp_path / "steps.csv")
+        write_table(copy, tmp_path / "steps.csv")
 
 
 def test_the_command_line_replays_and_exports(run, copy, monkeypatch, capsys):

@@ -12,10 +12,10 @@ from PIL import Image
 
 from noiseward import ArgumentError, RunError
 from noiseward.errors import NoisewardError
-from noiseward.runs import Claim, RunFolder, RunSpec, execute, find, resume
+from noiseward.runs import Claim, RunFolder, RunSpec, execute, find_runs, resume
 from noiseward.runs import replay as replays
-from noiseward.runs.consistency import told
-from noiseward.runs.files import Busy, check_folder, check_target, locked, replace
+from noiseward.runs.consistency import read_record
+from noiseward.runs.files import DirectoryBusy, check_folder, check_target, lock, replace_file
 from noiseward.runs.images import check_results
 from tests.tiny import CALL
 
@@ -34,7 +34,7 @@ def done(spec, tmp_path):
 
 
 def write(target: Path) -> None:
-    replace(target, lambda path: path.write_text("new"))
+    replace_file(target, lambda path: path.write_text("new"))
 
 
 def test_a_link_is_followed_and_stays(tmp_path):
@@ -77,7 +77,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(done, name):
     (done / name).unlink()
     os.mkfifo(done / name)
     with pytest.raises(RunError, match=f"{name}.*(a pipe|no file)"):
-        check_results(RunFolder(done), told(RunFolder(done)), closely=True)
+        check_results(RunFolder(done), read_record(RunFolder(done)), closely=True)
 
 
 @pytest.mark.parametrize("name", ["x.txt", "x.mp4", ".", "folder", "no/x.png"])
@@ -146,7 +146,7 @@ def nobody(tmp_path):
 
 def test_a_parent_that_may_not_be_looked_into_is_one_line(nobody):
     for what in (
-        RunFolder(nobody / "run").spec, lambda: find(nobody), lambda: find(nobody / "run"),
+        RunFolder(nobody / "run").spec, lambda: find_runs(nobody), lambda: find_runs(nobody / "run"),
         lambda: Claim(nobody / "run").__enter__(), lambda: check_target(nobody / "x.png"),
         lambda: write(nobody / "x.png"), lambda: resume(nobody / "run"),
     ):  # fmt: skip
@@ -163,7 +163,7 @@ def test_a_folder_that_is_not_writable_is_said_so(tmp_path, monkeypatch):
 
 def test_of_two_that_want_one_directory_the_second_is_told(tmp_path):
     with Claim(tmp_path / "a/run"):
-        with pytest.raises(Busy, match="is being written by another process"):
+        with pytest.raises(DirectoryBusy, match="is being written by another process"):
             Claim(tmp_path / "a/run").__enter__()
         assert os.listdir(tmp_path / "a/run") == [".lock"]
     assert not (tmp_path / "a").exists()  # nothing was begun
@@ -239,7 +239,7 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_taken_again(tmp_path, monkey
         real(file, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with locked(tmp_path), pytest.raises(Busy), locked(tmp_path):
+    with lock(tmp_path), pytest.raises(DirectoryBusy), lock(tmp_path):
         pass
 
 

@@ -12,9 +12,9 @@ import torch
 
 from noiseward import RunError
 from noiseward.runs import RunFolder, RunSpec, execute, resume
-from noiseward.runs.consistency import told
+from noiseward.runs.consistency import read_record
 from noiseward.runs.files import read_tensors
-from noiseward.runs.resume import stand
+from noiseward.runs.resume import find_resume_point
 from tests.crash import killed
 from tests.older import older
 from tests.test_resume import INSTANTS, begin, impatient, same
@@ -49,7 +49,7 @@ def test_a_run_that_goes_on_killed_at_any_instant_is_readable_and_goes_on(short,
     shutil.copytree(short[0], folder)
     at = 1 + instant * (count - 1) // max(INSTANTS - 1, 1)
     killed(lambda report: resume(folder, steps="4", quiet=True) and None, folder, at)
-    assert told(RunFolder(folder)).steps[:2] == RunFolder(short[0]).steps()[:2]
+    assert read_record(RunFolder(folder)).steps[:2] == RunFolder(short[0]).steps()[:2]
     resume(folder, steps="4", quiet=True)
     same(folder, whole)
 
@@ -60,7 +60,7 @@ def interrupted(spec, tmp_path_factory):
     folder = tmp_path_factory.mktemp("interrupted")
     reward = f"{impatient(folder, 'run/steps.jsonl', 2)}:light"
     execute(spec.replace(reward=(reward,)), folder / "run", quiet=True)
-    assert told(RunFolder(folder / "run")).status["state"] == "interrupted"
+    assert read_record(RunFolder(folder / "run")).status["state"] == "interrupted"
     return folder / "run"
 
 
@@ -69,9 +69,9 @@ def test_a_run_that_goes_on_killed_before_any_of_its_first_files_says_what_it_di
     folder = tmp_path / "run"
     shutil.copytree(interrupted, folder)
     killed(lambda report: resume(folder, quiet=True) and None, folder, number, events={"os.rename"})
-    said = told(RunFolder(folder))
+    said = read_record(RunFolder(folder))
     assert said.steps[:2] == RunFolder(interrupted).steps() and said.status["state"] in ("interrupted", "running")
-    assert stand(RunFolder(folder), torch.device("cpu")).place.index in (2, 3)
+    assert find_resume_point(RunFolder(folder), torch.device("cpu")).place.index in (2, 3)
 
 
 def test_a_run_of_format_1_goes_on_as_one_never_cut_and_stays_one(spec, tmp_path):

@@ -24,7 +24,7 @@ from noiseward.options.option import Options, bounds_of
 from noiseward.options.run import RunSpec, Settings
 from noiseward.options.table import type_of
 from noiseward.runs.prompts import read as read_rows
-from noiseward.runs.spec import text
+from noiseward.runs.spec import to_text
 from tests.pages import PAGE, options_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,7 +158,9 @@ def test_flags_go_over_a_toml_file_and_an_option_has_one_value_everywhere(tmp_pa
     spec = flags(reward=None, steps="7", call=["guidance_rescale=0.7"], spec_file=tmp_path / "run.toml")
     assert (spec.steps, spec.eta, spec.method) == (7, 0.5, "dno:lr=0.02")
     assert spec.reward == ("brightness:2", "contrast") and spec.call == {"guidance_rescale": 0.7}
-    assert spec == RunSpec(**{name: value for name, value in json.loads(text(spec)).items() if name in spec.values()})
+    assert spec == RunSpec(
+        **{name: value for name, value in json.loads(to_text(spec)).items() if name in spec.values()}
+    )
 
 
 def test_a_file_that_is_no_toml_or_says_what_a_command_does_not_take_is_refused(tmp_path):

@@ -13,7 +13,7 @@ from noiseward import ArgumentError, RunError
 from noiseward.options.run import RunSpec
 from noiseward.runs.packs import Pack, cut, kept, plan, singles, write
 from noiseward.runs.prompts import Row
-from noiseward.runs.spec import text
+from noiseward.runs.spec import to_text
 
 BASE = RunSpec(prompt=(), reward=("brightness",), steps=3)
 
@@ -26,7 +26,7 @@ def begun(out: Path, packs: list[Pack]) -> None:
     """Make it look as if some packs had been begun."""
     for pack in packs:
         (out / "packs" / pack.name).mkdir(parents=True, exist_ok=True)
-        (out / "packs" / pack.name / "spec.json").write_text(text(pack.spec))
+        (out / "packs" / pack.name / "spec.json").write_text(to_text(pack.spec))
 
 
 ROWS = some.lists(

@@ -15,12 +15,12 @@ from noiseward import ArgumentError, RunError
 from noiseward.api import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.runs.binding import seal
-from noiseward.runs.execute import performing
-from noiseward.runs.files import locked, read_tensors
+from noiseward.runs.execute import perform
+from noiseward.runs.files import lock, read_tensors
 from noiseward.runs.replay import replay
-from noiseward.runs.resume import extended
+from noiseward.runs.resume import extend
 from noiseward.runs.spec import run_id
-from noiseward.runs.store import find
+from noiseward.runs.store import find_runs
 from tests.crash import killed
 from tests.tiny import CALL
 
@@ -39,7 +39,7 @@ def spec(model):
 
 def begin(spec: RunSpec, folder: Path, steps: int) -> None:
     """Write some steps of a run, and nothing after them."""
-    for _, _ in zip(range(steps), performing(prepare_spec(spec), spec, folder), strict=False):
+    for _, _ in zip(range(steps), perform(prepare_spec(spec), spec, folder), strict=False):
         pass
 
 
@@ -147,7 +147,7 @@ def equal(one: Path, other: Path) -> None:
 
 def test_two_processes_on_one_run_are_one_too_many(spec, tmp_path):
     begin(spec, tmp_path / "run", 1)
-    with locked(tmp_path / "run"), pytest.raises(RunError, match="is being written by another process"):
+    with lock(tmp_path / "run"), pytest.raises(RunError, match="is being written by another process"):
         resume(tmp_path / "run", quiet=True)
     resume(tmp_path / "run", steps="1", quiet=True)  # the lock ended with its owner
 
@@ -162,7 +162,7 @@ def test_a_clock_that_goes_back_a_year_changes_nothing(spec, whole, tmp_path, mo
     same(tmp_path / "run", whole)
     seconds = [record["seconds"] for record in RunFolder(tmp_path / "run").steps()]
     assert seconds == sorted(seconds) and seconds[0] >= 0
-    assert [folder.path.name for folder in find(tmp_path)] == ["run"]
+    assert [folder.path.name for folder in find_runs(tmp_path)] == ["run"]
 
 
 def test_a_directory_that_cannot_be_written_is_one_line(spec, tmp_path):
@@ -244,14 +244,14 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(spec, wh
 )
 def test_budgets_that_are_none_are_refused(spec, given, says):
     with pytest.raises(ArgumentError, match=re.escape(says)):
-        extended(spec, **{"steps": None, "seconds": None, "nfe": None, **given})
+        extend(spec, **{"steps": None, "seconds": None, "nfe": None, **given})
 
 
 def test_a_larger_budget_is_in_all_or_beside_the_one_before(spec):
-    assert extended(spec, steps="+3", seconds=None, nfe=None).steps == 7
-    assert extended(spec, steps="9", seconds="2.5", nfe="100") == spec.replace(steps=9, seconds=2.5, nfe=100)
+    assert extend(spec, steps="+3", seconds=None, nfe=None).steps == 7
+    assert extend(spec, steps="9", seconds="2.5", nfe="100") == spec.replace(steps=9, seconds=2.5, nfe=100)
     unlimited = spec.replace(steps=None)
-    assert extended(unlimited, steps="+5", seconds=None, nfe=None).steps == 35  # after the default of 30
+    assert extend(unlimited, steps="+5", seconds=None, nfe=None).steps == 35  # after the default of 30
 
 
 def test_what_a_panel_saw_before_a_run_was_cut_is_remembered(spec, tmp_path):
@@ -324,7 +324,7 @@ def test_the_climb_on_few_steps_is_a_run_of_its_own(whole_few_first):
     assert replay(first).identical == [True, True]  # its noise is that of a sampler of two steps
     own = first.steps()
     assert run.steps()[1]["nfe"]["forward"] == 4 + own[-1]["nfe"]["forward"] + 4  # start, few steps, carried over
-    assert [one.path.name for one in find(whole_few_first.parent)] == ["run"]
+    assert [one.path.name for one in find_runs(whole_few_first.parent)] == ["run"]
 
 
 @pytest.fixture(scope="module")

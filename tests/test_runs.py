@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from noiseward import DiffusersSampler, NoisewardError, RunError
 from noiseward.api import prepare_spec
 from noiseward.pipelines.load import load_pipeline
-from noiseward.runs import Claim, RunFolder, RunSpec, execute, find
+from noiseward.runs import Claim, RunFolder, RunSpec, execute, find_runs
 from tests.tiny import CALL
 
 
@@ -161,6 +161,6 @@ def test_a_reward_that_fails_later_is_noted_and_the_best_stays(spec, tmp_path):
 
 
 def test_runs_are_found_and_named_apart(run, spec):
-    assert [found.path for found in find(run.path.parent)] == [run.path]
+    assert [found.path for found in find_runs(run.path.parent)] == [run.path]
     with Claim.fresh(run.path.parent, spec.slug) as first, Claim.fresh(run.path.parent, spec.slug) as second:
         assert (first.name, second.name) == ("a-brightness", "a-brightness-2")

@@ -24,10 +24,10 @@ def export(
     folder.spec()
     if not (grid or animation or csv):
         grid, animation, csv = (run / name for name in ("grid.png", "evolution.webp", "steps.csv"))
-    exports.check(grid=grid, animation=animation, table=csv)
+    exports.check_paths(grid=grid, animation=animation, table=csv)
     if grid:
-        print(exports.grid(folder, grid))
+        print(exports.write_grid(folder, grid))
     if animation:
-        print(exports.animation(folder, animation))
+        print(exports.write_animation(folder, animation))
     if csv:
-        print(exports.table(folder, csv))
+        print(exports.write_table(folder, csv))

@@ -34,11 +34,11 @@ def list_runs(
 
     from noiseward import terminal
     from noiseward.errors import ArgumentError, choices
-    from noiseward.runs import find
+    from noiseward.runs import find_runs
 
     if sort not in ORDERS:
         raise ArgumentError(f"cannot sort by '{sort}'; {choices(sort, ORDERS)}")
-    lines = [_line(run) for run in find(folder)]
+    lines = [_line(run) for run in find_runs(folder)]
     wanted = {"prompt": prompt, "reward": reward, "model": model}
     chosen = [
         line
@@ -67,8 +67,8 @@ def list_runs(
 def _line(run: RunFolder) -> dict[str, Any]:
     """One run, by column."""
     from noiseward.errors import NoisewardError, describe_error
-    from noiseward.runs.alive import really
-    from noiseward.runs.consistency import told as read
+    from noiseward.runs.alive import find_state
+    from noiseward.runs.consistency import read_record as read
 
     try:
         said = read(run)
@@ -78,7 +78,7 @@ def _line(run: RunFolder) -> dict[str, Any]:
         more = f" (+{len(spec.prompt) - 1})" if len(spec.prompt) > 1 else ""
         return {
             "run": run.path.name,
-            "state": really(status["state"], run.path),
+            "state": find_state(status["state"], run.path),
             "prompt": (spec.prompt[0] if spec.prompt else "") + more,
             "reward": " + ".join(spec.reward),
             "before": before,

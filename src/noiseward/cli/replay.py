@@ -20,18 +20,18 @@ def replay(
     from noiseward.pipelines.cards import set_threads
     from noiseward.runs import RunFolder
     from noiseward.runs.files import check_folder
-    from noiseward.runs.replay import changed
+    from noiseward.runs.replay import changed_versions
     from noiseward.runs.replay import replay as again
-    from noiseward.runs.write import pictured, save_images
+    from noiseward.runs.write import has_images, save_images
 
     folder, console = RunFolder(run), terminal.console(soft_wrap=True)
     set_threads(folder.spec().model)
     target = out or run / "replay"
     check_folder(target)
-    for name, (then, now) in changed(folder).items():
+    for name, (then, now) in changed_versions(folder).items():
         console.print(f"{name} was {then} then and is {now} now: the pictures may differ")
     found = again(folder)
-    if pictured(found.sample):
+    if has_images(found.sample):
         save_images(target, to_images(found.sample))
     for row, (same, apart) in enumerate(zip(found.identical, found.difference, strict=True)):
         said = "identical, bit for bit" if same else f"differs by at most {apart:.2g}"

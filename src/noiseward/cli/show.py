@@ -19,15 +19,15 @@ def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     from noiseward.images import plot_history
     from noiseward.loop.panel import find_hacked
     from noiseward.runs import RunFolder
-    from noiseward.runs.alive import really
-    from noiseward.runs.consistency import told
-    from noiseward.runs.files import replace
+    from noiseward.runs.alive import find_state
+    from noiseward.runs.consistency import read_record
+    from noiseward.runs.files import replace_file
 
     folder = RunFolder(run)
-    said = told(folder)
+    said = read_record(folder)
     spec, status, steps = folder.read("spec.json"), said.status, said.steps
     console = terminal.console()
-    console.print(f"{run}: {really(status['state'], run)}", highlight=False)
+    console.print(f"{run}: {find_state(status['state'], run)}", highlight=False)
     asked = {
         name: value for name, value in spec.items() if value not in (None, {}, []) and name not in ("prompt", "format")
     }
@@ -39,7 +39,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     if steps and "best" in status:
         plot = plot_history(steps, hacked=find_hacked(steps), title=", ".join(spec["prompt"]))
         try:
-            replace(run / "plot.png", lambda path: plot.save(path, format="PNG"))
+            replace_file(run / "plot.png", lambda path: plot.save(path, format="PNG"))
         except RunError as error:  # the run may belong to another user
             print(f"noiseward: {error}", file=sys.stderr)
         report(said.spec, status, steps, run, console)

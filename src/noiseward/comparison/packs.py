@@ -25,9 +25,9 @@ from noiseward.loop.panel import Panel
 from noiseward.noise.typicality import strict_probability
 from noiseward.options.run import Settings
 from noiseward.pipelines.cards import card_of
-from noiseward.runs.binding import digest_of_images
-from noiseward.runs.images import opened
-from noiseward.runs.write import pictured, save_image
+from noiseward.runs.binding import digest_images
+from noiseward.runs.images import open_image
+from noiseward.runs.write import has_images, save_image
 
 __all__ = ["Bench", "PackFile", "RefusedPack", "ResultFile", "check_images", "features", "made"]
 
@@ -128,7 +128,7 @@ def check_images(result: Mapping[str, Any], pack: Pack, folder: Path, source: Pa
     """
     for seed, known in zip(pack.seeds, result.get("pixels") or (), strict=False):
         file = folder / f"{pack.name}-{seed}.png"
-        if digest_of_images([opened(file)]) != [known]:
+        if digest_images([open_image(file)]) != [known]:
             raise RunError(f"{file} is not the image of {source}: remove both, and give the command again")
 
 
@@ -188,13 +188,13 @@ def _process(name: str) -> int | None:
 
 
 def _keep(sample: Tensor, pack: Pack, folder: Path) -> None:
-    if pictured(sample):
+    if has_images(sample):
         for seed, image in zip(pack.seeds, to_images(sample), strict=True):
             save_image(folder / f"{pack.name}-{seed}.png", image)
 
 
 def _digests(sample: Tensor) -> list[str] | None:
-    return digest_of_images(to_images(sample)) if pictured(sample) else None
+    return digest_images(to_images(sample)) if has_images(sample) else None
 
 
 class Look(TypedDict):

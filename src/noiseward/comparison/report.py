@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from noiseward.comparison import figures
 from noiseward.comparison.measure import Measured, Row
 from noiseward.comparison.spec import CompareSpec
-from noiseward.runs.files import replace
+from noiseward.runs.files import replace_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,16 +32,16 @@ td:nth-child(2),th:nth-child(2){text-align:left}img{max-width:100%}.small img{wi
 def write(spec: CompareSpec, found: Measured, out: Path) -> None:
     """Write all files into a directory."""
     plain = json.dumps(_finite(dataclasses.asdict(found)), indent=1)
-    replace(out / "table.json", lambda path: path.write_text(plain + "\n"))
+    replace_file(out / "table.json", lambda path: path.write_text(plain + "\n"))
     plots = {}
     if found.rows("1.0"):
         plots = {"reward": figures.reward(spec, found), "fidelity": figures.fidelity(spec, found)}
     for name, plot in plots.items():
-        replace(out / f"{name}.png", lambda path, plot=plot: plot.save(path, format="png"))
+        replace_file(out / f"{name}.png", lambda path, plot=plot: plot.save(path, format="png"))
     text = markdown(spec, found)
-    replace(out / "report.md", lambda path: path.write_text(text, encoding="utf-8"))
+    replace_file(out / "report.md", lambda path: path.write_text(text, encoding="utf-8"))
     page = _page(spec, found, plots, out)
-    replace(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+    replace_file(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
 
 
 def protocol(spec: CompareSpec) -> str:

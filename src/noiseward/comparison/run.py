@@ -15,8 +15,8 @@ from noiseward.comparison.packs import Bench, PackFile, RefusedPack, ResultFile,
 from noiseward.comparison.spec import SHARES, CompareSpec, Pack
 from noiseward.errors import RunError
 from noiseward.runs.binding import seal, unseal
-from noiseward.runs.claim import vacant
-from noiseward.runs.files import locked, read_json, replace
+from noiseward.runs.claim import is_vacant
+from noiseward.runs.files import lock, read_json, replace_file
 from noiseward.runs.schema import check
 
 __all__ = ["Engine", "compare", "local", "results"]
@@ -49,13 +49,13 @@ def compare(
         RunError: the directory holds another comparison, or cannot be written.
     """
     _make(out)
-    with locked(out):
+    with lock(out):
         known = _prepare(spec, out)
         todo = [pack for pack in spec.packs() if not os.path.lexists(_path(out, pack))]
         results(known, out)  # what is there must be sound before anything is added
         for number, (pack, found) in enumerate(engine(spec, todo, out / "pictures") if todo else ()):
             content = seal({"pack": dataclasses.asdict(pack), "result": found}, known.run)
-            replace(_path(out, pack), lambda path, content=content: path.write_text(json.dumps(content)))
+            replace_file(_path(out, pack), lambda path, content=content: path.write_text(json.dumps(content)))
             best = found.get("refused") or f"{found['seconds']:.1f} s, {found['nfe']} denoiser calls"
             said(f"{number + 1}/{len(todo)} {pack.name}: {best}")
         found = measured(spec, results(known, out))
@@ -146,7 +146,7 @@ def _make(out: Path) -> None:
     """Make the directory, where it is not there."""
     if os.path.lexists(out) and not os.path.isdir(out):
         raise RunError(f"{out} is not an empty folder: give a new one")
-    if os.path.isdir(out) and not os.path.lexists(out / "spec.json") and not vacant(out):
+    if os.path.isdir(out) and not os.path.lexists(out / "spec.json") and not is_vacant(out):
         raise RunError(f"{out} is not an empty folder: give a new one")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def _prepare(spec: CompareSpec, out: Path) -> CompareSpec:
             raise RunError(f"{out} holds a comparison with another {', '.join(other)}: give another --out")
     else:
         known = spec
-        replace(target, lambda path: path.write_text(spec.text() + "\n"))
+        replace_file(target, lambda path: path.write_text(spec.text() + "\n"))
     try:
         (out / "packs").mkdir(exist_ok=True)
     except OSError as error:

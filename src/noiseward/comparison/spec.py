@@ -17,7 +17,7 @@ from noiseward.methods import DEFAULT_METHODS, METHODS
 from noiseward.methods import read as read_method
 from noiseward.options.run import DEFAULT_MODEL, FORMAT, Memory
 from noiseward.options.storable import check_storable
-from noiseward.runs.binding import identity, seal, unseal
+from noiseward.runs.binding import identify, seal, unseal
 from noiseward.runs.files import read_json
 from noiseward.runs.schema import check
 from noiseward.runs.spec import check_format
@@ -136,7 +136,7 @@ class CompareSpec:
     @property
     def run(self) -> str | None:
         """The id of the comparison, as for runs; None in format 1."""
-        return None if self.format < 2 else identity(dataclasses.asdict(self))
+        return None if self.format < 2 else identify(dataclasses.asdict(self))
 
     def text(self) -> str:
         """The spec as it is written into a file."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["really"]
+__all__ = ["find_state"]
 
 
-def really(state: str, path: Path) -> str:
+def find_state(state: str, path: Path) -> str:
     """The state of a run: what its `status.json` says, or `killed` where that is `running` and nobody holds the lock.
 
     Arguments:

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from noiseward.errors import RunError
 from noiseward.runs import packs as cutting
-from noiseward.runs.claim import vacant
+from noiseward.runs.claim import is_vacant
 from noiseward.runs.engine import Beat, Engine, look
-from noiseward.runs.files import locked
+from noiseward.runs.files import lock
 from noiseward.runs.packs import Pack, singles, split
 from noiseward.runs.prompts import Row
 
@@ -67,7 +67,7 @@ class Batch:
 
         A pack of several rows that fails is not the end of them: each is done again by itself, after all other packs.
         """
-        with locked(self.out):
+        with lock(self.out):
             if tuple(cutting.kept(self.out)) != self.packs:
                 raise RunError(f"another process gave {self.out} other rows meanwhile: give the command again")
             todo = self.undone()
@@ -95,7 +95,7 @@ def begin(out: Path, rows: Sequence[Row], *, size: int) -> Batch:
     """
     if os.path.lexists(out) and not os.path.isdir(out):
         raise RunError(f"{out} is a file: give a new directory with --out")
-    if os.path.isdir(out) and not os.path.lexists(out / "batch.json") and not vacant(out):
+    if os.path.isdir(out) and not os.path.lexists(out / "batch.json") and not is_vacant(out):
         raise RunError(f"{out} is not empty and holds no batch: give a new directory with --out")
     if not os.path.isdir(out):
         cutting.plan(out, rows, size)  # what cannot be planned leaves nothing behind
@@ -103,7 +103,7 @@ def begin(out: Path, rows: Sequence[Row], *, size: int) -> Batch:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{out} cannot be made ({error.strerror}): give another directory with --out") from None
-    with locked(out):
+    with lock(out):
         planned = cutting.plan(out, rows, size)
         cutting.write(out, planned)
     return Batch(out, tuple(planned))

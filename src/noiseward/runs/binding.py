@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import RunError
-from noiseward.runs.files import parse
+from noiseward.runs.files import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,13 +39,13 @@ __all__ = [
     "FILES",
     "Bound",
     "digest",
-    "digest_of_images",
-    "digest_of_tensors",
-    "identity",
+    "digest_images",
+    "digest_tensors",
+    "identify",
     "mark",
-    "marked",
-    "plain",
-    "previous",
+    "check_mark",
+    "copy_tensors",
+    "previous_digest",
     "seal",
     "unseal",
 ]
@@ -79,7 +79,7 @@ def _canonical(content: Mapping[str, Any]) -> str:
     return json.dumps(content, sort_keys=True)
 
 
-def identity(spec: Mapping[str, Any]) -> str:
+def identify(spec: Mapping[str, Any]) -> str:
     """The id of the run that is asked for."""
     return digest(_canonical({name: value for name, value in spec.items() if name not in EXTENDED}))
 
@@ -116,12 +116,12 @@ def unseal(content: Mapping[str, Any], source: object, *, run: str | None = None
     return rest
 
 
-def plain(content: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def copy_tensors(content: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors as they are written: on the CPU, contiguous, sharing nothing."""
     return {key: tensor.detach().cpu().contiguous().clone() for key, tensor in content.items()}
 
 
-def digest_of_tensors(content: Mapping[str, Tensor], loop: Mapping[str, Any] | None = None) -> str:
+def digest_tensors(content: Mapping[str, Tensor], loop: Mapping[str, Any] | None = None) -> str:
     """A digest of plain tensors, their names, types and shapes, and of plain data beside them."""
     head = [[name, str(part.dtype), list(part.shape)] for name, part in sorted(content.items())]
     bodies = [memoryview(_bytes(content[name])) for name, *_ in head]
@@ -144,11 +144,11 @@ def mark(
     """
     if run is None:
         return None if loop is None else {"loop": json.dumps(loop)}
-    whole = {**(loop or {}), "run": run, "sum": digest_of_tensors(content, loop)}
+    whole = {**(loop or {}), "run": run, "sum": digest_tensors(content, loop)}
     return {"bound" if loop is None else "loop": json.dumps(whole)}
 
 
-def marked(
+def check_mark(
     content: Mapping[str, Tensor], metadata: Mapping[str, str], source: Path, run: str | None
 ) -> tuple[str, dict[str, Any]]:
     """The digest of a safetensors file, and what is in its metadata.
@@ -163,13 +163,13 @@ def marked(
     """
     try:
         text = metadata.get("loop", metadata.get("bound"))
-        whole = parse(text) if text is not None else {}
+        whole = parse_json(text) if text is not None else {}
     except ValueError as error:
         raise RunError(f"{source}: its metadata cannot be read ({str(error)[:80]}): restore it, or run again") from None
     if not isinstance(whole, dict):
         raise RunError(f"{source}: expected an object in its metadata, got something else; restore it, or run again")
     loop = {name: value for name, value in whole.items() if name not in ("run", "sum")}
-    found = digest_of_tensors(content, loop if "loop" in metadata else None)
+    found = digest_tensors(content, loop if "loop" in metadata else None)
     if run is not None:
         if whole.get("sum") != found:
             raise RunError(
@@ -180,12 +180,12 @@ def marked(
     return found, loop
 
 
-def digest_of_images(images: Sequence[Image]) -> list[str]:
+def digest_images(images: Sequence[Image]) -> list[str]:
     """A digest of each image's size and pixels."""
     return [digest(repr(image.size), image.tobytes()) for image in images]
 
 
-def previous(name: str, now: Bound, before: Bound | None) -> str | None:
+def previous_digest(name: str, now: Bound, before: Bound | None) -> str | None:
     """The digest that a file had before the last step, or None.
 
     Arguments:

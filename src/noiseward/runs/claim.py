@@ -18,19 +18,19 @@ from types import TracebackType
 from typing import final
 
 from noiseward.errors import RunError
-from noiseward.runs.files import Busy, locked
+from noiseward.runs.files import DirectoryBusy, lock
 
-__all__ = ["Claim", "Taken", "vacant"]
+__all__ = ["Claim", "DirectoryTaken", "is_vacant"]
 
 LOCK = ".lock"
 LEFT = {LOCK, "env.json", ".env.json.new", ".spec.json.new", ".batch.json.new"}
 
 
-class Taken(RunError):
+class DirectoryTaken(RunError):
     """A directory holds something, or another process writes it."""
 
 
-def vacant(path: Path) -> bool:
+def is_vacant(path: Path) -> bool:
     """Whether a directory is empty, or holds only what a process left that died before it wrote what its run is."""
     try:
         return set(os.listdir(path)) <= LEFT
@@ -72,7 +72,7 @@ class Claim:
                 return path
             except BaseException as error:
                 self._leave()
-                if self._others == () or not isinstance(error, Taken | Busy):
+                if self._others == () or not isinstance(error, DirectoryTaken | DirectoryBusy):
                     raise
         raise RunError(f"no name is free in {self.path.parent}: give a new directory with --out")
 
@@ -95,16 +95,16 @@ class Claim:
             raise RunError(f"{self.path} cannot be made ({reason}): give another directory with --out") from None
         if left:
             self._made.append(self.path)  # by a process that died
-        self._lock.enter_context(locked(self.path))
+        self._lock.enter_context(lock(self.path))
         self._held = True
         self._check()
 
     def _check(self) -> None:
         """Raise unless a run can begin here."""
         path = self.path
-        if os.path.isdir(path) and not vacant(path):
+        if os.path.isdir(path) and not is_vacant(path):
             what = "holds a run already" if os.path.exists(path / "spec.json") else "is not empty"
-            raise Taken(f"{path} {what}: give a new directory with --out, or 'noiseward resume' a run")
+            raise DirectoryTaken(f"{path} {what}: give a new directory with --out, or 'noiseward resume' a run")
         if os.path.lexists(path) and not os.path.isdir(path):
             raise RunError(f"{path} is a file: give a new directory with --out")
         parent = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
@@ -113,7 +113,7 @@ class Claim:
 
     def _leave(self) -> None:
         """Let go; where no run was begun, what was made goes, too."""
-        if self._held and os.path.isdir(self.path) and vacant(self.path):
+        if self._held and os.path.isdir(self.path) and is_vacant(self.path):
             for name in LEFT:
                 with contextlib.suppress(OSError):
                     (self.path / name).unlink(missing_ok=True)

@@ -24,20 +24,29 @@ from noiseward.errors import RunError
 from noiseward.loop.budget import Status
 from noiseward.loop.loop import Best
 from noiseward.options.run import RunSpec
-from noiseward.runs.binding import FILES, marked, previous
+from noiseward.runs.binding import FILES, check_mark, previous_digest
 from noiseward.runs.files import read_tensors
 from noiseward.runs.log import Line
 from noiseward.runs.schema import Loop, check, check_statuses
 from noiseward.runs.spec import run_id
 from noiseward.runs.store import RunFolder
 
-__all__ = ["Core", "Told", "best_of", "core", "initial_of", "recorded", "slack", "told"]
+__all__ = [
+    "Checkpoint",
+    "RunRecord",
+    "read_best",
+    "read_checkpoint",
+    "read_initial",
+    "check_recorded",
+    "tolerance",
+    "read_record",
+]
 
 AGAIN = "restore it, or run again"
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
+class RunRecord:
     """What a run says of itself."""
 
     spec: RunSpec
@@ -50,7 +59,7 @@ class Told:
         return [line.record for line in self.lines]
 
 
-def told(folder: RunFolder) -> Told:
+def read_record(folder: RunFolder) -> RunRecord:
     """What a run says of itself.
 
     Raises:
@@ -62,7 +71,7 @@ def told(folder: RunFolder) -> Told:
     if "step" not in status:
         if status["state"] != "failed":
             raise RunError(f"{path}: expected a whole number for 'step', got nothing; {AGAIN}")
-        return Told(spec, status, lines)
+        return RunRecord(spec, status, lines)
     for name in ("seconds", "best", "found", "rows"):
         if name not in status:
             raise RunError(f"{path}: expected an entry '{name}', got nothing; {AGAIN}")
@@ -76,17 +85,17 @@ def told(folder: RunFolder) -> Told:
             f"{path} says step {status['step']} is the last, and steps.jsonl ends with step {last}: restore what was "
             f"changed, or 'noiseward resume {folder.path}'"
         )
-    apart = slack(folder, spec)
+    apart = tolerance(folder, spec)
     for row, (best, found) in enumerate(zip(status["best"], status["found"], strict=True)):
         if found not in by_index:
             raise RunError(f"{path}: step {found}, the best of row {row}, is not in steps.jsonl; {AGAIN}")
         if not _near(best, by_index[found]["reward"][row], apart):
             raise RunError(f"{path}: the best of row {row} is not the reward of its step in steps.jsonl; {AGAIN}")
-    return Told(spec, status, lines)
+    return RunRecord(spec, status, lines)
 
 
 @dataclasses.dataclass(frozen=True)
-class Core:
+class Checkpoint:
     """What a run goes on from.
 
     Attributes:
@@ -105,7 +114,7 @@ class Core:
     digests: tuple[str | None, ...]
 
 
-def core(folder: RunFolder) -> Core | None:
+def read_checkpoint(folder: RunFolder) -> Checkpoint | None:
     """What a run goes on from; None where it ended before its first step was written.
 
     Raises:
@@ -120,36 +129,36 @@ def core(folder: RunFolder) -> Core | None:
     if not lines:
         raise RunError(f"{path / 'steps.jsonl'} has no step, and latest.safetensors goes on after one: {AGAIN}")
     latest, metadata = read_tensors(path / "latest.safetensors")
-    place, loop = marked(latest, metadata, path / "latest.safetensors", run_id(spec))
+    place, loop = check_mark(latest, metadata, path / "latest.safetensors", run_id(spec))
     check(loop, Loop, f"{path / 'latest.safetensors'}, its metadata")
     check_statuses(loop["status"], path / "latest.safetensors")
     if len(loop["status"]) != spec.rows:
         given = len(loop["status"])
         raise RunError(f"{path / 'latest.safetensors'}: expected the status of {spec.rows} rows, got {given}; {AGAIN}")
-    best, found = best_of(folder, spec)
+    best, found = read_best(folder, spec)
     peaks, peaked = None, None
     if os.path.lexists(path / "peaks.safetensors"):
         peaks, more = read_tensors(path / "peaks.safetensors")
-        peaked, _ = marked(peaks, more, path / "peaks.safetensors", run_id(spec))
+        peaked, _ = check_mark(peaks, more, path / "peaks.safetensors", run_id(spec))
     digests = (place, found, peaked)
     _fit(lines, digests, path)
     history = [line for line in lines if line.record["index"] < loop["index"]]
     _follows(lines, history, loop, path / "latest.safetensors")
     _sound(latest, loop, path / "latest.safetensors")
-    initial = initial_of(folder, spec)
+    initial = read_initial(folder, spec)
     _same_shape(best["noise"], latest["noise"], path / "best.safetensors", "noise")
     _same_shape(best["sample"], initial["sample"], path / "best.safetensors", "sample")
-    apart = slack(folder, spec)
-    recorded(best, lines, path / "best.safetensors", apart=apart)
-    recorded(initial, lines, path / "initial.safetensors", apart=apart)
+    apart = tolerance(folder, spec)
+    check_recorded(best, lines, path / "best.safetensors", apart=apart)
+    check_recorded(initial, lines, path / "initial.safetensors", apart=apart)
     if peaks is None and any(line.record.get("watched") for line in history):
         raise RunError(f"{path / 'peaks.safetensors'} is missing: {AGAIN}")
     for name in dict.fromkeys(key.rpartition(".")[0] for key in peaks or ()):
         own = {key.rpartition(".")[2]: part for key, part in (peaks or {}).items() if key.startswith(f"{name}.")}
         _named(own, {field.name for field in dataclasses.fields(Best)}, path / "peaks.safetensors")
         _per_row(own, {"reward", "value", "probability", "index"}, spec.rows, path / "peaks.safetensors")
-        recorded(own, lines, path / "peaks.safetensors", apart=apart)
-    return Core(history, latest, loop, best, peaks, initial, digests)
+        check_recorded(own, lines, path / "peaks.safetensors", apart=apart)
+    return Checkpoint(history, latest, loop, best, peaks, initial, digests)
 
 
 def _began(folder: RunFolder) -> bool:
@@ -157,7 +166,7 @@ def _began(folder: RunFolder) -> bool:
     return os.path.lexists(folder.path / "status.json") and "step" in folder.read("status.json")
 
 
-def best_of(folder: RunFolder, spec: RunSpec) -> tuple[dict[str, Tensor], str]:
+def read_best(folder: RunFolder, spec: RunSpec) -> tuple[dict[str, Tensor], str]:
     """The tensors of `best.safetensors`, and their digest.
 
     Raises:
@@ -165,7 +174,7 @@ def best_of(folder: RunFolder, spec: RunSpec) -> tuple[dict[str, Tensor], str]:
     """
     path = folder.path / "best.safetensors"
     found, metadata = read_tensors(path)
-    digest, _ = marked(found, metadata, path, run_id(spec))
+    digest, _ = check_mark(found, metadata, path, run_id(spec))
     names = {field.name for field in dataclasses.fields(Best)}
     _named(found, names, path)
     _per_row(found, names - {"noise", "sample"}, spec.rows, path)
@@ -177,11 +186,11 @@ def best_of(folder: RunFolder, spec: RunSpec) -> tuple[dict[str, Tensor], str]:
     return found, digest
 
 
-def initial_of(folder: RunFolder, spec: RunSpec) -> dict[str, Tensor]:
+def read_initial(folder: RunFolder, spec: RunSpec) -> dict[str, Tensor]:
     """The tensors of `initial.safetensors`; raises as `best_of`."""
     path = folder.path / "initial.safetensors"
     found, metadata = read_tensors(path)
-    marked(found, metadata, path, run_id(spec))
+    check_mark(found, metadata, path, run_id(spec))
     names = {"sample", "reward", "penalty", "value"}
     _named(found, names | {name for name in found if name.startswith("terms.")}, path)
     _per_row(found, set(found) - {"sample"}, spec.rows, path)
@@ -193,7 +202,7 @@ def _fit(lines: list[Line], digests: tuple[str | None, ...], path: Path) -> None
     now, before = lines[-1].bound, lines[-2].bound if len(lines) > 1 else None
     if now is None:
         return
-    was = {name: previous(name, now, before) for name in FILES}
+    was = {name: previous_digest(name, now, before) for name in FILES}
     late = digests[0] == now["place"] != was["place"]  # it is written last
     for name, digest in zip(FILES, digests, strict=True):
         if digest != now[name] and (late or digest != was[name]):
@@ -226,7 +235,7 @@ def _sound(latest: Mapping[str, Tensor], loop: Mapping[str, Any], path: Path) ->
             raise RunError(f"{path}: expected numbers in '{name}', got nan; {AGAIN}")
 
 
-def slack(folder: RunFolder, spec: RunSpec) -> float:
+def tolerance(folder: RunFolder, spec: RunSpec) -> float:
     """How far numbers of one evaluation may be apart in two files of a run.
 
     A run that goes on evaluates its last step again, which may round differently, on a GPU above all. Where there are
@@ -240,7 +249,7 @@ def slack(folder: RunFolder, spec: RunSpec) -> float:
         return 0.02
 
 
-def recorded(found: Mapping[str, Tensor], lines: list[Line], path: Path, *, apart: float) -> None:
+def check_recorded(found: Mapping[str, Tensor], lines: list[Line], path: Path, *, apart: float) -> None:
     """Raise `RunError` unless what is known of the best of each row, or of the start, is in the log.
 
     Arguments:

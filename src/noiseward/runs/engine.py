@@ -22,13 +22,13 @@ from noiseward.errors import NoisewardError, RunError
 from noiseward.loop.budget import Status
 from noiseward.loop.executor import Crew
 from noiseward.loop.progress import spent
-from noiseward.runs.claim import vacant
-from noiseward.runs.consistency import Told, told
-from noiseward.runs.execute import performing
-from noiseward.runs.files import locked
+from noiseward.runs.claim import is_vacant
+from noiseward.runs.consistency import RunRecord, read_record
+from noiseward.runs.execute import perform
+from noiseward.runs.files import lock
 from noiseward.runs.images import check_results
 from noiseward.runs.packs import Pack
-from noiseward.runs.spec import answers
+from noiseward.runs.spec import matches
 from noiseward.runs.store import RunFolder
 
 __all__ = ["Beat", "Engine", "Found", "Local", "State", "look", "work"]
@@ -114,7 +114,7 @@ def work(
             problem = dataclasses.replace(problem, objective=problem.objective.helped(crew))
         made = True
         _wait(path, patience)
-        performed, said, start = performing(problem, pack.spec, path), 0.0, None
+        performed, said, start = perform(problem, pack.spec, path), 0.0, None
         while True:
             try:
                 step = next(performed)
@@ -143,12 +143,12 @@ class Found:
     Attributes:
         state: what its run says; `waiting` where there is none, `damaged` where it does not fit together or is not the
             run of the pack.
-        told: what it says of itself, where that can be read.
+        record: what it says of itself, where that can be read.
         error: what does not fit.
     """
 
     state: str
-    told: Told | None = None
+    record: RunRecord | None = None
     error: str = ""
 
 
@@ -165,12 +165,12 @@ def look(pack: Pack, out: Path, *, closely: bool = False) -> Found:
         return Found("waiting")
     try:
         if not os.path.lexists(folder.path / "spec.json"):
-            return Found("running" if vacant(folder.path) else "damaged", error=f"{folder.path} has no spec.json")
-        if not answers(folder.spec(), pack.spec):
+            return Found("running" if is_vacant(folder.path) else "damaged", error=f"{folder.path} has no spec.json")
+        if not matches(folder.spec(), pack.spec):
             return Found("damaged", error=f"{folder.path} holds another run than this batch asks for")
         if not os.path.lexists(folder.path / "status.json"):
             return Found("running")
-        found = told(folder)
+        found = read_record(folder)
         if found.status["state"] == "done":
             check_results(folder, found, closely=closely)
         return Found(found.status["state"], found)
@@ -183,7 +183,7 @@ def _wait(path: Path, patience: float) -> None:
     until = time.monotonic() + patience
     while path.is_dir() and time.monotonic() < until:
         try:
-            with locked(path):
+            with lock(path):
                 return
         except RunError:
             time.sleep(0.2)

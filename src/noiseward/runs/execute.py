@@ -18,17 +18,17 @@ from noiseward.options.run import RunSpec
 from noiseward.runs import first
 from noiseward.runs import spec as specs
 from noiseward.runs.claim import Claim
-from noiseward.runs.files import locked
-from noiseward.runs.fingerprint import fingerprint, same_model
+from noiseward.runs.files import lock
+from noiseward.runs.fingerprint import check_model, compute_fingerprint
 from noiseward.runs.interrupt import Interruptible
 from noiseward.runs.log import Log
-from noiseward.runs.resume import Stand, extended, mark_running, stand
+from noiseward.runs.resume import ResumePoint, extend, find_resume_point, mark_running
 from noiseward.runs.store import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["execute", "performing", "resume"]
+__all__ = ["execute", "perform", "resume"]
 
 
 def execute(spec: RunSpec, out: Path | Claim, *, console: Console | None = None, quiet: bool = False) -> Solution:
@@ -43,7 +43,7 @@ def execute(spec: RunSpec, out: Path | Claim, *, console: Console | None = None,
     Raises:
         NoisewardError: bad input, before anything is written; or a failure on the way, which `status.json` then names.
     """
-    spec = specs.with_limits(spec)
+    spec = specs.set_limits(spec)
     bars = None if quiet else Bars(console)
     with out if isinstance(out, Claim) else Claim(out) as path:
         with bars.waiting() if bars else contextlib.nullcontext():
@@ -77,8 +77,8 @@ def resume(
     """
     folder = RunFolder(out)
     folder.spec()  # whether it is a run, before a lock is put there
-    with locked(out):
-        spec = extended(folder.spec(), steps=steps, seconds=seconds, nfe=nfe)
+    with lock(out):
+        spec = extend(folder.spec(), steps=steps, seconds=seconds, nfe=nfe)
         spec = spec if memory is None else spec.replace(memory=memory)
         bars = None if quiet else Bars(console)
         with bars.waiting() if bars else contextlib.nullcontext():
@@ -86,7 +86,7 @@ def resume(
         return _shown(_going_on(problem, _written(spec, problem), folder, bars), problem, console, bars)
 
 
-def performing(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, None, Solution]:
+def perform(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, None, Solution]:
     """Begin a run, or go on with it where its directory was begun, passing its steps on; returns the solution.
 
     Arguments:
@@ -98,13 +98,13 @@ def performing(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, No
         NoisewardError: as `execute` and `resume`.
     """
     folder, automatic = RunFolder(out), spec.memory == "auto"
-    spec = _written(specs.with_limits(spec), problem)
+    spec = _written(specs.set_limits(spec), problem)
     if not os.path.lexists(out / "spec.json"):
         with Claim(out):
             return (yield from _performing(problem, spec, folder))
-    with locked(out):
+    with lock(out):
         known = folder.spec()
-        if not specs.answers(known, spec, besides=("memory",) if automatic else ()):
+        if not specs.matches(known, spec, besides=("memory",) if automatic else ()):
             raise RunError(f"{out} holds a run that was asked for something else: give another directory with --out")
         return (yield from _going_on(problem, known, folder))
 
@@ -119,13 +119,13 @@ def _going_on(
     problem: Problem, spec: RunSpec, folder: RunFolder, bars: Bars | None = None
 ) -> Generator[Step, None, Solution]:
     """The steps of a run from its directory on, whose lock is held."""
-    stood = stand(folder, problem.noise.device)
+    stood = find_resume_point(folder, problem.noise.device)
     if stood is None:  # it ended before its first step was written
         return (yield from _performing(problem, spec, folder, bars=bars))
-    same_model(folder, problem, stood.place.noise)
-    again = first.waiting(problem, spec, folder, stood)
+    check_model(folder, problem, stood.place.noise)
+    again = first.is_interrupted(problem, spec, folder, stood)
     folder.write_spec(spec)
-    mark_running(folder, stood.core, again=again)
+    mark_running(folder, stood.checkpoint, again=again)
     if again:
         log = stood.log(folder, again=True)
         return (yield from _performing(problem, spec, folder, log=log, bars=bars))
@@ -137,15 +137,15 @@ def _performing(
     spec: RunSpec,
     folder: RunFolder,
     *,
-    stood: Stand | None = None,
+    stood: ResumePoint | None = None,
     log: Log | None = None,
     bars: Bars | None = None,
 ) -> Generator[Step, None, Solution]:
     """The steps of a run from a place on, or from its start; its directory is held."""
     at, past, seen, frames = (stood.place, stood.past, stood.seen, stood.frames) if stood else (None,) * 4
-    coarse = first.begun(problem, spec, folder) if at is None or at.index == 0 else None
-    model = fingerprint(problem.objective.sampler)
-    written, shown = first.kept(problem, spec, folder, coarse), problem.showing(bars)
+    coarse = first.find_first(problem, spec, folder) if at is None or at.index == 0 else None
+    model = compute_fingerprint(problem.objective.sampler)
+    written, shown = first.record_first(problem, spec, folder, coarse), problem.showing(bars)
     steps = problem.iterate(at, seen, coarse=coarse and coarse.place, through=lambda steps: shown(written(steps)))
     with Interruptible() as interruptible:
         kept = folder.keep(interruptible.within(steps), spec, fingerprint=model, frames=frames, log=log, hold=False)

@@ -9,18 +9,18 @@ from PIL import Image
 
 from noiseward.errors import ArgumentError, RunError
 from noiseward.images import draw_grid, enlarge
-from noiseward.runs.consistency import initial_of, told
-from noiseward.runs.files import check_target, replace
-from noiseward.runs.images import frames_of, images_of
+from noiseward.runs.consistency import read_initial, read_record
+from noiseward.runs.files import check_target, replace_file
+from noiseward.runs.images import read_frames, read_images
 from noiseward.runs.store import RunFolder
 
-__all__ = ["animation", "check", "grid", "table"]
+__all__ = ["write_animation", "check_paths", "write_grid", "write_table"]
 
 ANIMATED = (".gif", ".webp")
 HOLD = 8  # frames the last picture of an animation stays
 
 
-def check(*, grid: Path | None = None, animation: Path | None = None, table: Path | None = None) -> None:
+def check_paths(*, grid: Path | None = None, animation: Path | None = None, table: Path | None = None) -> None:
     """Raise unless files of these names can be written and are of a kind that is known."""
     if grid is not None:
         _kind(grid)
@@ -30,49 +30,49 @@ def check(*, grid: Path | None = None, animation: Path | None = None, table: Pat
         check_target(path)
 
 
-def grid(folder: RunFolder, path: Path) -> Path:
+def write_grid(folder: RunFolder, path: Path) -> Path:
     """Starts above, best below, one column per row of the batch.
 
     Raises:
         ArgumentError: images are not written with that ending.
         RunError: there are no images, or they are not those of the run.
     """
-    check(grid=path)
-    said = told(folder)
-    lines = [images_of(folder, said, "initial"), images_of(folder, said, "best")] if said.lines else [[], []]
+    check_paths(grid=path)
+    said = read_record(folder)
+    lines = [read_images(folder, said, "initial"), read_images(folder, said, "best")] if said.lines else [[], []]
     if not all(lines):
         raise RunError(f"{folder.path} has no pictures: its samples are none, or it ended before its first step")
     image = draw_grid([[enlarge(image) for image in line] for line in lines])
-    replace(path, lambda beside: image.save(beside, format=_kind(path)))
+    replace_file(path, lambda beside: image.save(beside, format=_kind(path)))
     return path
 
 
-def animation(folder: RunFolder, path: Path, *, milliseconds: int = 120) -> Path:
+def write_animation(folder: RunFolder, path: Path, *, milliseconds: int = 120) -> Path:
     """The frames along the way and the best, all rows side by side, as an endless GIF or WebP.
 
     Raises:
         ArgumentError: the name ends in neither.
         RunError: there are no frames, or they are not those of the run.
     """
-    check(animation=path)
-    said = told(folder)
-    best = images_of(folder, said, "best") if said.lines else []
-    start = initial_of(folder, said.spec)["sample"] if best else None
-    steps = [] if start is None else [images for _, images in frames_of(folder, said.lines, start)]
+    check_paths(animation=path)
+    said = read_record(folder)
+    best = read_images(folder, said, "best") if said.lines else []
+    start = read_initial(folder, said.spec)["sample"] if best else None
+    steps = [] if start is None else [images for _, images in read_frames(folder, said.lines, start)]
     if not steps or not best:
         raise RunError(f"{folder.path} has no frames: its samples are no pictures, or it ended before its first step")
     frames = [draw_grid([[enlarge(image) for image in row]]) for row in (*steps, best)]
     kind = path.suffix[1:].upper()
     first, *rest = frames + frames[-1:] * HOLD
     more = {"save_all": True, "append_images": rest, "duration": milliseconds, "loop": 0}
-    replace(path, lambda beside: first.save(beside, format=kind, **more))
+    replace_file(path, lambda beside: first.save(beside, format=kind, **more))
     return path
 
 
-def table(folder: RunFolder, path: Path) -> Path:
+def write_table(folder: RunFolder, path: Path) -> Path:
     """Every number of every step and row, one line each, as CSV."""
-    check(table=path)
-    steps = told(folder).steps
+    check_paths(table=path)
+    steps = read_record(folder).steps
     if not steps:
         raise RunError(f"{folder.path} has no steps yet")
     terms = list(steps[0]["terms"])
@@ -89,7 +89,7 @@ def table(folder: RunFolder, path: Path) -> Path:
                     numbers += [step["terms"][term][row] for term in terms]
                     out.writerow([step["index"], row, step["seconds"], *calls, *numbers])
 
-    replace(path, write)
+    replace_file(path, write)
     return path
 
 

@@ -21,16 +21,16 @@ from torch import Tensor
 from noiseward.errors import RunError
 
 __all__ = [
-    "Busy",
+    "DirectoryBusy",
     "check_folder",
     "check_target",
-    "locked",
-    "parse",
+    "lock",
+    "parse_json",
     "read_bytes",
     "read_json",
     "read_tensors",
-    "replace",
-    "tensors",
+    "replace_file",
+    "write_tensors",
 ]
 
 LIMIT = 2**30  # bytes of a JSON file
@@ -41,11 +41,11 @@ KINDS = {
 }  # fmt: skip
 
 
-class Busy(RunError):
+class DirectoryBusy(RunError):
     """Another process holds a directory."""
 
 
-def replace(target: Path, write: Callable[[Path], Any]) -> None:
+def replace_file(target: Path, write: Callable[[Path], Any]) -> None:
     """Write a file beside its place, then put it there in one move.
 
     Raises:
@@ -104,11 +104,11 @@ def _beside(place: Path) -> Path:
     return place.with_name(f".{place.name[:200]}.new")
 
 
-def tensors(target: Path, content: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(target: Path, content: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Replace a safetensors file; the tensors are contiguous, on the CPU, and share no memory."""
     from safetensors.torch import save_file
 
-    replace(target, lambda path: save_file(content, path, metadata=metadata))
+    replace_file(target, lambda path: save_file(content, path, metadata=metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -156,7 +156,7 @@ def read_json(path: Path) -> dict[str, Any]:
         RunError: it is missing or garbled.
     """
     try:
-        content = parse(read_bytes(path).decode())
+        content = parse_json(read_bytes(path).decode())
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(_missing(path)) from None
     except (OSError, ValueError) as error:
@@ -166,7 +166,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def parse(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """The data of a JSON text.
 
     Raises:
@@ -199,7 +199,7 @@ def _missing(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[None]:
     """Hold a directory for this process; the lock ends with the process, however that ends.
 
     Raises:
@@ -222,7 +222,7 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Busy(
+                raise DirectoryBusy(
                     f"{folder} is being written by another process: wait for it, or give another directory"
                 ) from None
             except OSError as error:

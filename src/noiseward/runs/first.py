@@ -17,15 +17,15 @@ from noiseward.methods import read
 from noiseward.optimizers.coarse_to_fine import First, Through
 from noiseward.options.run import RunSpec
 from noiseward.runs import spec as specs
-from noiseward.runs.fingerprint import fingerprint
+from noiseward.runs.fingerprint import compute_fingerprint
 from noiseward.runs.interrupt import Interruptible
-from noiseward.runs.resume import Stand, mark_running, stand
+from noiseward.runs.resume import ResumePoint, find_resume_point, mark_running
 from noiseward.runs.store import RunFolder
 
-__all__ = ["begun", "kept", "waiting"]
+__all__ = ["find_first", "record_first", "is_interrupted"]
 
 
-def begun(problem: Problem, spec: RunSpec, folder: RunFolder) -> Stand | None:
+def find_first(problem: Problem, spec: RunSpec, folder: RunFolder) -> ResumePoint | None:
     """Where a run's optimization on few steps continues; None where it was not begun, or there is none.
 
     Raises:
@@ -33,19 +33,19 @@ def begun(problem: Problem, spec: RunSpec, folder: RunFolder) -> Stand | None:
     """
     if problem.first is None or not os.path.lexists(folder.first.path / "spec.json"):
         return None
-    if not specs.answers(folder.first.spec(), _spec(problem.first, problem, spec)):
+    if not specs.matches(folder.first.spec(), _spec(problem.first, problem, spec)):
         raise RunError(f"{folder.first.path} belongs to another run than {folder.path}: restore it, or run again")
-    return stand(folder.first, problem.noise.device)
+    return find_resume_point(folder.first, problem.noise.device)
 
 
-def waiting(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Stand) -> bool:
+def is_interrupted(problem: Problem, spec: RunSpec, folder: RunFolder, stood: ResumePoint) -> bool:
     """Whether the climb on few steps was interrupted: what the run has beyond its start is then what it had so far."""
-    if problem.first is None or stood.place.index == 0 or begun(problem, spec, folder) is None:
+    if problem.first is None or stood.place.index == 0 or find_first(problem, spec, folder) is None:
         return False
     return folder.first.read("status.json")["state"] == "interrupted"
 
 
-def kept(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Stand | None) -> Through:
+def record_first(problem: Problem, spec: RunSpec, folder: RunFolder, stood: ResumePoint | None) -> Through:
     """Writes steps on few draws down as they pass.
 
     Arguments:
@@ -55,13 +55,13 @@ def kept(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Stand | None
     if problem.first is None:
         return iter
     few, own = problem.first, folder.first
-    asked, model = _spec(few, problem, spec), fingerprint(few.objective.sampler)
+    asked, model = _spec(few, problem, spec), compute_fingerprint(few.objective.sampler)
 
     def through(steps: Iterator[Step]) -> Iterator[Step]:
         past, frames, log = (stood.past, stood.frames, stood.log(own)) if stood else (None, None, None)
         if stood is not None:
             own.write_spec(asked)
-            mark_running(own, stood.core)
+            mark_running(own, stood.checkpoint)
         with Interruptible() as interruptible:
             made = interruptible.within(steps)
             # the lock of the run holds here, too

@@ -13,28 +13,28 @@ from torch import Tensor
 
 from noiseward.errors import RunError
 from noiseward.images import to_images
-from noiseward.runs.binding import digest_of_images
-from noiseward.runs.consistency import Told, best_of, initial_of, recorded, slack
+from noiseward.runs.binding import digest_images
+from noiseward.runs.consistency import RunRecord, check_recorded, read_best, read_initial, tolerance
 from noiseward.runs.files import read_bytes
 from noiseward.runs.log import Line
 from noiseward.runs.spec import run_id
 from noiseward.runs.store import RunFolder
-from noiseward.runs.write import pictured
+from noiseward.runs.write import has_images
 
-__all__ = ["check_results", "frames_of", "images_of", "opened"]
+__all__ = ["check_results", "read_frames", "read_images", "open_image"]
 
 
-def images_of(folder: RunFolder, said: Told, which: Literal["initial", "best"]) -> list[Image.Image]:
+def read_images(folder: RunFolder, said: RunRecord, which: Literal["initial", "best"]) -> list[Image.Image]:
     """The images of the start, or the best ones, one per row; none where samples are no images.
 
     Raises:
         RunError: one is missing or damaged, or is not the image of its row.
     """
-    sample = (initial_of(folder, said.spec) if which == "initial" else best_of(folder, said.spec)[0])["sample"]
-    if not pictured(sample):
+    sample = (read_initial(folder, said.spec) if which == "initial" else read_best(folder, said.spec)[0])["sample"]
+    if not has_images(sample):
         return []
     size = (sample.shape[3], sample.shape[2])
-    fitting = [{one} for one in digest_of_images(to_images(sample))]
+    fitting = [{one} for one in digest_images(to_images(sample))]
     early = which == "best" and said.status["state"] in ("running", "failed")  # written now and then
     for line in said.lines if early else ():
         for row, one in enumerate((line.bound or {}).get("pixels") or ()):
@@ -42,47 +42,47 @@ def images_of(folder: RunFolder, said: Told, which: Literal["initial", "best"]) 
     images = []
     for row, known in enumerate(fitting):
         file = folder.path / which / f"{row:02d}.png"
-        image = opened(file)
+        image = open_image(file)
         unknown = early and run_id(said.spec) is None
-        if image.size != size or (not unknown and digest_of_images([image])[0] not in known):
+        if image.size != size or (not unknown and digest_images([image])[0] not in known):
             raise RunError(f"{file} is not the image of row {row}: remove it, and 'noiseward resume {folder.path}'")
         images.append(image)
     return images
 
 
-def check_results(folder: RunFolder, said: Told, *, closely: bool = False) -> None:
+def check_results(folder: RunFolder, said: RunRecord, *, closely: bool = False) -> None:
     """Raise `RunError` unless the results of a run that is done are there.
 
     Arguments:
         folder, said: the run.
         closely: look at each image, not only whether it is there.
     """
-    best, _ = best_of(folder, said.spec)
-    recorded(best, said.lines, folder.path / "best.safetensors", apart=slack(folder, said.spec))
+    best, _ = read_best(folder, said.spec)
+    check_recorded(best, said.lines, folder.path / "best.safetensors", apart=tolerance(folder, said.spec))
     for which in ("initial", "best"):
-        for row in range(said.spec.rows if pictured(best["sample"]) else 0):
+        for row in range(said.spec.rows if has_images(best["sample"]) else 0):
             file = folder.path / which / f"{row:02d}.png"
             if not os.path.isfile(file):
                 what = "no file: remove it, and" if os.path.lexists(file) else "missing:"
                 raise RunError(f"{file} is {what} 'noiseward resume {folder.path}'")
         if closely:
-            images_of(folder, said, which)
+            read_images(folder, said, which)
 
 
-def frames_of(folder: RunFolder, lines: Sequence[Line], sample: Tensor) -> Iterator[tuple[Line, list[Image.Image]]]:
+def read_frames(folder: RunFolder, lines: Sequence[Line], sample: Tensor) -> Iterator[tuple[Line, list[Image.Image]]]:
     """The frames of steps that have one image per row; others were being written, or removed, when the run ended.
 
     Raises:
         RunError: one is damaged, or is not the image of its step and row.
     """
     size = (sample.shape[3], sample.shape[2])
-    for line in lines if pictured(sample) else ():
+    for line in lines if has_images(sample) else ():
         index = line.record["index"]
         files = [folder.path / "frames" / f"{index:05d}-{row:02d}.png" for row in range(sample.shape[0])]
         if not all(os.path.lexists(file) for file in files):
             continue
-        images = [opened(file) for file in files]
-        found = digest_of_images(images)
+        images = [open_image(file) for file in files]
+        found = digest_images(images)
         known = (line.bound or {}).get("pixels") or found
         for file, image, *digests in zip(files, images, known, found, strict=True):
             if image.size != size or digests[0] != digests[1]:
@@ -90,7 +90,7 @@ def frames_of(folder: RunFolder, lines: Sequence[Line], sample: Tensor) -> Itera
         yield line, images
 
 
-def opened(file: Path) -> Image.Image:
+def open_image(file: Path) -> Image.Image:
     """The image in a file.
 
     Raises:

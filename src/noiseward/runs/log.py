@@ -14,10 +14,10 @@ from typing import Any, cast
 
 from noiseward.errors import RunError
 from noiseward.runs.binding import Bound, digest
-from noiseward.runs.files import parse, read_bytes, replace
+from noiseward.runs.files import parse_json, read_bytes, replace_file
 from noiseward.runs.schema import Record, check
 
-__all__ = ["Line", "Log", "lines"]
+__all__ = ["Line", "Log", "read_lines"]
 
 SUM = ', "sum": "'
 
@@ -39,7 +39,7 @@ class Line:
     text: str
 
 
-def lines(path: Path, *, run: str | None, rows: int | None) -> list[Line]:
+def read_lines(path: Path, *, run: str | None, rows: int | None) -> list[Line]:
     """Every line that was written whole.
 
     Arguments:
@@ -89,7 +89,7 @@ def _same_names(record: dict[str, Any], before: Sequence[Line], source: str) -> 
 
 def _line(text: str, run: str | None, before: str, source: str, rows: int | None) -> Line:
     try:
-        record = parse(text)
+        record = parse_json(text)
     except ValueError:
         raise RunError(f"{source.replace(', line', ' is garbled in line')}: restore it, or run again") from None
     check(record, Record, source, rows=rows)
@@ -139,7 +139,7 @@ class Log:
             text = f'{body}{SUM}{self._sum}"}}'
         if self._kept is not None:
             content = "".join(f"{one}\n" for one in (*(line.text for line in self._kept), text))
-            replace(self.path, lambda path: path.write_text(content))
+            replace_file(self.path, lambda path: path.write_text(content))
             self._kept = None
             return
         try:

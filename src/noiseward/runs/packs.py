@@ -24,10 +24,10 @@ from typing import Any
 from noiseward.errors import ArgumentError, RunError
 from noiseward.options.run import FORMAT, RunSpec
 from noiseward.runs.binding import seal, unseal
-from noiseward.runs.files import read_json, replace
+from noiseward.runs.files import read_json, replace_file
 from noiseward.runs.prompts import Row
 from noiseward.runs.schema import BatchFile, check
-from noiseward.runs.spec import check_format, parse, settings
+from noiseward.runs.spec import check_format, parse, settings_of
 
 __all__ = ["Pack", "cut", "kept", "plan", "singles", "write"]
 
@@ -54,7 +54,7 @@ class Pack:
 
     def settings(self) -> str:
         """All of the spec but prompts and seeds."""
-        return json.dumps(settings(self.spec), sort_keys=True)
+        return json.dumps(settings_of(self.spec), sort_keys=True)
 
 
 def cut(rows: Sequence[Row], size: int) -> list[Pack]:
@@ -81,9 +81,9 @@ def _pieces(rows: Sequence[Row], size: int) -> list[tuple[tuple[str, ...], RunSp
         raise ArgumentError(f"packs of {size} rows given: at least 1 wanted")
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(json.dumps([settings(row.spec), row.spec.seed, row.spec.batch], sort_keys=True), []).append(
-            row
-        )
+        groups.setdefault(
+            json.dumps([settings_of(row.spec), row.spec.seed, row.spec.batch], sort_keys=True), []
+        ).append(row)
     pieces: list[tuple[tuple[str, ...], RunSpec]] = []
     for group in groups.values():
         seed, batch = group[0].spec.seed, group[0].spec.batch
@@ -188,7 +188,7 @@ def write(out: Path, packs: Sequence[Pack]) -> None:
         for pack in packs
     ]
     content = seal({"format": FORMAT, "packs": parts})
-    replace(out / "batch.json", lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
+    replace_file(out / "batch.json", lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
 
 
 def _stretches(spec: RunSpec, seeds: Sequence[int]) -> Iterator[RunSpec]:

@@ -29,7 +29,7 @@ from noiseward.options.parts import literal
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec
 from noiseward.options.storable import check_storable
-from noiseward.runs.spec import with_limits
+from noiseward.runs.spec import set_limits
 from noiseward.runs.text import read_text
 
 __all__ = ["Row", "read", "sets"]
@@ -194,7 +194,7 @@ def _row(content: Mapping[str, Any], base: RunSpec, template: str, number: int, 
     spec = RunSpec.read(values, spell=lambda name: "column 'seeds'" if name == "batch" else f"column '{name}'")
     if "method" in own and spec.method is not None:
         read_method(spec.method)
-    return Row(ids.of(content.get("id"), prompt, number, where), with_limits(spec), number)
+    return Row(ids.of(content.get("id"), prompt, number, where), set_limits(spec), number)
 
 
 def _parts(value: Any) -> Any:

@@ -34,7 +34,7 @@ from noiseward.rewards.catalog import ENTRIES
 from noiseward.runs.cluster import Cluster, package
 from noiseward.runs.engine import Beat, Engine, work
 from noiseward.runs.packs import Pack
-from noiseward.runs.spec import text
+from noiseward.runs.spec import to_text
 from noiseward.samplers.recompute import NFE
 from noiseward.samplers.sampler import Prompt, Sampler
 
@@ -67,7 +67,7 @@ class Worker:
 
     def sample(self, spec: RunSpec, noise: Tensor, prompt: Prompt) -> tuple[Tensor, NFE]:
         """The samples of a piece of some pack's candidates."""
-        problem = self._loaded.get("problem", text(spec), lambda: prepare_spec(spec, self._loaded))
+        problem = self._loaded.get("problem", to_text(spec), lambda: prepare_spec(spec, self._loaded))
         self._pieces += 1
         with torch.no_grad():
             sample, nfe = sampled(problem.objective.sampler, noise.to(problem.noise.device), prompt)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from noiseward import __version__
 from noiseward.api import prepare_spec
-from noiseward.runs.consistency import best_of, recorded, slack
-from noiseward.runs.fingerprint import same_model
+from noiseward.runs.consistency import check_recorded, read_best, tolerance
+from noiseward.runs.fingerprint import check_model
 from noiseward.runs.store import LIBRARIES, RunFolder
 
-__all__ = ["Replay", "changed", "replay"]
+__all__ = ["Replay", "changed_versions", "replay"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +42,10 @@ def replay(folder: RunFolder) -> Replay:
         RunError: a file is missing or garbled, or the model is another one now.
     """
     spec = folder.spec()
-    known, lines = best_of(folder, spec)[0], folder.lines()
-    recorded(known, lines, folder.path / "best.safetensors", apart=slack(folder, spec))
+    known, lines = read_best(folder, spec)[0], folder.lines()
+    check_recorded(known, lines, folder.path / "best.safetensors", apart=tolerance(folder, spec))
     problem = prepare_spec(spec)
-    same_model(folder, problem, known["noise"])
+    check_model(folder, problem, known["noise"])
     with torch.no_grad():
         evaluation = problem.objective(known["noise"].to(problem.noise.device))
     sample = evaluation.sample.cpu()
@@ -54,7 +54,7 @@ def replay(folder: RunFolder) -> Replay:
     return Replay(sample, evaluation.reward.cpu(), identical, apart.tolist())
 
 
-def changed(folder: RunFolder) -> dict[str, tuple[str, str]]:
+def changed_versions(folder: RunFolder) -> dict[str, tuple[str, str]]:
     """Versions that differ from those of the run: name to (then, now)."""
     then = folder.read("env.json")
     now = {"python": platform.python_version(), "noiseward": __version__, **{name: version(name) for name in LIBRARIES}}

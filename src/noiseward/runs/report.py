@@ -17,7 +17,7 @@ from noiseward.images import TILE, draw_grid, enlarge
 from noiseward.noise.typicality import SUSPECT
 from noiseward.runs.batch import Batch
 from noiseward.runs.engine import look
-from noiseward.runs.files import replace
+from noiseward.runs.files import replace_file
 from noiseward.runs.packs import Pack
 
 __all__ = ["Outcome", "contact", "index", "outcomes", "page", "report"]
@@ -73,7 +73,7 @@ def outcomes(batch: Batch, errors: Mapping[str, str] | None = None) -> list[Outc
 
 def _of(pack: Pack, out: Path, error: str) -> list[Outcome]:
     found = look(pack, out, closely=True)
-    now, said = found.state, found.told
+    now, said = found.state, found.record
     if now in ("waiting", "running") and error:
         now = "failed"
     reward, error = " + ".join(pack.spec.reward), error or found.error
@@ -115,7 +115,7 @@ def index(found: Sequence[Outcome], path: Path) -> Path:
     table.writeheader()
     for one in found:
         table.writerow(dataclasses.asdict(one))
-    replace(path, lambda beside: beside.write_text(text.getvalue(), encoding="utf-8"))
+    replace_file(path, lambda beside: beside.write_text(text.getvalue(), encoding="utf-8"))
     return path
 
 
@@ -137,7 +137,7 @@ def contact(found: Sequence[Outcome], out: Path, path: Path) -> Path | None:
     wide = min(LINE, len(fitting))
     lines = [sum(fitting[at : at + wide], []) for at in range(0, len(fitting), wide)]
     sheet = draw_grid(lines, ["before", "after"] * wide)
-    replace(path, lambda beside: sheet.save(beside, format="PNG"))
+    replace_file(path, lambda beside: sheet.save(beside, format="PNG"))
     return path
 
 
@@ -169,7 +169,7 @@ def page(found: Sequence[Outcome], out: Path, path: Path) -> Path:
         f"\n<p>{'. '.join(said)}.</p>\n<table><thead><tr>{heads}</tr></thead><tbody>\n{lines}\n</tbody></table>"
         "</body></html>\n"
     )
-    replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
     return path
 
 

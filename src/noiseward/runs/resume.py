@@ -23,19 +23,19 @@ from noiseward.loop.objective import Evaluation
 from noiseward.loop.panel import Seen
 from noiseward.loop.solution import Frames, Past
 from noiseward.options.run import RunSpec
-from noiseward.runs.consistency import Core, core
-from noiseward.runs.images import frames_of
+from noiseward.runs.consistency import Checkpoint, read_checkpoint
+from noiseward.runs.images import read_frames
 from noiseward.runs.log import Line, Log
-from noiseward.runs.spec import run_id, with_limits
+from noiseward.runs.spec import run_id, set_limits
 from noiseward.runs.store import RunFolder
-from noiseward.runs.write import FRAMES, pictured, save_images, save_json
+from noiseward.runs.write import FRAMES, has_images, save_images, save_json
 from noiseward.samplers.recompute import NFE
 
-__all__ = ["Stand", "extended", "mark_running", "stand"]
+__all__ = ["ResumePoint", "extend", "mark_running", "find_resume_point"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Stand:
+class ResumePoint:
     """Where a run stands, to go on from.
 
     Attributes:
@@ -43,28 +43,28 @@ class Stand:
         past: what it had before.
         frames: on disk.
         seen: what the panel saw; None where nothing was watched.
-        core: what it was read from.
+        checkpoint: what it was read from.
     """
 
     place: Place
     past: Past
     frames: Frames
     seen: Seen | None
-    core: Core
+    checkpoint: Checkpoint
 
     def log(self, folder: RunFolder, *, again: bool = False) -> Log:
         """The log to go on with; `again` where the first step is made again, too."""
-        kept = [] if again else self.core.lines
-        return Log(folder.path / "steps.jsonl", run=run_id(folder.spec()), kept=kept, was=self.core.digests)
+        kept = [] if again else self.checkpoint.lines
+        return Log(folder.path / "steps.jsonl", run=run_id(folder.spec()), kept=kept, was=self.checkpoint.digests)
 
 
-def stand(folder: RunFolder, device: torch.device) -> Stand | None:
+def find_resume_point(folder: RunFolder, device: torch.device) -> ResumePoint | None:
     """Where the run goes on; None where nothing was written yet. What is on disk stays as it is.
 
     Raises:
         RunError: a file is missing, cut short or garbled, was changed, or does not fit the others.
     """
-    found = core(folder)
+    found = read_checkpoint(folder)
     if found is None:
         return None
     history = [line.record for line in found.lines]
@@ -89,16 +89,16 @@ def stand(folder: RunFolder, device: torch.device) -> Stand | None:
     there = dict(kept)
     for line in found.lines:
         fewer.add(line.record["index"], there.get(line.record["index"]))
-    return Stand(place, Past(initial, history, fewer), kept, _seen(folder, found, history, device), found)
+    return ResumePoint(place, Past(initial, history, fewer), kept, _seen(folder, found, history, device), found)
 
 
-def mark_running(folder: RunFolder, found: Core, *, again: bool = False) -> None:
+def mark_running(folder: RunFolder, found: Checkpoint, *, again: bool = False) -> None:
     """Let the status say that the run goes on, of a step that the log has now and will have from its next line on.
 
     Images of the start that are gone come back.
     """
     sample = found.initial["sample"]
-    if pictured(sample) and not all((folder.path / "initial" / f"{k:02d}.png").exists() for k in range(len(sample))):
+    if has_images(sample) and not all((folder.path / "initial" / f"{k:02d}.png").exists() for k in range(len(sample))):
         save_images(folder.path / "initial", to_images(sample))
     last = None if again or not found.lines else found.lines[-1].record
     begun = folder.lines()[0].record
@@ -117,7 +117,7 @@ def mark_running(folder: RunFolder, found: Core, *, again: bool = False) -> None
     save_json(folder.path / "status.json", status, run_id(folder.spec()))
 
 
-def _seen(folder: RunFolder, found: Core, history: list[dict[str, Any]], device: torch.device) -> Seen | None:
+def _seen(folder: RunFolder, found: Checkpoint, history: list[dict[str, Any]], device: torch.device) -> Seen | None:
     """What the panel saw in the steps before."""
     watched = [record["watched"] for record in history if record.get("watched")]
     if not watched or found.peaks is None:
@@ -145,7 +145,7 @@ def _seen(folder: RunFolder, found: Core, history: list[dict[str, Any]], device:
 
 def _frames(folder: RunFolder, lines: list[Line], sample: Tensor) -> Frames:
     """The frames on disk, spread as those of a run that was never cut."""
-    frames, there = Frames(FRAMES), {id(line): images for line, images in frames_of(folder, lines, sample)}
+    frames, there = Frames(FRAMES), {id(line): images for line, images in read_frames(folder, lines, sample)}
     for line in lines:
         images = there.get(id(line))
         levels = [torch.from_numpy(numpy.array(image)).permute(2, 0, 1) / 255 for image in images or ()]
@@ -153,7 +153,7 @@ def _frames(folder: RunFolder, lines: list[Line], sample: Tensor) -> Frames:
     return frames
 
 
-def extended(spec: RunSpec, *, steps: str | None, seconds: str | None, nfe: str | None) -> RunSpec:
+def extend(spec: RunSpec, *, steps: str | None, seconds: str | None, nfe: str | None) -> RunSpec:
     """The spec with a larger budget: `50` in all, or `+50` beside what was asked before.
 
     Example:
@@ -167,8 +167,8 @@ def extended(spec: RunSpec, *, steps: str | None, seconds: str | None, nfe: str 
             continue
         if not re.fullmatch(r"\+?\d+(\.\d+)?", text) or (kind is int and "." in text):
             raise ArgumentError(f"--{name} {text} given: a number in all, as 50, or more than before, as +20, wanted")
-        before = getattr(with_limits(spec), name)
+        before = getattr(set_limits(spec), name)
         if text.startswith("+") and before is None:
             raise ArgumentError(f"--{name} {text} given, but the run had no limit of {name}: give the number in all")
         asked[name] = kind(text) + (before or 0) if text.startswith("+") else kind(text)
-    return with_limits(spec).replace(**asked)
+    return set_limits(spec).replace(**asked)

@@ -10,11 +10,11 @@ from typing import Any
 from noiseward.errors import ArgumentError, RunError
 from noiseward.methods import read as read_method
 from noiseward.options.run import FORMAT, RunSpec
-from noiseward.runs.binding import identity, seal, unseal
+from noiseward.runs.binding import identify, seal, unseal
 from noiseward.runs.files import read_json
 from noiseward.runs.formats import upgrade
 
-__all__ = ["answers", "check_format", "parse", "plain", "read", "run_id", "settings", "text", "with_limits"]
+__all__ = ["matches", "check_format", "parse", "to_plain", "read", "run_id", "settings_of", "to_text", "set_limits"]
 
 EXTENDED = ("steps", "seconds", "nfe", "memory")  # what a run that continues may be asked for differently
 
@@ -48,40 +48,40 @@ def parse(content: Mapping[str, Any], path: Path) -> RunSpec:
     return spec if content["format"] == FORMAT else spec.from_file(content)
 
 
-def plain(spec: RunSpec) -> dict[str, Any]:
+def to_plain(spec: RunSpec) -> dict[str, Any]:
     """A spec as plain data, in the format that it was read in."""
     if spec.origin is None:
         return {"format": FORMAT, **spec.plain()}
     return {**spec.origin, **{name: getattr(spec, name) for name in EXTENDED}}
 
 
-def text(spec: RunSpec) -> str:
+def to_text(spec: RunSpec) -> str:
     """A spec as it is written into a file."""
-    content = plain(spec)
+    content = to_plain(spec)
     return json.dumps(seal(content) if content["format"] > 1 else content, indent=2)
 
 
 def run_id(spec: RunSpec) -> str | None:
     """The id of the run that a spec asks for (see `binding.py`); None in format 1."""
     if spec.origin is None:
-        return identity(spec.plain())
-    return identity(spec.origin) if spec.origin["format"] > 1 else None
+        return identify(spec.plain())
+    return identify(spec.origin) if spec.origin["format"] > 1 else None
 
 
-def with_limits(spec: RunSpec) -> RunSpec:
+def set_limits(spec: RunSpec) -> RunSpec:
     """A spec with the default budget written out."""
     return spec.replace(steps=spec.limits["steps"])
 
 
-def settings(spec: RunSpec) -> dict[str, Any]:
+def settings_of(spec: RunSpec) -> dict[str, Any]:
     """All of a spec but its prompts and seeds, its method with all arguments."""
     plain = {name: value for name, value in spec.plain().items() if name not in ("prompt", "seed", "batch")}
     return {**plain, "method": None if spec.method is None else read_method(spec.method).text}
 
 
-def answers(spec: RunSpec, asked: RunSpec, *, besides: tuple[str, ...] = EXTENDED) -> bool:
+def matches(spec: RunSpec, asked: RunSpec, *, besides: tuple[str, ...] = EXTENDED) -> bool:
     """Whether a run of one spec is what another asks for, what may differ and an open method aside."""
-    one, other = ({**settings(each), "rows": (each.prompt, each.seed, each.batch)} for each in (spec, asked))
+    one, other = ({**settings_of(each), "rows": (each.prompt, each.seed, each.batch)} for each in (spec, asked))
     skipped = {*besides, *(["method"] if asked.method is None else [])}
     return all(one[name] == other[name] for name in one if name not in skipped)
 

@@ -39,16 +39,16 @@ from noiseward.loop.loop import Step
 from noiseward.loop.panel import find_hacked
 from noiseward.loop.solution import Frames, Solution
 from noiseward.options.run import RunSpec
-from noiseward.runs.binding import mark, plain, unseal
+from noiseward.runs.binding import copy_tensors, mark, unseal
 from noiseward.runs.claim import Claim
-from noiseward.runs.files import read_json, replace, tensors
-from noiseward.runs.log import Line, Log, lines
+from noiseward.runs.files import read_json, replace_file, write_tensors
+from noiseward.runs.log import Line, Log, read_lines
 from noiseward.runs.schema import StatusFile, check, check_statuses
 from noiseward.runs.spec import read as read_spec
-from noiseward.runs.spec import run_id, text
-from noiseward.runs.write import LIBRARIES, Writer, pictured, save_images, save_json
+from noiseward.runs.spec import run_id, to_text
+from noiseward.runs.write import LIBRARIES, Writer, has_images, save_images, save_json
 
-__all__ = ["LIBRARIES", "RunFolder", "find"]
+__all__ = ["LIBRARIES", "RunFolder", "find_runs"]
 
 FILES = {"env.json": dict[str, str], "status.json": StatusFile}
 
@@ -92,16 +92,16 @@ class RunFolder:
     def finish(self, solution: Solution, state: str) -> None:
         """Write the closing images and the final status."""
         run = run_id(self.spec())
-        if pictured(solution.sample):
+        if has_images(solution.sample):
             save_images(self.path / "best", to_images(solution.sample))
-            replace(self.path / "strip.png", lambda path: solution.strip().save(path, format="PNG"))
+            replace_file(self.path / "strip.png", lambda path: solution.strip().save(path, format="PNG"))
         if any(solution.verdicts):
             before = solution.best(by="pareto")
-            found = plain(vars(before))
-            tensors(self.path / "pareto.safetensors", found, mark(found, run))
-            if pictured(before.sample):
+            found = copy_tensors(vars(before))
+            write_tensors(self.path / "pareto.safetensors", found, mark(found, run))
+            if has_images(before.sample):
                 save_images(self.path / "pareto", to_images(before.sample))
-        replace(
+        replace_file(
             self.path / "plot.png",
             lambda path: plot_history(solution.history, hacked=find_hacked(solution.history)).save(path, format="PNG"),
         )
@@ -146,7 +146,7 @@ class RunFolder:
             RunError: it is missing or garbled, was changed, or belongs to another run.
         """
         spec = self.spec()
-        return lines(self.path / "steps.jsonl", run=run_id(spec), rows=spec.rows)
+        return read_lines(self.path / "steps.jsonl", run=run_id(spec), rows=spec.rows)
 
     def steps(self) -> list[dict[str, Any]]:
         """Every step that was written whole; raises as `lines`."""
@@ -159,7 +159,7 @@ class RunFolder:
 
     def write_spec(self, spec: RunSpec) -> None:
         """Replace the spec: a run that goes on is asked for more."""
-        replace(self.path / "spec.json", lambda path: path.write_text(text(spec) + "\n"))
+        replace_file(self.path / "spec.json", lambda path: path.write_text(to_text(spec) + "\n"))
 
 
 def summarize(solution: Solution) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def summarize(solution: Solution) -> dict[str, Any]:
     }
 
 
-def find(folder: Path) -> list[RunFolder]:
+def find_runs(folder: Path) -> list[RunFolder]:
     """The runs in a folder, or the packs of a batch directory, newest first."""
     if not os.path.isdir(folder):
         raise ArgumentError(f"{folder} is no folder: give the one that holds the runs")

@@ -20,12 +20,12 @@ from noiseward.images import to_images
 from noiseward.loop.loop import Step
 from noiseward.loop.solution import Frames
 from noiseward.options.run import RunSpec
-from noiseward.runs.binding import FILES, Bound, digest_of_images, digest_of_tensors, mark, plain, seal
-from noiseward.runs.files import replace, tensors
+from noiseward.runs.binding import FILES, Bound, copy_tensors, digest_images, digest_tensors, mark, seal
+from noiseward.runs.files import replace_file, write_tensors
 from noiseward.runs.log import Log
-from noiseward.runs.spec import run_id, text
+from noiseward.runs.spec import run_id, to_text
 
-__all__ = ["FRAMES", "LIBRARIES", "Writer", "pictured", "save_image", "save_images", "save_json"]
+__all__ = ["FRAMES", "LIBRARIES", "Writer", "has_images", "save_image", "save_images", "save_json"]
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
 IMAGES_EVERY = 5.0  # seconds between two writings of the best images
@@ -56,27 +56,27 @@ class Writer:
         if self._log is None:
             self._begin(step)
             self._log = Log(self._path / "steps.jsonl", run=self._run)
-        images = to_images(step.evaluation.sample) if pictured(step.evaluation.sample) else None
+        images = to_images(step.evaluation.sample) if has_images(step.evaluation.sample) else None
         place, loop = _place(step)
-        best = plain(vars(step.best)) if self._written["best"] is None or _improved(step) else None
+        best = copy_tensors(vars(step.best)) if self._written["best"] is None or _improved(step) else None
         peaks = _peaks(step)
         bound: Bound = {
-            "place": digest_of_tensors(place, loop),
-            "best": digest_of_tensors(best) if best else self._written["best"] or "",
-            "peaks": digest_of_tensors(peaks) if peaks else self._written["peaks"],
-            "pixels": None if images is None else digest_of_images(images),
+            "place": digest_tensors(place, loop),
+            "best": digest_tensors(best) if best else self._written["best"] or "",
+            "peaks": digest_tensors(peaks) if peaks else self._written["peaks"],
+            "pixels": None if images is None else digest_images(images),
         }
         self._log.add(step.record(), None if self._run is None else bound)
         if best:
-            tensors(self._path / "best.safetensors", best, mark(best, self._run))
-            if time.monotonic() - self._pictured > IMAGES_EVERY and pictured(step.best.sample):
+            write_tensors(self._path / "best.safetensors", best, mark(best, self._run))
+            if time.monotonic() - self._pictured > IMAGES_EVERY and has_images(step.best.sample):
                 save_images(self._path / "best", to_images(step.best.sample))
                 self._pictured = time.monotonic()
         if peaks and bound["peaks"] != self._written["peaks"]:
-            tensors(self._path / "peaks.safetensors", peaks, mark(peaks, self._run))
+            write_tensors(self._path / "peaks.safetensors", peaks, mark(peaks, self._run))
         if images is not None:
             self._frame(step, images)
-        tensors(self._path / "latest.safetensors", place, mark(place, self._run, loop))
+        write_tensors(self._path / "latest.safetensors", place, mark(place, self._run, loop))
         self._written = {name: bound[name] for name in FILES}
         status = {
             "state": "running",
@@ -92,16 +92,16 @@ class Writer:
         """What is known before the first step is written; the spec first, which makes the directory that of a run."""
         with contextlib.suppress(OSError):  # what cannot be made cannot be written, which says more
             self._path.mkdir(exist_ok=True)
-        replace(self._path / "spec.json", lambda path: path.write_text(text(self._spec) + "\n"))
+        replace_file(self._path / "spec.json", lambda path: path.write_text(to_text(self._spec) + "\n"))
         libraries = {"noiseward": __version__, **{name: version(name) for name in LIBRARIES}}
         machine = {"python": platform.python_version(), "device": str(step.noise.device), "fingerprint": self._model}
         save_json(self._path / "env.json", {**machine, **libraries}, self._run)
-        if pictured(step.evaluation.sample):
+        if has_images(step.evaluation.sample):
             save_images(self._path / "initial", to_images(step.evaluation.sample))
         evaluation = {name: getattr(step.evaluation, name) for name in ("sample", "reward", "penalty", "value")}
         terms = {f"terms.{name}": term for name, term in step.evaluation.terms.items()}
-        found = plain({**evaluation, **terms})
-        tensors(self._path / "initial.safetensors", found, mark(found, self._run))
+        found = copy_tensors({**evaluation, **terms})
+        write_tensors(self._path / "initial.safetensors", found, mark(found, self._run))
 
     def _frame(self, step: Step, images: Sequence[Image.Image]) -> None:
         """Keep a few images, evenly spread; files of frames that are dropped go too, and those of no frame."""
@@ -119,7 +119,7 @@ class Writer:
             file.unlink(missing_ok=True)
 
 
-def pictured(sample: Tensor) -> bool:
+def has_images(sample: Tensor) -> bool:
     """Whether samples are images."""
     return sample.ndim == 4 and sample.shape[1] in (1, 3)
 
@@ -132,13 +132,13 @@ def save_images(folder: Path, images: Sequence[Image.Image], prefix: str = "") -
 
 def save_image(path: Path, image: Image.Image) -> None:
     """Replace an image."""
-    replace(path, lambda beside: _saved(image, beside))
+    replace_file(path, lambda beside: _saved(image, beside))
 
 
 def save_json(path: Path, content: dict[str, Any], run: str | None) -> None:
     """Replace a JSON file, sealed unless the run is of format 1."""
     whole = content if run is None else seal(content, run)
-    replace(path, lambda beside: beside.write_text(json.dumps(whole, indent=2) + "\n"))
+    replace_file(path, lambda beside: beside.write_text(json.dumps(whole, indent=2) + "\n"))
 
 
 def _saved(image: Image.Image, path: Path) -> None:
@@ -158,7 +158,9 @@ def _peaks(step: Step) -> dict[str, Tensor] | None:
     """What was best when each held-out reward was highest, where it was looked at."""
     if not step.watched:
         return None
-    return plain({f"{name}.{field}": part for name, peak in step.peaks.items() for field, part in vars(peak).items()})
+    return copy_tensors(
+        {f"{name}.{field}": part for name, peak in step.peaks.items() for field, part in vars(peak).items()}
+    )
 
 
 def _place(step: Step) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -171,4 +173,4 @@ def _place(step: Step) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "nfe": dataclasses.asdict(place.nfe),
         "pace_nfe": place.pace[1],
     }
-    return plain(found), rest
+    return copy_tensors(found), rest
