@@ -83,7 +83,7 @@ def test_resume_goes_on_with_a_run(run, small):
     status, _, err = run("resume", "nowhere")
     assert (
         status == 1
-        and err == "noiseward: nowhere is no run directory, it has no spec.json: 'noiseward list' shows runs\n"
+        and err == "noiseward: nowhere is not a run directory, it has no spec.json; 'noiseward list' shows runs\n"
     )
 
 
@@ -108,7 +108,7 @@ def test_doctor_examines_a_model(run, model):
     status, out, _ = run("doctor", "--model", model, "--num-inference-steps", "3")
     assert status == 0, out
     assert "4 draws are seen and replayed (1 start, 3 step)" in out and "finite difference" in out
-    assert "seed 0 gives the pipeline's own picture" in out and "MB per call" in out and "FAIL" not in out
+    assert "seed 0 gives the pipeline's own image" in out and "MB per call" in out and "FAIL" not in out
     assert "verdict: fit for noise optimization" in out
 
 
@@ -274,7 +274,7 @@ def test_an_output_that_holds_a_run_or_cannot_be_written(run, small, tmp_path):
     status, _, err = run("align", "a", "--reward", "brightness", "--out", "file/run", *small)
     assert status == 1 and "not writable" in err
     status, _, err = run("show", "nowhere")
-    assert status == 1 and "no run directory" in err
+    assert status == 1 and "not a run directory" in err
 
 
 def test_ctrl_c_ends_cleanly_with_the_best_so_far_saved(small, tmp_path):

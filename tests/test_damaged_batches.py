@@ -113,7 +113,7 @@ def test_a_damaged_plan_of_a_batch_is_refused_or_read_as_it_was(whole, out, mode
 def test_a_batch_planned_by_two_at_once_is_done_by_one(out, model):
     mine = begin(out, rows(model), size=1)
     begin(out, [*rows(model), dataclasses.replace(rows(model)[0], id="c")], size=1)
-    with pytest.raises(RunError, match="another process gave .* other rows meanwhile: give the command again"):
+    with pytest.raises(RunError, match="another process gave .* other rows meanwhile; give the command again"):
         list(mine.run(Local()))
 
 

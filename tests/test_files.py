@@ -67,7 +67,7 @@ def test_a_device_is_refused_and_stays_one(tmp_path):
         os.mknod(tmp_path / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
     except PermissionError:
         pytest.skip("making a device needs rights that this user has not")
-    with pytest.raises(RunError, match="which is a device: give the path of a file"):
+    with pytest.raises(RunError, match="which is a device; give the path of a file"):
         write(tmp_path / "null")
     assert stat.S_ISCHR(os.lstat(tmp_path / "null").st_mode)
 
@@ -110,7 +110,7 @@ def test_a_replay_on_a_full_disk_is_one_line(run, done, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     status, _, err = run("replay", str(done))
-    assert status == 1 and "(No space left on device): free space" in err and len(err.splitlines()) == 1
+    assert status == 1 and "(No space left on device); free space" in err and len(err.splitlines()) == 1
 
 
 def test_a_run_that_may_only_be_read_is_shown(run, done, monkeypatch):
@@ -184,7 +184,7 @@ def test_what_a_process_left_that_died_before_it_began_counts_as_empty(spec, tmp
     (tmp_path / "run").mkdir()
     for name in left:
         (tmp_path / "run" / name).touch()
-    with pytest.raises(RunError, match="is no run directory"):
+    with pytest.raises(RunError, match="is not a run directory"):
         resume(tmp_path / "run", quiet=True)
     with pytest.raises(NoisewardError):
         execute(spec.replace(steps=0, reward=("shine",)), tmp_path / "run", quiet=True)

@@ -74,7 +74,7 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on(spec, whole, disk, si
 
     _, reported = killed(work, folder, at=0)
     refused = [line for line in reported if line.startswith("refused")]
-    assert all("(No space left on device): free space" in line for line in refused), refused
+    assert all("(No space left on device); free space" in line for line in refused), refused
     assert refused
     for file in folder.rglob("*"):
         assert not file.name.endswith(".new"), "half a file is left"

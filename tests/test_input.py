@@ -56,7 +56,7 @@ FILES = {
     "device": ("device", "must be a text file, got a device"),
     "folder": ("folder", "must be a text file, got a folder"),
     "large": ("large", "has more than 64 MiB"),
-    "utf-16": ("a duck\n".encode("utf-16"), "must be UTF-8 text, got UTF-16: save it as UTF-8"),
+    "utf-16": ("a duck\n".encode("utf-16"), "must be UTF-8 text, got UTF-16; save it as UTF-8"),
     "utf-16 without a mark": ("a duck\n".encode("utf-16-le"), "line 1: expected UTF-8 text, got binary data"),
     "utf-32": ("a duck\n".encode("utf-32"), "must be UTF-8 text, got UTF-32"),
     "latin-1": (b"a duck\na caf\xe9\n", "line 2: expected UTF-8 text, got another encoding"),

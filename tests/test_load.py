@@ -216,7 +216,7 @@ def test_doctor_says_what_is_wrong(run, tmp_path):
     sizes = ["--set", "height=16", "--set", "width=16", "--num-inference-steps", "2"]
     status, out, err = run("doctor", "--model", "sd3", *sizes)
     assert status == 0, err
-    assert "note  seed 0 gives the pipeline's own picture" in out and "another one" in out
+    assert "note  seed 0 gives the pipeline's own image" in out and "another one" in out
     assert "without effect: step 2" in out and "fit for noise optimization, with the exception above" in out
 
 

@@ -214,7 +214,7 @@ def test_scores_that_are_no_numbers_are_passed_over():
 
 
 def test_bad_panels_are_refused():
-    with pytest.raises(ArgumentError, match="'linear' is climbed already"):
+    with pytest.raises(ArgumentError, match="got 'linear', which is optimized"):
         run(Linear(1.0), [Linear(2.0)])
     with pytest.raises(ArgumentError, match="two watched rewards have the same name"):
         run(Linear(1.0), [held(0.0, "a"), held(1.0, "a")])
@@ -300,5 +300,5 @@ def test_a_panel_that_cannot_speak_says_so_before_the_run():
     def note(*watch):
         return prepare(pipe, "a", "brightness", Settings(steps=1, call=call), watch=watch).note
 
-    assert note("contrast", "jpeg") == "only statistics of pixels look on (contrast, jpeg): they warn of nothing"
+    assert note("contrast", "jpeg") == "only statistics of pixels are watched (contrast, jpeg), which never warn"
     assert note() is None and note("contrast", FunctionReward(lambda x: x.sum((1, 2, 3)), name="judge")) is None

@@ -116,7 +116,7 @@ def test_files_that_are_none_are_refused(tmp_path):
     with pytest.raises(ArgumentError, match="did you mean 'simple-animals'"):
         read("simple-animal", BASE)
     (tmp_path / "p.txt").write_bytes(b"\xff\xfe\x00a")
-    with pytest.raises(ArgumentError, match="p.txt must be UTF-8 text, got UTF-16: save it as UTF-8"):
+    with pytest.raises(ArgumentError, match="p.txt must be UTF-8 text, got UTF-16; save it as UTF-8"):
         read(tmp_path / "p.txt", BASE)
     with pytest.raises(ArgumentError, match="wants a {} where"):
         read("simple-animals", BASE, template="a duck")

@@ -91,7 +91,7 @@ def test_a_run_killed_at_any_instant_is_readable_and_goes_on(spec, whole, operat
     assert died == -at or abs(died) < at  # the last instants belong to the closing pictures
     if not (folder / "spec.json").exists():
         assert not reported
-        with pytest.raises(RunError, match="is no run directory, it has no spec.json"):
+        with pytest.raises(RunError, match="is not a run directory, it has no spec.json"):
             resume(folder, quiet=True)
         return
     logged = [record["index"] for record in RunFolder(folder).steps()] if (folder / "steps.jsonl").exists() else []
@@ -169,7 +169,7 @@ def test_a_directory_that_cannot_be_written_is_one_line(spec, tmp_path):
     begin(spec, tmp_path / "run", 1)
     (tmp_path / "run/.lock").unlink()
     (tmp_path / "run/.lock").mkdir()  # root may write anywhere, but not into a folder as if it were a file
-    with pytest.raises(RunError, match=r"run cannot be written \(Is a directory\): make it writable"):
+    with pytest.raises(RunError, match=r"run cannot be written \(Is a directory\); make it writable"):
         resume(tmp_path / "run", quiet=True)
 
 
@@ -225,7 +225,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(spec, wh
         return real(*arguments)
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(RunError, match="cannot be written .No space left on device.: free space"):
+    with pytest.raises(RunError, match="cannot be written .No space left on device.; free space"):
         execute(spec, tmp_path / "run", quiet=True)
     monkeypatch.setattr(os, "replace", real)
     assert not [path for path in (tmp_path / "run").rglob(".*.new")]
@@ -236,9 +236,9 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(spec, wh
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"steps": "many"}, "--steps many given: a number in all"),
-        ({"steps": "1.5"}, "--steps 1.5 given"),
-        ({"nfe": "-3"}, "--nfe -3 given"),
+        ({"steps": "many"}, "--steps must be a number in total, as 50, or in addition, as +20, got 'many'"),
+        ({"steps": "1.5"}, "got '1.5'"),
+        ({"nfe": "-3"}, "got '-3'"),
         ({"seconds": "+10"}, "had no limit of seconds"),
     ],
 )

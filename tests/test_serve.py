@@ -234,7 +234,7 @@ def test_a_token_is_asked_for_and_shown(monkeypatch):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "", "::", "192.0.2.1", "example.org"])
 def test_nobody_else_is_served_without_a_token(host):
-    with pytest.raises(ArgumentError, match="can be reached by others: give a token") as caught:
+    with pytest.raises(ArgumentError, match="can be reached by others; give a token") as caught:
         server(named("darkness"), host=host)
     assert "\n" not in str(caught.value)
 

@@ -71,7 +71,7 @@ class Loaded:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Everything `iterate` needs: what to climb, from where, how, and for how long.
+    """Everything `iterate` needs: what to optimize, from where, how, and for how long.
 
     `method` is its text with all arguments, where it has one; `chosen` says that it is not what was asked for, but what
     a reward without a gradient gets.
@@ -90,15 +90,15 @@ class Problem:
     @property
     def note(self) -> str | None:
         """What to say before it begins, in one line."""
-        said, name = [], self.objective.reward.name
+        notes, name = [], self.objective.reward.name
         if self.chosen:
-            said.append(f"reward '{name}' has no gradient: using {self.method}")
+            notes.append(f"reward '{name}' has no gradient: using {self.method}")
         if self.first is not None:
             many, few = (len(one.objective.sampler.layout) for one in (self, self.first))
-            said.append(f"few steps first: {self.first.share:.0%} of the budget on {few} draws, then {many}")
+            notes.append(f"few steps first: {self.first.share:.0%} of the budget on {few} draws, then {many}")
         if self.panel.names and self.panel.names == self.panel.silent:
-            said.append(f"only statistics of pixels look on ({', '.join(self.panel.names)}): they warn of nothing")
-        return "; ".join(said) or None
+            notes.append(f"only statistics of pixels are watched ({', '.join(self.panel.names)}), which never warn")
+        return "; ".join(notes) or None
 
     def iterate(
         self,
@@ -111,7 +111,7 @@ class Problem:
         """Every step of the run, or those from a place on, watched by the panel, which saw the ones before.
 
         With few steps first, what they do is no step of the run: until it is done, the run stands at its start. Their
-        climb goes on from `coarse`, and its own steps are passed `through` something.
+        optimization continues from `coarse`, and their steps are passed `through` a function.
         """
         begin = self.noise if start is None else start
         how: dict[str, Any] = {"optimizer": self.optimizer, "seeds": self.seeds}
@@ -285,18 +285,20 @@ def _reward(reward: Rewards) -> Reward:
 
 
 def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
-    """The rewards that look on."""
-    climbed = [one.name for one in reward.rewards] if isinstance(reward, WeightedSum) else [reward.name]
+    """The held-out rewards to track."""
+    optimized = [one.name for one in reward.rewards] if isinstance(reward, WeightedSum) else [reward.name]
     if watch is None:
         card = card_of(model)
-        names = [name for name in (card.watch if card else ()) if name not in climbed and is_available(name)]
+        names = [name for name in (card.watch if card else ()) if name not in optimized and is_available(name)]
         watch = names if len(names) > 1 else ()  # one number about pixels is no judge
     held = []
     for one in [watch] if isinstance(watch, str | Reward) else watch:
         each, weight = (one, 1.0) if isinstance(one, Reward) else weighted(one)
         if weight != 1:
-            raise ArgumentError(f"'{one}' given to watch: what only looks on has no weight")
-        if each.name in climbed:
-            raise ArgumentError(f"'{each.name}' is climbed already: watch another reward beside it")
+            raise ArgumentError(f"expected a watched reward without a weight, got '{one}'; leave the weight out")
+        if each.name in optimized:
+            raise ArgumentError(
+                f"expected a held-out reward to watch, got '{each.name}', which is optimized; watch another one"
+            )
         held.append(each)
     return held

@@ -61,7 +61,7 @@ def examine(problem: Problem) -> Iterator[Finding]:
         same = gap == 0 if exact else gap <= 0.03 * scale
         yield Finding(
             same,
-            f"seed {seed} gives the pipeline's own picture of generator=torch.Generator().manual_seed({seed}), "
+            f"seed {seed} gives the pipeline's own image of generator=torch.Generator().manual_seed({seed}), "
             f"to {gap:.1g}{'' if same else ': another one; the pipeline keeps the generator from some of its draws'}",
             must=False,
         )

@@ -70,7 +70,7 @@ def top(version: bool = typer.Option(False, "--version", help="Print the version
 
 
 def command() -> NoReturn:
-    """Run the command line as a process of its own, which then ends: see `ending`."""
+    """Run the command line and end the process: see `ending`."""
     with ending.honest():
         status = _status()
     ending.leave(status)
@@ -88,7 +88,7 @@ def _status() -> int:
     line, and 130. A run that SIGTERM or SIGHUP stopped keeps its best, and gives 128 and the signal's number.
     """
     warnings.showwarning = _show
-    said = sys.stderr
+    stderr = sys.stderr
     StandardStreams.saved = StandardStreams.saved or StandardStreams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -105,7 +105,7 @@ def _status() -> int:
         return 1
     except (NoisewardError, MemoryError, OSError) as error:
         if not heard.interrupted:
-            _say(_told(error), said)
+            _say(_describe(error), stderr)
             return 1
         status = 130
     except Exception:
@@ -113,7 +113,7 @@ def _status() -> int:
             raise
         status = 130
     if status == 130:
-        _say("interrupted", said)
+        _say("interrupted", stderr)
     ended = [number for number in _signals()[before:] if number != signal.SIGINT]
     return 128 + ended[-1] if ended else status
 
@@ -124,7 +124,7 @@ def _signals() -> list[int]:
     return runs.Interruptible.heard if runs else []
 
 
-def _told(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     """An error in one line; one of the system with what it was about."""
     if isinstance(error, OSError) and error.strerror:
         about = f"{shorten(str(error.filename), 300)}: " if error.filename is not None else ""

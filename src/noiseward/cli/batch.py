@@ -79,7 +79,7 @@ def _last(undone: Sequence[Outcome], rows: int) -> str:
     """The last line of a batch that is not done: what failed, and how to go on."""
     bad = [one for one in undone if one.state in ("failed", "damaged")]
     if not bad:
-        return f"noiseward: {len(undone)} of {rows} rows are not done: give the same command again to go on"
+        return f"noiseward: {len(undone)} of {rows} rows are not done; give the same command again to go on"
     first = bad[0]
     return (
         f"noiseward: {len(bad)} of {rows} rows are {first.state}, first '{first.id}' with seed {first.seed} "

@@ -2,7 +2,7 @@
 
 A reward may leave a thread or a child process behind. Python waits for threads before it ends, and a reader of the
 command's output waits for all that hold the pipe. So the command ends in this order: its streams are flushed;
-threads get a moment to come to their end; children of this process that are still in its session are told to end (one
+threads get a moment to come to their end; children of this process that are still in its session are terminated (one
 that made a session of its own, as a server started on purpose does, is left alone); and the process ends, whatever
 still runs.
 

@@ -12,7 +12,7 @@ __all__ = ["export"]
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
-    grid: Annotated[Path | None, typer.Option(help="A picture of starts and bests: name.png.")] = None,
+    grid: Annotated[Path | None, typer.Option(help="An image of starts and bests: name.png.")] = None,
     animation: Annotated[Path | None, typer.Option(help="The evolution: name.gif or name.webp.")] = None,
     csv: Annotated[Path | None, typer.Option(help="All numbers of all steps: name.csv.")] = None,
 ) -> None:

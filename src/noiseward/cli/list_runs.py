@@ -39,12 +39,14 @@ def list_runs(
     if sort not in ORDERS:
         raise ArgumentError(f"cannot sort by '{sort}'; {choices(sort, ORDERS)}")
     lines = [_line(run) for run in find_runs(folder)]
-    wanted = {"prompt": prompt, "reward": reward, "model": model}
+    filters = {"prompt": prompt, "reward": reward, "model": model}
     chosen = [
         line
         for line in lines
         if state in (None, line["state"])
-        and all(text is None or text.lower() in line["searched"].get(name, "").lower() for name, text in wanted.items())
+        and all(
+            text is None or text.lower() in line["searched"].get(name, "").lower() for name, text in filters.items()
+        )
     ]
     if sort == "name":
         chosen.sort(key=lambda line: line["run"])
@@ -60,7 +62,7 @@ def list_runs(
     if chosen:
         terminal.console().print(table)
     else:
-        which = "no such runs" if lines else "no runs"
+        which = "no matching runs" if lines else "no runs"
         print(f"{which} in {folder}" + ("" if lines else ": 'noiseward align' makes one"))
 
 

@@ -1,4 +1,4 @@
-"""`noiseward replay`: the pictures of a run once more, from its noise."""
+"""`noiseward replay`: the images of a run again, from its noise."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["replay"]
 
 def replay(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write the pictures.  [default: RUN/replay]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the images.  [default: RUN/replay]")] = None,
 ) -> None:
-    """Sample the best noise again, and say whether the pictures are the same bit for bit."""
+    """Sample the best noise again, and say whether the images are the same bit for bit."""
     from noiseward import terminal
     from noiseward.images import to_images
     from noiseward.pipelines.cards import set_threads
@@ -29,7 +29,7 @@ def replay(
     target = out or run / "replay"
     check_folder(target)
     for name, (then, now) in changed_versions(folder).items():
-        console.print(f"{name} was {then} then and is {now} now: the pictures may differ")
+        console.print(f"{name} was {then} and is {now} now: the images may differ")
     found = again(folder)
     if has_images(found.sample):
         save_images(target, to_images(found.sample))

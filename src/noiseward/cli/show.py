@@ -1,4 +1,4 @@
-"""`noiseward show`: one run, in numbers and pictures."""
+"""`noiseward show`: one run, in numbers and images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["show"]
 
 
 def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
-    """Print what a run was asked, what came out, and where its pictures are; draw its plot anew."""
+    """Print the options of a run, its results, and where its images are; draw its plot again."""
     from noiseward import terminal
     from noiseward.cli.tables import report
     from noiseward.errors import RunError, shorten
@@ -24,8 +24,8 @@ def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     from noiseward.runs.files import replace_file
 
     folder = RunFolder(run)
-    said = read_record(folder)
-    spec, status, steps = folder.read("spec.json"), said.status, said.steps
+    record = read_record(folder)
+    spec, status, steps = folder.read("spec.json"), record.status, record.steps
     console = terminal.console()
     console.print(f"{run}: {find_state(status['state'], run)}", highlight=False)
     asked = {
@@ -42,7 +42,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
             replace_file(run / "plot.png", lambda path: plot.save(path, format="PNG"))
         except RunError as error:  # the run may belong to another user
             print(f"noiseward: {error}", file=sys.stderr)
-        report(said.spec, status, steps, run, console)
+        report(record.spec, status, steps, run, console)
 
 
 def _plain(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The options of commands beside those of a run, each declared once."""
+"""The options of commands that are not those of a run, each declared once."""
 
 from __future__ import annotations
 

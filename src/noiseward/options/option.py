@@ -1,6 +1,6 @@
 """One option: its name, type, default, bounds, unit and line of help, and how values of it are read.
 
-Options are fields of pydantic models, whatever a value comes from: a keyword argument, the command line, a TOML file, a
+Options are fields of pydantic models, wherever a value comes from: a keyword argument, the command line, a TOML file, a
 line of a prompt file, `spec.json`. Each of these spells an option in its own way, and an error names it in that
 spelling:
 
@@ -41,7 +41,7 @@ def option(default: Any, *, help: str, **more: Any) -> Any:
     """Declare an option.
 
     Arguments:
-        default: its value where none is given; `...` for an option that is required.
+        default: its value if none is given; `...` for an option that is required.
         help: one line.
         more: bounds, as pydantic names them (`ge`, `gt`, `le`, `lt`, `min_length`); the `unit` of its value; and for
             the command line its `flag`, a `short` one, `argument=True` for none, the `env` variable it is taken from.
@@ -82,7 +82,7 @@ class Options(BaseModel):
 
     @classmethod
     def read(cls, values: Mapping[str, Any], *, spell: Callable[[str], str] = as_keyword) -> Self:
-        """The options with some values, whose names errors spell in a given way."""
+        """Read some values; `spell` writes an option's name in error messages."""
         options = cls.__new__(cls)
         options._fill(dict(values), spell)
         return options

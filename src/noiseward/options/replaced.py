@@ -16,7 +16,7 @@ REPLACED = {
     "project": "dno:project={}",
     "regularizer": "dno:guard={}",
 }
-"""How the method says what an option said, which was on its own."""
+"""How the method says what an option of its own said before."""
 
 
 def renamed(name: str, value: Any = None) -> str:

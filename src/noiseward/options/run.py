@@ -117,7 +117,7 @@ class BudgetOptions(Options):
 
 
 class Settings(BudgetOptions, CallOptions, LoadOptions):
-    """The options of a run beside its model, prompt, reward, method and watched rewards."""
+    """The options of a run other than its model, prompt, reward, method and watched rewards."""
 
     batch: int = option(1, ge=1, help="Images per prompt, with seeds SEED, SEED + 1, ...")
     seed: int = option(0, ge=-(2**63), le=2**63 - 1, help="Start from the image the pipeline makes with this seed.")

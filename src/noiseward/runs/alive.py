@@ -1,6 +1,6 @@
-"""Whether a run that says it is running still is.
+"""Whether a run that is marked as running still is.
 
-A process that is killed, or ends itself by `os._exit`, cannot say so; but the lock of its directory ends with it.
+A process that is killed, or calls `os._exit`, cannot update its status, but its lock on the directory is released.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ __all__ = ["find_state"]
 
 
 def find_state(state: str, path: Path) -> str:
-    """The state of a run: what its `status.json` says, or `killed` where that is `running` and nobody holds the lock.
+    """The state of a run: that of its `status.json`, or `killed` if it is `running` there and no process holds the
+    lock.
 
     Arguments:
-        state: what `status.json` says.
+        state: that of `status.json`.
         path: the run directory.
     """
     if state != "running":

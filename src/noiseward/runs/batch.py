@@ -69,7 +69,7 @@ class Batch:
         """
         with lock(self.out):
             if tuple(cutting.kept(self.out)) != self.packs:
-                raise RunError(f"another process gave {self.out} other rows meanwhile: give the command again")
+                raise RunError(f"another process gave {self.out} other rows meanwhile; give the command again")
             todo = self.undone()
             failed: list[Pack] = []
             for beat in engine.run(todo, self.out):
@@ -94,15 +94,15 @@ def begin(out: Path, rows: Sequence[Row], *, size: int) -> Batch:
         RunError: the directory cannot be written, holds something else, or another batch.
     """
     if os.path.lexists(out) and not os.path.isdir(out):
-        raise RunError(f"{out} is a file: give a new directory with --out")
+        raise RunError(f"{out} is a file; give a new directory with --out")
     if os.path.isdir(out) and not os.path.lexists(out / "batch.json") and not is_vacant(out):
-        raise RunError(f"{out} is not empty and holds no batch: give a new directory with --out")
+        raise RunError(f"{out} is not empty and holds no batch; give a new directory with --out")
     if not os.path.isdir(out):
         cutting.plan(out, rows, size)  # what cannot be planned leaves nothing behind
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{out} cannot be made ({error.strerror}): give another directory with --out") from None
+        raise RunError(f"{out} cannot be made ({error.strerror}); give another directory with --out") from None
     with lock(out):
         planned = cutting.plan(out, rows, size)
         cutting.write(out, planned)

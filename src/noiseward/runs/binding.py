@@ -8,10 +8,10 @@ sealed file was not changed since it was written, and says whose it is.
 
 *The log is the manifest.* Each line of `steps.jsonl` ends with a `sum` over itself and the sum of the line before (the
 first over the run's id): lines can be neither changed, nor left out, nor moved. In `bound` it has the digests of the
-noise to go on from, of the best, and of the panel's peaks as they are after that step. The line is written first. So
+noise to continue from, of the best, and of the panel's peaks as they are after that step. The line is written first. So
 at any instant `best`, `peaks` and `latest` are those of the last line or of the line before it; the first line after a
 resume, which may stand in for one that was there, says in `from` what the files were. Anything else is not this run,
-or not this instant of it. What a picture must look like follows from the tensors, and for those along the way from
+or not this instant of it. What an image must look like follows from the tensors, and for those along the way from
 `pixels`, a digest per row.
 
 Runs of format 1 have none of this. They are held to what their numbers say of each other.
@@ -50,7 +50,7 @@ __all__ = [
     "unseal",
 ]
 
-EXTENDED = ("steps", "seconds", "nfe", "memory", "format")  # what a run that goes on may be asked for differently
+EXTENDED = ("steps", "seconds", "nfe", "memory", "format")  # what may differ when a run is resumed
 FILES = ("place", "best", "peaks")
 
 Bound = TypedDict(
@@ -85,7 +85,7 @@ def identify(spec: Mapping[str, Any]) -> str:
 
 
 def seal(content: Mapping[str, Any], run: str | None = None) -> dict[str, Any]:
-    """Plain data with a run's id, if given, and its sum.
+    """Add a checksum, and a run's id if there is one, to plain data.
 
     Example:
         >>> unseal(seal({"a": 1}, "cafe"), "a.json", run="cafe")
@@ -108,11 +108,11 @@ def unseal(content: Mapping[str, Any], source: object, *, run: str | None = None
     """
     rest = {name: value for name, value in content.items() if name != "sum"}
     if "sum" not in content:
-        raise RunError(f"{source} has no checksum, which this format asks for: restore it, or run again")
+        raise RunError(f"{source} has no checksum, which this format asks for; restore it, or run again")
     if content["sum"] != digest(_canonical(rest)):
-        raise RunError(f"{source} was changed since it was written (its checksum differs): restore it, or run again")
+        raise RunError(f"{source} was changed since it was written (its checksum differs); restore it, or run again")
     if run is not None and rest.pop("run", None) != run:
-        raise RunError(f"{source} belongs to another run than spec.json beside it: restore it, or run again")
+        raise RunError(f"{source} belongs to another run than spec.json next to it; restore it, or run again")
     return rest
 
 
@@ -122,7 +122,7 @@ def copy_tensors(content: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def digest_tensors(content: Mapping[str, Tensor], loop: Mapping[str, Any] | None = None) -> str:
-    """A digest of plain tensors, their names, types and shapes, and of plain data beside them."""
+    """A digest of plain tensors, their names, types and shapes, and of plain data that goes with them."""
     head = [[name, str(part.dtype), list(part.shape)] for name, part in sorted(content.items())]
     bodies = [memoryview(_bytes(content[name])) for name, *_ in head]
     return digest(json.dumps(head), json.dumps(loop), *bodies)
@@ -165,7 +165,7 @@ def check_mark(
         text = metadata.get("loop", metadata.get("bound"))
         whole = parse_json(text) if text is not None else {}
     except ValueError as error:
-        raise RunError(f"{source}: its metadata cannot be read ({str(error)[:80]}): restore it, or run again") from None
+        raise RunError(f"{source}: its metadata cannot be read ({str(error)[:80]}); restore it, or run again") from None
     if not isinstance(whole, dict):
         raise RunError(f"{source}: expected an object in its metadata, got something else; restore it, or run again")
     loop = {name: value for name, value in whole.items() if name not in ("run", "sum")}
@@ -173,10 +173,10 @@ def check_mark(
     if run is not None:
         if whole.get("sum") != found:
             raise RunError(
-                f"{source} was changed since it was written (its checksum differs): restore it, or run again"
+                f"{source} was changed since it was written (its checksum differs); restore it, or run again"
             )
         if whole.get("run") != run:
-            raise RunError(f"{source} belongs to another run than spec.json beside it: restore it, or run again")
+            raise RunError(f"{source} belongs to another run than spec.json next to it; restore it, or run again")
     return found, loop
 
 

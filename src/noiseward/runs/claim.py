@@ -1,10 +1,10 @@
-"""A new directory that is one process's alone, from before its work begins.
+"""A new directory that belongs to one process, from before its work begins.
 
 The directory is made and locked first; then the model is loaded, which takes long enough for a second process to begin.
-Of two that want the same directory, one gets it and the other is told; of two that leave the name to chance, one takes
-the next. Where nothing was written, nothing stays.
+Of two processes that ask for the same directory, one gets it and the other an error; where the name is left open, the
+second takes the next one. If nothing was written, nothing stays.
 
-A directory with nothing in it but a lock that nobody holds is empty: its owner died before it wrote what its run is.
+A directory that holds only a released lock counts as empty: its owner died before it wrote what its run is.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def is_vacant(path: Path) -> bool:
     try:
         return set(os.listdir(path)) <= LEFT
     except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror}): give another directory with --out") from None
+        raise RunError(f"{path} cannot be read ({error.strerror}); give another directory with --out") from None
 
 
 @final
@@ -74,7 +74,7 @@ class Claim:
                 self._leave()
                 if self._others == () or not isinstance(error, DirectoryTaken | DirectoryBusy):
                     raise
-        raise RunError(f"no name is free in {self.path.parent}: give a new directory with --out")
+        raise RunError(f"no name is free in {self.path.parent}; give a new directory with --out")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -92,7 +92,7 @@ class Claim:
                         self._made.append(folder)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise RunError(f"{self.path} cannot be made ({reason}): give another directory with --out") from None
+            raise RunError(f"{self.path} cannot be made ({reason}); give another directory with --out") from None
         if left:
             self._made.append(self.path)  # by a process that died
         self._lock.enter_context(lock(self.path))
@@ -104,9 +104,9 @@ class Claim:
         path = self.path
         if os.path.isdir(path) and not is_vacant(path):
             what = "holds a run already" if os.path.exists(path / "spec.json") else "is not empty"
-            raise DirectoryTaken(f"{path} {what}: give a new directory with --out, or 'noiseward resume' a run")
+            raise DirectoryTaken(f"{path} {what}; give a new directory with --out, or 'noiseward resume' a run")
         if os.path.lexists(path) and not os.path.isdir(path):
-            raise RunError(f"{path} is a file: give a new directory with --out")
+            raise RunError(f"{path} is a file; give a new directory with --out")
         parent = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
         if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
             raise RunError(f"{path} cannot be written: {parent} is not writable; give another directory with --out")

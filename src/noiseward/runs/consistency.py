@@ -1,11 +1,11 @@
 """Whether the files of a run belong together: read as a whole, or refused with the name of what does not fit.
 
-*To look at a run*, `told` reads the spec, the status and the log. They may be read while the run is being written: the
-status is read first, and the log may be ahead of it.
+*To show a run*, `read_record` reads the spec, the status and the log. They may be read while the run is being written:
+the status is read first, and the log may be ahead of it.
 
-*To go on with a run*, `core` reads what its steps are made from. The lock is held, so the files must be those of the
-last line of the log, or of the one before it (see `binding.py`). What is made from these (the status, the closing
-images and plots) is not asked for: it is written again.
+*To resume a run*, `read_resume_data` reads what its next step is made from. The lock is held, so the files must be
+those of the last line of the log, or of the one before it (see `binding.py`). What is made from these (the status, the
+closing images and plots) is not asked for: it is written again.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from noiseward.runs.spec import run_id
 from noiseward.runs.store import RunFolder
 
 __all__ = [
-    "Checkpoint",
+    "ResumeData",
     "RunRecord",
     "read_best",
-    "read_checkpoint",
+    "read_resume_data",
     "read_initial",
     "check_recorded",
     "tolerance",
@@ -47,7 +47,7 @@ AGAIN = "restore it, or run again"
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """What a run says of itself."""
+    """A run as its files record it."""
 
     spec: RunSpec
     status: dict[str, Any]
@@ -60,7 +60,7 @@ class RunRecord:
 
 
 def read_record(folder: RunFolder) -> RunRecord:
-    """What a run says of itself.
+    """Read the spec, the status and the log of a run.
 
     Raises:
         RunError: a file is missing or garbled, was changed, or does not fit the others.
@@ -82,7 +82,7 @@ def read_record(folder: RunFolder) -> RunRecord:
     final = status["state"] in ("done", "interrupted")
     if status["step"] > last or (final and status["step"] < last):
         raise RunError(
-            f"{path} says step {status['step']} is the last, and steps.jsonl ends with step {last}: restore what was "
+            f"{path} says step {status['step']} is the last, and steps.jsonl ends with step {last}; restore what was "
             f"changed, or 'noiseward resume {folder.path}'"
         )
     apart = tolerance(folder, spec)
@@ -95,8 +95,8 @@ def read_record(folder: RunFolder) -> RunRecord:
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """What a run goes on from.
+class ResumeData:
+    """What a run is resumed from.
 
     Attributes:
         lines: of the log, before the step to make next.
@@ -114,8 +114,8 @@ class Checkpoint:
     digests: tuple[str | None, ...]
 
 
-def read_checkpoint(folder: RunFolder) -> Checkpoint | None:
-    """What a run goes on from; None where it ended before its first step was written.
+def read_resume_data(folder: RunFolder) -> ResumeData | None:
+    """Read what a run is resumed from; None if it ended before its first step was written.
 
     Raises:
         RunError: a file is missing or garbled, was changed, or does not fit the others.
@@ -127,14 +127,14 @@ def read_checkpoint(folder: RunFolder) -> Checkpoint | None:
             raise RunError(f"{path / 'latest.safetensors'} is missing: {AGAIN}")
         return None
     if not lines:
-        raise RunError(f"{path / 'steps.jsonl'} has no step, and latest.safetensors goes on after one: {AGAIN}")
+        raise RunError(f"{path / 'steps.jsonl'} has no step, but latest.safetensors continues after one: {AGAIN}")
     latest, metadata = read_tensors(path / "latest.safetensors")
     place, loop = check_mark(latest, metadata, path / "latest.safetensors", run_id(spec))
     check(loop, Loop, f"{path / 'latest.safetensors'}, its metadata")
     check_statuses(loop["status"], path / "latest.safetensors")
     if len(loop["status"]) != spec.rows:
-        given = len(loop["status"])
-        raise RunError(f"{path / 'latest.safetensors'}: expected the status of {spec.rows} rows, got {given}; {AGAIN}")
+        count = len(loop["status"])
+        raise RunError(f"{path / 'latest.safetensors'}: expected the status of {spec.rows} rows, got {count}; {AGAIN}")
     best, found = read_best(folder, spec)
     peaks, peaked = None, None
     if os.path.lexists(path / "peaks.safetensors"):
@@ -158,7 +158,7 @@ def read_checkpoint(folder: RunFolder) -> Checkpoint | None:
         _named(own, {field.name for field in dataclasses.fields(Best)}, path / "peaks.safetensors")
         _per_row(own, {"reward", "value", "probability", "index"}, spec.rows, path / "peaks.safetensors")
         check_recorded(own, lines, path / "peaks.safetensors", apart=apart)
-    return Checkpoint(history, latest, loop, best, peaks, initial, digests)
+    return ResumeData(history, latest, loop, best, peaks, initial, digests)
 
 
 def _began(folder: RunFolder) -> bool:
@@ -208,7 +208,7 @@ def _fit(lines: list[Line], digests: tuple[str | None, ...], path: Path) -> None
         if digest != now[name] and (late or digest != was[name]):
             file = "latest" if name == "place" else name
             what = "is missing" if digest is None else "does not belong to the last step in steps.jsonl"
-            raise RunError(f"{path / file}.safetensors {what}: restore the files of one instant, or run again")
+            raise RunError(f"{path / file}.safetensors {what}; restore the files of one instant, or run again")
 
 
 def _follows(lines: list[Line], history: list[Line], loop: Mapping[str, Any], path: Path) -> None:
@@ -218,7 +218,7 @@ def _follows(lines: list[Line], history: list[Line], loop: Mapping[str, Any], pa
     most = lines[-1].record["nfe"]
     paid = all(least[name] <= calls <= most[name] for name, calls in loop["nfe"].items())
     if not paid or not any(loop["index"] in (end, end + 1) for end in ends):
-        raise RunError(f"{path} goes on at step {loop['index']}, which does not follow from steps.jsonl: {AGAIN}")
+        raise RunError(f"{path} continues at step {loop['index']}, which does not follow from steps.jsonl: {AGAIN}")
 
 
 def _sound(latest: Mapping[str, Tensor], loop: Mapping[str, Any], path: Path) -> None:
@@ -236,9 +236,9 @@ def _sound(latest: Mapping[str, Tensor], loop: Mapping[str, Any], path: Path) ->
 
 
 def tolerance(folder: RunFolder, spec: RunSpec) -> float:
-    """How far numbers of one evaluation may be apart in two files of a run.
+    """How far apart numbers of one evaluation may be in two files of a run.
 
-    A run that goes on evaluates its last step again, which may round differently, on a GPU above all. Where there are
+    A resumed run evaluates its last step again, which may round differently, on a GPU above all. Where there are
     checksums, numbers need not be compared.
     """
     if run_id(spec) is not None:

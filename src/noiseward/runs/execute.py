@@ -1,4 +1,4 @@
-"""Do what a spec says and keep it in a run directory; go on with one."""
+"""Execute a spec in a run directory, and resume one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def execute(spec: RunSpec, out: Path | Claim, *, console: Console | None = None,
         quiet: draw none.
 
     Raises:
-        NoisewardError: bad input, before anything is written; or a failure on the way, which `status.json` then names.
+        NoisewardError: bad input, before anything is written; or a failure during the run, which `status.json` then
+            names.
     """
     spec = specs.set_limits(spec)
     bars = None if quiet else Bars(console)
@@ -61,13 +62,13 @@ def resume(
     console: Console | None = None,
     quiet: bool = False,
 ) -> Solution:
-    """Go on with a run that was killed, interrupted, or finished.
+    """Resume a run that was killed, interrupted, or finished.
 
     For budgets in steps, denoiser calls and reward the result is that of a run never interrupted, bit for bit on a CPU.
 
     Arguments:
         out: the run directory.
-        steps, seconds, nfe: a larger budget, in all (`50`) or beside what was asked before (`+20`).
+        steps, seconds, nfe: a larger budget, in total (`50`) or in addition to the one before (`+20`).
         memory: another memory mode, with gradients that are the same to rounding.
         console: where the progress bar is drawn.
         quiet: draw none.
@@ -87,7 +88,7 @@ def resume(
 
 
 def perform(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, None, Solution]:
-    """Begin a run, or go on with it where its directory was begun, passing its steps on; returns the solution.
+    """Begin a run, or resume it where its directory was begun, yielding its steps; returns the solution.
 
     Arguments:
         problem: what `prepare_spec(spec)` gave.
@@ -105,12 +106,12 @@ def perform(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, None,
     with lock(out):
         known = folder.spec()
         if not specs.matches(known, spec, besides=("memory",) if automatic else ()):
-            raise RunError(f"{out} holds a run that was asked for something else: give another directory with --out")
+            raise RunError(f"{out} holds a run that was asked for something else; give another directory with --out")
         return (yield from _going_on(problem, known, folder))
 
 
 def _written(spec: RunSpec, problem: Problem) -> RunSpec:
-    """A spec with what was chosen for it: a run that goes on takes the same mode, whatever is free then."""
+    """A spec with what was chosen for it: a resumed run takes the same memory mode, however much is free then."""
     memory = problem.objective.sampler.memory if spec.memory == "auto" else spec.memory
     return spec.replace(method=problem.method, memory=memory)
 
@@ -125,7 +126,7 @@ def _going_on(
     check_model(folder, problem, stood.place.noise)
     again = first.is_interrupted(problem, spec, folder, stood)
     folder.write_spec(spec)
-    mark_running(folder, stood.checkpoint, again=again)
+    mark_running(folder, stood.data, again=again)
     if again:
         log = stood.log(folder, again=True)
         return (yield from _performing(problem, spec, folder, log=log, bars=bars))
@@ -153,9 +154,9 @@ def _performing(
             solution = yield from collecting(kept, problem.objective, past=past)
         except Exception as error:
             if stood is not None and specs.run_id(spec) is None and not isinstance(error, NoisewardError):
-                # format 1 has no checksum that would have told before
+                # format 1 has no checksum that would have found it before
                 file, kind = folder.path / "latest.safetensors", type(error).__name__
-                error = RunError(f"{file} does not fit the run ({kind}: {str(error)[:80]}): restore it, or run again")
+                error = RunError(f"{file} does not fit the run ({kind}: {str(error)[:80]}); restore it, or run again")
             folder.fail(error)
             raise error
         short = {Status.INTERRUPTED, Status.MEMORY} & {*solution.status}

@@ -17,7 +17,7 @@ from noiseward.runs.store import RunFolder
 __all__ = ["write_animation", "check_paths", "write_grid", "write_table"]
 
 ANIMATED = (".gif", ".webp")
-HOLD = 8  # frames the last picture of an animation stays
+HOLD = 8  # frames for which the last image of an animation stays
 
 
 def check_paths(*, grid: Path | None = None, animation: Path | None = None, table: Path | None = None) -> None:
@@ -38,10 +38,10 @@ def write_grid(folder: RunFolder, path: Path) -> Path:
         RunError: there are no images, or they are not those of the run.
     """
     check_paths(grid=path)
-    said = read_record(folder)
-    lines = [read_images(folder, said, "initial"), read_images(folder, said, "best")] if said.lines else [[], []]
+    record = read_record(folder)
+    lines = [read_images(folder, record, "initial"), read_images(folder, record, "best")] if record.lines else [[], []]
     if not all(lines):
-        raise RunError(f"{folder.path} has no pictures: its samples are none, or it ended before its first step")
+        raise RunError(f"{folder.path} has no images; its samples are not images, or it ended before its first step")
     image = draw_grid([[enlarge(image) for image in line] for line in lines])
     replace_file(path, lambda beside: image.save(beside, format=_kind(path)))
     return path
@@ -55,12 +55,12 @@ def write_animation(folder: RunFolder, path: Path, *, milliseconds: int = 120) -
         RunError: there are no frames, or they are not those of the run.
     """
     check_paths(animation=path)
-    said = read_record(folder)
-    best = read_images(folder, said, "best") if said.lines else []
-    start = read_initial(folder, said.spec)["sample"] if best else None
-    steps = [] if start is None else [images for _, images in read_frames(folder, said.lines, start)]
+    record = read_record(folder)
+    best = read_images(folder, record, "best") if record.lines else []
+    start = read_initial(folder, record.spec)["sample"] if best else None
+    steps = [] if start is None else [images for _, images in read_frames(folder, record.lines, start)]
     if not steps or not best:
-        raise RunError(f"{folder.path} has no frames: its samples are no pictures, or it ended before its first step")
+        raise RunError(f"{folder.path} has no frames; its samples are not images, or it ended before its first step")
     frames = [draw_grid([[enlarge(image) for image in row]]) for row in (*steps, best)]
     kind = path.suffix[1:].upper()
     first, *rest = frames + frames[-1:] * HOLD

@@ -1,8 +1,8 @@
-"""Files of a run directory: replaced in one move, read whole or refused by name, locked by one process at a time.
+"""Files of a run directory: replaced atomically, read whole or refused by name, locked by one process at a time.
 
 *Writing* replaces regular files only. A link is followed, so that what it points to is replaced and the link stays; a
-directory, a device, a pipe or a socket is refused. *Reading* takes regular files of a limited size only: a pipe in the
-place of a file would be waited for, and a device never ends.
+directory, a device, a pipe or a socket is refused. *Reading* takes regular files of a limited size only: reading a pipe
+in the place of a file would block, and a device never ends.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class DirectoryBusy(RunError):
 
 
 def replace_file(target: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside its place, then put it there in one move.
+    """Write a file next to its place, then move it there.
 
     Raises:
         RunError: the disk is full, the directory cannot be written, or something other than a file is there.
@@ -60,7 +60,7 @@ def replace_file(target: Path, write: Callable[[Path], Any]) -> None:
         with contextlib.suppress(OSError, ValueError):
             beside.unlink(missing_ok=True)
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
-            raise RunError(f"{target} cannot be written ({_reason(error)}): free space or give another --out") from None
+            raise RunError(f"{target} cannot be written ({_reason(error)}); free space or give another --out") from None
         raise
 
 
@@ -72,7 +72,7 @@ def check_target(target: Path) -> None:
             pass
         _beside(place).unlink(missing_ok=True)
     except OSError as error:
-        raise RunError(f"{target} cannot be written ({_reason(error)}): give another path") from None
+        raise RunError(f"{target} cannot be written ({_reason(error)}); give another path") from None
 
 
 def check_folder(folder: Path) -> None:
@@ -93,10 +93,10 @@ def _place(target: Path) -> Path:
     except FileNotFoundError:
         kind = stat.S_IFREG
     except (OSError, ValueError) as error:
-        raise RunError(f"{target} cannot be written ({_reason(error)}): give another path") from None
+        raise RunError(f"{target} cannot be written ({_reason(error)}); give another path") from None
     if kind != stat.S_IFREG or not place.name:
         what = KINDS.get(kind, "something else")
-        raise RunError(f"expected a file to write, got {target}, which is {what}: give the path of a file")
+        raise RunError(f"expected a file to write, got {target}, which is {what}; give the path of a file")
     return place
 
 
@@ -126,7 +126,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except Exception as error:  # a header may also hold dtypes and shapes that torch refuses in ways of its own
         known = isinstance(error, OSError | SafetensorError)
         reason = _reason(error) if known else f"{type(error).__name__}: {_reason(error)}"
-        raise RunError(f"{path} cannot be read ({reason}): restore it, or run again") from None
+        raise RunError(f"{path} cannot be read ({reason}); restore it, or run again") from None
 
 
 def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
@@ -160,9 +160,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(_missing(path)) from None
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({_reason(error)}): restore it, or run again") from None
+        raise RunError(f"{path} cannot be read ({_reason(error)}); restore it, or run again") from None
     if not isinstance(content, dict):
-        raise RunError(f"{path} cannot be read (no JSON object): restore it, or run again")
+        raise RunError(f"{path} cannot be read (no JSON object); restore it, or run again")
     return content
 
 
@@ -192,10 +192,10 @@ def parse_json(text: str) -> Any:
 
 def _missing(path: Path) -> str:
     if os.path.exists(path.parent / "batch.json"):
-        return f"{path.parent} is a batch: give its 'noiseward batch' command again to go on"
+        return f"{path.parent} is a batch; run its 'noiseward batch' command again to continue it"
     if path.name != "spec.json" and os.path.exists(path.parent / "spec.json"):
-        return f"{path} is missing: restore it, or 'noiseward resume {path.parent}'"
-    return f"{path.parent} is no run directory, it has no {path.name}: 'noiseward list' shows runs"
+        return f"{path} is missing; restore it, or 'noiseward resume {path.parent}'"
+    return f"{path.parent} is not a run directory, it has no {path.name}; 'noiseward list' shows runs"
 
 
 @contextlib.contextmanager
@@ -216,18 +216,18 @@ def lock(folder: Path) -> Iterator[None]:
             file = open(folder / ".lock", "w")  # noqa: SIM115 (closed below; only opening it may fail for want of rights)
         except OSError as error:
             raise RunError(
-                f"{folder} cannot be written ({_reason(error)}): make it writable, or copy the run"
+                f"{folder} cannot be written ({_reason(error)}); make it writable, or copy the run"
             ) from None
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise DirectoryBusy(
-                    f"{folder} is being written by another process: wait for it, or give another directory"
+                    f"{folder} is being written by another process; wait for it, or give another directory"
                 ) from None
             except OSError as error:
                 raise RunError(
-                    f"{folder} cannot be locked ({_reason(error)}): give a directory on another file system"
+                    f"{folder} cannot be locked ({_reason(error)}); give a directory on another file system"
                 ) from None
             if _is_at(file.fileno(), folder / ".lock"):
                 yield

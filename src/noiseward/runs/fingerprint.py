@@ -35,5 +35,5 @@ def check_model(folder: RunFolder, problem: Problem, noise: Tensor) -> None:
     known = folder.read("env.json").get("fingerprint")
     if known and known != compute_fingerprint(problem.objective.sampler):
         raise RunError(
-            f"{folder.path} was run with other weights than '{folder.spec().model}' has now: restore them, or run again"
+            f"{folder.path} was run with other weights than '{folder.spec().model}' has now; restore them, or run again"
         )

@@ -1,6 +1,6 @@
-"""Few steps first, as a run within the run: its climb is kept in `first/`, a run directory like any other.
+"""Few steps first, as a run within the run: its optimization is kept in `first/`, a run directory like any other.
 
-Killed or interrupted, it goes on there, and the run itself has its start until then.
+Killed or interrupted, it is resumed there, and the run itself has its start until then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["find_first", "record_first", "is_interrupted"]
 
 
 def find_first(problem: Problem, spec: RunSpec, folder: RunFolder) -> ResumePoint | None:
-    """Where a run's optimization on few steps continues; None where it was not begun, or there is none.
+    """Where a run's optimization on few steps continues; None if it was not begun, or there is none.
 
     Raises:
         RunError: it is damaged, or that of another run.
@@ -34,23 +34,24 @@ def find_first(problem: Problem, spec: RunSpec, folder: RunFolder) -> ResumePoin
     if problem.first is None or not os.path.lexists(folder.first.path / "spec.json"):
         return None
     if not specs.matches(folder.first.spec(), _spec(problem.first, problem, spec)):
-        raise RunError(f"{folder.first.path} belongs to another run than {folder.path}: restore it, or run again")
+        raise RunError(f"{folder.first.path} belongs to another run than {folder.path}; restore it, or run again")
     return find_resume_point(folder.first, problem.noise.device)
 
 
 def is_interrupted(problem: Problem, spec: RunSpec, folder: RunFolder, stood: ResumePoint) -> bool:
-    """Whether the climb on few steps was interrupted: what the run has beyond its start is then what it had so far."""
+    """Whether optimization on few steps was interrupted: what the run has beyond its start is then what it had so
+    far."""
     if problem.first is None or stood.place.index == 0 or find_first(problem, spec, folder) is None:
         return False
     return folder.first.read("status.json")["state"] == "interrupted"
 
 
 def record_first(problem: Problem, spec: RunSpec, folder: RunFolder, stood: ResumePoint | None) -> Through:
-    """Writes steps on few draws down as they pass.
+    """Write steps on few draws down as they pass.
 
     Arguments:
         problem, spec, folder: of the run.
-        stood: where they go on, or None.
+        stood: where they continue, or None.
     """
     if problem.first is None:
         return iter
@@ -61,7 +62,7 @@ def record_first(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Resu
         past, frames, log = (stood.past, stood.frames, stood.log(own)) if stood else (None, None, None)
         if stood is not None:
             own.write_spec(asked)
-            mark_running(own, stood.checkpoint)
+            mark_running(own, stood.data)
         with Interruptible() as interruptible:
             made = interruptible.within(steps)
             # the lock of the run holds here, too
@@ -76,7 +77,7 @@ def record_first(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Resu
 
 
 def _spec(few: First, problem: Problem, spec: RunSpec) -> RunSpec:
-    """What a run of its own would be asked for, but for its start."""
+    """What a separate run would be asked for, apart from its start."""
     part = few.part(problem.budget)
     recipe = read(spec.method or "dno")
     limits = {"steps": part.steps, "seconds": part.seconds, "nfe": part.nfe}

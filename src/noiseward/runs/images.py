@@ -1,4 +1,4 @@
-"""The images in a run directory, each of them that of its row and step: what does not fit is refused by name."""
+"""The images in a run directory, each checked to be that of its row and step."""
 
 from __future__ import annotations
 
@@ -24,49 +24,49 @@ from noiseward.runs.write import has_images
 __all__ = ["check_results", "read_frames", "read_images", "open_image"]
 
 
-def read_images(folder: RunFolder, said: RunRecord, which: Literal["initial", "best"]) -> list[Image.Image]:
+def read_images(folder: RunFolder, record: RunRecord, which: Literal["initial", "best"]) -> list[Image.Image]:
     """The images of the start, or the best ones, one per row; none where samples are no images.
 
     Raises:
         RunError: one is missing or damaged, or is not the image of its row.
     """
-    sample = (read_initial(folder, said.spec) if which == "initial" else read_best(folder, said.spec)[0])["sample"]
+    sample = (read_initial(folder, record.spec) if which == "initial" else read_best(folder, record.spec)[0])["sample"]
     if not has_images(sample):
         return []
     size = (sample.shape[3], sample.shape[2])
     fitting = [{one} for one in digest_images(to_images(sample))]
-    early = which == "best" and said.status["state"] in ("running", "failed")  # written now and then
-    for line in said.lines if early else ():
+    early = which == "best" and record.status["state"] in ("running", "failed")  # written every few seconds
+    for line in record.lines if early else ():
         for row, one in enumerate((line.bound or {}).get("pixels") or ()):
             fitting[row].add(one)
     images = []
     for row, known in enumerate(fitting):
         file = folder.path / which / f"{row:02d}.png"
         image = open_image(file)
-        unknown = early and run_id(said.spec) is None
+        unknown = early and run_id(record.spec) is None
         if image.size != size or (not unknown and digest_images([image])[0] not in known):
-            raise RunError(f"{file} is not the image of row {row}: remove it, and 'noiseward resume {folder.path}'")
+            raise RunError(f"{file} is not the image of row {row}; remove it, and 'noiseward resume {folder.path}'")
         images.append(image)
     return images
 
 
-def check_results(folder: RunFolder, said: RunRecord, *, closely: bool = False) -> None:
+def check_results(folder: RunFolder, record: RunRecord, *, closely: bool = False) -> None:
     """Raise `RunError` unless the results of a run that is done are there.
 
     Arguments:
-        folder, said: the run.
-        closely: look at each image, not only whether it is there.
+        folder, record: the run.
+        closely: check each image, not only whether it is there.
     """
-    best, _ = read_best(folder, said.spec)
-    check_recorded(best, said.lines, folder.path / "best.safetensors", apart=tolerance(folder, said.spec))
+    best, _ = read_best(folder, record.spec)
+    check_recorded(best, record.lines, folder.path / "best.safetensors", apart=tolerance(folder, record.spec))
     for which in ("initial", "best"):
-        for row in range(said.spec.rows if has_images(best["sample"]) else 0):
+        for row in range(record.spec.rows if has_images(best["sample"]) else 0):
             file = folder.path / which / f"{row:02d}.png"
             if not os.path.isfile(file):
-                what = "no file: remove it, and" if os.path.lexists(file) else "missing:"
+                what = "no file; remove it, and" if os.path.lexists(file) else "missing:"
                 raise RunError(f"{file} is {what} 'noiseward resume {folder.path}'")
         if closely:
-            read_images(folder, said, which)
+            read_images(folder, record, which)
 
 
 def read_frames(folder: RunFolder, lines: Sequence[Line], sample: Tensor) -> Iterator[tuple[Line, list[Image.Image]]]:
@@ -86,7 +86,7 @@ def read_frames(folder: RunFolder, lines: Sequence[Line], sample: Tensor) -> Ite
         known = (line.bound or {}).get("pixels") or found
         for file, image, *digests in zip(files, images, known, found, strict=True):
             if image.size != size or digests[0] != digests[1]:
-                raise RunError(f"{file} is not the image of step {index} of this run: remove it, and resume again")
+                raise RunError(f"{file} is not the image of step {index} of this run; remove it, and resume again")
         yield line, images
 
 
@@ -101,4 +101,4 @@ def open_image(file: Path) -> Image.Image:
             return image.convert("RGB")
     except Exception:  # PIL raises errors of many kinds over damaged files
         what = "damaged" if os.path.lexists(file) else "missing"
-        raise RunError(f"{file} is {what}: remove it, and 'noiseward resume {file.parent.parent}'") from None
+        raise RunError(f"{file} is {what}; remove it, and 'noiseward resume {file.parent.parent}'") from None

@@ -1,7 +1,7 @@
 """Ctrl-C between a step's beginning and its end stops it; while a step is written down, it waits until that is done.
 
 SIGTERM, which schedulers send, and SIGHUP, which a closed terminal sends, do the same: the best so far is kept and the
-run can be resumed. SIGQUIT and SIGKILL end the process at once, as ever; the run can be resumed then, too.
+run can be resumed. SIGQUIT and SIGKILL end the process at once; the run can be resumed then, too.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Interruptible:
             yield step
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process and number != signal.SIGINT:  # a child that a reward forked: it is told to end
+        if os.getpid() != self._process and number != signal.SIGINT:  # a child that a reward forked: it ends
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.asked = True
@@ -96,7 +96,7 @@ class Interruptible:
 
 
 def _let_go() -> None:
-    """Point streams whose terminal is gone to nowhere: what is still said must not fail."""
+    """Point streams whose terminal is gone to the null device, so that writing to them does not fail."""
     for number in (0, 1, 2):
         with contextlib.suppress(OSError):
             if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):

@@ -54,7 +54,7 @@ def read_lines(path: Path, *, run: str | None, rows: int | None) -> list[Line]:
         text = read_bytes(path).decode()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or (error if isinstance(error, OSError) else "no text")
-        raise RunError(f"{path} cannot be read ({reason}): restore it, or run again") from None
+        raise RunError(f"{path} cannot be read ({reason}); restore it, or run again") from None
     *whole, rest = text.split("\n")
     found: list[Line] = []
     for number, one in enumerate([*whole, rest], start=1):
@@ -69,8 +69,8 @@ def read_lines(path: Path, *, run: str | None, rows: int | None) -> list[Line]:
             raise
         index, last = line.record["index"], found[-1].record["index"] if found else -1
         if index <= last or (not found and index != 0):
-            wanted = f"a step after {last}" if found else "step 0"
-            raise RunError(f"{source}: expected {wanted}, got step {index}; restore it, or run again")
+            expected = f"a step after {last}" if found else "step 0"
+            raise RunError(f"{source}: expected {expected}, got step {index}; restore it, or run again")
         _same_names(line.record, found, source)
         found.append(line)
     return found
@@ -91,14 +91,14 @@ def _line(text: str, run: str | None, before: str, source: str, rows: int | None
     try:
         record = parse_json(text)
     except ValueError:
-        raise RunError(f"{source.replace(', line', ' is garbled in line')}: restore it, or run again") from None
+        raise RunError(f"{source.replace(', line', ' is garbled in line')}; restore it, or run again") from None
     check(record, Record, source, rows=rows)
     if run is None:
         return Line(record, None, "", text)
     body, _, tail = text.rpartition(SUM)
     if tail != f'{digest(before, body)}"}}':
         raise RunError(
-            f"{source} was changed, or does not follow the line before it (its checksum differs): restore the file, "
+            f"{source} was changed, or does not follow the line before it (its checksum differs); restore the file, "
             "or run again"
         )
     del record["sum"]
@@ -113,8 +113,8 @@ class Log:
     Arguments:
         path: of the file.
         run: the id of the run; None in format 1.
-        kept: lines to go on after; the first line that is added puts them and itself in the place of the file.
-        was: the digests of the files the run goes on from, in the order of `binding.FILES`; None for one that begins.
+        kept: lines to continue after; the first line that is added replaces the file by them and itself.
+        was: the digests of the files the run is resumed from, in the order of `binding.FILES`; None for a new one.
     """
 
     def __init__(
@@ -147,5 +147,5 @@ class Log:
                 file.write(f"{text}\n")
         except OSError as error:
             raise RunError(
-                f"{self.path} cannot be written ({error.strerror}): free space or give another --out"
+                f"{self.path} cannot be written ({error.strerror}); free space or give another --out"
             ) from None

@@ -139,7 +139,7 @@ def plan(out: Path, rows: Sequence[Row], size: int) -> list[Pack]:
                 missing.setdefault(name, (prompt, []))[1].append(seed)
             elif there != (prompt, pack.settings()):
                 what = "another prompt" if there[0] != prompt else "other settings"
-                raise RunError(f"{out} began '{name}' with {what}: give it another id, or another --out")
+                raise RunError(f"{out} began '{name}' with {what}; give it another id, or another --out")
         left = [
             Row(name, part.replace(prompt=(prompt,)), 0)
             for name, (prompt, seeds) in missing.items()
@@ -147,7 +147,7 @@ def plan(out: Path, rows: Sequence[Row], size: int) -> list[Pack]:
         ]
         new += _pieces(left, size)
     for name, seed in known.keys() - asked:
-        raise RunError(f"{out} began '{name}' with seed {seed}, which is not asked for now: give another --out")
+        raise RunError(f"{out} began '{name}' with seed {seed}, which is not asked for now; give another --out")
     packs = [*begun, *_named(new, [pack.name for pack in begun])]
     return sorted(packs, key=lambda pack: (len(pack.name), pack.name))
 
@@ -175,9 +175,9 @@ def kept(out: Path) -> list[Pack]:
         unseal(content, path)
     for pack in found:
         if not re.fullmatch(r"\d{4,}", pack.name) or len(pack.ids) != len(pack.spec.prompt):
-            raise RunError(f"{path}: pack '{pack.name[:40]}' has no such name or as many ids as prompts: restore it")
+            raise RunError(f"{path}: pack '{pack.name[:40]}' has no such name or as many ids as prompts; restore it")
     if len({pack.name for pack in found}) < len(found):
-        raise RunError(f"{path} has two packs of one name: restore it, or give another --out")
+        raise RunError(f"{path} has two packs of one name; restore it, or give another --out")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a run once more, from its noise: the proof that a run is a record and not a file name."""
+"""Sample the images of a run again, from its noise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Replay", "changed_versions", "replay"]
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
-    """What a run's best noise gives today.
+    """What a run's best noise gives now.
 
     Attributes:
         sample: `(B, *X)`.

@@ -1,4 +1,4 @@
-"""Going on with a run: where its loop stood, what it had, and how much more is asked.
+"""Resuming a run: where its loop stood, what it had, and how much more is asked for.
 
 The place is `latest.safetensors`, the best so far `best.safetensors`, the past the log, the first evaluation and the
 frames; `consistency.py` says whether they belong together. Where the run ended before its first step was written, it
@@ -23,7 +23,7 @@ from noiseward.loop.objective import Evaluation
 from noiseward.loop.panel import Seen
 from noiseward.loop.solution import Frames, Past
 from noiseward.options.run import RunSpec
-from noiseward.runs.consistency import Checkpoint, read_checkpoint
+from noiseward.runs.consistency import ResumeData, read_resume_data
 from noiseward.runs.images import read_frames
 from noiseward.runs.log import Line, Log
 from noiseward.runs.spec import run_id, set_limits
@@ -36,35 +36,35 @@ __all__ = ["ResumePoint", "extend", "mark_running", "find_resume_point"]
 
 @dataclasses.dataclass(frozen=True)
 class ResumePoint:
-    """Where a run stands, to go on from.
+    """Where a run is resumed from.
 
     Attributes:
         place: of the loop.
         past: what it had before.
         frames: on disk.
         seen: what the panel saw; None where nothing was watched.
-        checkpoint: what it was read from.
+        data: what it was read from.
     """
 
     place: Place
     past: Past
     frames: Frames
     seen: Seen | None
-    checkpoint: Checkpoint
+    data: ResumeData
 
     def log(self, folder: RunFolder, *, again: bool = False) -> Log:
-        """The log to go on with; `again` where the first step is made again, too."""
-        kept = [] if again else self.checkpoint.lines
-        return Log(folder.path / "steps.jsonl", run=run_id(folder.spec()), kept=kept, was=self.checkpoint.digests)
+        """The log to continue; `again` if the first step is made again, too."""
+        kept = [] if again else self.data.lines
+        return Log(folder.path / "steps.jsonl", run=run_id(folder.spec()), kept=kept, was=self.data.digests)
 
 
 def find_resume_point(folder: RunFolder, device: torch.device) -> ResumePoint | None:
-    """Where the run goes on; None where nothing was written yet. What is on disk stays as it is.
+    """Find where a run continues; None if nothing was written yet. What is on disk stays as it is.
 
     Raises:
         RunError: a file is missing, cut short or garbled, was changed, or does not fit the others.
     """
-    found = read_checkpoint(folder)
+    found = read_resume_data(folder)
     if found is None:
         return None
     history = [line.record for line in found.lines]
@@ -92,8 +92,8 @@ def find_resume_point(folder: RunFolder, device: torch.device) -> ResumePoint | 
     return ResumePoint(place, Past(initial, history, fewer), kept, _seen(folder, found, history, device), found)
 
 
-def mark_running(folder: RunFolder, found: Checkpoint, *, again: bool = False) -> None:
-    """Let the status say that the run goes on, of a step that the log has now and will have from its next line on.
+def mark_running(folder: RunFolder, found: ResumeData, *, again: bool = False) -> None:
+    """Mark a run as running again, at a step that the log has now and will have from its next line on.
 
     Images of the start that are gone come back.
     """
@@ -117,7 +117,7 @@ def mark_running(folder: RunFolder, found: Checkpoint, *, again: bool = False) -
     save_json(folder.path / "status.json", status, run_id(folder.spec()))
 
 
-def _seen(folder: RunFolder, found: Checkpoint, history: list[dict[str, Any]], device: torch.device) -> Seen | None:
+def _seen(folder: RunFolder, found: ResumeData, history: list[dict[str, Any]], device: torch.device) -> Seen | None:
     """What the panel saw in the steps before."""
     watched = [record["watched"] for record in history if record.get("watched")]
     if not watched or found.peaks is None:
@@ -136,10 +136,10 @@ def _seen(folder: RunFolder, found: Checkpoint, history: list[dict[str, Any]], d
             for name, rows in scores.items()
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{folder.path / 'peaks.safetensors'} does not fit the run ({error}): run again") from None
+        raise RunError(f"{folder.path / 'peaks.safetensors'} does not fit the run ({error}); run again") from None
     for name, best in peaks.items():
         if any(getattr(best, field).shape != part.shape for field, part in found.best.items()):
-            raise RunError(f"{folder.path / 'peaks.safetensors'} has other shapes than the run for '{name}': run again")
+            raise RunError(f"{folder.path / 'peaks.safetensors'} has other shapes than the run for '{name}'; run again")
     return Seen(highest, peaks)
 
 
@@ -154,7 +154,7 @@ def _frames(folder: RunFolder, lines: list[Line], sample: Tensor) -> Frames:
 
 
 def extend(spec: RunSpec, *, steps: str | None, seconds: str | None, nfe: str | None) -> RunSpec:
-    """The spec with a larger budget: `50` in all, or `+50` beside what was asked before.
+    """Extend the budget of a spec: to `50` in total, or by `+50`.
 
     Example:
         >>> spec = RunSpec(prompt=("a",), reward=("brightness",), steps=30)
@@ -166,9 +166,11 @@ def extend(spec: RunSpec, *, steps: str | None, seconds: str | None, nfe: str | 
         if text is None:
             continue
         if not re.fullmatch(r"\+?\d+(\.\d+)?", text) or (kind is int and "." in text):
-            raise ArgumentError(f"--{name} {text} given: a number in all, as 50, or more than before, as +20, wanted")
+            raise ArgumentError(f"--{name} must be a number in total, as 50, or in addition, as +20, got '{text}'")
         before = getattr(set_limits(spec), name)
         if text.startswith("+") and before is None:
-            raise ArgumentError(f"--{name} {text} given, but the run had no limit of {name}: give the number in all")
+            raise ArgumentError(
+                f"--{name} must be a number in total, since the run had no limit of {name}, got '{text}'"
+            )
         asked[name] = kind(text) + (before or 0) if text.startswith("+") else kind(text)
     return set_limits(spec).replace(**asked)

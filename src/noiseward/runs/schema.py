@@ -92,7 +92,7 @@ def check(content: Any, kind: Any, source: object, *, rows: int | None = None) -
         content: as `json.loads` gives it.
         kind: a type, see the module.
         source: the file, as messages name it.
-        rows: what every list of numbers must have, where given.
+        rows: how many numbers every list must have, if known.
 
     Example:
         >>> check({"forward": 1, "backward": 0, "recomputed": None}, Nfe, "log")

@@ -1,4 +1,4 @@
-"""A run directory: written step by step, readable at any instant, and enough to go on from.
+"""A run directory: written step by step, readable at any instant, and enough to resume from.
 
     spec.json            what was asked
     env.json             versions, device, and a fingerprint of the model
@@ -6,19 +6,19 @@
     initial.safetensors  the first evaluation: sample, reward, penalty, value, terms
     best.safetensors     the best noise of each row, its sample, reward, value, P(z) and step
     peaks.safetensors    the same for the time each held-out reward of a panel was highest
-    latest.safetensors   the noise to go on from and the optimizer's state; the rest of the loop's place as metadata
-    frames/00003-00.png  a few pictures along the way: step and row
-    initial/00.png ...   the pictures the run started from, one per row
-    best/00.png ...      the best pictures so far
+    latest.safetensors   the noise to continue from and the optimizer's state; the rest of the loop's place as metadata
+    frames/00003-00.png  a few images along the way: step and row
+    initial/00.png ...   the images the run started from, one per row
+    best/00.png ...      the best images so far
     pareto/, pareto.safetensors   the best from before a panel saw the reward being hacked, if it did
     strip.png, plot.png  the trajectory, and reward and P(z) against steps
     status.json          state, rows, step, seconds
-    first/               with few steps first: their climb, a run directory of its own
+    first/               with few steps first: their optimization, a run directory of its own
 
 *Order.* A step is written as a line of the log, then best and peaks, then its frame, then latest, then status. Files
 other than the log are replaced in one move, so each is whole at any instant, and `latest` never runs ahead of the
-others: going on from `latest` may repeat the last step, and finds the same again. A log whose last line was cut short
-is read up to that line; lines after `latest` are replaced when the run goes on.
+others: resuming from `latest` may repeat the last step, and finds the same again. A log whose last line was cut short
+is read up to that line; lines after `latest` are replaced when the run is resumed.
 
 *Binding.* Every file says whose it is and whether it was changed, and the log says which of them belong to its last
 line (`binding.py`); `consistency.py` reads what belongs together, or names what does not.
@@ -80,7 +80,7 @@ class RunFolder:
             spec: what was asked.
             fingerprint: of the model, for `env.json`.
             frames: those the run has already.
-            log: of a run that goes on; None for one that begins.
+            log: of a resumed run; None for a new one.
             hold: claim the directory; False where that is done.
         """
         with Claim(self.path) if hold else contextlib.nullcontext():
@@ -154,11 +154,11 @@ class RunFolder:
 
     @property
     def first(self) -> RunFolder:
-        """Where the climb on few steps is kept."""
+        """Where optimization on few steps is kept."""
         return RunFolder(self.path / "first")
 
     def write_spec(self, spec: RunSpec) -> None:
-        """Replace the spec: a run that goes on is asked for more."""
+        """Replace the spec, as a resumed run with a larger budget does."""
         replace_file(self.path / "spec.json", lambda path: path.write_text(to_text(spec) + "\n"))
 
 
@@ -180,7 +180,7 @@ def summarize(solution: Solution) -> dict[str, Any]:
 def find_runs(folder: Path) -> list[RunFolder]:
     """The runs in a folder, or the packs of a batch directory, newest first."""
     if not os.path.isdir(folder):
-        raise ArgumentError(f"{folder} is no folder: give the one that holds the runs")
+        raise ArgumentError(f"{folder} is no folder; give the one that holds the runs")
     found: list[tuple[float, Path]] = []
     try:
         for parent in (folder, folder / "packs"):
@@ -188,6 +188,6 @@ def find_runs(folder: Path) -> list[RunFolder]:
                 with contextlib.suppress(OSError):
                     found.append((os.stat(Path(entry.path) / "spec.json").st_mtime, Path(entry.path)))
     except OSError as error:
-        raise RunError(f"{folder} cannot be read ({error.strerror}): give a folder that you may read") from None
+        raise RunError(f"{folder} cannot be read ({error.strerror}); give a folder that you may read") from None
     found.sort(key=lambda one: one[0], reverse=True)
     return [RunFolder(path) for _, path in found]

@@ -1,4 +1,4 @@
-"""Text files that a user names: read whole and within a limit, or refused by what they are.
+"""Text files that a user names: read whole and within a limit, or refused with what they are.
 
 A name may be anything: a pipe that never ends, a device, an archive, text in another encoding. What is read is a
 regular file of UTF-8, with or without a byte order mark.
@@ -26,7 +26,7 @@ def read_text(path: Path) -> str:
     Raises:
         ArgumentError: it is no regular file, too large, or no UTF-8; the message says what it is.
     """
-    said = shorten(str(path), 300)
+    name = shorten(str(path), 300)
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
         content = b""
@@ -35,15 +35,15 @@ def read_text(path: Path) -> str:
                 content = file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ArgumentError(f"{said} cannot be read ({reason}): give a text file") from None
+        raise ArgumentError(f"{name} cannot be read ({reason}); give a text file") from None
     if kind != stat.S_IFREG:
         what = KINDS.get(kind, "no regular file")
-        raise ArgumentError(f"{said} must be a text file, got {what}: write its lines to a file")
+        raise ArgumentError(f"{name} must be a text file, got {what}; write its lines to a file")
     if len(content) > LARGEST:
-        raise ArgumentError(f"{said} has more than {LARGEST // 2**20} MiB: split it into several files")
-    for mark, name in MARKS.items():
+        raise ArgumentError(f"{name} has more than {LARGEST // 2**20} MiB; split it into several files")
+    for mark, encoding in MARKS.items():
         if content.startswith(mark):
-            raise ArgumentError(f"{said} must be UTF-8 text, got {name}: save it as UTF-8")
+            raise ArgumentError(f"{name} must be UTF-8 text, got {encoding}; save it as UTF-8")
     at = content.find(b"\0")
     try:
         text = content.decode("utf-8-sig")
@@ -52,5 +52,5 @@ def read_text(path: Path) -> str:
         text = ""
     if at >= 0:
         number, what = content.count(b"\n", 0, at) + 1, "binary data" if b"\0" in content else "another encoding"
-        raise ArgumentError(f"{said}, line {number}: expected UTF-8 text, got {what}: save it as UTF-8")
+        raise ArgumentError(f"{name}, line {number}: expected UTF-8 text, got {what}; save it as UTF-8")
     return text

@@ -41,7 +41,7 @@ class Writer:
         spec: what was asked.
         fingerprint: of the model.
         frames: those the run has already.
-        log: of a run that goes on; None for one that begins.
+        log: of a resumed run; None for a new one.
     """
 
     def __init__(self, path: Path, spec: RunSpec, *, fingerprint: str, frames: Frames | None, log: Log | None) -> None:
@@ -164,7 +164,7 @@ def _peaks(step: Step) -> dict[str, Tensor] | None:
 
 
 def _place(step: Step) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What is needed to go on, without times: tensors, and the rest as plain data."""
+    """What is needed to continue, without times: tensors, and the rest as plain data."""
     place = step.place
     found = {"noise": place.noise, **{f"state.{name}": part for name, part in place.state.items()}}
     rest = {
