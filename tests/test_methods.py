@@ -49,9 +49,9 @@ def test_reno_is_nesterov_on_a_clipped_gradient_of_the_first_draw():
     noise = problem.sampler.init(2)
     before, state, moves = noise, {}, []
     for _ in range(2):
-        _, after, state = method.optimizer.step(problem, before, state, None)
-        moves.append(after - before)
-        before = after
+        move = method.optimizer.step(problem, before, state, None)
+        moves.append(move.noise - before)
+        before, state = move.noise, move.state
     direction = torch.full((2, 8), 0.1 / 8**0.5, dtype=f64)
     velocity = 0.0
     for move in moves:

@@ -9,7 +9,7 @@ from torch import optim
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget, Status
-from noiseward.loop.loop import Optimizer, iterate
+from noiseward.loop.loop import Move, Optimizer, iterate
 from noiseward.loop.objective import Objective
 from noiseward.noise.layout import Seeds
 from noiseward.noise.regularize import Concentration, probability
@@ -222,7 +222,7 @@ class Walk(Optimizer):
 
     def step(self, objective, noise, state, seeds):
         moves = [torch.randn(row.shape, generator=seeds.generator(k, "walk")) for k, row in enumerate(noise)]
-        return objective(noise), noise + torch.stack(moves), {}
+        return Move(objective(noise), noise + torch.stack(moves), {})
 
     def check(self, objective):
         pass

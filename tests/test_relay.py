@@ -42,7 +42,8 @@ def test_the_first_moves_are_the_ones_and_the_rest_the_others_begun_anew(moves):
     noise, state = steps[moves].noise, {}
     for step in steps[moves:]:
         assert torch.equal(step.noise, noise)
-        _, noise, state = ascent.step(objective, noise, state, Seeds((0, 1), step.index))
+        move = ascent.step(objective, noise, state, Seeds((0, 1), step.index))
+        noise, state = move.noise, move.state
 
 
 @pytest.mark.parametrize("moves", [1, 2])

@@ -57,10 +57,10 @@ def test_without_a_target_the_same_climb_leaves_the_distribution():
 def test_the_weight_grows_while_the_target_is_missed_and_shrinks_while_there_is_room():
     steps = list(climb(objective(), 40))
     for before, after in zip(steps[:-2], steps[1:-1], strict=True):
-        was = before.state["multiplier"]
+        was = before.multiplier
         missed = after.probability < TARGET
-        assert torch.equal(after.state["multiplier"] > was, missed)
-        ratio = after.state["multiplier"] / was
+        assert torch.equal(after.multiplier > was, missed)
+        ratio = after.multiplier / was
         assert (ratio >= 0.5 - 1e-6).all() and (ratio <= 4 + 1e-6).all()
     assert 0 < sum(int((step.probability < TARGET).sum()) for step in steps) < 80
 
@@ -72,7 +72,7 @@ def test_each_penalty_is_weighed_by_the_multiplier_its_step_was_given():
     for step in steps:
         penalty = problem.regularizer(step.noise, problem.sampler.layout)
         torch.testing.assert_close(step.evaluation.penalty, given * penalty)
-        given = step.state["multiplier"]
+        given = step.multiplier
     assert steps[-1].moved is None and steps[-1].evaluation.penalty.max() > 0
 
 
@@ -89,11 +89,11 @@ def test_rows_have_multipliers_of_their_own_and_a_resumed_run_has_them_too():
     start = problem.sampler.init(3, seed=0)
     for row in range(3):
         alone = list(iterate(problem, start[row : row + 1], optimizer=GradientAscent(lr=0.03), budget=Budget(steps=15)))
-        torch.testing.assert_close(alone[-1].state["multiplier"][0], together[-1].state["multiplier"][row])
+        torch.testing.assert_close(alone[-1].multiplier[0], together[-1].multiplier[row])
     again = list(iterate(problem, together[7], optimizer=GradientAscent(lr=0.03), budget=Budget(steps=15)))
     assert torch.equal(again[-1].noise, together[-1].noise)
     assert torch.equal(again[-1].best.noise, together[-1].best.noise)
-    assert torch.equal(again[-1].state["multiplier"], together[-1].state["multiplier"])
+    assert torch.equal(again[-1].multiplier, together[-1].multiplier)
 
 
 def found(index, reward, likely, value=0.0):

@@ -36,25 +36,42 @@ from noiseward.noise.regularize import adapted, probability
 from noiseward.samplers.memory import attempt
 from noiseward.samplers.recompute import NFE
 
-__all__ = ["Best", "Optimizer", "Place", "State", "Step", "iterate", "select_rows"]
+__all__ = ["Best", "Move", "Optimizer", "Place", "State", "Step", "iterate", "select_rows"]
 
 State = dict[str, Tensor]
 
 
+@dataclasses.dataclass(frozen=True)
+class Move:
+    """What one step of an optimizer returns, row by row.
+
+    Attributes:
+        evaluation: of the noise the step started from.
+        noise: the next noise, `(B, *noise_shape)`.
+        state: what the next step needs, and nothing else: tensors whose first axis is the row.
+        info: numbers that are only logged, each `(B,)`: `grad_norm`, the norm of the direction before clipping.
+    """
+
+    evaluation: Evaluation
+    noise: Tensor
+    state: State
+    info: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
 class Optimizer(abc.ABC):
-    """Moves noise. Its state is plain data: tensors whose first axis is the row."""
+    """Proposes the next noise. Its state is plain data: tensors whose first axis is the row."""
 
     @abc.abstractmethod
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
-        """One move: the evaluation of `noise`, the next noise and the next state.
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
+        """Evaluate `noise` and propose the next one.
 
-        Pure: nothing is kept between calls. The first call gets an empty state. `grad_norm` in the state, if there, is
-        logged. Row i of each result depends on row i of each argument alone.
+        A pure function: nothing is kept between calls. The first call gets an empty state. Row i of each result
+        depends on row i of each argument alone.
         """
 
     @abc.abstractmethod
     def check(self, objective: Objective) -> None:
-        """Raise if this optimizer cannot climb that objective, before anything is computed."""
+        """Raise if this optimizer cannot optimize that objective, before anything is computed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +113,7 @@ class Best:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where the loop stands before an evaluation: all it needs to go on. The fields are those of `Step`."""
+    """What the loop needs to continue, before an evaluation. The fields are those of `Step`."""
 
     index: int
     noise: Tensor
@@ -106,6 +123,7 @@ class Place:
     nfe: NFE
     seconds: float
     pace: tuple[float, int]
+    multiplier: Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,10 +134,9 @@ class Step:
         index: k.
         noise, evaluation: :math:`z_k` and its evaluation.
         probability: P(z) of this noise, `(B,)`.
-        grad_norm: norm of the direction before clipping, `(B,)`; None where no direction was asked for.
+        info: what the optimizer logged, each `(B,)` (see `Move`); empty after the last evaluation.
         moved: :math:`z_{k+1}`; None after the last evaluation.
-        state: the optimizer's state that goes with `moved`, or with `noise` where that is None; and the `multiplier` of
-            a regularizer with a target.
+        state: the optimizer's state that goes with `moved`, or with `noise` where that is None.
         status: one per row.
         best: the best of each row up to here.
         spent: denoiser calls of this step alone.
@@ -128,13 +145,14 @@ class Step:
         watched: scores of held-out rewards, each `(B,)`, by name, where a panel watched this step (`panel.py`).
         peaks: for each of them the best of each row up to the step where that reward was last highest.
         silent: those of them that have no say (`panel.py`).
+        multiplier: what the next step multiplies the penalty by, `(B,)`, where the regularizer has a target.
     """
 
     index: int
     noise: Tensor
     evaluation: Evaluation
     probability: Tensor
-    grad_norm: Tensor | None
+    info: dict[str, Tensor]
     moved: Tensor | None
     state: State
     status: tuple[Status, ...]
@@ -146,15 +164,21 @@ class Step:
     watched: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     peaks: dict[str, Best] = dataclasses.field(default_factory=dict)
     silent: tuple[str, ...] = ()
+    multiplier: Tensor | None = None
+
+    @property
+    def grad_norm(self) -> Tensor | None:
+        """Norm of the direction before clipping, `(B,)`; None where none was computed."""
+        return self.info.get("grad_norm")
 
     @property
     def place(self) -> Place:
         """Where the loop stands after this step; after one without `moved`, before it."""
         status = tuple(old if old is Status.NONFINITE else Status.RUNNING for old in self.status)
-        if self.moved is None:
-            nfe = self.nfe - self.spent
-            return Place(self.index, self.noise, self.state, status, self.best, nfe, self.seconds, self.pace)
-        return Place(self.index + 1, self.moved, self.state, status, self.best, self.nfe, self.seconds, self.pace)
+        index, noise, nfe = self.index + 1, self.moved, self.nfe
+        if noise is None:
+            index, noise, nfe = self.index, self.noise, self.nfe - self.spent
+        return Place(index, noise, self.state, status, self.best, nfe, self.seconds, self.pace, self.multiplier)
 
     def record(self) -> dict[str, Any]:
         """The step as plain numbers: what `steps.jsonl` and `Solution.history` hold."""
@@ -225,21 +249,22 @@ def iterate(
     while True:
         now, calls = clock(), objective.nfe
         over = budget.spent(at.index, now - begun, at.nfe, at.pace)
-        multiplier, own = at.state.get("multiplier"), {k: part for k, part in at.state.items() if k != "multiplier"}
-        weighed = objective if multiplier is None else objective.weighed(multiplier)
-        made = functools.partial(_made, over, optimizer, weighed, at, own, seeds.at(at.index))
-        evaluation, moved, state = attempt(made, f"at step {at.index}", objective.sampler.lighter)
-        grad_norm = None if moved is None else state.get("grad_norm")
+        weighed = objective if at.multiplier is None else objective.weighed(at.multiplier)
+        compute = functools.partial(_compute, over, optimizer, weighed, at, seeds.at(at.index))
+        evaluation, move = attempt(compute, f"at step {at.index}", objective.sampler.lighter)
         likely = probability(at.noise, layout).to(evaluation.value.device)
-        if target is not None and moved is not None:
-            state = {**state, "multiplier": adapted(torch.ones_like(likely) if multiplier is None else multiplier,
-                                                    likely, target)}  # fmt: skip
         new = _found(at.index, at.noise, evaluation, likely)
         best = (at.best or _worst(new, objective)).update(new, _running(at.status, evaluation.value), target)
         met = likely >= target if target is not None else torch.ones_like(likely, dtype=torch.bool)
-        status = _judge(at.status, evaluation, _sound(evaluation, moved, grad_norm), met, budget, over)
-        if moved is not None:
-            moved, state = _freeze(at, moved, state, status)
+        status = _judge(at.status, evaluation, _sound(evaluation, move), met, budget, over)
+        moved, state, multiplier = None, at.state, at.multiplier
+        running = _running(status, at.noise)
+        if move is not None and running.any():
+            moved, state = select_rows(running, move.noise, at.noise), _select(running, move.state, at.state)
+            if target is not None:
+                before = torch.ones_like(likely) if multiplier is None else multiplier
+                multiplier = adapted(before, likely, target)
+                multiplier = multiplier if at.multiplier is None else select_rows(running, multiplier, at.multiplier)
         spent, seconds = objective.nfe - calls, clock() - begun
         pace = at.pace if over else slowed(at.pace, seconds + begun - now, spent.cost)
         step = Step(
@@ -247,7 +272,7 @@ def iterate(
             noise=at.noise,
             evaluation=evaluation,
             probability=likely,
-            grad_norm=grad_norm,
+            info={} if move is None else move.info,
             moved=moved,
             state=state,
             status=status,
@@ -256,6 +281,7 @@ def iterate(
             nfe=at.nfe + spent,
             seconds=seconds,
             pace=pace,
+            multiplier=multiplier,
         )
         yield step
         if moved is None:
@@ -263,14 +289,15 @@ def iterate(
         at = step.place
 
 
-def _made(
-    over: Status | None, optimizer: Optimizer, objective: Objective, at: Place, own: State, seeds: Seeds
-) -> tuple[Evaluation, Tensor | None, State]:
-    """A move; or, once the budget is spent, the evaluation that closes the run."""
+def _compute(
+    over: Status | None, optimizer: Optimizer, objective: Objective, at: Place, seeds: Seeds
+) -> tuple[Evaluation, Move | None]:
+    """One step of the optimizer; or, once the budget is spent, the evaluation that closes the run."""
     if over is None:
-        return optimizer.step(objective, at.noise, own, seeds)
+        move = optimizer.step(objective, at.noise, at.state, seeds)
+        return move.evaluation, move
     with torch.no_grad():
-        return objective(at.noise), None, at.state
+        return objective(at.noise), None
 
 
 def _begin(noise: Tensor) -> Place:
@@ -298,23 +325,19 @@ def _running(status: Sequence[Status], like: Tensor) -> Tensor:
     return torch.tensor([one is Status.RUNNING for one in status], device=like.device)
 
 
-def _sound(evaluation: Evaluation, moved: Tensor | None, grad_norm: Tensor | None) -> list[bool]:
-    """Whether each row's value, direction and next noise are finite."""
+def _sound(evaluation: Evaluation, move: Move | None) -> list[bool]:
+    """Whether each row's value, next noise and direction are finite."""
     sound = evaluation.value.isfinite()
-    if moved is not None:
-        sound = sound & moved.isfinite().flatten(1).all(1).to(sound.device)
-    if grad_norm is not None:
-        sound = sound & grad_norm.isfinite().to(sound.device)
+    if move is not None:
+        sound = sound & move.noise.isfinite().flatten(1).all(1).to(sound.device)
+        if (grad_norm := move.info.get("grad_norm")) is not None:
+            sound = sound & grad_norm.isfinite().to(sound.device)
     return sound.tolist()
 
 
-def _freeze(at: Place, moved: Tensor, state: State, status: Sequence[Status]) -> tuple[Tensor | None, State]:
-    """The next noise and state, with rows that stopped left where they were; None when all did."""
-    moving = _running(status, moved)
-    if not moving.any():
-        return None, at.state
-    kept = {name: select_rows(moving, new, at.state[name]) if name in at.state else new for name, new in state.items()}
-    return select_rows(moving, moved, at.noise), kept
+def _select(rows: Tensor, new: State, old: State) -> State:
+    """The new state in some rows, the old one elsewhere."""
+    return {name: select_rows(rows, part, old[name]) if name in old else part for name, part in new.items()}
 
 
 def _judge(

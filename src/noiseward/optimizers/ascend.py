@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
-from noiseward.loop.loop import Optimizer, State, select_rows
-from noiseward.loop.objective import Evaluation, Objective
+from noiseward.loop.loop import Move, Optimizer, State, select_rows
+from noiseward.loop.objective import Objective
 from noiseward.noise.layout import Seeds
 from noiseward.noise.project import Projection
 from noiseward.optimizers.gradient import Backprop, Estimator
@@ -74,7 +74,7 @@ class GradientAscent(Optimizer):
         for projection in self.project:
             projection.check(objective.sampler.layout)
 
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
         evaluation, direction = self.estimator(objective, noise, seeds)
         layout = objective.sampler.layout
         for projection in self.project:
@@ -86,7 +86,7 @@ class GradientAscent(Optimizer):
         direction = flat.view_as(direction)
         moved, states = [], []
         for row in range(noise.shape[0]):
-            inner = {name.removeprefix("update."): part[row] for name, part in state.items() if name != "grad_norm"}
+            inner = {name.removeprefix("update."): part[row] for name, part in state.items()}
             new, kept = self._move(noise[row], direction[row], inner)
             moved.append(new)
             states.append(kept)
@@ -95,7 +95,7 @@ class GradientAscent(Optimizer):
         for projection in self.project:
             after = projection.noise(after, layout)
         merged |= {name: select_rows(pulled, part, state[name]) for name, part in merged.items() if name in state}
-        return evaluation, select_rows(pulled, after, noise.detach()), {**merged, "grad_norm": norm}
+        return Move(evaluation, select_rows(pulled, after, noise.detach()), merged, {"grad_norm": norm})
 
     def _move(self, noise: Tensor, direction: Tensor, state: State) -> tuple[Tensor, State]:
         """One row's step: its next noise and the optimizer's next state."""

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
-from noiseward.loop.loop import Optimizer, State
-from noiseward.loop.objective import Evaluation, Objective
+from noiseward.loop.loop import Move, Optimizer, State
+from noiseward.loop.objective import Objective
 from noiseward.noise.layout import Draw, Layout, Seeds
 from noiseward.optimizers.candidates import best, check_counts, compare, merged, ranked
 
@@ -86,7 +86,7 @@ class ChannelEvolution(Optimizer):
                 f"{MOST_CHANNELS} wanted; search with ZeroOrderSearch or TrustRegion"
             )
 
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
         layout = objective.sampler.layout
         channels = _channels(_first(layout))
         size = channels + channels**2
@@ -112,7 +112,7 @@ class ChannelEvolution(Optimizer):
             mean[row] += deviation[row] * (weight @ shifts)
             deviation[row] *= (rate / 2 * (weight @ (shifts.square() - 1))).exp()
         after = {"base": state["base"], "mean": mean, "deviation": deviation}
-        return evaluation, best(evaluation, noise, found, candidate), after
+        return Move(evaluation, best(evaluation, noise, found, candidate), after)
 
 
 def rotated(noise: Tensor, unknowns: Tensor, layout: Layout) -> Tensor:

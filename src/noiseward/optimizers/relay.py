@@ -13,13 +13,14 @@ calls on four captions (`experiments/compare.py`), and ahead of it at equal time
 
 from __future__ import annotations
 
+import dataclasses
 from typing import final
 
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
-from noiseward.loop.loop import Optimizer, State
-from noiseward.loop.objective import Evaluation, Objective
+from noiseward.loop.loop import Move, Optimizer, State
+from noiseward.loop.objective import Objective
 from noiseward.noise.layout import Seeds
 
 __all__ = ["Relay"]
@@ -56,8 +57,8 @@ class Relay(Optimizer):
         self.first.check(objective)
         self.then.check(objective)
 
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
         if seeds.step >= self.moves:
             return self.then.step(objective, noise, state, seeds)
-        evaluation, moved, state = self.first.step(objective, noise, state, seeds)
-        return evaluation, moved, {} if seeds.step == self.moves - 1 else state
+        move = self.first.step(objective, noise, state, seeds)
+        return dataclasses.replace(move, state={}) if seeds.step == self.moves - 1 else move

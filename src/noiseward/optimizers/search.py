@@ -33,8 +33,8 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
-from noiseward.loop.loop import Optimizer, State
-from noiseward.loop.objective import Evaluation, Objective
+from noiseward.loop.loop import Move, Optimizer, State
+from noiseward.loop.objective import Objective
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.optimizers.candidates import best, check_counts, compare, fresh, merged, ranked
 
@@ -70,14 +70,14 @@ class BestOfN(Optimizer):
     def check(self, objective: Objective) -> None:
         pass
 
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
         layout = objective.sampler.layout
 
         def candidate(row: int, i: int) -> Tensor:
             return merged(fresh(noise, layout, seeds, row, f"candidate {i}"), noise[row], layout)
 
         evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
-        return evaluation, best(evaluation, noise, found, candidate), {}
+        return Move(evaluation, best(evaluation, noise, found, candidate), {})
 
 
 @final
@@ -113,14 +113,14 @@ class ZeroOrderSearch(Optimizer):
     def check(self, objective: Objective) -> None:
         pass
 
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
         layout = objective.sampler.layout
 
         def candidate(row: int, i: int) -> Tensor:
             return turned(noise[row], fresh(noise, layout, seeds, row, f"candidate {i}"), self.angle, layout)
 
         evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
-        return evaluation, best(evaluation, noise, found, candidate), {}
+        return Move(evaluation, best(evaluation, noise, found, candidate), {})
 
 
 @final
@@ -170,7 +170,7 @@ class TrustRegion(Optimizer):
     def check(self, objective: Objective) -> None:
         pass
 
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
         layout, known = objective.sampler.layout, bool(state)
 
         def candidate(row: int, i: int) -> Tensor:
@@ -208,7 +208,7 @@ class TrustRegion(Optimizer):
             "sine": sine.gather(1, source),
             "streak": streak.gather(1, source),
         }
-        return evaluation, after["center"][:, 0], after
+        return Move(evaluation, after["center"][:, 0], after)
 
     def _resized(self, sine: Tensor, streak: Tensor) -> tuple[Tensor, Tensor]:
         grown = torch.where(streak >= self.patience, (sine * self.factor).clamp(max=1.0), sine)

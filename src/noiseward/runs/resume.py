@@ -72,10 +72,13 @@ def stand(folder: RunFolder, device: torch.device) -> Stand | None:
     pace = (0.0, 0)
     for before, after in zip(seconds, seconds[1:], strict=False):
         pace = slowed(pace, max(after - before, 0.0), 0)
+    state = {name.removeprefix("state."): part for name, part in found.latest.items() if name != "noise"}
+    state.pop("grad_norm", None)  # earlier code kept there what was only logged
     place = Place(
         index=found.loop["index"],
         noise=found.latest["noise"].to(device),
-        state={name.removeprefix("state."): part for name, part in found.latest.items() if name != "noise"},
+        multiplier=state.pop("multiplier", None),
+        state=state,
         status=tuple(Status[name] for name in found.loop["status"]),
         best=Best(**{name: part.to(device) for name, part in found.best.items()}),
         nfe=NFE(**found.loop["nfe"]),

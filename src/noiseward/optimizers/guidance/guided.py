@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, GradientError
-from noiseward.loop.loop import Optimizer, State
-from noiseward.loop.objective import Evaluation, Objective
+from noiseward.loop.loop import Move, Optimizer, State
+from noiseward.loop.objective import Objective
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.candidates import check_counts, fresh, merged, ranked
 from noiseward.rewards.reward import score
@@ -70,14 +70,14 @@ class Guided(Optimizer):
                 "that is stochastic"
             )
 
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
         with torch.no_grad():
             evaluation = objective(noise)
         noises, value = self._proposed(objective, noise, seeds)
         found, which = ranked(value).max(1)
         wins = (found > ranked(evaluation.value)).tolist()
         moved = torch.stack([noises[row, i] if wins[row] else noise[row] for row, i in enumerate(which.tolist())])
-        return evaluation, moved, {}
+        return Move(evaluation, moved, {})
 
     def _proposed(self, objective: Objective, noise: Tensor, seeds: Seeds) -> tuple[Tensor, Tensor]:
         """Guided noises `(B, q, *noise_shape)` and their values `(B, q)`."""
