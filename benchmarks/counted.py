@@ -28,8 +28,9 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from benchmarks import sizes
 from benchmarks.timing import write
 from noiseward.pipelines.blocks import blockwise, blockwise_decoder
+from noiseward.samplers.cost import Meter
 from noiseward.samplers.memory import MODES
-from noiseward.samplers.recompute import Meter, recomputed
+from noiseward.samplers.recompute import recomputed
 from tests.families import unets
 
 RATE = 200e12  # operations per second that the seconds in the table assume

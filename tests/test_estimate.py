@@ -10,8 +10,9 @@ from noiseward.noise.layout import Draw, Layout, Seeds
 from noiseward.noise.regularize import Concentration
 from noiseward.optimizers.gradient import Annealed, Backprop
 from noiseward.rewards.reward import FunctionReward, WeightedSum
+from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.function import FunctionSampler
-from noiseward.samplers.recompute import NFE, constant
+from noiseward.samplers.recompute import constant
 from noiseward.samplers.sampler import Sampler
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
@@ -104,16 +105,16 @@ def test_backprop_works_where_gradients_are_switched_off_around_it():
 
 def test_one_estimate_costs_a_forward_and_a_backward_of_every_call():
     sampler = model().sampler(recompute=True)
-    noise, before = sampler.init(3), sampler.nfe
-    estimate(Objective(sampler, Linear(1.0)), noise)
-    assert sampler.nfe - before == NFE(forward=4, backward=4, recomputed=4)
+    noise = sampler.init(3)
+    with count_calls() as meter:
+        estimate(Objective(sampler, Linear(1.0)), noise)
+    assert meter.nfe == NFE(forward=4, backward=4, recomputed=4)
 
 
 class Posed(Sampler):
     """The sum of its draws, of which the layout holds some still."""
 
     layout = Layout((Draw("a", (2,), "start"), Draw("b", (2,), "other"), Draw("c", (2,), live=False)))
-    nfe = NFE()
 
     def __call__(self, noise, prompt=None):
         return noise.sum(1)
@@ -189,10 +190,11 @@ def path(toy, last):
 def along(toy, estimator, *, recompute=False, step=0):
     """The direction of a linear reward of slope 1, as weights of the draws, and what it cost."""
     sampler = toy.sampler(recompute=recompute)
-    noise, before = sampler.init(1), sampler.nfe
-    _, direction = estimator(Objective(sampler, Linear(1.0)), noise, Seeds((0,), step=step))
-    assert torch.equal(direction, direction[..., :1].expand_as(direction))
-    return direction[0, :, 0], sampler.nfe - before
+    noise = sampler.init(1)
+    with count_calls() as meter:
+        _, direction = estimator(Objective(sampler, Linear(1.0)), noise, Seeds((0,), step=step))
+        assert torch.equal(direction, direction[..., :1].expand_as(direction))
+    return direction[0, :, 0], meter.nfe
 
 
 @pytest.mark.parametrize("last", [1, 2, 3, 4, 9])
@@ -236,11 +238,12 @@ def test_a_step_ends_when_a_denoiser_is_called_again():
         return x
 
     sampler = FunctionSampler(fn, nets)
-    noise, before = sampler.init(1), sampler.nfe
-    assert sampler.layout.steps == 3 and [draw.after for draw in sampler.layout] == [0, 1, 2, 3]
-    _, direction = Backprop(1)(Objective(sampler, Linear(1.0)), noise, Seeds((0,)))
-    assert direction.flatten(2).abs().amax(2)[0].bool().tolist() == [False, False, True, True]
-    assert sampler.nfe - before == NFE(forward=6, backward=2)
+    noise = sampler.init(1)
+    with count_calls() as meter:
+        assert sampler.layout.steps == 3 and [draw.after for draw in sampler.layout] == [0, 1, 2, 3]
+        _, direction = Backprop(1)(Objective(sampler, Linear(1.0)), noise, Seeds((0,)))
+        assert direction.flatten(2).abs().amax(2)[0].bool().tolist() == [False, False, True, True]
+    assert meter.nfe == NFE(forward=6, backward=2)
 
 
 def test_leaving_out_jacobians_ends_with_the_estimate():

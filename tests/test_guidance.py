@@ -15,8 +15,8 @@ from noiseward.noise.layout import Seeds
 from noiseward.optimizers.guidance import DPS, LGD, FKSteering, Guided
 from noiseward.optimizers.search import BestOfN
 from noiseward.rewards.reward import FunctionReward
+from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.function import FunctionSampler
-from noiseward.samplers.recompute import NFE
 from noiseward.samplers.steps import Guide, Pick, Shift, heard, steered
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests import test_laws as laws
@@ -133,11 +133,10 @@ def test_the_pulled_gradient_is_that_of_a_finite_difference():
 def test_calls_are_counted_with_their_gradients(recompute):
     sampler = model(4).sampler(recompute=recompute)
     noise = sampler.init(2)
-    before = sampler.nfe
-    run(sampler, noise, FKSteering(2))
-    assert sampler.nfe - before == NFE(4)
-    run(sampler, noise, DPS())
-    assert sampler.nfe - before == NFE(8, 4, 4 if recompute else 0)
+    for guide, cost in ((FKSteering(2), NFE(4)), (DPS(), NFE(4, 4, 4 if recompute else 0))):
+        with count_calls() as meter:
+            run(sampler, noise, guide)
+        assert meter.nfe == cost
 
 
 def test_a_sampler_that_announces_nothing_or_takes_rows_one_by_one_is_refused():

@@ -25,8 +25,9 @@ from noiseward.pipelines.blocks import blocks, blockwise, blockwise_decoder
 from noiseward.pipelines.strips import in_strips
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.samplers import memory
+from noiseward.samplers.cost import Meter, count_calls
 from noiseward.samplers.memory import MODES, attempt, exhausted, fitting, free, lower
-from noiseward.samplers.recompute import Meter, recomputed
+from noiseward.samplers.recompute import recomputed
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests.holding import peak
 from tests.tiny import CALL, stable_diffusion
@@ -178,12 +179,12 @@ def test_auto_takes_the_first_mode_that_fits_into_what_is_free(monkeypatch):
         sampler = driven(pipe, "auto", 3)
         assert (sampler.memory, sampler.lighter) == ("auto", "memory='low'")
         noise = sampler.init(1)
-        before = sampler.nfe
-        with torch.no_grad():
-            sampler(noise, "a")
-        assert sampler.memory == "auto"  # nothing was asked to be kept
-        gradient(sampler, noise)
-        assert (sampler.nfe - before).forward == 6  # finding out is not on the bill
+        with count_calls() as meter:
+            with torch.no_grad():
+                sampler(noise, "a")
+            assert sampler.memory == "auto"  # nothing was asked to be kept
+            gradient(sampler, noise)
+        assert meter.nfe.forward == 6  # finding out is not on the bill
         chosen.append((sampler.memory, sampler.lighter))
     names = ["fast", "fast", "balanced", "low", "balanced"]
     assert [mode for mode, _ in chosen] == names

@@ -16,8 +16,8 @@ from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.gradient import Backprop
 from noiseward.optimizers.zeroth_order import Hybrid1, Hybrid2, ZerothOrder
 from noiseward.rewards.reward import FunctionReward, WeightedSum
+from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.function import FunctionSampler
-from noiseward.samplers.recompute import NFE
 from noiseward.samplers.sampler import Sampler
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
@@ -203,10 +203,6 @@ class Watched(Sampler):
     def layout(self):
         return self.inner.layout
 
-    @property
-    def nfe(self):
-        return self.inner.nfe
-
     def __call__(self, noise, prompt=None):
         self.calls.append((len(noise), torch.is_grad_enabled() and noise.requires_grad, noise.detach()))
         return self.inner(noise, prompt)
@@ -232,11 +228,11 @@ def test_candidates_go_without_a_graph_in_chunks_and_one_call_alone_has_one(kind
 def test_a_row_is_charged_the_calls_of_its_own_candidates_however_they_are_batched(kind, chunk, rows):
     objective = Objective(model().sampler(), black(lambda x: x.prod(1)), ["a prompt"] * rows)
     noise = objective.sampler.init(rows)
-    before = objective.nfe
-    estimate(kind(5, 0.1, chunk=chunk), objective, noise)
-    calls = 4
-    wanted = {ZerothOrder: NFE(6 * calls), Hybrid1: NFE(calls, calls), Hybrid2: NFE(6 * calls, calls)}[kind]
-    assert objective.nfe - before == wanted
+    with count_calls() as meter:
+        estimate(kind(5, 0.1, chunk=chunk), objective, noise)
+        calls = 4
+        wanted = {ZerothOrder: NFE(6 * calls), Hybrid1: NFE(calls, calls), Hybrid2: NFE(6 * calls, calls)}[kind]
+    assert meter.nfe == wanted
     steps = list(iterate(objective, noise, optimizer=GradientAscent(kind(5, chunk=chunk)), budget=Budget(steps=2)))
     assert steps[-1].nfe == wanted + wanted + NFE(calls)
 
@@ -244,9 +240,10 @@ def test_a_row_is_charged_the_calls_of_its_own_candidates_however_they_are_batch
 def test_rows_that_a_sampler_runs_one_by_one_are_charged_the_same():
     sampler = FunctionSampler(lambda: torch.randn(1, DIM, dtype=f64) + torch.randn(1, DIM, dtype=f64))
     objective = Objective(sampler, black(lambda x: x.prod(1)))
-    noise, before = sampler.init(2), objective.nfe
-    estimate(Hybrid2(3, chunk=4), objective, noise)
-    assert objective.nfe - before == NFE(4, 1)
+    noise = sampler.init(2)
+    with count_calls() as meter:
+        estimate(Hybrid2(3, chunk=4), objective, noise)
+    assert meter.nfe == NFE(4, 1)
 
 
 @kinds

@@ -20,6 +20,7 @@ from noiseward.runs import RunSpec
 from noiseward.runs.batch import begin
 from noiseward.runs.engine import Local
 from noiseward.runs.prompts import read
+from noiseward.samplers.cost import count_calls
 from noiseward.toys import GaussianModel
 from tests.test_resume import equal
 from tests.tiny import CALL
@@ -43,9 +44,9 @@ def test_who_samples_candidates_makes_no_difference():
             FunctionReward(lambda x: -(x**2).sum(1), name="black", differentiable=False),
         ).helped(crew)
         noise = objective.sampler.init(2, seed=3)
-        before = objective.nfe
-        evaluation, direction = Hybrid2(samples=5, chunk=4)(objective, noise, Seeds((0, 1)))
-        steps.append((evaluation.reward, direction, objective.nfe - before))
+        with count_calls() as meter:
+            evaluation, direction = Hybrid2(samples=5, chunk=4)(objective, noise, Seeds((0, 1)))
+        steps.append((evaluation.reward, direction, meter.nfe))
     assert all(torch.equal(one, other) for one, other in zip(steps[0][:2], steps[1][:2], strict=True))
     assert steps[0][2] == steps[1][2] and steps[0][2].forward == 4 * (5 + 1)
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from noiseward.errors import GradientError
 from noiseward.noise.tape import replay
-from noiseward.samplers.recompute import NFE, Meter, driven
+from noiseward.samplers.cost import NFE, Meter
+from noiseward.samplers.recompute import driven
 
 
 @dataclasses.dataclass
@@ -278,6 +279,6 @@ def test_calls_inside_the_denoiser_are_not_seen_by_the_tape():
         assert tape.seen <= once
 
 
-def test_nfe_add_subtract_and_cost_a_backward_twice_a_forward():
-    assert NFE(1, 2, 3) + NFE(10, 20, 30) - NFE(1, 1, 1) == NFE(10, 21, 32)
+def test_nfe_add_multiply_and_cost_a_backward_twice_a_forward():
+    assert NFE(1, 2, 3) + NFE(5, 10, 15) * 2 == NFE(11, 22, 33)
     assert NFE(forward=5, backward=3, recomputed=2).cost == 5 + 2 * 3 + 2

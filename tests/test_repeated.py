@@ -18,8 +18,9 @@ from torch import nn
 
 from noiseward import DiffusersSampler, FunctionSampler
 from noiseward.errors import GradientError, NoisewardWarning
+from noiseward.samplers.cost import Meter
 from noiseward.samplers.memory import MODES
-from noiseward.samplers.recompute import Meter, recomputed
+from noiseward.samplers.recompute import recomputed
 from noiseward.samplers.state import refresh, snapshot
 from tests.families import flows, text, unets
 

@@ -13,8 +13,8 @@ from noiseward.loop.budget import Budget
 from noiseward.loop.loop import iterate
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.guidance import FKSteering
+from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.independence import coarsest, leaning
-from noiseward.samplers.recompute import NFE
 from noiseward.samplers.steps import steered
 from noiseward.toys import GaussianModel
 
@@ -57,10 +57,11 @@ def corrected(dtype=torch.float32, **how):
 @pytest.mark.parametrize("recompute", [False, True])
 def test_a_corrector_that_takes_a_mean_over_the_batch_is_run_row_by_row(recompute):
     sampler = corrected(recompute=recompute)
-    noise, before = sampler.init(3, seed=5), sampler.nfe
-    with pytest.warns(NoisewardWarning, match="a row depends on the others in its batch.*one at a time") as said:
-        together = sampler(noise)
-    assert len(said) == 1 and sampler.nfe - before == NFE(10)
+    noise = sampler.init(3, seed=5)
+    with count_calls() as meter:
+        with pytest.warns(NoisewardWarning, match="a row depends on the others in its batch.*one at a time") as said:
+            together = sampler(noise)
+    assert len(said) == 1 and meter.nfe == NFE(10)
     alone = torch.cat([corrected()(noise[k : k + 1]) for k in range(3)])
     assert torch.equal(together, alone) and torch.equal(sampler(noise), alone)
 
@@ -116,10 +117,10 @@ def test_the_check_is_made_once_per_batch_size_and_not_counted():
     sampler = FunctionSampler(fn, net)
     noise = sampler.init(4)
     made.clear()
-    before = sampler.nfe
-    for size in (4, 4, 1, 2, 2, 4, 3):
-        sampler(noise[:size])
-    assert made == [4, 1, 1, 4, 1, 2, 1, 1, 2, 4, 3, 1, 1] and sampler.nfe - before == NFE(7)
+    with count_calls() as meter:
+        for size in (4, 4, 1, 2, 2, 4, 3):
+            sampler(noise[:size])
+    assert made == [4, 1, 1, 4, 1, 2, 1, 1, 2, 4, 3, 1, 1] and meter.nfe == NFE(7)
 
 
 def test_rounding_is_no_coupling():

@@ -16,8 +16,8 @@ from noiseward.noise.typicality import strict_probability
 from noiseward.optimizers.evolve import ChannelEvolution, rotated, utilities
 from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch, turned
 from noiseward.rewards.reward import FunctionReward
+from noiseward.samplers.cost import NFE
 from noiseward.samplers.function import FunctionSampler
-from noiseward.samplers.recompute import NFE
 from noiseward.samplers.sampler import Sampler
 from noiseward.toys import GaussianModel, Linear, Quadratic
 

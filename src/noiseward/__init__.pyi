@@ -108,10 +108,11 @@ from noiseward.rewards.reward import (
 )
 from noiseward.rewards.shaping import Augmented as Augmented
 from noiseward.rewards.shaping import Clamped as Clamped
+from noiseward.samplers.cost import NFE as NFE
+from noiseward.samplers.cost import count_calls as count_calls
 from noiseward.samplers.differentiable import differentiable as differentiable
 from noiseward.samplers.function import FunctionSampler as FunctionSampler
 from noiseward.samplers.nested import Nested as Nested
-from noiseward.samplers.recompute import NFE as NFE
 from noiseward.samplers.sampler import Sampler as Sampler
 from noiseward.samplers.steps import Guide as Guide
 from noiseward.samplers.steps import Moment as Moment

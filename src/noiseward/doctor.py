@@ -17,6 +17,7 @@ from noiseward.errors import GradientError
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.optimizers.gradient import Backprop
 from noiseward.pipelines import DiffusersSampler
+from noiseward.samplers.cost import count_calls
 from noiseward.samplers.memory import kept
 
 __all__ = ["Finding", "examine", "verdict"]
@@ -79,13 +80,14 @@ def examine(problem: Problem) -> Iterator[Finding]:
     yield Finding(gap < allowed, f"a row is the same alone and in a batch, to {gap:.1g}")
     if sampler.alone is not None:
         yield Finding(False, f"{sampler.alone}: rows are sampled one at a time", must=False)
-    before, begun = sampler.nfe, time.monotonic()
+    begun = time.monotonic()
     try:
-        _, direction = Backprop()(objective, noise, Seeds((0,)))
+        with count_calls() as meter:
+            _, direction = Backprop()(objective, noise, Seeds((0,)))
     except GradientError as error:
         yield Finding(False, str(error))
         return
-    seconds, calls = time.monotonic() - begun, max((sampler.nfe - before).forward, 1)
+    seconds, calls = time.monotonic() - begun, max(meter.nfe.forward, 1)
     slope, measured = _slopes(problem, noise, direction)
     error = abs(slope - measured) / max(abs(slope), abs(measured), 1e-30)
     yield Finding(

@@ -11,7 +11,7 @@ import dataclasses
 import enum
 
 from noiseward.errors import ArgumentError
-from noiseward.samplers.recompute import NFE
+from noiseward.samplers.cost import NFE
 
 __all__ = ["Budget", "Status", "slowed"]
 

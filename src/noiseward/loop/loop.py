@@ -33,8 +33,8 @@ from noiseward.loop.budget import Budget, Status, slowed
 from noiseward.loop.objective import Evaluation, Objective
 from noiseward.noise.layout import Seeds
 from noiseward.noise.regularize import adapted, probability
+from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.memory import attempt
-from noiseward.samplers.recompute import NFE
 
 __all__ = ["Best", "Move", "Optimizer", "Place", "State", "Step", "iterate", "select_rows"]
 
@@ -140,7 +140,8 @@ class Step:
         status: one per row.
         best: the best of each row up to here.
         spent: denoiser calls of this step alone.
-        nfe, seconds: spent by the run up to here.
+        before: denoiser calls of the run before it.
+        seconds: spent by the run up to here.
         pace: seconds and NFE cost of the dearest move of late (see `slowed`).
         watched: scores of held-out rewards, each `(B,)`, by name, where a panel watched this step (`panel.py`).
         peaks: for each of them the best of each row up to the step where that reward was last highest.
@@ -158,7 +159,7 @@ class Step:
     status: tuple[Status, ...]
     best: Best
     spent: NFE
-    nfe: NFE
+    before: NFE
     seconds: float
     pace: tuple[float, int]
     watched: dict[str, Tensor] = dataclasses.field(default_factory=dict)
@@ -172,12 +173,17 @@ class Step:
         return self.info.get("grad_norm")
 
     @property
+    def nfe(self) -> NFE:
+        """Denoiser calls of the run up to here."""
+        return self.before + self.spent
+
+    @property
     def place(self) -> Place:
         """Where the loop stands after this step; after one without `moved`, before it."""
         status = tuple(old if old is Status.NONFINITE else Status.RUNNING for old in self.status)
         index, noise, nfe = self.index + 1, self.moved, self.nfe
         if noise is None:
-            index, noise, nfe = self.index, self.noise, self.nfe - self.spent
+            index, noise, nfe = self.index, self.noise, self.before
         return Place(index, noise, self.state, status, self.best, nfe, self.seconds, self.pace, self.multiplier)
 
     def record(self) -> dict[str, Any]:
@@ -247,11 +253,12 @@ def iterate(
     seeds = seeds or Seeds(tuple(range(at.noise.shape[0])))
     begun = clock() - at.seconds
     while True:
-        now, calls = clock(), objective.nfe
+        now = clock()
         over = budget.spent(at.index, now - begun, at.nfe, at.pace)
         weighed = objective if at.multiplier is None else objective.weighed(at.multiplier)
         compute = functools.partial(_compute, over, optimizer, weighed, at, seeds.at(at.index))
-        evaluation, move = attempt(compute, f"at step {at.index}", objective.sampler.lighter)
+        with count_calls() as meter:
+            evaluation, move = attempt(compute, f"at step {at.index}", objective.sampler.lighter)
         likely = probability(at.noise, layout).to(evaluation.value.device)
         new = _found(at.index, at.noise, evaluation, likely)
         best = (at.best or _worst(new, objective)).update(new, _running(at.status, evaluation.value), target)
@@ -265,8 +272,8 @@ def iterate(
                 before = torch.ones_like(likely) if multiplier is None else multiplier
                 multiplier = adapted(before, likely, target)
                 multiplier = multiplier if at.multiplier is None else select_rows(running, multiplier, at.multiplier)
-        spent, seconds = objective.nfe - calls, clock() - begun
-        pace = at.pace if over else slowed(at.pace, seconds + begun - now, spent.cost)
+        seconds = clock() - begun
+        pace = at.pace if over else slowed(at.pace, seconds + begun - now, meter.nfe.cost)
         step = Step(
             index=at.index,
             noise=at.noise,
@@ -277,8 +284,8 @@ def iterate(
             state=state,
             status=status,
             best=best,
-            spent=spent,
-            nfe=at.nfe + spent,
+            spent=meter.nfe,
+            before=at.nfe,
             seconds=seconds,
             pace=pace,
             multiplier=multiplier,

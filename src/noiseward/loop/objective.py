@@ -5,9 +5,6 @@ r"""The equation: a **sampler** turns **noise** into a sample; a **reward** scor
 
 M is the sampler, c the prompt, r the reward, :math:`\rho` the penalty. What an **optimizer** climbs is the *value*, the
 reward less the penalty.
-
-An objective also keeps the bill, `nfe`: the denoiser calls each row took part in. A sampler counts its calls, however
-many rows they have; where several of them were candidates of one row, `charge` adds what that row took part in beyond.
 """
 
 from __future__ import annotations
@@ -24,7 +21,6 @@ from noiseward.loop.executor import Alone, Crew
 from noiseward.noise.regularize import NoRegularizer, Regularizer
 from noiseward.rewards.reward import Reward, check_rows, score
 from noiseward.samplers.entries import numbered, spoken
-from noiseward.samplers.recompute import NFE, Meter
 from noiseward.samplers.sampler import Prompt, Sampler, prompts
 
 __all__ = ["Evaluation", "Objective"]
@@ -99,17 +95,7 @@ class Objective:
         self.regularizer = regularizer or NoRegularizer()
         self.multiplier = multiplier
         self.crew = crew or Alone()
-        self._charged = Meter()
         self._rows_checked = [False]
-
-    @property
-    def nfe(self) -> NFE:
-        """Denoiser calls so far, per row."""
-        return self.sampler.nfe + self._charged.nfe
-
-    def charge(self, nfe: NFE) -> None:
-        """Add calls to the bill (or take them off) that the sampler counts otherwise than a row does."""
-        self._charged.nfe += nfe
 
     def __call__(self, noise: Tensor) -> Evaluation:
         """Sample, score and weigh noise `(B, *noise_shape)`."""
@@ -136,20 +122,20 @@ class Objective:
         return self._asked(self.prompt, multiplier)
 
     def helped(self, crew: Crew) -> Objective:
-        """The same objective with others to sample candidates; the bill is the same one."""
+        """The same objective with others to sample candidates."""
         other = self._asked(self.prompt, self.multiplier)
         other.crew = crew
         return other
 
     def repeat(self, times: int) -> Objective:
-        """The objective of a batch in which each row stands `times` times in a row; the bill is the same one."""
+        """The objective of a batch in which each row stands `times` times in a row."""
         prompt, multiplier = self.prompt, self.multiplier
         rows = 1 if prompt is None or isinstance(prompt, str) else len(prompt)
         rows = rows if multiplier is None else len(multiplier)
         return self.rows([row for row in range(rows) for _ in range(times)])
 
     def rows(self, index: Sequence[int]) -> Objective:
-        """The objective of some rows of the batch; the bill is the same one."""
+        """The objective of some rows of the batch."""
         prompt, multiplier = self.prompt, self.multiplier
         if prompt is not None and not isinstance(prompt, str):
             prompt = [prompt[row] for row in index]
@@ -164,5 +150,5 @@ class Objective:
 
     def _asked(self, prompt: Prompt, multiplier: Tensor | None) -> Objective:
         other = Objective(self.sampler, self.reward, prompt, self.regularizer, multiplier=multiplier, crew=self.crew)
-        other._charged, other._rows_checked = self._charged, self._rows_checked
+        other._rows_checked = self._rows_checked
         return other

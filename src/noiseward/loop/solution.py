@@ -25,7 +25,7 @@ from noiseward.loop.objective import Evaluation, Objective
 from noiseward.loop.panel import Verdict, before, find_hacked, verdict
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.noise.typicality import ADVICE, SUSPECT, strict_probability
-from noiseward.samplers.recompute import NFE
+from noiseward.samplers.cost import NFE
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -20,8 +20,8 @@ from noiseward.errors import ArgumentError, line
 from noiseward.loop.objective import Evaluation, Objective
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.rewards.reward import score
+from noiseward.samplers.cost import NFE, current_meter
 from noiseward.samplers.entries import spoken
-from noiseward.samplers.recompute import NFE
 from noiseward.samplers.sampler import Prompt, prompts
 
 __all__ = ["best", "check_counts", "compare", "evaluate", "fresh", "merged", "ranked", "scores"]
@@ -34,7 +34,7 @@ def evaluate(
 ) -> Evaluation:
     """The evaluation of candidates, each field `(B, q, ...)`.
 
-    Every row is charged the calls of its own q candidates, however the batch was cut.
+    Every row is counted the calls of its own q candidates, however the batch was cut.
 
     Arguments:
         objective: of the batch, B rows.
@@ -48,7 +48,7 @@ def evaluate(
     samples: Tensor | None = None
     weighed: list[Tensor] = []
     pieces = [range(begin, min(begin + chunk, total)) for begin in range(0, total, chunk)]
-    before, once = objective.nfe, NFE()
+    once = NFE()
 
     def noises() -> Iterator[tuple[Tensor, Prompt]]:
         for piece in pieces:
@@ -63,7 +63,7 @@ def evaluate(
             samples[piece.start : piece.stop] = sample
             once = nfe
         assert samples is not None
-        objective.charge(NFE(forward=once.forward * count) - (objective.nfe - before))
+        current_meter().count(once * count)
         reward, terms = scores(repeated, samples, chunk)
     penalties = torch.cat(weighed)
     evaluation = Evaluation(samples, reward, terms, penalties, reward - penalties.to(reward.dtype))

@@ -175,12 +175,14 @@ class Annealed(Estimator):
         GradientError: as `Backprop`.
 
     Example:
+        >>> from noiseward.samplers.cost import count_calls
         >>> from noiseward.toys import GaussianModel, Linear
         >>> objective = Objective(GaussianModel(steps=4).sampler(), Linear(1.0))
-        >>> noise, before = objective.sampler.init(1), objective.nfe
-        >>> for move in (0, 5, 10):
-        ...     _ = Annealed(10)(objective, noise, Seeds((0,), step=move))
-        >>> objective.nfe - before
+        >>> noise = objective.sampler.init(1)
+        >>> with count_calls() as meter:
+        ...     for move in (0, 5, 10):
+        ...         _ = Annealed(10)(objective, noise, Seeds((0,), step=move))
+        >>> meter.nfe
         NFE(forward=12, backward=6, recomputed=0)
     """
 

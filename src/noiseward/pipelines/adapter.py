@@ -46,7 +46,6 @@ from noiseward.samplers.entries import numbered
 from noiseward.samplers.function import FunctionSampler
 from noiseward.samplers.memory import MODES, fitting, free, lower
 from noiseward.samplers.precision import is_half
-from noiseward.samplers.recompute import NFE
 from noiseward.samplers.sampler import Prompt, Sampler, prompts
 from noiseward.samplers.steps import heard, unheard
 
@@ -153,10 +152,6 @@ class DiffusersSampler(Sampler):
     def expect(self, prompt: Prompt) -> None:
         self._expected = [prompt] if isinstance(prompt, str) else list(prompt)[:1] if prompt else None
         self._inner.expect(prompt)
-
-    @property
-    def nfe(self) -> NFE:
-        return self._inner.nfe
 
     @property
     def half(self) -> bool:

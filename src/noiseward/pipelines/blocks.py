@@ -17,7 +17,8 @@ from typing import Any
 from torch.nn import Module, ModuleList
 
 from noiseward.pipelines.strips import in_strips
-from noiseward.samplers.recompute import Meter, recomputed, standing_in
+from noiseward.samplers.cost import Meter
+from noiseward.samplers.recompute import recomputed, standing_in
 
 __all__ = ["blocks", "blockwise", "blockwise_decoder"]
 

@@ -36,7 +36,7 @@ from noiseward.runs.cluster import Cluster, package
 from noiseward.runs.engine import Beat, Engine, work
 from noiseward.runs.packs import Pack
 from noiseward.runs.spec import text
-from noiseward.samplers.recompute import NFE
+from noiseward.samplers.cost import NFE
 from noiseward.samplers.sampler import Prompt, Sampler
 
 __all__ = ["RayEngine", "Spread", "Worker"]

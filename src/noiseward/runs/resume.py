@@ -29,7 +29,7 @@ from noiseward.runs.log import Line, Log
 from noiseward.runs.spec import run_id, with_limits
 from noiseward.runs.store import RunFolder
 from noiseward.runs.write import FRAMES, pictured, save_images, save_json
-from noiseward.samplers.recompute import NFE
+from noiseward.samplers.cost import NFE
 
 __all__ = ["Stand", "extended", "mark_running", "stand"]
 

@@ -31,13 +31,14 @@ from noiseward.errors import (
 )
 from noiseward.noise.layout import Layout
 from noiseward.noise.tape import NoiseTape, replay
+from noiseward.samplers.cost import count_calls, current_meter
 from noiseward.samplers.differentiable import Lift
 from noiseward.samplers.discovery import Discovery, Found
 from noiseward.samplers.frozen import Frozen
 from noiseward.samplers.independence import coarsest, is_whole
 from noiseward.samplers.memory import attempt, kept
 from noiseward.samplers.precision import is_half
-from noiseward.samplers.recompute import NFE, Inside, Meter, Steps, constant, driven, is_partial, standing_in
+from noiseward.samplers.recompute import Inside, Steps, constant, count_output, driven, is_partial, standing_in
 from noiseward.samplers.sampler import Prompt, Sampler, prompts
 from noiseward.samplers.witness import Witness, said
 
@@ -54,8 +55,8 @@ class FunctionSampler(Sampler):
             `(batch, *X)`; without `batch`, one sample, with or without a leading axis of 1. Where it runs under
             `torch.no_grad()`, pass `differentiable()(fn)`.
         denoiser: the module it calls at each step, or several of them. They are frozen for as long as this sampler
-            lives, taken off the tape, and their calls are counted in `nfe` and, if asked, recomputed. Without it, whole
-            runs are counted instead.
+            lives, taken off the tape, counted (`cost.py`) and, if asked, recomputed. Without it, whole runs are
+            counted instead.
         recompute: recompute the denoiser's activations instead of keeping them.
         name: how messages call it; default: the function's name.
 
@@ -87,7 +88,6 @@ class FunctionSampler(Sampler):
         self.name = name or f"the sampler {getattr(fn, '__name__', type(fn).__name__)}"
         self._denoisers, self._frozen = denoisers, Frozen(denoisers)
         self._recompute, self._inside = recompute, None
-        self._meter = Meter()
         self._expected: list[str] | None = [""]
         self._found: Found | None = None
         self.lighter = None if recompute or not denoisers else "recompute=True"
@@ -95,7 +95,7 @@ class FunctionSampler(Sampler):
     def retaining(
         self, recompute: bool, *, inside: Inside | None = None, lighter: str | None = None
     ) -> FunctionSampler:
-        """The same sampler, with the same bill, that keeps its activations otherwise.
+        """The same sampler, keeping its activations otherwise.
 
         Arguments:
             recompute: recompute the denoiser's activations instead of keeping them.
@@ -111,18 +111,17 @@ class FunctionSampler(Sampler):
     def weighed(self, prompt: Prompt = None, modules: Iterable[Module] = ()) -> tuple[int, int]:
         """Bytes that a row's graph holds with all activations kept: the denoiser's in one sampler step, and the rest.
 
-        Two samplings find out, not counted in the bill. The modules' weights are not counted either. A sampler that
-        has no gradient holds nothing.
+        Two samplings find out, whose calls are counted apart. The modules' weights are left out. A sampler that has no
+        gradient holds nothing.
         """
         self.expect(prompt)
         noise, steps = self.init(1).requires_grad_(), self.layout.steps
         if self._found is not None and self._found.trouble is not None:
             return 0, 0
         keeping = self.retaining(False)
-        keeping._meter = Meter()
         held = []
         for last in (0, 1):
-            with torch.enable_grad(), constant(steps - last):
+            with torch.enable_grad(), constant(steps - last), count_calls(apart=True):
                 held.append(kept(lambda: keeping(noise, prompt), modules))
         return held[1] - held[0], held[0]
 
@@ -142,10 +141,6 @@ class FunctionSampler(Sampler):
     def half(self) -> bool:
         weights = (weight for module in self._denoisers for weight in module.parameters())
         return any(draw.dtype == torch.float16 for draw in self.layout) or any(map(is_half, weights))
-
-    @property
-    def nfe(self) -> NFE:
-        return self._meter.nfe
 
     @property
     def alone(self) -> str | None:
@@ -171,11 +166,13 @@ class FunctionSampler(Sampler):
 
     def _batched(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
         """All rows in one call; or one at a time from now on, where that fails or rows depend on each other."""
-        before, error = self._meter.nfe, None
+        outer, error = current_meter(), None
         try:
-            samples = self._replay(found, noise, prompt)
-            share = None if is_whole() else self._leaning(found, noise, prompt, samples)
+            with count_calls(apart=True) as meter:  # a trial that fails is discovery, and not counted
+                samples = self._replay(found, noise, prompt)
+                share = None if is_whole() else self._leaning(found, noise, prompt, samples)
             if share is None:
+                meter.join(outer)
                 return samples
             del samples
             by = f"by {share:.2g} of how far rows are apart" if share < math.inf else "and is not finite there"
@@ -186,7 +183,6 @@ class FunctionSampler(Sampler):
             if exhausted(raised) or is_whole():
                 raise
             fault, error = f"it fails with a batch of {noise.shape[0]} ({said(raised)})", raised
-        self._meter.nfe = before  # finding this out is discovery, made once and not counted in any run
         try:
             samples = self._one_by_one(found, noise, prompt)
         except Exception as raised:
@@ -206,28 +202,21 @@ class FunctionSampler(Sampler):
             noise,
             prompt,
             samples,
-            sample=functools.partial(self._unbilled, found),
+            sample=functools.partial(self._sample_apart, found),
             fresh=found.layout.fresh,
             eps=coarsest(dtypes, found.layout.device),
         )
 
-    def _unbilled(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+    def _sample_apart(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
         """The samples of some noise, without a graph; no part of any run."""
-        meter, self._meter = self._meter, Meter()
-        try:
-            with torch.no_grad(), constant(0):
-                return self._replay(found, noise, prompt)
-        finally:
-            self._meter = meter
+        with torch.no_grad(), constant(0), count_calls(apart=True):
+            return self._replay(found, noise, prompt)
 
     def _one_by_one(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
-        samples, meter = [], self._meter
-        try:
-            for row in range(noise.shape[0]):
+        samples = []
+        for row in range(noise.shape[0]):
+            with count_calls(apart=row > 0):  # a row takes part in its own calls only: the first row's are counted
                 samples.append(self._replay(found, noise[row : row + 1], prompt[row : row + 1] if prompt else None))
-                self._meter = Meter()  # a row takes part in its own calls only: the first row's are counted
-        finally:
-            self._meter = meter
         return torch.cat(samples)
 
     def _replay(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
@@ -249,7 +238,7 @@ class FunctionSampler(Sampler):
             raise TapeError(
                 f"the sampler returned shape {tuple(sample.shape)} for a batch of {batch}: lead with the batch axis"
             )
-        return sample if self._denoisers else self._meter.output(sample)
+        return sample if self._denoisers else count_output(sample, current_meter())
 
     @contextlib.contextmanager
     def _watched(self, tape: NoiseTape, steps: Steps) -> Iterator[None]:
@@ -260,7 +249,7 @@ class FunctionSampler(Sampler):
             with lift.call(), frozen.call(), given(module) if given else contextlib.nullcontext():
                 yield
 
-        how: dict[str, Any] = {"tape": tape, "meter": self._meter, "recompute": self._recompute, "steps": steps}
+        how: dict[str, Any] = {"tape": tape, "meter": current_meter(), "recompute": self._recompute, "steps": steps}
         with contextlib.ExitStack() as stack:
             stack.callback(setattr, lift, "over", True)
             for module in self._denoisers:
@@ -273,7 +262,7 @@ class FunctionSampler(Sampler):
         if self._found is None:
             self._frozen.hold()
             try:
-                with constant(0):
+                with constant(0), count_calls(apart=True):
                     found = attempt(self._discovery(prompt).find, "when the sampler was first run", self.lighter)
             except BaseException:
                 self._frozen.release()

@@ -17,8 +17,6 @@ are kept instead.
 Part of the gradient can be left out on purpose. Within :func:`constant`, the first calls of each run are constants:
 they run once, forward, and nothing is pulled back through them. What the sampler itself does with its draws keeps its
 graph, so draws made before still reach the sample along that path, without :math:`\partial\epsilon/\partial x`.
-
-The cost of everything here is counted in denoiser calls: see :class:`NFE`.
 """
 
 from __future__ import annotations
@@ -38,70 +36,31 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from noiseward.errors import GradientError
 from noiseward.noise.tape import NoiseTape
+from noiseward.samplers.cost import NFE, Meter
 from noiseward.samplers.state import Snapshot, intercepting, refresh, snapshot
 
-__all__ = ["NFE", "Inside", "Meter", "Steps", "constant", "driven", "is_partial", "recomputed", "standing_in"]
+__all__ = ["Inside", "Steps", "constant", "count_output", "driven", "is_partial", "recomputed", "standing_in"]
 
 Inside = Callable[[Module], contextlib.AbstractContextManager[None]]
 
 _CONSTANT = contextvars.ContextVar("steps whose denoiser calls are constants", default=0)
 
 
-@dataclasses.dataclass(frozen=True)
-class NFE:
-    """Number of denoiser calls one row took part in; a call on a whole batch counts once, one with several candidates
-    of the row as often.
+def count_output(result: Any, meter: Meter) -> Any:
+    """Count one forward call, and one backward once a gradient reaches any tensor of its result, which is returned."""
+    meter.count(NFE(forward=1))
+    counted = []
 
-    Arguments:
-        forward: calls made by the sampler.
-        backward: gradients pulled back through a call.
-        recomputed: calls made again for a gradient; what its blocks recompute beyond is not counted.
+    def count_backward(gradient: Tensor) -> None:
+        if not counted:
+            counted.append(True)
+            meter.count(NFE(backward=1))
 
-    Example:
-        >>> (NFE(20, 20) + NFE(20)).cost
-        80
-    """
-
-    forward: int = 0
-    backward: int = 0
-    recomputed: int = 0
-
-    def __add__(self, other: NFE) -> NFE:
-        return NFE(self.forward + other.forward, self.backward + other.backward, self.recomputed + other.recomputed)
-
-    def __sub__(self, other: NFE) -> NFE:
-        return NFE(self.forward - other.forward, self.backward - other.backward, self.recomputed - other.recomputed)
-
-    @property
-    def cost(self) -> int:
-        """In forward calls: a forward counts 1, a backward 2, a recomputed forward 1."""
-        return self.forward + 2 * self.backward + self.recomputed
-
-
-class Meter:
-    """Counts calls as they happen; `nfe` is the sum so far."""
-
-    def __init__(self) -> None:
-        self.nfe = NFE()
-
-    def count(self, forward: int = 0, backward: int = 0, recomputed: int = 0) -> None:
-        self.nfe += NFE(forward, backward, recomputed)
-
-    def output(self, result: Any) -> Any:
-        """Count one forward, and one backward once a gradient reaches any tensor of `result`."""
-        self.count(forward=1)
-        counted = []
-
-        def arrived(gradient: Tensor) -> None:
-            if not counted:
-                counted.append(True)
-                self.count(backward=1)
-
-        for leaf in tree_flatten(result)[0]:
-            for tensor in [leaf] if isinstance(leaf, Tensor) else _hidden(leaf):
-                if tensor.requires_grad:
-                    tensor.register_hook(arrived)
-        return result
+    for leaf in tree_flatten(result)[0]:
+        for tensor in [leaf] if isinstance(leaf, Tensor) else _hidden(leaf):
+            if tensor.requires_grad:
+                tensor.register_hook(count_backward)
+    return result
 
 
 class Steps:
@@ -129,12 +88,13 @@ def constant(first: int) -> Iterator[None]:
     """For the body of a `with`, the denoiser calls of the first so many steps of each run are constants.
 
     Example:
+        >>> from noiseward.samplers.cost import count_calls
         >>> from noiseward.toys import GaussianModel
         >>> sampler = GaussianModel(steps=4).sampler()
-        >>> noise, before = sampler.init(1).requires_grad_(), sampler.nfe
-        >>> with constant(3):
+        >>> noise = sampler.init(1).requires_grad_()
+        >>> with count_calls() as meter, constant(3):
         ...     sampler(noise).sum().backward()
-        >>> sampler.nfe - before
+        >>> meter.nfe
         NFE(forward=4, backward=1, recomputed=0)
     """
     token = _CONSTANT.set(first)
@@ -201,7 +161,7 @@ def driven(
                 result = recomputed(computed, meter, args, kwargs, module=module)
             else:
                 result = computed(*args, **kwargs)
-            return meter.output(result)
+            return count_output(result, meter)
 
     refresh()
     with standing_in(module, call):
@@ -363,7 +323,7 @@ class _Recompute(torch.autograd.Function):
             for autocast in ctx.autocast:
                 stack.enter_context(autocast())
             outputs = ctx.call.repeat(inputs)
-        ctx.call.meter.count(recomputed=1)
+        ctx.call.meter.count(NFE(recomputed=1))
         # Compared once all is done: to read a number earlier would make a GPU wait within every call.
         judge = functools.partial(ctx.call.judge, _differences(outputs, ctx.kept))
         torch.autograd.Variable._execution_engine.queue_callback(judge)  # pyright: ignore[reportAttributeAccessIssue]

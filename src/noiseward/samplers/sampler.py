@@ -22,7 +22,6 @@ from noiseward.errors import (
     ArgumentError,
 )
 from noiseward.noise.layout import Layout
-from noiseward.samplers.recompute import NFE
 
 __all__ = ["Prompt", "Sampler", "prompts"]
 
@@ -32,8 +31,8 @@ Prompt = str | Sequence[str] | None
 class Sampler(abc.ABC):
     """Noise and a prompt in, one sample per row out.
 
-    A concrete sampler gives `layout`, `nfe` and `__call__`; shapes and fresh noise follow. One that has to run to know
-    its layout gives `expect` as well.
+    A concrete sampler gives `layout` and `__call__`; shapes and fresh noise follow. One that has to run to know its
+    layout gives `expect` as well. Its denoiser calls are reported to `current_meter()` (`cost.py`).
 
     Attributes:
         lighter: the argument with which it takes less memory, if there is one; named when memory runs out.
@@ -51,11 +50,6 @@ class Sampler(abc.ABC):
     @abc.abstractmethod
     def layout(self) -> Layout:
         """The draws of one run, in order."""
-
-    @property
-    @abc.abstractmethod
-    def nfe(self) -> NFE:
-        """Denoiser calls made through this sampler so far, per row."""
 
     @abc.abstractmethod
     def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:

@@ -21,7 +21,7 @@ from noiseward.loop.objective import Objective
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.candidates import check_counts, fresh, merged, ranked
 from noiseward.rewards.reward import score
-from noiseward.samplers.recompute import NFE
+from noiseward.samplers.cost import NFE, count_calls, current_meter
 from noiseward.samplers.sampler import prompts
 from noiseward.samplers.steps import Guide, steered
 
@@ -85,7 +85,7 @@ class Guided(Optimizer):
         repeated, total = objective.repeat(q), noise.shape[0] * q
         size = max(k, self.chunk // k * k)
         noises, values = [], []
-        counted = once = NFE()
+        once = NFE()
         for begin in range(0, total, size):
             piece = range(begin, min(begin + size, total))
             start = torch.stack(
@@ -94,20 +94,20 @@ class Guided(Optimizer):
                     for index in piece
                 ]
             )
-            mine, before = repeated.rows(piece), objective.nfe
+            mine = repeated.rows(piece)
             said = prompts(mine.prompt, len(piece))
 
             def reward(sample: Tensor, said: list[str] | None = said) -> Tensor:
                 return score(objective.reward, sample, said)[0]
 
             own = Seeds(tuple(_seed(seeds, index // q, index % q) for index in piece))
-            end = steered(objective.sampler, start, mine.prompt, self.guide, score=reward, seeds=own)
-            once = objective.nfe - before
-            counted += once
+            with count_calls(apart=True) as meter:
+                end = steered(objective.sampler, start, mine.prompt, self.guide, score=reward, seeds=own)
+            once = meter.nfe
             with torch.no_grad():
                 values.append(mine.judge(end.noise, end.sample).value)
             noises.append(end.noise)
-        objective.charge(NFE(once.forward * q, once.backward * q, once.recomputed * q) - counted)
+        current_meter().count(once * q)
         return torch.cat(noises).unflatten(0, (-1, q)), torch.cat(values).unflatten(0, (-1, q))
 
 
