@@ -100,7 +100,7 @@ def climb(
 
     def watched():
         for step in problem.iterate():
-            if step.index % every == 0 or step.moved is None:
+            if step.index % every == 0 or step.next_noise is None:
                 along.append(watch(step, sampler.layout, nouns, color))
             yield step
 

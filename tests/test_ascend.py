@@ -147,7 +147,7 @@ def test_the_rate_and_the_clipping_by_default_are_the_published_ones():
     objective = Objective(toy().sampler(), Linear(10.0))
     noise = objective.sampler.init(1)
     move = one_step(GradientAscent(), objective, noise)
-    made = (move.noise - noise)[objective.sampler.layout.movable(torch.ones_like(noise)).bool()]
+    made = (move.noise - noise)[objective.sampler.layout.zero_fixed(torch.ones_like(noise)).bool()]
     torch.testing.assert_close(made, torch.full_like(made, 0.01), rtol=1e-5, atol=0)  # Adam's first step
     torch.testing.assert_close(
         move.state["update.exp_avg"].norm(), torch.tensor(0.1, dtype=f64)

@@ -12,7 +12,7 @@ from noiseward.optimizers.gradient import Annealed, Backprop
 from noiseward.rewards.reward import FunctionReward, WeightedSum
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.function import FunctionSampler
-from noiseward.samplers.recompute import constant
+from noiseward.samplers.recompute import hold_constant
 from noiseward.samplers.sampler import Sampler
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
@@ -70,7 +70,7 @@ def test_backprop_agrees_with_finite_differences_of_the_value_in_every_coordinat
     shifts = h * torch.eye(len(flat), dtype=f64)
     up, down = ((flat + sign * shifts).view(-1, *sampler.noise_shape) for sign in (1, -1))
     slopes = (objective(up).value - objective(down).value) / (2 * h)
-    still = ~sampler.layout.movable(torch.ones_like(noise[:1])).flatten().bool()
+    still = ~sampler.layout.zero_fixed(torch.ones_like(noise[:1])).flatten().bool()
     assert not slopes[still].any()
     torch.testing.assert_close(direction[0].flatten(), slopes, rtol=1e-6, atol=1e-7)
 
@@ -256,7 +256,7 @@ def test_leaving_out_jacobians_ends_with_the_estimate():
 
 def test_a_sampler_is_found_out_with_its_whole_gradient_whatever_is_asked_first():
     sampler = model().sampler()
-    with constant(4):
+    with hold_constant(4):
         layout = sampler.layout
     assert layout.dead == ("step 4",) and layout == model().sampler().layout
 

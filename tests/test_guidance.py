@@ -17,7 +17,7 @@ from noiseward.optimizers.search import BestOfN
 from noiseward.rewards.reward import FunctionReward
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.function import FunctionSampler
-from noiseward.samplers.steps import Guide, Pick, Shift, heard, steered
+from noiseward.samplers.steps import Guide, Resampling, StateShift, is_guided, run_guided
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests import test_laws as laws
 from tests.families import FAMILIES
@@ -35,7 +35,7 @@ def model(steps=5, **changes):
 
 def run(sampler, noise, guide, score=lambda x: SLOPE * x.flatten(1).sum(1), prompt=None):
     seeds = Seeds(tuple(range(100, 100 + noise.shape[0])))
-    return steered(sampler, noise, prompt, guide, score=score, seeds=seeds)
+    return run_guided(sampler, noise, prompt, guide, score=score, seeds=seeds)
 
 
 def sensitivity(toy, alpha):
@@ -66,7 +66,7 @@ def test_a_moment_shows_the_state_the_exact_prediction_and_its_levels():
     sampler, guide = toy.sampler(), Recording()
     noise = sampler.init(3)
     end = run(sampler, noise, guide)
-    assert torch.equal(end.noise, noise) and torch.equal(end.sample, sampler(noise)) and not heard()
+    assert torch.equal(end.noise, noise) and torch.equal(end.sample, sampler(noise)) and not is_guided()
     assert [moment.index for moment in guide.seen] == list(range(5)) and {moment.of for moment in guide.seen} == {5}
     assert torch.equal(guide.seen[0].noisy, noise[:, 0])
     for moment, alpha in zip(guide.seen, toy.alphas[:0:-1], strict=True):
@@ -80,7 +80,7 @@ def test_a_shift_is_made_by_the_draw_of_its_step():
     sampler = toy.sampler()
     noise = sampler.init(2)
     by = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=f64)
-    end = run(sampler, noise, Recording(lambda moment: Shift(by) if moment.index == 2 else None, gradient=True))
+    end = run(sampler, noise, Recording(lambda moment: StateShift(by) if moment.index == 2 else None, gradient=True))
     sigma = toy._step(toy.alphas[3], toy.alphas[2])[2]
     expected = noise.clone()
     expected[:, 3] += by / sigma
@@ -102,7 +102,7 @@ def test_a_picked_row_brings_its_draws_and_its_memory():
     def answer(moment):
         if moment.index == 0:
             moment.memory["name"] = torch.tensor([0, 1, 2])
-        return Pick(torch.tensor([2, 2, 0])) if moment.index == 1 else None
+        return Resampling(torch.tensor([2, 2, 0])) if moment.index == 1 else None
 
     end = run(sampler, noise, Recording(answer))
     assert torch.equal(end.noise[:, :3], noise[[2, 2, 0], :3])  # the start and the draws of steps 0 and 1
@@ -291,9 +291,9 @@ def test_guided_runs_beat_chance_at_the_same_cost(guide, samples):
     objective = Objective(model(10, dim=32).sampler(), Quadratic(1.0))
     start = objective.sampler.init(8, seed=50)
     optimizers = Guided(guide, samples=samples), BestOfN(3 * samples if guide.gradient else samples)
-    steered, chance = (optimize(objective, start, optimizer=o, budget=Budget(steps=2)) for o in optimizers)
-    assert steered.nfe.cost <= chance.nfe.cost
-    assert steered.gain.mean() > 1.25 * chance.gain.mean()
+    run_guided, chance = (optimize(objective, start, optimizer=o, budget=Budget(steps=2)) for o in optimizers)
+    assert run_guided.nfe.cost <= chance.nfe.cost
+    assert run_guided.gain.mean() > 1.25 * chance.gain.mean()
 
 
 def test_what_a_guide_cannot_do_is_said_before_anything_is_computed():
@@ -365,7 +365,10 @@ def test_particles_take_a_multistep_schedulers_history_along():
     sampler = DiffusersSampler(pipe, **{**CALL, "num_inference_steps": 6})
     noise = sampler.init(4)
     end = run(
-        sampler, noise, Recording(lambda m: Pick(torch.tensor([3, 3, 0, 1])) if m.index == 2 else None), prompt="a"
+        sampler,
+        noise,
+        Recording(lambda m: Resampling(torch.tensor([3, 3, 0, 1])) if m.index == 2 else None),
+        prompt="a",
     )
     assert not torch.equal(end.noise, noise)
     with torch.no_grad():

@@ -53,8 +53,8 @@ def test_carried_noise_is_exactly_gaussian(coarse, fine):
 def test_going_down_and_up_again_changes_nothing(coarse, fine):
     pair = Nested(coarse, fine)
     noise, other = torch.randn(2, len(fine), 3, dtype=f64), torch.randn(2, len(coarse), 3, dtype=f64)
-    torch.testing.assert_close(pair.refined(pair.coarsened(noise), rest=noise), noise)
-    torch.testing.assert_close(pair.coarsened(pair.refined(other, rest=noise)), other)
+    torch.testing.assert_close(pair.refine(pair.coarsen(noise), rest=noise), noise)
+    torch.testing.assert_close(pair.coarsen(pair.refine(other, rest=noise)), other)
 
 
 def test_two_fine_steps_get_the_weights_of_the_formula():
@@ -82,7 +82,7 @@ def test_while_the_prediction_stands_still_both_samplers_pass_the_same_states(fe
 
     rest = torch.randn(2, many + 1, 3, dtype=f64)
     noise = torch.randn(2, few + 1, 3, dtype=f64)
-    coarse, fine = states(few, noise), states(many, toy(few, many).refined(noise, rest=rest))
+    coarse, fine = states(few, noise), states(many, toy(few, many).refine(noise, rest=rest))
     assert len(coarse) == few
     for level, state in coarse.items():
         torch.testing.assert_close(fine[level], state)
@@ -94,7 +94,7 @@ def test_the_sample_is_closer_the_finer_the_coarse_sampler():
     wanted = model(80).sampler()(noise)
     gaps = []
     for few in (5, 10, 20, 40):
-        carried = toy(few, 80).coarsened(noise)
+        carried = toy(few, 80).coarsen(noise)
         gaps.append(float((model(few).sampler()(carried) - wanted).square().mean().sqrt()))
     strangers = float((model(10).sampler()(torch.randn(64, 11, 3, dtype=f64)) - wanted).square().mean().sqrt())
     assert gaps[0] < strangers / 2 and all(a > 1.4 * b for a, b in itertools.pairwise(gaps))
@@ -117,9 +117,9 @@ def test_levels_that_are_not_nested_are_refused(coarse, fine, words):
 
 def test_noise_of_another_sampler_is_refused():
     with pytest.raises(ArgumentError, match="5 draws wanted"):
-        toy(2, 4).coarsened(torch.zeros(1, 4, 3))
+        toy(2, 4).coarsen(torch.zeros(1, 4, 3))
     with pytest.raises(ArgumentError, match="rest of shape"):
-        toy(2, 4).refined(torch.zeros(1, 3, 3), rest=torch.zeros(1, 5, 2))
+        toy(2, 4).refine(torch.zeros(1, 3, 3), rest=torch.zeros(1, 5, 2))
 
 
 # ---- the climb ----
@@ -192,7 +192,7 @@ def test_at_the_raised_rate_moves_on_few_steps_take_the_sample_as_far():
 
     def moved(steps, rate):
         objective = Objective(model(steps).sampler(), Quadratic(4.0))
-        start = toy(20, 100).coarsened(noise) if steps == 20 else noise
+        start = toy(20, 100).coarsen(noise) if steps == 20 else noise
         *_, last = iterate(objective, start, optimizer=GradientAscent(lr=rate), budget=Budget(steps=10))
         return (last.evaluation.sample - objective.sampler(start)).norm().item()
 
@@ -229,7 +229,7 @@ def test_a_pipelines_picture_is_close_to_that_of_more_steps():
     pair = nested(coarse, fine)
     noise = fine.init(4)
     with torch.no_grad():
-        wanted, found = fine(noise, "a"), coarse(pair.coarsened(noise), "a")
+        wanted, found = fine(noise, "a"), coarse(pair.coarsen(noise), "a")
         stranger = coarse(coarse.init(4, seed=50), "a")
     gap, apart = ((each - wanted).square().mean().sqrt() for each in (found, stranger))
     assert gap < apart / 2

@@ -13,7 +13,7 @@ from noiseward.toys import GaussianModel, Linear, Quadratic
 
 class Squares(Regularizer):
     def __call__(self, noise, layout):
-        return 0.25 * layout.live(noise).square().sum(1)
+        return 0.25 * layout.movable_part(noise).square().sum(1)
 
     def check(self, layout):
         pass

@@ -40,14 +40,14 @@ def test_n_moves_are_n_plus_1_evaluations_the_last_one_forward_only(moves):
     assert [step.index for step in steps] == list(range(moves + 1))
     assert [step.nfe for step in steps[:-1]] == [NFE(CALLS * k, CALLS * k) for k in range(1, moves + 1)]
     assert steps[-1].nfe == NFE(forward=CALLS * (moves + 1), backward=CALLS * moves)
-    assert [step.moved is None for step in steps] == [False] * moves + [True]
+    assert [step.next_noise is None for step in steps] == [False] * moves + [True]
     assert [step.grad_norm is None for step in steps] == [False] * moves + [True]
 
 
 def test_each_step_is_at_the_noise_the_one_before_moved_to():
     steps = run(problem(), steps=4)
     for before, after in zip(steps, steps[1:], strict=False):
-        assert torch.equal(before.moved, after.noise) and not torch.equal(before.noise, after.noise)
+        assert torch.equal(before.next_noise, after.noise) and not torch.equal(before.noise, after.noise)
 
 
 def test_the_probability_of_a_step_is_that_of_its_noise():
@@ -236,7 +236,7 @@ def test_an_optimizers_randomness_is_that_of_each_row_at_each_step(given, rows):
         for row in range(2):
             generator = Seeds(rows, step=step.index).generator(row, "walk")
             move = torch.randn(objective.sampler.noise_shape, generator=generator)
-            assert torch.equal(step.moved[row], step.noise[row] + move)
+            assert torch.equal(step.next_noise[row], step.noise[row] + move)
 
 
 def test_a_record_is_plain_numbers_of_its_step():

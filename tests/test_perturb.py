@@ -159,7 +159,7 @@ def test_the_exact_gradient_of_the_penalty_is_subtracted_after_normalizing(kind,
     )
     leaf = noise.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(penalty(leaf, sampler.layout).sum(), leaf)
-    slope = sampler.layout.movable(slope)
+    slope = sampler.layout.zero_fixed(slope)
     assert slope.norm() > 0.1
     torch.testing.assert_close(with_penalty[1], plain[1] - slope, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(with_penalty[0].penalty, penalty(noise, sampler.layout))
@@ -174,7 +174,7 @@ def test_when_all_candidates_score_the_same_the_direction_is_zero_or_the_penalty
     _, pushed = estimate(kind(4, 0.1), Objective(sampler, flat, regularizer=Concentration(1.0, block=3)), noise)
     assert pushed.isfinite().all() and pushed.norm() > 0.1
     (step, _) = iterate(Objective(sampler, flat), noise, optimizer=GradientAscent(kind(4)), budget=Budget(steps=1))
-    assert step.grad_norm.tolist() == [0, 0] and torch.equal(step.moved, noise)
+    assert step.grad_norm.tolist() == [0, 0] and torch.equal(step.next_noise, noise)
 
 
 @kinds

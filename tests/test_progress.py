@@ -14,7 +14,7 @@ from noiseward.api import align
 from noiseward.loop.budget import Budget
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
-from noiseward.loop.progress import Bars, spent
+from noiseward.loop.progress import Bars, share_spent
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.coarse_to_fine import coarse_to_fine
 from noiseward.samplers.function import FunctionSampler
@@ -43,8 +43,8 @@ def test_a_line_for_every_tenth_of_the_budget_and_the_steps_themselves():
 def test_whichever_limit_is_nearest_counts():
     objective = Objective(MANY.sampler(), Linear(1.0))
     steps = list(iterate(objective, objective.sampler.init(1), optimizer=GradientAscent(), budget=Budget(steps=4)))
-    assert [spent(step, Budget(steps=4)) for step in steps] == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert spent(steps[1], Budget(steps=4, nfe=2 * steps[1].nfe.cost)) == 0.5
+    assert [share_spent(step, Budget(steps=4)) for step in steps] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert share_spent(steps[1], Budget(steps=4, nfe=2 * steps[1].nfe.cost)) == 0.5
 
 
 def few_first(**how):
@@ -123,12 +123,12 @@ def slow(seconds):
 
 def test_finding_out_the_draws_gives_a_sign_of_life_once_it_takes_a_while():
     out = io.StringIO()
-    with Bars(Console(file=out, width=200)).waiting(patience=0.05):
+    with Bars(Console(file=out, width=200)).show_discovery(patience=0.05):
         slow(0.03).init()
     (line,) = out.getvalue().splitlines()
     assert re.fullmatch(r"finding out the sampler's draws: \d+ calls", line)
     out = io.StringIO()
-    with Bars(Console(file=out, width=200)).waiting(patience=5.0):
+    with Bars(Console(file=out, width=200)).show_discovery(patience=5.0):
         slow(0.0).init()
     for timer in [one for one in threading.enumerate() if isinstance(one, threading.Timer)]:
         timer.join(1.0)  # it was cancelled: long before its five seconds are over
@@ -139,7 +139,7 @@ def test_finding_out_the_draws_gives_a_sign_of_life_once_it_takes_a_while():
 def test_on_a_terminal_its_calls_are_counted_and_it_goes():
     screen = io.StringIO()
     bars = Bars(Console(file=screen, width=160, force_terminal=True, force_interactive=True))
-    with bars.waiting(patience=0.02):
+    with bars.show_discovery(patience=0.02):
         slow(0.03).init()
         assert not bars._progress.tasks
     assert re.search(r"finding out the sampler's draws: \d+ calls", screen.getvalue())
@@ -152,7 +152,7 @@ def test_a_sign_of_life_ends_with_what_fails():
         raise ValueError("mine")
 
     bars = Bars(Console(file=io.StringIO(), width=160, force_terminal=True))
-    with pytest.raises(ValueError, match="mine"), bars.waiting(patience=0.02):
+    with pytest.raises(ValueError, match="mine"), bars.show_discovery(patience=0.02):
         FunctionSampler(fn).init()
     assert not bars._progress.tasks and not bars._progress.live.is_started
 

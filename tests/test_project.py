@@ -26,7 +26,7 @@ PROJECTIONS = [NormProjection(), SpectralProjection()]
 
 
 def fresh(rows: int = 2) -> torch.Tensor:
-    return LAYOUT.fresh(range(rows)).double()
+    return LAYOUT.draw_noise(range(rows)).double()
 
 
 def structured() -> dict[str, torch.Tensor]:

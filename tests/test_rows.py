@@ -14,8 +14,8 @@ from noiseward.loop.loop import iterate
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.guidance import FKSteering
 from noiseward.samplers.cost import NFE, count_calls
-from noiseward.samplers.independence import coarsest, leaning
-from noiseward.samplers.steps import steered
+from noiseward.samplers.independence import coarsest_eps, row_dependence
+from noiseward.samplers.steps import run_guided
 from noiseward.toys import GaussianModel
 
 f64 = torch.float64
@@ -139,21 +139,21 @@ def test_chaos_is_no_coupling_and_coupling_is_seen_in_spite_of_it():
     generator = torch.Generator().manual_seed(0)
     batch, alone, nudged = (torch.randn(3, 50, generator=generator) for _ in range(3))
     alone = batch[-1:] + 0.02 * alone[:1]
-    assert leaning(batch, alone, lambda: alone + 0.02 * nudged[:1], 1e-7) is None
-    assert leaning(batch, alone, lambda: alone + 1e-4 * nudged[:1], 1e-7) == pytest.approx(0.014, rel=0.3)
+    assert row_dependence(batch, alone, lambda: alone + 0.02 * nudged[:1], 1e-7) is None
+    assert row_dependence(batch, alone, lambda: alone + 1e-4 * nudged[:1], 1e-7) == pytest.approx(0.014, rel=0.3)
 
 
 def test_the_coarsest_precision_counts():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert coarsest([torch.float32, torch.bfloat16, torch.int64], cpu) == torch.finfo(torch.bfloat16).eps
-    assert coarsest([torch.float32], cuda) == 1e-3 and coarsest([f64], cuda) == torch.finfo(f64).eps
+    assert coarsest_eps([torch.float32, torch.bfloat16, torch.int64], cpu) == torch.finfo(torch.bfloat16).eps
+    assert coarsest_eps([torch.float32], cuda) == 1e-3 and coarsest_eps([f64], cuda) == torch.finfo(f64).eps
 
 
 def test_a_guided_run_is_not_compared_with_one_that_is_not():
     sampler = GaussianModel(steps=4).sampler()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        steered(sampler, sampler.init(4), None, FKSteering(2), score=lambda x: x.sum(1), seeds=Seeds((0, 1)))
+        run_guided(sampler, sampler.init(4), None, FKSteering(2), score=lambda x: x.sum(1), seeds=Seeds((0, 1)))
 
 
 def test_a_well_behaved_sampler_gives_the_bits_it_gave():

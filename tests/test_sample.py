@@ -9,7 +9,7 @@ from torch import nn
 from noiseward.errors import ArgumentError, DrawMismatch, NoisewardWarning, TapeError
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.function import FunctionSampler
-from noiseward.samplers.sampler import prompts
+from noiseward.samplers.sampler import expand_prompts
 
 f64 = torch.float64
 
@@ -297,7 +297,7 @@ def test_what_does_not_fit_the_batch_is_refused(call):
 
 
 def test_one_prompt_is_every_rows_prompt():
-    assert prompts("a duck", 2) == ["a duck", "a duck"]
-    assert prompts(("a", "b"), 2) == ["a", "b"]
-    assert prompts(None, 2) is None
-    assert prompts("", 2) == ["", ""]
+    assert expand_prompts("a duck", 2) == ["a duck", "a duck"]
+    assert expand_prompts(("a", "b"), 2) == ["a", "b"]
+    assert expand_prompts(None, 2) is None
+    assert expand_prompts("", 2) == ["", ""]

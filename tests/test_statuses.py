@@ -124,7 +124,7 @@ def test_a_reward_that_is_not_finite_in_any_row_at_the_start_is_an_error(value):
 
 def test_when_the_last_row_turns_non_finite_the_run_ends():
     steps = run(problem(SPOILED["nan reward"]), 1, steps=100, lr=0.1)
-    assert len(steps) < 100 and steps[-1].status == (Status.NONFINITE,) and steps[-1].moved is None
+    assert len(steps) < 100 and steps[-1].status == (Status.NONFINITE,) and steps[-1].next_noise is None
 
 
 def test_a_wanted_reward_met_with_an_undefined_gradient_is_met():

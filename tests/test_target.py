@@ -13,7 +13,7 @@ from noiseward.loop.budget import Budget, Status
 from noiseward.loop.loop import Best, iterate
 from noiseward.loop.objective import Objective
 from noiseward.loop.solution import optimize
-from noiseward.noise.regularize import Concentration, NoRegularizer, adapted, probability
+from noiseward.noise.regularize import Concentration, NoRegularizer, adapt_multiplier, probability
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.rewards.reward import FunctionReward
 from noiseward.samplers.function import FunctionSampler
@@ -25,7 +25,7 @@ def objective(scale=1.0, target: float | None = TARGET):
     """The sum of the noise itself. P(z) >= target allows a mean block of norm M, so at most m sqrt(k) M in all."""
     sampler = FunctionSampler(lambda batch: torch.randn(batch, SIZE))
     reward = FunctionReward(lambda sample: scale * sample.sum(1), name="sum")
-    return Objective(sampler, reward, regularizer=Concentration(target=target) if target else NoRegularizer())
+    return Objective(sampler, reward, regularizer=Concentration(min_probability=target) if target else NoRegularizer())
 
 
 def optimum() -> float:
@@ -73,12 +73,12 @@ def test_each_penalty_is_weighed_by_the_multiplier_its_step_was_given():
         penalty = problem.regularizer(step.noise, problem.sampler.layout)
         torch.testing.assert_close(step.evaluation.penalty, given * penalty)
         given = step.multiplier
-    assert steps[-1].moved is None and steps[-1].evaluation.penalty.max() > 0
+    assert steps[-1].next_noise is None and steps[-1].evaluation.penalty.max() > 0
 
 
 def test_a_multiplier_follows_its_formula():
     likely = torch.tensor([0.1, 0.2, 0.05, 1e-9, 0.0, 1.0])
-    found = adapted(torch.full((6,), 3.0), likely, 0.1)
+    found = adapt_multiplier(torch.full((6,), 3.0), likely, 0.1)
     expected = [3.0, 3 * 0.5**0.25, 3 * 2**0.25, 12.0, 12.0, 3 * 0.1**0.25]
     torch.testing.assert_close(found, torch.tensor(expected))
 
@@ -145,10 +145,10 @@ def test_a_wanted_reward_counts_only_where_the_target_is_met():
 
 @pytest.mark.parametrize("target", [0.0, 1.0, -0.1, 1.5, math.nan])
 def test_a_target_that_is_no_probability_is_refused(target):
-    with pytest.raises(ArgumentError, match="a probability between 0 and 1 wanted"):
-        Concentration(target=target)
+    with pytest.raises(ArgumentError, match="min_probability must be between 0 and 1, got"):
+        Concentration(min_probability=target)
 
 
 def test_a_target_wants_a_weight_to_start_from():
-    with pytest.raises(ArgumentError, match="weight 0 given with a target"):
-        Concentration(0.0, target=0.1)
+    with pytest.raises(ArgumentError, match="weight must be > 0 with min_probability, got 0"):
+        Concentration(0.0, min_probability=0.1)

@@ -115,9 +115,9 @@ from noiseward.samplers.function import FunctionSampler as FunctionSampler
 from noiseward.samplers.nested import Nested as Nested
 from noiseward.samplers.sampler import Sampler as Sampler
 from noiseward.samplers.steps import Guide as Guide
-from noiseward.samplers.steps import Moment as Moment
-from noiseward.samplers.steps import Pick as Pick
-from noiseward.samplers.steps import Shift as Shift
+from noiseward.samplers.steps import Resampling as Resampling
+from noiseward.samplers.steps import SamplerStep as SamplerStep
+from noiseward.samplers.steps import StateShift as StateShift
 
 __version__: str
 __all__: list[str]

@@ -20,14 +20,14 @@ from torch import Tensor
 from noiseward import stickers
 from noiseward.errors import ArgumentError, NoisewardError, choices, line, told
 from noiseward.loop.budget import Budget
-from noiseward.loop.loop import Optimizer, Place, Step, iterate
+from noiseward.loop.loop import Checkpoint, Optimizer, Step, iterate
 from noiseward.loop.objective import Objective
-from noiseward.loop.panel import Panel, Seen
+from noiseward.loop.panel import Panel, PanelState
 from noiseward.loop.progress import Bars
 from noiseward.loop.solution import Solution, collect
 from noiseward.methods import Method, choose
 from noiseward.noise.layout import Seeds
-from noiseward.optimizers.coarse_to_fine import First, Through, coarse_to_fine
+from noiseward.optimizers.coarse_to_fine import CoarseStage, Through, coarse_to_fine
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec, Settings
 from noiseward.options.table import describe
@@ -36,7 +36,7 @@ from noiseward.pipelines import DiffusersSampler, cards, load, nested
 from noiseward.rewards.parse import parse as parse_rewards
 from noiseward.rewards.parse import weighted
 from noiseward.rewards.reward import FunctionReward, Reward, WeightedSum
-from noiseward.samplers.entries import numbered, spoken
+from noiseward.samplers.entries import number_prompts
 from noiseward.samplers.function import FunctionSampler
 from noiseward.samplers.memory import check_room
 from noiseward.samplers.sampler import Sampler
@@ -67,7 +67,7 @@ class Problem:
     panel: Panel
     method: str | None = None
     chosen: bool = False
-    first: First | None = None
+    first: CoarseStage | None = None
 
     @property
     def note(self) -> str | None:
@@ -84,10 +84,10 @@ class Problem:
 
     def iterate(
         self,
-        start: Place | None = None,
-        seen: Seen | None = None,
+        start: Checkpoint | None = None,
+        seen: PanelState | None = None,
         *,
-        coarse: Place | None = None,
+        coarse: Checkpoint | None = None,
         through: Through = iter,
     ) -> Iterator[Step]:
         """Every step of the run, or those from a place on, watched by the panel, which saw the ones before.
@@ -183,7 +183,7 @@ def align(
     given = {"steps": steps, "seconds": seconds, "nfe": nfe, "target": target, "batch": batch, "seed": seed, **options}
     settings = Settings.read(_sort(given))
     bars = Bars() if progress else None
-    with bars.waiting() if bars else contextlib.nullcontext():
+    with bars.show_discovery() if bars else contextlib.nullcontext():
         problem = prepare(model, prompt, reward, settings, method=method, watch=watch)
     if bars and problem.note:
         print(problem.note, file=sys.stderr)
@@ -231,11 +231,11 @@ def prepare(
             stickers.check_words(text)
     rows: list[str] | None = None if prompt is None else [text for text in each for _ in range(batch)]
     if sampler.by_row:
-        rows = list(numbered(rows, len(each) * batch, batch=batch))
+        rows = list(number_prompts(rows, len(each) * batch, batch=batch))
     seeds = [seed + b for _ in each for b in range(batch)]
     objective = Objective(sampler, score, rows, moves.regularizer)
     moves.optimizer.check(objective)
-    panel = Panel(held, prompt=spoken(rows), every=settings.watch_every)
+    panel = Panel(held, prompt=plain_prompts(rows), every=settings.watch_every)
     check_room(count, batch, sampler.noise_shape)
     start = sampler.init(len(seeds), seed=seeds)
     if isinstance(sampler, DiffusersSampler):
@@ -251,7 +251,7 @@ def prepare_spec(spec: RunSpec, parts: Parts | None = None) -> Problem:
     return prepare(spec.model, prompt, reward, spec, method=spec.method, watch=spec.watch, parts=parts)
 
 
-def _first(objective: Objective, steps: int) -> First:
+def _first(objective: Objective, steps: int) -> CoarseStage:
     """The same objective on few steps."""
     sampler = objective.sampler
     if steps < 1:
@@ -264,7 +264,7 @@ def _first(objective: Objective, steps: int) -> First:
     few = sampler.called(num_inference_steps=steps)
     coarse = Objective(few, objective.reward, objective.prompt, objective.regularizer)
     try:
-        return First(coarse, nested(few, sampler))
+        return CoarseStage(coarse, nested(few, sampler))
     except NoisewardError:
         raise
     except Exception as error:  # whatever a scheduler says to a number of steps it cannot take

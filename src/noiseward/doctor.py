@@ -18,7 +18,7 @@ from noiseward.noise.layout import Layout, Seeds
 from noiseward.optimizers.gradient import Backprop
 from noiseward.pipelines import DiffusersSampler
 from noiseward.samplers.cost import count_calls
-from noiseward.samplers.memory import kept
+from noiseward.samplers.memory import measure_kept
 
 __all__ = ["Finding", "examine", "verdict"]
 
@@ -129,7 +129,7 @@ def _kept(problem: Problem, noise: Tensor) -> float:
     sampler = problem.objective.sampler
     parts = sampler.pipe.components.values() if isinstance(sampler, DiffusersSampler) else ()
     modules = [part for part in parts if isinstance(part, Module)]
-    return kept(lambda: problem.objective(noise.clone().requires_grad_()), modules) / 1e6
+    return measure_kept(lambda: problem.objective(noise.clone().requires_grad_()), modules) / 1e6
 
 
 def _slopes(
@@ -149,7 +149,7 @@ def _random_error(problem: Problem, noise: Tensor, gradient: Tensor) -> tuple[fl
     Also how far finite differences of two widths are apart: by less than that, the sampler is too rough to tell.
     """
     generator, layout = torch.Generator().manual_seed(0), problem.objective.sampler.layout
-    drawn = [layout.movable(torch.randn(noise.shape, generator=generator).to(noise)) for _ in range(RANDOM)]
+    drawn = [layout.zero_fixed(torch.randn(noise.shape, generator=generator).to(noise)) for _ in range(RANDOM)]
     widths = (RANDOM_WIDTH, RANDOM_WIDTH / 2)
     wide, near = ([_slopes(problem, noise, gradient, along, width) for along in drawn] for width in widths)
     scale = max(math.hypot(*(measured for _, measured in near)), 1e-30)

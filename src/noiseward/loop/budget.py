@@ -13,7 +13,7 @@ import enum
 from noiseward.errors import ArgumentError
 from noiseward.samplers.cost import NFE
 
-__all__ = ["Budget", "Status", "slowed"]
+__all__ = ["Budget", "Status", "update_pace"]
 
 
 class Status(enum.Enum):
@@ -62,7 +62,7 @@ class Budget:
             raise ArgumentError("no end given: set steps=, seconds= or nfe= (reward= alone may never be reached)")
 
     def spent(self, index: int, seconds: float, nfe: NFE, pace: tuple[float, int]) -> Status | None:
-        """The reason not to make move number `index`, or None; `pace` is what a move costs (see `slowed`)."""
+        """The reason not to make move number `index`, or None; `pace` is what a move costs (see `update_pace`)."""
         if self.steps is not None and index >= self.steps:
             return Status.STEPS
         if self.seconds is not None and seconds + pace[0] * 4 / 3 > self.seconds:
@@ -72,11 +72,11 @@ class Budget:
         return None
 
 
-def slowed(pace: tuple[float, int], seconds: float, cost: int) -> tuple[float, int]:
+def update_pace(pace: tuple[float, int], seconds: float, cost: int) -> tuple[float, int]:
     """The pace after a move of so many seconds and calls: the move's own, or half of what it was.
 
     Example:
-        >>> slowed((8.0, 300), 1.0, 60)
+        >>> update_pace((8.0, 300), 1.0, 60)
         (4.0, 150)
     """
     return max(pace[0] / 2, seconds), max(pace[1] // 2, cost)

@@ -1,8 +1,8 @@
 """Crews: who samples noises that do not depend on each other.
 
-The candidates of an estimator or a search are sampled in pieces (`candidates.py`). A crew is handed the pieces one
+The candidates of an estimator or a search are sampled in pieces (`candidates.py`). A executor is handed the pieces one
 after the other and hands their samples back in that order. The sampler is a function, so who does it makes no
-difference: the pieces are the same, hence the bits. :class:`Alone` samples them here; on a cluster,
+difference: the pieces are the same, hence the bits. :class:`LocalExecutor` samples them here; on a cluster,
 `noiseward.runs.ray` deals them out.
 """
 
@@ -17,14 +17,14 @@ from torch import Tensor
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.sampler import Prompt, Sampler
 
-__all__ = ["Alone", "Crew", "sampled"]
+__all__ = ["LocalExecutor", "Executor", "run_piece"]
 
 
-class Crew(abc.ABC):
+class Executor(abc.ABC):
     """Samples pieces."""
 
     @abc.abstractmethod
-    def samples(self, sampler: Sampler, pieces: Iterable[tuple[Tensor, Prompt]]) -> Iterator[tuple[Tensor, NFE]]:
+    def run(self, sampler: Sampler, pieces: Iterable[tuple[Tensor, Prompt]]) -> Iterator[tuple[Tensor, NFE]]:
         """The samples of each piece, on the device of its noise, and the calls one row took part in; in order.
 
         Arguments:
@@ -34,22 +34,23 @@ class Crew(abc.ABC):
 
 
 @final
-class Alone(Crew):
+class LocalExecutor(Executor):
     """One piece after the other, here.
 
     Example:
         >>> from noiseward.toys import GaussianModel
         >>> sampler = GaussianModel(steps=4).sampler()
-        >>> [(sample.shape[0], nfe.forward) for sample, nfe in Alone().samples(sampler, [(sampler.init(3), None)])]
+        >>> pieces = LocalExecutor().run(sampler, [(sampler.init(3), None)])
+        >>> [(sample.shape[0], nfe.forward) for sample, nfe in pieces]
         [(3, 4)]
     """
 
-    def samples(self, sampler: Sampler, pieces: Iterable[tuple[Tensor, Prompt]]) -> Iterator[tuple[Tensor, NFE]]:
+    def run(self, sampler: Sampler, pieces: Iterable[tuple[Tensor, Prompt]]) -> Iterator[tuple[Tensor, NFE]]:
         for noise, prompt in pieces:
-            yield sampled(sampler, noise, prompt)
+            yield run_piece(sampler, noise, prompt)
 
 
-def sampled(sampler: Sampler, noise: Tensor, prompt: Prompt) -> tuple[Tensor, NFE]:
+def run_piece(sampler: Sampler, noise: Tensor, prompt: Prompt) -> tuple[Tensor, NFE]:
     """The samples of some noise, and what each of its rows took part in, which is counted nowhere else."""
     with count_calls(apart=True) as meter:
         return sampler(noise, prompt), meter.nfe

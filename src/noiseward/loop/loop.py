@@ -9,8 +9,8 @@ of which is forward only:
 
 *Pair law.* A step holds the noise :math:`z_k` and the evaluation :math:`e_k` of that very noise, never of the next one;
 the best so far is kept per row the same way, so that a result is never worse than its start. Best is what has the
-highest value. Where the regularizer has a target for P(z), its weight changes along the way and values do not compare:
-then best is the highest reward among the steps that meet the target, and the highest P(z) while none does.
+highest value. Where the regularizer has a minimum for P(z), its weight changes along the way and values do not compare:
+then best is the highest reward among the steps that meet it, and the highest P(z) while none does.
 
 *Row law.* A row that reached the wanted reward, or whose reward or noise became non-finite, is frozen: it stays in the
 batch, does not move, and its neighbours do not notice.
@@ -29,14 +29,14 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import RewardError
-from noiseward.loop.budget import Budget, Status, slowed
+from noiseward.loop.budget import Budget, Status, update_pace
 from noiseward.loop.objective import Evaluation, Objective
 from noiseward.noise.layout import Seeds
-from noiseward.noise.regularize import adapted, probability
+from noiseward.noise.regularize import adapt_multiplier, probability
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.memory import attempt
 
-__all__ = ["Best", "Move", "Optimizer", "Place", "State", "Step", "iterate", "select_rows"]
+__all__ = ["Best", "Move", "Optimizer", "Checkpoint", "State", "Step", "iterate", "select_rows"]
 
 State = dict[str, Tensor]
 
@@ -93,17 +93,17 @@ class Best:
     probability: Tensor
     index: Tensor
 
-    def update(self, new: Best, allowed: Tensor, target: float | None = None) -> Best:
+    def update(self, new: Best, allowed: Tensor, min_probability: float | None = None) -> Best:
         """The better of this and a new one, for each row that is allowed to change.
 
         Arguments:
             new: an evaluation, with its noise, P(z) and step.
             allowed: `(B,)`.
-            target: the P(z) to keep, if the regularizer has one.
+            min_probability: the P(z) to keep, if the regularizer has one.
         """
         better = new.value > self.value
-        if target is not None:
-            met, was = new.probability >= target, self.probability >= target
+        if min_probability is not None:
+            met, was = new.probability >= min_probability, self.probability >= min_probability
             higher = torch.where(met, new.reward > self.reward, new.probability > self.probability)
             better = torch.where(met == was, higher, met) | ~self.value.isfinite()
         better = allowed & new.value.isfinite() & better
@@ -112,7 +112,7 @@ class Best:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class Checkpoint:
     """What the loop needs to continue, before an evaluation. The fields are those of `Step`."""
 
     index: int
@@ -135,18 +135,18 @@ class Step:
         noise, evaluation: :math:`z_k` and its evaluation.
         probability: P(z) of this noise, `(B,)`.
         info: what the optimizer logged, each `(B,)` (see `Move`); empty after the last evaluation.
-        moved: :math:`z_{k+1}`; None after the last evaluation.
-        state: the optimizer's state that goes with `moved`, or with `noise` where that is None.
+        next_noise: :math:`z_{k+1}`; None after the last evaluation.
+        state: the optimizer's state that goes with `next_noise`, or with `noise` where that is None.
         status: one per row.
         best: the best of each row up to here.
         spent: denoiser calls of this step alone.
         before: denoiser calls of the run before it.
         seconds: spent by the run up to here.
-        pace: seconds and NFE cost of the dearest move of late (see `slowed`).
+        pace: seconds and NFE cost of the dearest move of late (see `update_pace`).
         watched: scores of held-out rewards, each `(B,)`, by name, where a panel watched this step (`panel.py`).
         peaks: for each of them the best of each row up to the step where that reward was last highest.
         silent: those of them that have no say (`panel.py`).
-        multiplier: what the next step multiplies the penalty by, `(B,)`, where the regularizer has a target.
+        multiplier: what the next step multiplies the penalty by, `(B,)`, with a minimum probability.
     """
 
     index: int
@@ -154,7 +154,7 @@ class Step:
     evaluation: Evaluation
     probability: Tensor
     info: dict[str, Tensor]
-    moved: Tensor | None
+    next_noise: Tensor | None
     state: State
     status: tuple[Status, ...]
     best: Best
@@ -178,13 +178,13 @@ class Step:
         return self.before + self.spent
 
     @property
-    def place(self) -> Place:
-        """Where the loop stands after this step; after one without `moved`, before it."""
+    def checkpoint(self) -> Checkpoint:
+        """Where the loop stands after this step; after one without `next_noise`, before it."""
         status = tuple(old if old is Status.NONFINITE else Status.RUNNING for old in self.status)
-        index, noise, nfe = self.index + 1, self.moved, self.nfe
+        index, noise, nfe = self.index + 1, self.next_noise, self.nfe
         if noise is None:
             index, noise, nfe = self.index, self.noise, self.before
-        return Place(index, noise, self.state, status, self.best, nfe, self.seconds, self.pace, self.multiplier)
+        return Checkpoint(index, noise, self.state, status, self.best, nfe, self.seconds, self.pace, self.multiplier)
 
     def record(self) -> dict[str, Any]:
         """The step as plain numbers: what `steps.jsonl` and `Solution.history` hold."""
@@ -207,7 +207,7 @@ class Step:
 @torch.inference_mode(False)
 def iterate(
     objective: Objective,
-    start: Tensor | Step | Place,
+    start: Tensor | Step | Checkpoint,
     *,
     optimizer: Optimizer,
     budget: Budget,
@@ -218,7 +218,7 @@ def iterate(
 
     Arguments:
         objective: what to climb.
-        start: noise `(B, *noise_shape)`, or a `Step` (or its `Place`) to go on from: bit for bit as if the run had
+        start: noise `(B, *noise_shape)`, or a `Step` (or its `Checkpoint`) to go on from: bit for bit as if the run had
             never stopped. After a run's last step, whose evaluation was forward only, that noise is evaluated once
             more.
         optimizer: how to move.
@@ -227,7 +227,7 @@ def iterate(
         clock: seconds that only grow.
 
     Yields:
-        `Step` 0, 1, ...; the last one has no `moved`.
+        `Step` 0, 1, ...; the last one has no `next_noise`.
 
     Raises:
         OutOfMemory: at some step; the one before is where to go on, with a sampler that takes less.
@@ -238,14 +238,14 @@ def iterate(
         >>> sampler = GaussianModel(steps=4).sampler()
         >>> objective = Objective(sampler, Quadratic(1.0))
         >>> for step in iterate(objective, sampler.init(2), optimizer=GradientAscent(lr=0.1), budget=Budget(steps=2)):
-        ...     print(step.index, step.nfe.forward, step.moved is None)
+        ...     print(step.index, step.nfe.forward, step.next_noise is None)
         0 4 False
         1 8 False
         2 12 True
     """
     optimizer.check(objective)
-    layout, target = objective.sampler.layout, objective.regularizer.target
-    at = start.place if isinstance(start, Step) else start if isinstance(start, Place) else _begin(start)
+    layout, min_probability = objective.sampler.layout, objective.regularizer.min_probability
+    at = start.checkpoint if isinstance(start, Step) else start if isinstance(start, Checkpoint) else _begin(start)
     if at.noise.is_inference():  # made inside torch.inference_mode(): such a tensor never has a gradient
         at = dataclasses.replace(at, noise=at.noise.clone())
     layout.check(at.noise)
@@ -261,26 +261,26 @@ def iterate(
             evaluation, move = attempt(compute, f"at step {at.index}", objective.sampler.lighter)
         likely = probability(at.noise, layout).to(evaluation.value.device)
         new = _found(at.index, at.noise, evaluation, likely)
-        best = (at.best or _worst(new, objective)).update(new, _running(at.status, evaluation.value), target)
-        met = likely >= target if target is not None else torch.ones_like(likely, dtype=torch.bool)
+        best = (at.best or _worst(new, objective)).update(new, _running(at.status, evaluation.value), min_probability)
+        met = likely >= min_probability if min_probability is not None else torch.ones_like(likely, dtype=torch.bool)
         status = _judge(at.status, evaluation, _sound(evaluation, move), met, budget, over)
-        moved, state, multiplier = None, at.state, at.multiplier
+        next_noise, state, multiplier = None, at.state, at.multiplier
         running = _running(status, at.noise)
         if move is not None and running.any():
-            moved, state = select_rows(running, move.noise, at.noise), _select(running, move.state, at.state)
-            if target is not None:
+            next_noise, state = select_rows(running, move.noise, at.noise), _select(running, move.state, at.state)
+            if min_probability is not None:
                 before = torch.ones_like(likely) if multiplier is None else multiplier
-                multiplier = adapted(before, likely, target)
+                multiplier = adapt_multiplier(before, likely, min_probability)
                 multiplier = multiplier if at.multiplier is None else select_rows(running, multiplier, at.multiplier)
         seconds = clock() - begun
-        pace = at.pace if over else slowed(at.pace, seconds + begun - now, meter.nfe.cost)
+        pace = at.pace if over else update_pace(at.pace, seconds + begun - now, meter.nfe.cost)
         step = Step(
             index=at.index,
             noise=at.noise,
             evaluation=evaluation,
             probability=likely,
             info={} if move is None else move.info,
-            moved=moved,
+            next_noise=next_noise,
             state=state,
             status=status,
             best=best,
@@ -291,13 +291,13 @@ def iterate(
             multiplier=multiplier,
         )
         yield step
-        if moved is None:
+        if next_noise is None:
             return
-        at = step.place
+        at = step.checkpoint
 
 
 def _compute(
-    over: Status | None, optimizer: Optimizer, objective: Objective, at: Place, seeds: Seeds
+    over: Status | None, optimizer: Optimizer, objective: Objective, at: Checkpoint, seeds: Seeds
 ) -> tuple[Evaluation, Move | None]:
     """One step of the optimizer; or, once the budget is spent, the evaluation that closes the run."""
     if over is None:
@@ -307,8 +307,8 @@ def _compute(
         return objective(at.noise), None
 
 
-def _begin(noise: Tensor) -> Place:
-    return Place(0, noise.detach(), {}, (Status.RUNNING,) * noise.shape[0], None, NFE(), 0.0, (0.0, 0))
+def _begin(noise: Tensor) -> Checkpoint:
+    return Checkpoint(0, noise.detach(), {}, (Status.RUNNING,) * noise.shape[0], None, NFE(), 0.0, (0.0, 0))
 
 
 def _found(index: int, noise: Tensor, evaluation: Evaluation, likely: Tensor) -> Best:

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
-from noiseward.loop.executor import Alone, Crew
+from noiseward.loop.executor import Executor, LocalExecutor
 from noiseward.noise.regularize import NoRegularizer, Regularizer
 from noiseward.rewards.reward import Reward, check_rows, score
-from noiseward.samplers.entries import numbered, spoken
-from noiseward.samplers.sampler import Prompt, Sampler, prompts
+from noiseward.samplers.entries import number_prompts, plain_prompts
+from noiseward.samplers.sampler import Prompt, Sampler, expand_prompts
 
 __all__ = ["Evaluation", "Objective"]
 
@@ -62,7 +62,7 @@ class Objective:
         prompt: c, one string or one per row.
         regularizer: rho.
         multiplier: what each row's penalty is multiplied by, `(B,)`; `iterate` adapts it where rho has a target.
-        crew: who samples candidates; default: this process.
+        executor: who samples candidates; default: this process.
 
     Example:
         >>> from noiseward.toys import GaussianModel, Quadratic
@@ -81,7 +81,7 @@ class Objective:
         regularizer: Regularizer | None = None,
         *,
         multiplier: Tensor | None = None,
-        crew: Crew | None = None,
+        executor: Executor | None = None,
     ) -> None:
         for given, wanted in ((sampler, Sampler), (reward, Reward)):
             if not isinstance(given, wanted):
@@ -89,12 +89,12 @@ class Objective:
                     f"{given!r} given as {wanted.__name__.lower()}: wrap a function in Function{wanted.__name__}"
                 )
         if sampler.by_row and prompt is not None and not isinstance(prompt, str):
-            prompt = numbered(prompt, len(prompt))
+            prompt = number_prompts(prompt, len(prompt))
         self.sampler, self.reward, self.prompt = sampler, reward, prompt
         sampler.expect(prompt)
         self.regularizer = regularizer or NoRegularizer()
         self.multiplier = multiplier
-        self.crew = crew or Alone()
+        self.executor = executor or LocalExecutor()
         self._rows_checked = [False]
 
     def __call__(self, noise: Tensor) -> Evaluation:
@@ -104,7 +104,7 @@ class Objective:
     def judge(self, noise: Tensor, sample: Tensor) -> Evaluation:
         """Score and weigh noise whose samples `(B, *X)` are there already; those in half precision become float32."""
         sample = sample.float() if sample.dtype in (torch.float16, torch.bfloat16) else sample
-        named = spoken(prompts(self.prompt, noise.shape[0]))
+        named = plain_prompts(expand_prompts(self.prompt, noise.shape[0]))
         reward, terms = score(self.reward, sample, named)
         if not self._rows_checked[0] and noise.shape[0] > 1:
             check_rows(self.reward, sample, named, terms)
@@ -121,10 +121,10 @@ class Objective:
         """The objective with each row's penalty multiplied by a number of its own, `(B,)`; None for none."""
         return self._asked(self.prompt, multiplier)
 
-    def helped(self, crew: Crew) -> Objective:
+    def with_executor(self, executor: Executor) -> Objective:
         """The same objective with others to sample candidates."""
         other = self._asked(self.prompt, self.multiplier)
-        other.crew = crew
+        other.executor = executor
         return other
 
     def repeat(self, times: int) -> Objective:
@@ -149,6 +149,8 @@ class Objective:
         return self._asked(prompt, multiplier)
 
     def _asked(self, prompt: Prompt, multiplier: Tensor | None) -> Objective:
-        other = Objective(self.sampler, self.reward, prompt, self.regularizer, multiplier=multiplier, crew=self.crew)
+        other = Objective(
+            self.sampler, self.reward, prompt, self.regularizer, multiplier=multiplier, executor=self.executor
+        )
         other._rows_checked = self._rows_checked
         return other

@@ -36,9 +36,9 @@ from torch import Tensor
 from noiseward.errors import ArgumentError
 from noiseward.loop.loop import Best, Step
 from noiseward.rewards.reward import Reward, check_rows, score
-from noiseward.samplers.sampler import Prompt, prompts
+from noiseward.samplers.sampler import Prompt, expand_prompts
 
-__all__ = ["Panel", "Seen", "Verdict", "before", "find_hacked", "verdict"]
+__all__ = ["Panel", "PanelState", "Hacking", "best_before_hacking", "find_hacked", "find_hacking"]
 
 AFTER = 4  # watched steps after a peak before anything is said
 JITTERS = 3.0
@@ -46,7 +46,7 @@ OPPOSITE = -0.5
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class PanelState:
     """What a panel has seen before a run goes on.
 
     Attributes:
@@ -83,7 +83,7 @@ class Panel:
         if len(set(self.names)) < len(self.names):
             raise ArgumentError(f"two watched rewards have the same name ({', '.join(self.names)}): watch each once")
 
-    def watch(self, steps: Iterable[Step], seen: Seen | None = None) -> Iterator[Step]:
+    def watch(self, steps: Iterable[Step], seen: PanelState | None = None) -> Iterator[Step]:
         """Pass steps on, with what the panel saw: `Step.watched` and `Step.peaks`.
 
         Arguments:
@@ -94,7 +94,7 @@ class Panel:
         highest = dict(seen.highest) if seen else {}
         for step in steps:
             scores = {}
-            if self.rewards and (step.index % self.every == 0 or step.moved is None):
+            if self.rewards and (step.index % self.every == 0 or step.next_noise is None):
                 scores = self.scores(step.evaluation.sample)
             for name, new in scores.items():
                 was = highest.get(name, torch.full_like(new, -torch.inf))
@@ -105,7 +105,7 @@ class Panel:
 
     def scores(self, sample: Tensor) -> dict[str, Tensor]:
         """Each reward's scores `(B,)` of samples."""
-        said = prompts(self.prompt, sample.shape[0])
+        said = expand_prompts(self.prompt, sample.shape[0])
         with torch.no_grad():
             scores = {reward.name: score(reward, sample.detach(), said)[0].detach() for reward in self.rewards}
             if not self._rows_checked and sample.shape[0] > 1:
@@ -126,7 +126,7 @@ def _chosen(rows: Tensor, yes: Best, no: Best) -> Best:
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class Hacking:
     """That a row's target likely left what it stands for.
 
     Attributes:
@@ -148,7 +148,7 @@ class Verdict:
         )
 
 
-def verdict(history: Sequence[Mapping[str, Any]], row: int) -> Verdict | None:
+def find_hacking(history: Sequence[Mapping[str, Any]], row: int) -> Hacking | None:
     """What a run's records say of a row; None if nothing is wrong, or nothing was watched.
 
     Arguments:
@@ -169,16 +169,16 @@ def verdict(history: Sequence[Mapping[str, Any]], row: int) -> Verdict | None:
         return None
     name = sorted(past, key=lambda each: past[each])[majority - 1]
     place = past[name]
-    return Verdict(indices[place + 1], watched[place]["found"][row], tuple(past), name)
+    return Hacking(indices[place + 1], watched[place]["found"][row], tuple(past), name)
 
 
 def find_hacked(history: Sequence[Mapping[str, Any]]) -> dict[int, int]:
     """By row, the step from which a run's records say that its reward was hacked; rows without are left out."""
     rows = range(len(history[0]["reward"]))
-    return {row: said.since for row in rows if (said := verdict(history, row))}
+    return {row: said.since for row in rows if (said := find_hacking(history, row))}
 
 
-def before(best: Best, peaks: Mapping[str, Best], verdicts: Sequence[Verdict | None]) -> Best:
+def best_before_hacking(best: Best, peaks: Mapping[str, Best], verdicts: Sequence[Hacking | None]) -> Best:
     """The best of each row, and in rows with a verdict the best before that."""
     for name in {said.peak for said in verdicts if said}:
         rows = torch.tensor([said is not None and said.peak == name for said in verdicts])

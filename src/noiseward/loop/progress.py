@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, final
 from noiseward import terminal
 from noiseward.loop.budget import Budget, Status
 from noiseward.loop.loop import Step
-from noiseward.samplers.discovery import telling
+from noiseward.samplers.discovery import report_calls
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-__all__ = ["Bars", "spent"]
+__all__ = ["Bars", "share_spent"]
 
 BAR = 16
 PATIENCE = 2.0  # seconds before a sign of life
@@ -59,7 +59,7 @@ class Bars:
         tenth, before = -1, f"{name}: " if name else ""
         with self._bar(f"{before}sampling") as task:
             for step in steps:
-                part = spent(step, budget)
+                part = share_spent(step, budget)
                 said, left = _say(step), _left(step, part)
                 short = before + _fitting(said, self.console.width - len(before) - len(left) - BESIDE)
                 self._progress.update(task, completed=part, description=short, left=left)
@@ -69,7 +69,7 @@ class Bars:
                 yield step
 
     @contextlib.contextmanager
-    def waiting(self, patience: float | None = None) -> Iterator[None]:
+    def show_discovery(self, patience: float | None = None) -> Iterator[None]:
         """For the body of a `with`, say that a sampler's draws are being found out, once that takes a while.
 
         Arguments:
@@ -77,7 +77,7 @@ class Bars:
         """
         wait = _Wait(self, PATIENCE if patience is None else patience)
         try:
-            with telling(wait.told):
+            with report_calls(wait.told):
                 yield
         finally:
             wait.told(None)
@@ -136,7 +136,7 @@ class _Wait:
         return f"finding out the sampler's draws{f': {self._calls} calls' if self._calls else ''}"
 
 
-def spent(step: Step, budget: Budget) -> float:
+def share_spent(step: Step, budget: Budget) -> float:
     """How much of the budget is spent, by whichever limit is nearest."""
     bills = [(step.index, budget.steps), (step.seconds, budget.seconds), (step.nfe.cost, budget.nfe)]
     parts = [used / limit if limit else 1.0 for used, limit in bills if limit is not None]
@@ -145,7 +145,7 @@ def spent(step: Step, budget: Budget) -> float:
 
 def _last(step: Step) -> bool:
     """Whether no other follows: with few steps first, the step at the start does not move either (`nested.py`)."""
-    return step.moved is None and Status.RUNNING not in step.status
+    return step.next_noise is None and Status.RUNNING not in step.status
 
 
 def _say(step: Step) -> list[str]:
@@ -154,8 +154,8 @@ def _say(step: Step) -> list[str]:
     least = step.probability.min().item()
     mean = "mean " if step.noise.shape[0] > 1 else ""
     panel = [f"{name} {held.mean().item():.3g}" for name, held in step.watched.items()]
-    spent = f"NFE {step.nfe.forward}"
-    return [f"step {step.index}", f"{mean}reward {reward:.4g}", f"P(z) {least:.2g}", f"best {best:.4g}", *panel, spent]
+    calls = f"NFE {step.nfe.forward}"
+    return [f"step {step.index}", f"{mean}reward {reward:.4g}", f"P(z) {least:.2g}", f"best {best:.4g}", *panel, calls]
 
 
 def _fitting(said: Sequence[str], width: int) -> str:
@@ -172,6 +172,6 @@ def _fitting(said: Sequence[str], width: int) -> str:
 def _left(step: Step, part: float) -> str:
     if _last(step):
         return f"done in {step.seconds:.0f} s"
-    if step.moved is None and step.index == 0:
+    if step.next_noise is None and step.index == 0:
         return "few steps first"
     return f"{math.ceil(step.seconds * (1 - part) / part)} s left" if part > 0 else ""

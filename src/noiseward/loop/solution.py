@@ -1,9 +1,9 @@
 r"""What came out: the best noise of each row, its sample, and how it got there.
 
-:func:`collect` folds the steps of :func:`~noiseward.optimize.iterate` into a :class:`Solution`; :func:`collecting` does
-so while others look at the steps; :func:`optimize` iterates and collects in one call. A Ctrl-C between the first step
-and the last ends the fold, not the program: the best so far is the result. So does memory
-that runs out.
+:func:`collect` folds the steps of :func:`~noiseward.loop.loop.iterate` into a :class:`Solution`;
+:func:`pass_and_collect` passes the steps on meanwhile; :func:`optimize` iterates and collects in one call. A Ctrl-C
+between the first step and the last ends the run, not the program: the best so far is the result. The same holds when
+memory runs out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from noiseward.errors import ArgumentError, NoisewardWarning, OutOfMemory
 from noiseward.loop.budget import Budget, Status
 from noiseward.loop.loop import Best, Optimizer, Step, iterate
 from noiseward.loop.objective import Evaluation, Objective
-from noiseward.loop.panel import Verdict, before, find_hacked, verdict
+from noiseward.loop.panel import Hacking, best_before_hacking, find_hacked, find_hacking
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.noise.typicality import ADVICE, SUSPECT, strict_probability
 from noiseward.samplers.cost import NFE
@@ -30,7 +30,7 @@ from noiseward.samplers.cost import NFE
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Frames", "Past", "Solution", "collect", "collecting", "optimize", "stalled"]
+__all__ = ["Frames", "Past", "Solution", "collect", "pass_and_collect", "optimize", "describe_stall"]
 
 
 class Frames:
@@ -127,9 +127,9 @@ class Solution:
         return strict_probability(self.noise, self.layout)
 
     @functools.cached_property
-    def verdicts(self) -> list[Verdict | None]:
+    def hacking(self) -> list[Hacking | None]:
         """For each row, what the panel says if its target left what it stands for (`panel.py`)."""
-        return [verdict(self.history, row) for row in range(len(self.status))]
+        return [find_hacking(self.history, row) for row in range(len(self.status))]
 
     def best(self, by: Literal["value", "pareto"] = "value") -> Best:
         """The best of each row, with its noise and sample.
@@ -150,7 +150,7 @@ class Solution:
             raise ArgumentError(
                 "best by pareto wants a panel and nothing was watched: give watch=, as in watch=['jpeg']"
             )
-        return before(best, self.last.peaks, self.verdicts)
+        return best_before_hacking(best, self.last.peaks, self.hacking)
 
     @property
     def gain(self) -> Tensor:
@@ -226,18 +226,18 @@ class Solution:
             lines.append(f"  row {row}: reward {start:.4g} -> {best:.4g}, P(z) {likely:.2g}; {status.value}")
             if self.strict_probability[row] < SUSPECT:
                 lines.append(f"    strict P(z) {self.strict_probability[row]:.1g} ({self.suspect[row]}): {ADVICE}")
-            if note := stalled(self.history, row):
+            if note := describe_stall(self.history, row):
                 lines.append(f"    {note}")
-            if said := self.verdicts[row]:
+            if said := self.hacking[row]:
                 lines.append(f"    {said}")
         return "\n".join(lines)
 
 
-def stalled(history: Sequence[Mapping[str, Any]], row: int) -> str | None:
+def describe_stall(history: Sequence[Mapping[str, Any]], row: int) -> str | None:
     """What to say about a row whose direction was zero at some moves, from the records of its steps; None if at none.
 
     Example:
-        >>> stalled([{"grad_norm": [0.0]}, {"grad_norm": [2.0]}, {"grad_norm": None}], 0)
+        >>> describe_stall([{"grad_norm": [0.0]}, {"grad_norm": [2.0]}, {"grad_norm": None}], 0)
         'the gradient was zero at 1 of 2 steps, so the noise did not move: the reward is flat there (clamped, ...'
     """
     norms = [record["grad_norm"][row] for record in history if record["grad_norm"] is not None]
@@ -260,8 +260,8 @@ class Past:
 
 
 def collect(steps: Iterable[Step], objective: Objective, *, past: Past | None = None) -> Solution:
-    """Fold steps into a solution: `collecting` without looking at the steps; the arguments are explained there."""
-    passing = collecting(steps, objective, past=past)
+    """Fold steps into a solution; the arguments are those of `pass_and_collect`."""
+    passing = pass_and_collect(steps, objective, past=past)
     while True:
         try:
             next(passing)
@@ -269,7 +269,7 @@ def collect(steps: Iterable[Step], objective: Objective, *, past: Past | None = 
             return end.value
 
 
-def collecting(
+def pass_and_collect(
     steps: Iterable[Step], objective: Objective, *, past: Past | None = None
 ) -> Generator[Step, None, Solution]:
     """Pass steps on, and return the solution when they end (`solution = yield from collecting(...)`).

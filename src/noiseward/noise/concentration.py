@@ -13,8 +13,8 @@ For Gaussian z (Wainwright, 2019)
     \Pr[M_2 > M] &\le p_2(M) = \min\{1, 2 e^{-\frac m2 \max\{\sqrt{1+M} - 1 - \sqrt{k/m},\, 0\}^2}\} .
 
 A permutation of Gaussian noise is Gaussian noise, so both hold in any order :math:`\Pi z` of the elements; structured
-noise may pass in one order and fail in another. :func:`bounds` evaluates :math:`\log p_1` and :math:`\log p_2` in the
-order given and in J more (`orders.py`).
+noise may pass in one order and fail in another. :func:`log_bounds` evaluates :math:`\log p_1` and
+:math:`\log p_2` in the given order and in J more (`permutations.py`).
 
 *Gradient.* With :math:`\bar z` the mean block, u and :math:`\pm M_2` the top eigenvector and eigenvalue of the
 deviation, and :math:`e = \sqrt{1+M_2} - 1 - \sqrt{k/m}`, where a bound is below 1
@@ -35,22 +35,22 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from noiseward.noise.permutations import Family, Orders, orders
+from noiseward.noise.permutations import Family, Permutations, get_permutations
 
-__all__ = ["bounds"]
+__all__ = ["log_bounds"]
 
 
-def bounds(flat: Tensor, *, block: int, permutations: int, family: Family = "strided") -> tuple[Tensor, Tensor]:
+def log_bounds(flat: Tensor, *, block: int, permutations: int, family: Family = "strided") -> tuple[Tensor, Tensor]:
     """log p1 and log p2 of rows `(B, n)`, in the order given and in each other: two `(B, 1 + permutations)`.
 
     Elements that are not finite, or too large to be squared, make both minus infinity.
     """
-    return _Bounds.apply(flat, orders(flat.shape[1], permutations, block, family, flat.device))
+    return _Bounds.apply(flat, get_permutations(flat.shape[1], permutations, block, family, flat.device))
 
 
 class _Bounds(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, flat: Tensor, which: Orders) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, flat: Tensor, which: Permutations) -> tuple[Tensor, Tensor]:
         count, block = flat.shape[1] // which.block, which.block
         mean, gram = which.moments(flat)
         deviation = gram - torch.eye(block, dtype=gram.dtype, device=gram.device)

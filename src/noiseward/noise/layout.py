@@ -34,7 +34,7 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 
-__all__ = ["Draw", "Layout", "Role", "Seeds", "listed"]
+__all__ = ["Draw", "Layout", "Role", "Seeds", "name_draws"]
 
 Role = Literal["start", "step", "other"]
 
@@ -50,7 +50,7 @@ class Draw:
         live: whether the sample depends on it.
         dtype: the precision in which the sampler asks for it.
         after: how many sampler steps have begun when it is made; 0 where the steps are not known.
-        handed: whether the sampler draws it from a generator it is handed; a pipeline keeps it from some draws.
+        from_generator: whether the sampler draws it from the generator it is given; pipelines do not for some draws.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Draw:
     live: bool = True
     dtype: torch.dtype = torch.float32
     after: int = 0
-    handed: bool = False
+    from_generator: bool = False
 
     @property
     def size(self) -> int:
@@ -67,18 +67,18 @@ class Draw:
         return math.prod(self.shape)
 
     @property
-    def moves(self) -> bool:
+    def movable(self) -> bool:
         """Whether an optimizer may move it: live, and not the noise of something else."""
         return self.live and self.role != "other"
 
 
-def listed(
+def name_draws(
     shapes: Sequence[tuple[int, ...]],
     dtypes: Sequence[torch.dtype],
     *,
     others: set[int],
     begun: Sequence[int],
-    handed: Set[int] = frozenset(),
+    from_generator: Set[int] = frozenset(),
 ) -> tuple[Draw, ...]:
     """The draws of a run, in order, named by their roles.
 
@@ -88,10 +88,10 @@ def listed(
         others: numbers of those made for something else.
         begun: for each sampler step, how many draws were made before it; empty where the steps are not known, and then
             the first is the start.
-        handed: numbers of those that were asked of a generator.
+        from_generator: numbers of those that were asked of a generator.
 
     Example:
-        >>> [draw.name for draw in listed([(2,)] * 3, [torch.float32] * 3, others={0}, begun=[2])]
+        >>> [draw.name for draw in name_draws([(2,)] * 3, [torch.float32] * 3, others={0}, begun=[2])]
         ['other', 'start', 'step 1']
     """
     own = [k for k in range(len(shapes)) if k not in others]
@@ -102,7 +102,7 @@ def listed(
         alone = role != "step" and roles.count(role) == 1
         name = role if alone else f"{role} {roles[: k + 1].count(role)}"
         after = bisect.bisect_right(begun, k)
-        draws.append(Draw(name, shape, role, dtype=dtype, after=after, handed=k in handed))
+        draws.append(Draw(name, shape, role, dtype=dtype, after=after, from_generator=k in from_generator))
     return tuple(draws)
 
 
@@ -170,7 +170,7 @@ class Layout:
         flat = torch.cat([part.reshape(part.shape[0], -1) for part in draws], dim=1)
         return flat.reshape(-1, *self.noise_shape)
 
-    def where(self, keep: Sequence[bool], noise: Tensor) -> Tensor:
+    def keep(self, keep: Sequence[bool], noise: Tensor) -> Tensor:
         """Noise with every draw k set to zero unless `keep[k]`."""
         if all(keep):
             return noise
@@ -178,23 +178,23 @@ class Layout:
             [part if kept else torch.zeros_like(part) for part, kept in zip(self.split(noise), keep, strict=True)]
         )
 
-    def movable(self, direction: Tensor) -> Tensor:
+    def zero_fixed(self, direction: Tensor) -> Tensor:
         """The part of a direction `(B, *noise_shape)` an optimizer may follow: zero on dead and `other` draws."""
-        return self.where([draw.moves for draw in self.draws], direction)
+        return self.keep([draw.movable for draw in self.draws], direction)
 
-    def live(self, noise: Tensor) -> Tensor:
+    def movable_part(self, noise: Tensor) -> Tensor:
         """The noise that counts for plausibility, `(B, n)`: the movable draws laid end to end."""
-        parts = [part for part, draw in zip(self.split(noise), self.draws, strict=True) if draw.moves]
+        parts = [part for part, draw in zip(self.split(noise), self.draws, strict=True) if draw.movable]
         return torch.cat([part.reshape(noise.shape[0], -1) for part in parts], dim=1)
 
-    def fresh(self, seeds: Sequence[int]) -> Tensor:
+    def draw_noise(self, seeds: Sequence[int]) -> Tensor:
         """Standard normal noise `(len(seeds), *noise_shape)`, float32, or float64 if any draw is.
 
         Row i draws the layout in order, in each draw's own precision, from one CPU generator seeded `seeds[i]`: what a
         diffusers pipeline does with `generator=torch.Generator().manual_seed(seeds[i])`. Draws for which a sampler does
         not use the generator that it is handed come after those for which it does.
         """
-        order = sorted(range(len(self.draws)), key=lambda k: not self.draws[k].handed)
+        order = sorted(range(len(self.draws)), key=lambda k: not self.draws[k].from_generator)
         rows = []
         for seed in seeds:
             generator = torch.Generator().manual_seed(seed)

@@ -5,7 +5,7 @@ Cut into blocks of k in each of these orders, noise is described by the mean blo
 .. math:: \bar z = \frac1m \sum_i z^i, \qquad G = \frac1m \sum_i z^i {z^i}^\top,
 
 and the gradient of a function of those two is :math:`\nabla_{z^i} = c + s \, u u^\top z^i` (`concentration.py`).
-An :class:`Orders` computes the moments in all its orders, and sums such gradients over them.
+An :class:`Permutations` computes the moments in all its orders, and sums such gradients over them.
 
 A permutation is random access, and that is nearly all the time there is. So there are two families of permutations:
 
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 
-__all__ = ["Family", "Orders", "check_blocks", "orders"]
+__all__ = ["Family", "Permutations", "check_blocks", "get_permutations"]
 
 Family = Literal["strided", "random"]
 STORED = 4  # permutations kept by the strided family
@@ -38,7 +38,7 @@ PASS = 2**19  # elements gathered at once, for as many rows as that allows
 LENGTH = 4096  # elements summed in single precision before double precision takes over
 
 
-class Orders(abc.ABC):
+class Permutations(abc.ABC):
     """The order given, and permutations of it, with blocks of `block` elements."""
 
     block: int
@@ -63,7 +63,7 @@ class Orders(abc.ABC):
         """
 
 
-def orders(size: int, permutations: int, block: int, family: Family, device: torch.device) -> Orders:
+def get_permutations(size: int, permutations: int, block: int, family: Family, device: torch.device) -> Permutations:
     """The order given and `permutations` more of `size` elements; always the same ones.
 
     Raises:
@@ -83,10 +83,10 @@ def check_blocks(size: int, block: int) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def _kept(size: int, permutations: int, block: int, family: Family, device: torch.device) -> Orders:
-    kind = {"strided": StridedOrders, "random": RandomOrders}[family]
+def _kept(size: int, permutations: int, block: int, family: Family, device: torch.device) -> Permutations:
+    kind = {"strided": StridedPermutations, "random": RandomPermutations}[family]
     made = kind(size, permutations, block, device)
-    return SmallOrders(made.index(), block) if size * (1 + permutations) <= AT_ONCE else made
+    return SmallPermutations(made.index(), block) if size * (1 + permutations) <= AT_ONCE else made
 
 
 def _bases(size: int, count: int, generator: torch.Generator) -> Tensor:
@@ -116,7 +116,7 @@ def _active(constant: Tensor, scale: Tensor) -> list[int]:
 
 
 @final
-class SmallOrders(Orders):
+class SmallPermutations(Permutations):
     """Orders of so few elements that all are gathered at once."""
 
     def __init__(self, index: Tensor, block: int) -> None:
@@ -147,7 +147,7 @@ class SmallOrders(Orders):
 
 
 @final
-class RandomOrders(Orders):
+class RandomPermutations(Permutations):
     """Stored random permutations, 5 bytes an element each.
 
     They are kept coordinate by coordinate, so that what is gathered is `(k, m)`: sums run along memory. What a constant
@@ -228,7 +228,7 @@ class Read(NamedTuple):
 
 
 @final
-class StridedOrders(Orders):
+class StridedPermutations(Permutations):
     """Few stored permutations, each read with many strides and shifts."""
 
     def __init__(self, size: int, permutations: int, block: int, device: torch.device) -> None:

@@ -62,7 +62,7 @@ class NormProjection(Projection):
     Example:
         >>> from noiseward.noise.layout import Draw
         >>> layout = Layout((Draw("start", (4, 8, 8), "start"),))
-        >>> z = NormProjection().noise(3 * layout.fresh([0]), layout)
+        >>> z = NormProjection().noise(3 * layout.draw_noise([0]), layout)
         >>> round(z.norm().item(), 4)
         16.0
     """
@@ -86,7 +86,7 @@ class SpectralProjection(Projection):
     Example:
         >>> from noiseward.noise.layout import Draw
         >>> layout = Layout((Draw("start", (4, 8, 8), "start"),))
-        >>> z = layout.fresh([0])
+        >>> z = layout.draw_noise([0])
         >>> white = SpectralProjection().noise(z, layout)
         >>> shifted = SpectralProjection().noise(z + 1, layout)
         >>> bool(torch.cosine_similarity(z.flatten(), white.flatten(), dim=0) > 0.98), bool(shifted.mean() < 0.25)
@@ -111,7 +111,7 @@ class SpectralProjection(Projection):
 
     def check(self, layout: Layout) -> None:
         for draw in layout:
-            if draw.moves and draw.size % (2 * self.block):
+            if draw.movable and draw.size % (2 * self.block):
                 raise ArgumentError(
                     f"draw '{draw.name}' has {draw.size} elements: spectral projection wants a multiple of "
                     f"{2 * self.block}; use the norm projection"
@@ -148,10 +148,10 @@ class StartOnly(Projection):
         return noise
 
     def direction(self, direction: Tensor, layout: Layout) -> Tensor:
-        return layout.where([draw.role == "start" for draw in layout], direction)
+        return layout.keep([draw.role == "start" for draw in layout], direction)
 
     def check(self, layout: Layout) -> None:
-        if not any(draw.role == "start" and draw.moves for draw in layout):
+        if not any(draw.role == "start" and draw.movable for draw in layout):
             raise ArgumentError("the sampler has no first draw that can move: leave the projection 'start' out")
 
 
@@ -189,6 +189,7 @@ def _each_draw(noise: Tensor, layout: Layout, project: Callable[[Tensor], Tensor
     """Apply a projection of flat draws `(B, N)` to every draw that moves."""
     parts = layout.split(noise)
     done = [
-        project(part.flatten(1)).view_as(part) if draw.moves else part for part, draw in zip(parts, layout, strict=True)
+        project(part.flatten(1)).view_as(part) if draw.movable else part
+        for part, draw in zip(parts, layout, strict=True)
     ]
     return layout.join(done)

@@ -10,15 +10,15 @@ the noise cut into blocks, in the order given and in random other orders (`conce
 :class:`Shell` is simpler: it looks at the norm of each draw alone. Draws that do not move are left out of all of them.
 
 *Weight without guessing.* How strong a penalty must be depends on the reward's scale, which nobody knows beforehand. A
-regularizer with a **target** :math:`\tau` asks instead that :math:`P(z) \ge \tau`: its weight is multiplied, row by
-row, by a number :math:`\lambda` that the loop adapts after every step (:func:`adapted`),
+regularizer with a **minimum probability** :math:`\tau` asks instead that :math:`P(z) \ge \tau`: its weight is
+multiplied, row by row, by a number :math:`\lambda` that the loop adapts after every step (:func:`adapt_multiplier`),
 
 .. math::
     \lambda \leftarrow \lambda \exp \kappa \, (\log\tau - \log P(z)),
     \qquad \tfrac12 \le \text{factor} \le 4,
 
 so that it grows while the noise is too implausible and shrinks while there is room. What is returned is the highest
-reward among the steps that met the target.
+reward among the steps that meet it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
-from noiseward.noise.concentration import bounds
+from noiseward.noise.concentration import log_bounds
 from noiseward.noise.layout import Layout
 from noiseward.noise.permutations import Family, check_blocks
 from noiseward.noise.typicality import strict_probability
 
-__all__ = ["Concentration", "NoRegularizer", "Regularizer", "Shell", "adapted", "probability"]
+__all__ = ["Concentration", "NoRegularizer", "Regularizer", "Shell", "adapt_multiplier", "probability"]
 
 PACE = 0.25  # kappa
 FACTORS = (0.5, 4.0)  # a weight that is too small lets the noise leave, one that is too large only costs time
@@ -46,10 +46,10 @@ class Regularizer(abc.ABC):
     """A penalty on noise: a pure function, one number per row, zero at its most plausible.
 
     Attributes:
-        target: the P(z) to keep, by a weight that the loop adapts; None for a fixed weight.
+        min_probability: the P(z) to keep, by a weight that the loop adapts; None for a fixed weight.
     """
 
-    target: float | None = None
+    min_probability: float | None = None
 
     @abc.abstractmethod
     def __call__(self, noise: Tensor, layout: Layout) -> Tensor:
@@ -81,8 +81,8 @@ class Concentration(Regularizer):
     zero wherever both bounds are 1.
 
     Arguments:
-        weight: :math:`\gamma`, at least 0; with a target, what the adapted weight starts from.
-        target: the P(z) to keep, between 0 and 1. 0.1 is about the 1 % quantile of fresh noise.
+        weight: :math:`\gamma`, at least 0; with `min_probability`, what the adapted weight starts from.
+        min_probability: the P(z) to keep, between 0 and 1. 0.1 is about the 1 % quantile of fresh noise.
         block: k, elements per block; it must divide the number of live elements of a row.
         permutations: how many other orders join the one given.
         family: which, see `orders.py`.
@@ -91,7 +91,7 @@ class Concentration(Regularizer):
             plausible noise has :math:`4 \log 2` instead of zero.
 
     Raises:
-        ArgumentError: a weight below 0, a target outside (0, 1), or a block that does not divide the noise.
+        ArgumentError: a weight below 0, a `min_probability` outside (0, 1), or a block that does not divide the noise.
 
     References:
         Inference-Time Alignment of Diffusion Models with Direct Noise Optimization
@@ -101,7 +101,7 @@ class Concentration(Regularizer):
         >>> import torch
         >>> from noiseward.noise.layout import Draw, Layout
         >>> layout = Layout((Draw("start", (4, 8, 8), "start"),))
-        >>> z = layout.fresh([0])
+        >>> z = layout.draw_noise([0])
         >>> bool(Concentration(1.0)(z, layout) < 0.1 < Concentration(1.0)(1.5 * z, layout))
         True
     """
@@ -110,17 +110,19 @@ class Concentration(Regularizer):
         self,
         weight: float = 1.0,
         *,
-        target: float | None = None,
+        min_probability: float | None = None,
         block: int = 4,
         permutations: int = 100,
         family: Family = "strided",
         convention: Literal["paper", "reference"] = "paper",
     ) -> None:
         _check_weight(weight)
-        if target is not None and not 0 < target < 1:
-            raise ArgumentError(f"target={target} given: a probability between 0 and 1 wanted, such as 0.1")
-        if target is not None and weight == 0:
-            raise ArgumentError("weight 0 given with a target: it is what the adapted weight starts from, as 1.0")
+        if min_probability is not None and not 0 < min_probability < 1:
+            raise ArgumentError(f"min_probability must be between 0 and 1, got {min_probability}; try 0.1")
+        if min_probability is not None and weight == 0:
+            raise ArgumentError(
+                "weight must be > 0 with min_probability, got 0; the weight is adapted from it, try 1.0"
+            )
         if family not in ("strided", "random"):
             raise ArgumentError(f"family '{family}' given: choose from: strided, random")
         if convention not in ("paper", "reference"):
@@ -128,19 +130,21 @@ class Concentration(Regularizer):
         least = 1 if convention == "reference" else 0
         if permutations < least:
             raise ArgumentError(f"permutations={permutations} given: at least {least} wanted")
-        self.weight, self.target, self.block, self.permutations = weight, target, block, permutations
+        self.weight, self.min_probability, self.block, self.permutations = weight, min_probability, block, permutations
         self.family: Family = family
         self.convention = convention
 
     def __call__(self, noise: Tensor, layout: Layout) -> Tensor:
-        log1, log2 = bounds(layout.live(noise), block=self.block, permutations=self.permutations, family=self.family)
+        log1, log2 = log_bounds(
+            layout.movable_part(noise), block=self.block, permutations=self.permutations, family=self.family
+        )
         surprise = -(log1 + log2)
         if self.convention == "reference":
             return self.weight * (4 * math.log(2) + surprise[:, 0] + surprise[:, 1:].mean(1))
         return self.weight * surprise.mean(1)
 
     def check(self, layout: Layout) -> None:
-        check_blocks(sum(draw.size for draw in layout if draw.moves), self.block)
+        check_blocks(sum(draw.size for draw in layout if draw.movable), self.block)
 
 
 @final
@@ -161,7 +165,7 @@ class Shell(Regularizer):
     Example:
         >>> from noiseward.noise.layout import Draw, Layout
         >>> layout = Layout((Draw("start", (4, 8, 8), "start"),))
-        >>> z = layout.fresh([0])
+        >>> z = layout.draw_noise([0])
         >>> [round(Shell(1.0)(scale * z, layout).item(), 1) for scale in (0.5, 1.0, 1.5)]
         [93.0, 0.9, 38.7]
     """
@@ -173,7 +177,7 @@ class Shell(Regularizer):
     def __call__(self, noise: Tensor, layout: Layout) -> Tensor:
         total = noise.new_zeros(noise.shape[0])
         for part, draw in zip(layout.split(noise), layout, strict=True):
-            if draw.moves:
+            if draw.movable:
                 half, mode = part.flatten(1).square().sum(1) / 2, (draw.size - 1) / 2
                 total = total + half - mode - torch.special.xlogy(mode, half / max(mode, 0.5))
         return self.weight * total
@@ -182,9 +186,9 @@ class Shell(Regularizer):
         pass
 
 
-def adapted(multiplier: Tensor, likely: Tensor, target: float) -> Tensor:
+def adapt_multiplier(multiplier: Tensor, likely: Tensor, min_probability: float) -> Tensor:
     """The weights' multipliers `(B,)` after noise of that P(z) `(B,)` was met; the formula stands in the module."""
-    step = PACE * (math.log(target) - likely.to(multiplier).log())
+    step = PACE * (math.log(min_probability) - likely.to(multiplier).log())
     return multiplier * step.clamp(*(math.log(factor) for factor in FACTORS)).exp()
 
 
@@ -211,9 +215,9 @@ def probability(
     if strict:
         return strict_probability(noise, layout)[0].to(noise.dtype)
     with torch.no_grad():
-        flat = noise.flatten(1) if layout is None else layout.live(noise)
+        flat = noise.flatten(1) if layout is None else layout.movable_part(noise)
         block = math.gcd(block, flat.shape[1])
-        log1, log2 = bounds(flat, block=block, permutations=permutations)
+        log1, log2 = log_bounds(flat, block=block, permutations=permutations)
         return torch.minimum(log1, log2).amin(1).exp()
 
 

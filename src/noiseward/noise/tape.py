@@ -35,7 +35,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from noiseward.errors import DrawMismatch, TapeError
 
-__all__ = ["NoiseTape", "aside", "asked", "off", "record", "recording", "replay"]
+__all__ = ["NoiseTape", "aside", "count_draws", "off", "record", "is_recording", "replay"]
 
 Source = Callable[[int, tuple[int, ...], torch.dtype], Tensor]
 
@@ -52,7 +52,7 @@ class NoiseTape(TorchFunctionMode):
         seen: how many torch calls went through the mode, each of which costs a few microseconds.
         others: numbers of the draws that were made :func:`aside`.
         watch: is shown every call that is not a draw, before it is made; None when nothing is to be found out.
-        handed: numbers of the draws that were asked of a generator.
+        from_generator: numbers of the draws that were asked of a generator.
         records: whether it answers with fresh draws.
     """
 
@@ -64,7 +64,7 @@ class NoiseTape(TorchFunctionMode):
         self.device: torch.device | None = None
         self.others: set[int] = set()
         self.watch: Callable[[Any, Any, Any], None] | None = None
-        self.handed: set[int] = set()
+        self.from_generator: set[int] = set()
         self.aside = self.records = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -75,7 +75,7 @@ class NoiseTape(TorchFunctionMode):
                 self.watch(func, args, kwargs)
             return func(*args, **(kwargs or {}))
         if kwargs and kwargs.get("generator") is not None:
-            self.handed.add(self.asked)
+            self.from_generator.add(self.asked)
         with torch.enable_grad():
             drawn = draw(self, *args, **(kwargs or {}))
             return drawn.requires_grad_() if kwargs and kwargs.get("requires_grad") else drawn
@@ -194,24 +194,24 @@ def record(seed: int, into: list[Tensor]) -> Iterator[NoiseTape]:
         yield tape
 
 
-def asked() -> int:
+def count_draws() -> int:
     """How many draws were asked for so far, within the run of a sampler under a tape.
 
     Example:
         >>> with record(0, into=[]):
         ...     x = torch.randn(2) + torch.randn(2)
-        ...     asked()
+        ...     count_draws()
         2
     """
     return next((mode.asked for mode in reversed(_get_current_function_mode_stack()) if isinstance(mode, NoiseTape)), 0)
 
 
-def recording() -> bool:
+def is_recording() -> bool:
     """Whether, within the run of a sampler, the tape on top answers with fresh draws.
 
     Example:
         >>> with record(0, into=[]):
-        ...     recording()
+        ...     is_recording()
         True
     """
     stack = _get_current_function_mode_stack()

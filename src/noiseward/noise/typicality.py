@@ -32,7 +32,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from noiseward.noise.concentration import bounds
+from noiseward.noise.concentration import log_bounds
 from noiseward.noise.layout import Draw, Layout
 
 __all__ = ["ADVICE", "SUSPECT", "strict_probability"]
@@ -57,7 +57,7 @@ def strict_probability(noise: Tensor, layout: Layout | None = None) -> tuple[Ten
 
     Example:
         >>> layout = Layout((Draw("start", (4, 16, 16), "start"), Draw("step 1", (4, 16, 16))))
-        >>> noise = layout.fresh([0])
+        >>> noise = layout.draw_noise([0])
         >>> noise[:, 0] *= 0.75
         >>> probability, aspect = strict_probability(noise, layout)
         >>> bool(probability < 1e-6), aspect
@@ -66,7 +66,7 @@ def strict_probability(noise: Tensor, layout: Layout | None = None) -> tuple[Ten
     layout = layout or Layout((Draw("noise", tuple(noise.shape[1:]), "start"),))
     with torch.no_grad():
         parts = zip(layout.split(noise.double()), layout, strict=True)
-        draws = [(part, draw) for part, draw in parts if draw.moves]
+        draws = [(part, draw) for part, draw in parts if draw.movable]
         results = [(f"{test} of {draw.name}", p) for part, draw in draws for test, p in _alone(part)]
         if len(draws) > 1:
             results += [(f"{test} of all draws", p) for test, p in _together([part for part, _ in draws])]
@@ -122,7 +122,7 @@ def _elements(flat: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 def _blocks(flat: Tensor, block: int) -> Tensor:
     """The smaller of the paper's two bounds in the order given, corrected for being two."""
-    log1, log2 = bounds(flat, block=block, permutations=0)
+    log1, log2 = log_bounds(flat, block=block, permutations=0)
     return (2 * torch.minimum(log1, log2)[:, 0].exp()).clamp(max=1)
 
 

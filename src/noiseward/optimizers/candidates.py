@@ -21,10 +21,19 @@ from noiseward.loop.objective import Evaluation, Objective
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.rewards.reward import score
 from noiseward.samplers.cost import NFE, current_meter
-from noiseward.samplers.entries import spoken
-from noiseward.samplers.sampler import Prompt, prompts
+from noiseward.samplers.entries import plain_prompts
+from noiseward.samplers.sampler import Prompt, expand_prompts
 
-__all__ = ["best", "check_counts", "compare", "evaluate", "fresh", "merged", "ranked", "scores"]
+__all__ = [
+    "select_best",
+    "check_counts",
+    "compare",
+    "evaluate",
+    "draw_movable",
+    "keep_fixed",
+    "comparable",
+    "score_chunks",
+]
 
 MOST = 65_536  # candidates of a row in one step: their samples are kept side by side
 
@@ -58,21 +67,21 @@ def evaluate(
             yield noise, mine.prompt
 
     with torch.no_grad():
-        for piece, (sample, nfe) in zip(pieces, objective.crew.samples(objective.sampler, noises()), strict=True):
+        for piece, (sample, nfe) in zip(pieces, objective.executor.run(objective.sampler, noises()), strict=True):
             samples = sample.new_empty(total, *sample.shape[1:]) if samples is None else samples
             samples[piece.start : piece.stop] = sample
             once = nfe
         assert samples is not None
         current_meter().count(once * count)
-        reward, terms = scores(repeated, samples, chunk)
+        reward, terms = score_chunks(repeated, samples, chunk)
     penalties = torch.cat(weighed)
     evaluation = Evaluation(samples, reward, terms, penalties, reward - penalties.to(reward.dtype))
     return _folded(evaluation, rows, count)
 
 
-def scores(objective: Objective, samples: Tensor, chunk: int) -> tuple[Tensor, dict[str, Tensor]]:
+def score_chunks(objective: Objective, samples: Tensor, chunk: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Rewards and terms of samples: at once by a black box, `chunk` rows at a time by a differentiable reward."""
-    texts = spoken(prompts(objective.prompt, samples.shape[0]))
+    texts = plain_prompts(expand_prompts(objective.prompt, samples.shape[0]))
     step = chunk if objective.reward.differentiable else samples.shape[0]
     found = []
     with torch.no_grad():
@@ -92,29 +101,29 @@ def compare(
     return evaluation, evaluate(objective, make, rows=noise.shape[0], count=count, chunk=chunk)
 
 
-def ranked(value: Tensor) -> Tensor:
+def comparable(value: Tensor) -> Tensor:
     """Values to compare: what is not finite loses."""
     return torch.where(value.isfinite(), value, -torch.inf)
 
 
-def best(evaluation: Evaluation, noise: Tensor, found: Evaluation, make: Callable[[int, int], Tensor]) -> Tensor:
+def select_best(evaluation: Evaluation, noise: Tensor, found: Evaluation, make: Callable[[int, int], Tensor]) -> Tensor:
     """Per row the candidate of the highest value if it beats the noise, else the noise."""
-    value, which = ranked(found.value).max(1)
-    wins = (value > ranked(evaluation.value)).tolist()
+    value, which = comparable(found.value).max(1)
+    wins = (value > comparable(evaluation.value)).tolist()
     return torch.stack([make(row, i) if wins[row] else noise[row] for row, i in enumerate(which.tolist())])
 
 
-def merged(new: Tensor, old: Tensor, layout: Layout) -> Tensor:
+def keep_fixed(new: Tensor, old: Tensor, layout: Layout) -> Tensor:
     """One row's noise `noise_shape`: the new draws where they move, the old ones elsewhere."""
     parts = zip(layout.split(new[None]), layout.split(old[None]), layout, strict=True)
-    return layout.join([a if draw.moves else b for a, b, draw in parts])[0]
+    return layout.join([a if draw.movable else b for a, b, draw in parts])[0]
 
 
-def fresh(noise: Tensor, layout: Layout, seeds: Seeds, row: int, purpose: str) -> Tensor:
+def draw_movable(noise: Tensor, layout: Layout, seeds: Seeds, row: int, purpose: str) -> Tensor:
     """Standard normal noise for one row, `noise_shape`; zero on draws that do not move."""
     drawn = torch.randn(noise.shape[1:], generator=seeds.generator(row, purpose), dtype=noise.dtype)
     for part, draw in zip(layout.split(drawn[None]), layout, strict=True):  # views
-        if not draw.moves:
+        if not draw.movable:
             part.zero_()
     return drawn.to(noise.device)
 

@@ -14,19 +14,19 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget, Status
-from noiseward.loop.loop import Optimizer, Place, Step, iterate
+from noiseward.loop.loop import Checkpoint, Optimizer, Step, iterate
 from noiseward.loop.objective import Objective
 from noiseward.noise.layout import Seeds
 from noiseward.samplers.nested import Nested
 
-__all__ = ["First", "Through", "coarse_to_fine"]
+__all__ = ["CoarseStage", "Through", "coarse_to_fine"]
 
 Through = Callable[[Iterator[Step]], Iterator[Step]]
 """What steps are passed through on their way, to be shown or written down: it yields them again."""
 
 
 @dataclasses.dataclass(frozen=True)
-class First:
+class CoarseStage:
     """What is done on few steps before many are taken.
 
     Arguments:
@@ -50,7 +50,7 @@ class First:
             >>> from noiseward.toys import GaussianModel, Linear
             >>> models = [GaussianModel(steps=steps) for steps in (2, 4)]
             >>> nested = Nested(*(model.alphas[::-1] for model in models))
-            >>> First(Objective(models[0].sampler(), Linear(1.0)), nested, 0.7).part(Budget(steps=10)).steps
+            >>> CoarseStage(Objective(models[0].sampler(), Linear(1.0)), nested, 0.7).part(Budget(steps=10)).steps
             7
         """
         steps = None if budget.steps is None else round(self.share * budget.steps)
@@ -71,7 +71,7 @@ def coarse_to_fine(
     budget: Budget,
     seeds: Seeds | None = None,
     before: Optimizer | None = None,
-    at: Place | None = None,
+    at: Checkpoint | None = None,
     through: Through = iter,
 ) -> Iterator[Step]:
     """Climb on the coarse sampler, carry the best noise over, and climb on.
@@ -101,7 +101,7 @@ def coarse_to_fine(
     begun = next(iterate(fine, start, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
     yield dataclasses.replace(begun, status=running)
     last, stopped = None, None
-    origin = nested.coarsened(start) if at is None else at
+    origin = nested.coarsen(start) if at is None else at
     steps = iterate(coarse, origin, optimizer=before or optimizer, budget=first, seeds=seeds)
     try:
         for step in through(steps):
@@ -110,9 +110,9 @@ def coarse_to_fine(
         stopped = stop
     if last is None:
         raise stopped or AssertionError("iterate yields at least one step")
-    carried = nested.refined(last.best.noise, rest=start)
+    carried = nested.refine(last.best.noise, rest=start)
     spent = begun.nfe + last.nfe, begun.seconds + last.seconds
-    place = Place(max(last.index, 1), carried, {}, running, begun.best, *spent, (0.0, 0))
+    place = Checkpoint(max(last.index, 1), carried, {}, running, begun.best, *spent, (0.0, 0))
     if stopped is not None:
         found = next(iterate(fine, place, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
         yield dataclasses.replace(found, status=running)

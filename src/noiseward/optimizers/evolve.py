@@ -32,9 +32,9 @@ from noiseward.errors import ArgumentError
 from noiseward.loop.loop import Move, Optimizer, State
 from noiseward.loop.objective import Objective
 from noiseward.noise.layout import Draw, Layout, Seeds
-from noiseward.optimizers.candidates import best, check_counts, compare, merged, ranked
+from noiseward.optimizers.candidates import check_counts, comparable, compare, keep_fixed, select_best
 
-__all__ = ["ChannelEvolution", "rotated"]
+__all__ = ["ChannelEvolution", "rotate_channels"]
 
 MOST_CHANNELS = 64
 
@@ -102,20 +102,20 @@ class ChannelEvolution(Optimizer):
 
         def candidate(row: int, i: int) -> Tensor:
             unknowns = state["mean"][row] + state["deviation"][row] * shift(row, i)
-            return rotated(state["base"][row], unknowns, layout)
+            return rotate_channels(state["base"][row], unknowns, layout)
 
         evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
         mean, deviation = state["mean"].clone(), state["deviation"].clone()
         rate = (3 + math.log(size)) / (5 * math.sqrt(size))
-        for row, weight in enumerate(utilities(ranked(found.value)).to(noise.dtype)):
+        for row, weight in enumerate(rank_utilities(comparable(found.value)).to(noise.dtype)):
             shifts = torch.stack([shift(row, i) for i in range(self.samples)])
             mean[row] += deviation[row] * (weight @ shifts)
             deviation[row] *= (rate / 2 * (weight @ (shifts.square() - 1))).exp()
         after = {"base": state["base"], "mean": mean, "deviation": deviation}
-        return Move(evaluation, best(evaluation, noise, found, candidate), after)
+        return Move(evaluation, select_best(evaluation, noise, found, candidate), after)
 
 
-def rotated(noise: Tensor, unknowns: Tensor, layout: Layout) -> Tensor:
+def rotate_channels(noise: Tensor, unknowns: Tensor, layout: Layout) -> Tensor:
     """One row's noise `noise_shape` with its channels rotated by unknowns `(c + c^2,)`; at zero, itself to rounding."""
     first = _first(layout)
     channels = _channels(first)
@@ -130,17 +130,17 @@ def rotated(noise: Tensor, unknowns: Tensor, layout: Layout) -> Tensor:
             moved = means + shift[:, None] / math.sqrt(flat.shape[1])
             size = moved.norm().clamp(min=torch.finfo(noise.dtype).tiny)
             flat = rotation @ (flat - means) + moved * (means.norm() / size)
-        elif draw.moves and _channels(draw) == channels:
+        elif draw.movable and _channels(draw) == channels:
             flat = rotation @ flat
         parts.append(flat.reshape(part.shape))
-    return merged(layout.join(parts)[0], noise, layout)
+    return keep_fixed(layout.join(parts)[0], noise, layout)
 
 
-def utilities(value: Tensor) -> Tensor:
+def rank_utilities(value: Tensor) -> Tensor:
     """Utilities `(B, q)` of values to rank: falling with the rank, zero in the sum, equal for equal values.
 
     Example:
-        >>> utilities(torch.tensor([[3.0, 1.0, 2.0], [5.0, 5.0, 5.0]])).round(decimals=2).abs().tolist()
+        >>> rank_utilities(torch.tensor([[3.0, 1.0, 2.0], [5.0, 5.0, 5.0]])).round(decimals=2).abs().tolist()
         [[0.47, 0.33, 0.14], [0.0, 0.0, 0.0]]
     """
     count = value.shape[1]
@@ -155,7 +155,7 @@ def utilities(value: Tensor) -> Tensor:
 
 def _first(layout: Layout) -> Draw:
     """The first draw that moves."""
-    return next(draw for draw in layout if draw.moves)
+    return next(draw for draw in layout if draw.movable)
 
 
 def _channels(draw: Draw) -> int:

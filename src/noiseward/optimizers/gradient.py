@@ -40,10 +40,10 @@ from noiseward.loop.objective import Evaluation, Objective
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.rewards.reward import Reward, WeightedSum
 from noiseward.samplers.precision import pull_back
-from noiseward.samplers.recompute import constant
+from noiseward.samplers.recompute import hold_constant
 from noiseward.samplers.sampler import Sampler
 
-__all__ = ["Annealed", "Backprop", "Estimator", "pulled"]
+__all__ = ["Annealed", "Backprop", "Estimator", "score_gradient"]
 
 THROUGH = ("exact", "linear")
 
@@ -123,7 +123,7 @@ class Backprop(Estimator):
         skipped = self._skipped(layout)
         variable = noise.detach().requires_grad_(True)
         with torch.enable_grad():
-            with constant(skipped) if skipped else contextlib.nullcontext():
+            with hold_constant(skipped) if skipped else contextlib.nullcontext():
                 evaluation = objective(variable)
             if not evaluation.sample.requires_grad:
                 raise GradientError(
@@ -136,12 +136,12 @@ class Backprop(Estimator):
                     f"reward '{objective.reward.name}' returned a score without a gradient to the noise: it detaches "
                     "its input, leaves torch, or should be declared differentiable=False; or the sampler detaches it"
                 )
-            penalty = pulled(evaluation.penalty, variable)
+            penalty = score_gradient(evaluation.penalty, variable)
             if penalty is not None:
                 gradient = gradient - penalty
-        direction = layout.movable(gradient)
+        direction = layout.zero_fixed(gradient)
         if skipped and self.through == "exact":
-            direction = layout.where([draw.after >= skipped for draw in layout], direction)
+            direction = layout.keep([draw.after >= skipped for draw in layout], direction)
         return evaluation.detach(), direction
 
     def _skipped(self, layout: Layout) -> int:
@@ -154,7 +154,7 @@ class Backprop(Estimator):
                 "FunctionSampler(fn, denoiser=module), or take Backprop()"
             )
         skipped = max(layout.steps - (self.steps or 0), 0)
-        if self.through == "exact" and not any(draw.moves and draw.after >= skipped for draw in layout):
+        if self.through == "exact" and not any(draw.movable and draw.after >= skipped for draw in layout):
             raise GradientError(
                 f"no draw that moves is made in the last {self.steps} of {layout.steps} steps: take more of them, or "
                 "through='linear'; or a sampler that draws noise in each step (eta=1)"
@@ -204,14 +204,14 @@ class Annealed(Estimator):
 def _pulled_back(evaluation: Evaluation, noise: Tensor, sampler: Sampler) -> Tensor | None:
     """The gradient of each row's reward; in two parts where float16 is on the way, the second of them scaled."""
     if not sampler.half:
-        return pulled(evaluation.reward, noise)
-    to_sample = pulled(evaluation.reward, evaluation.sample)
+        return score_gradient(evaluation.reward, noise)
+    to_sample = score_gradient(evaluation.reward, evaluation.sample)
     if to_sample is None:
         return None
     return pull_back(evaluation.sample, noise, to_sample, half=True, layout=sampler.layout)
 
 
-def pulled(scores: Tensor, noise: Tensor) -> Tensor | None:
+def score_gradient(scores: Tensor, noise: Tensor) -> Tensor | None:
     """The gradient of the sum of scores `(B,)`, or None where no graph leads from them to the noise."""
     if not scores.requires_grad:
         return None

@@ -36,7 +36,7 @@ from noiseward.errors import ArgumentError
 from noiseward.loop.loop import Move, Optimizer, State
 from noiseward.loop.objective import Objective
 from noiseward.noise.layout import Layout, Seeds
-from noiseward.optimizers.candidates import best, check_counts, compare, fresh, merged, ranked
+from noiseward.optimizers.candidates import check_counts, comparable, compare, draw_movable, keep_fixed, select_best
 
 __all__ = ["BestOfN", "TrustRegion", "ZeroOrderSearch"]
 
@@ -74,10 +74,10 @@ class BestOfN(Optimizer):
         layout = objective.sampler.layout
 
         def candidate(row: int, i: int) -> Tensor:
-            return merged(fresh(noise, layout, seeds, row, f"candidate {i}"), noise[row], layout)
+            return keep_fixed(draw_movable(noise, layout, seeds, row, f"candidate {i}"), noise[row], layout)
 
         evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
-        return Move(evaluation, best(evaluation, noise, found, candidate), {})
+        return Move(evaluation, select_best(evaluation, noise, found, candidate), {})
 
 
 @final
@@ -117,10 +117,10 @@ class ZeroOrderSearch(Optimizer):
         layout = objective.sampler.layout
 
         def candidate(row: int, i: int) -> Tensor:
-            return turned(noise[row], fresh(noise, layout, seeds, row, f"candidate {i}"), self.angle, layout)
+            return turn(noise[row], draw_movable(noise, layout, seeds, row, f"candidate {i}"), self.angle, layout)
 
         evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
-        return Move(evaluation, best(evaluation, noise, found, candidate), {})
+        return Move(evaluation, select_best(evaluation, noise, found, candidate), {})
 
 
 @final
@@ -174,22 +174,22 @@ class TrustRegion(Optimizer):
         layout, known = objective.sampler.layout, bool(state)
 
         def candidate(row: int, i: int) -> Tensor:
-            xi = fresh(noise, layout, seeds, row, f"candidate {i}")
+            xi = draw_movable(noise, layout, seeds, row, f"candidate {i}")
             if not known:
-                return merged(xi, noise[row], layout)
+                return keep_fixed(xi, noise[row], layout)
             region = i % self.regions
             angle = math.asin(min(1.0, float(state["sine"][row, region])))
-            return turned(state["center"][row, region], xi, angle, layout, _part(xi, seeds, row, i))
+            return turn(state["center"][row, region], xi, angle, layout, _part(xi, seeds, row, i))
 
         evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
         if known:
             centers, rewards, sine, streak = (state[name] for name in ("center", "reward", "sine", "streak"))
             penalty = objective.repeat(self.regions).penalty(centers.flatten(0, 1)).view_as(rewards)
-            held = ranked(rewards - penalty.to(rewards.dtype))  # with today's multiplier
+            held = comparable(rewards - penalty.to(rewards.dtype))  # with today's multiplier
         else:
-            centers, rewards, held = noise[:, None], evaluation.reward[:, None], ranked(evaluation.value[:, None])
+            centers, rewards, held = noise[:, None], evaluation.reward[:, None], comparable(evaluation.value[:, None])
             sine, streak = torch.full_like(held, self.sine), torch.zeros_like(held)
-        value = ranked(found.value)
+        value = comparable(found.value)
         parent = torch.arange(self.samples, device=value.device) % held.shape[1]
         if known:
             best_child = torch.stack([value[:, parent == k].amax(1) for k in range(self.regions)], 1)
@@ -217,7 +217,7 @@ class TrustRegion(Optimizer):
         return sized, torch.where(streak.abs() >= self.patience, 0.0, streak)
 
 
-def turned(center: Tensor, xi: Tensor, angle: float, layout: Layout, part: Tensor | None = None) -> Tensor:
+def turn(center: Tensor, xi: Tensor, angle: float, layout: Layout, part: Tensor | None = None) -> Tensor:
     """One row's noise turned towards `xi` by an angle, draw by draw (see the module).
 
     Arguments:
@@ -231,8 +231,8 @@ def turned(center: Tensor, xi: Tensor, angle: float, layout: Layout, part: Tenso
         mixed = torch.where(part, mixed, center)
     before, after = layout.split(center[None]), layout.split(mixed[None])
     tiny = torch.finfo(center.dtype).tiny
-    turned = [new * (old.norm() / new.norm().clamp(min=tiny)) for old, new in zip(before, after, strict=True)]
-    return merged(layout.join(turned)[0], center, layout)
+    turn = [new * (old.norm() / new.norm().clamp(min=tiny)) for old, new in zip(before, after, strict=True)]
+    return keep_fixed(layout.join(turn)[0], center, layout)
 
 
 def _part(like: Tensor, seeds: Seeds, row: int, i: int) -> Tensor:

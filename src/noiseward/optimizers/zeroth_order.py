@@ -37,8 +37,8 @@ from torch import Tensor
 from noiseward.errors import ArgumentError, GradientError
 from noiseward.loop.objective import Evaluation, Objective
 from noiseward.noise.layout import Seeds
-from noiseward.optimizers.candidates import check_counts, evaluate, fresh, scores
-from noiseward.optimizers.gradient import Estimator, pulled
+from noiseward.optimizers.candidates import check_counts, draw_movable, evaluate, score_chunks
+from noiseward.optimizers.gradient import Estimator, score_gradient
 from noiseward.rewards.reward import Reward
 from noiseward.samplers.precision import pull_back
 
@@ -115,7 +115,7 @@ class ZerothOrder(Perturbed):
         signs = (1, -1) if self.antithetic else (1,)
 
         def way(row: int, i: int) -> Tensor:
-            return fresh(noise, layout, seeds, row, f"perturbation {i}")
+            return draw_movable(noise, layout, seeds, row, f"perturbation {i}")
 
         def candidate(row: int, i: int) -> Tensor:
             return noise[row] + signs[i % len(signs)] * self.scale * way(row, i // len(signs))
@@ -184,7 +184,7 @@ class Hybrid1(Perturbed):
             return moved.clamp(0, 1) if shown[row] else moved
 
         candidates = torch.stack([candidate(row, i) for row in range(rows) for i in range(self.samples)])
-        found, _ = scores(objective.repeat(self.samples), candidates, self.chunk)
+        found, _ = score_chunks(objective.repeat(self.samples), candidates, self.chunk)
         change = found.view(rows, self.samples) - evaluation.reward.detach()[:, None]
         weights = _weights(change, self.scale * self.samples, self.normalize).to(noise.dtype)
         direction = _pulled_back(sample, variable, _mixed(weights, way, plain), objective.sampler.half)
@@ -230,7 +230,7 @@ class Hybrid2(Perturbed):
         layout, start = objective.sampler.layout, noise.detach()
 
         def candidate(row: int, i: int) -> Tensor:
-            return start[row] + self.scale * fresh(start, layout, seeds, row, f"perturbation {i}")
+            return start[row] + self.scale * draw_movable(start, layout, seeds, row, f"perturbation {i}")
 
         # candidates first: their memory is free again when the graph is built
         found = evaluate(objective, candidate, rows=noise.shape[0], count=self.samples, chunk=self.chunk, penalty=False)
@@ -293,14 +293,14 @@ def _finished(
 ) -> tuple[Evaluation, Tensor]:
     """The evaluation, and the direction: normalized, if asked, less the exact gradient of the penalty."""
     layout = objective.sampler.layout
-    direction = layout.movable(direction)
+    direction = layout.zero_fixed(direction)
     if normalize:
         size = direction.flatten(1).norm(dim=1).view(-1, *(1,) * (direction.ndim - 1))
         direction = direction / (size + EPSILON)
     with torch.enable_grad():
-        penalty = pulled(evaluation.penalty, variable)
+        penalty = score_gradient(evaluation.penalty, variable)
     if penalty is not None:
-        direction = direction - layout.movable(penalty)
+        direction = direction - layout.zero_fixed(penalty)
     return evaluation.detach(), direction
 
 

@@ -29,7 +29,7 @@ from torch.nn import Module
 
 from noiseward.errors import ArgumentError, ModelError, NoisewardError, NoisewardWarning, choices, exhausted
 from noiseward.noise.layout import Layout
-from noiseward.noise.tape import off, record, recording
+from noiseward.noise.tape import is_recording, off, record
 from noiseward.pipelines.blocks import blockwise, blockwise_decoder
 from noiseward.pipelines.calls import held, parameters, produced, without_bars
 from noiseward.pipelines.denoisers import denoisers
@@ -42,12 +42,12 @@ from noiseward.pipelines.standins import instead, posterior_aside
 from noiseward.pipelines.steps import announced, answering, last_state, remembered, repeating
 from noiseward.pipelines.upcast import apart
 from noiseward.samplers.differentiable import differentiable
-from noiseward.samplers.entries import numbered
+from noiseward.samplers.entries import number_prompts
 from noiseward.samplers.function import FunctionSampler
-from noiseward.samplers.memory import MODES, fitting, free, lower
+from noiseward.samplers.memory import MODES, choose_mode, free_memory, lower_mode
 from noiseward.samplers.precision import is_half
-from noiseward.samplers.sampler import Prompt, Sampler, prompts
-from noiseward.samplers.steps import heard, unheard
+from noiseward.samplers.sampler import Prompt, Sampler, expand_prompts
+from noiseward.samplers.steps import is_guided, without_guide
 
 __all__ = ["DiffusersSampler"]
 
@@ -168,14 +168,14 @@ class DiffusersSampler(Sampler):
         if self._memory == "auto":
             modules = [part for part in self.pipe.components.values() if isinstance(part, Module)]
             step, rest = self._inner.weighed(prompt, modules)
-            steps, available = self.layout.steps, free(self.layout.device)
-            self._take(fitting(step=batch * step, rest=batch * rest, steps=steps, available=available))
+            steps, available = self.layout.steps, free_memory(self.layout.device)
+            self._take(choose_mode(step=batch * step, rest=batch * rest, steps=steps, available=available))
         return self._memory
 
     def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
-        rows = prompts(prompt, noise.shape[0])
+        rows = expand_prompts(prompt, noise.shape[0])
         if self.by_row:
-            rows = list[str](numbered(rows, noise.shape[0]))
+            rows = list[str](number_prompts(rows, noise.shape[0]))
         if self._memory == "auto" and noise.requires_grad and torch.is_grad_enabled():
             self.settle(noise.shape[0], rows[0] if rows else None)
         sample = self._inner(noise, rows)
@@ -186,20 +186,24 @@ class DiffusersSampler(Sampler):
     def _take(self, memory: str) -> None:
         """Take gradients in a mode from now on."""
         self._memory = memory
-        below = lower(memory) if memory != "auto" else "low"
+        below = lower_mode(memory) if memory != "auto" else "low"
         self.lighter = f"memory='{below}'" if below else None
         inside = blockwise if memory == "low" else None
         self._inner = self._inner.retaining(memory != "fast", inside=inside, lighter=self.lighter)
 
     def stock(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor:
         """The pipeline's own sample of a seed, `(1, *X)`: without tape or graph, safety checker and watermark aside."""
-        rows = prompts(prompt, 1)
+        rows = expand_prompts(prompt, 1)
         return self._ranged()(self._tensor(self._plain(rows, seed, "pt")))
 
     def shown(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor | None:
         """The same sample as the pipeline shows it, in levels from 0 to 255; None if it shows no images."""
         with contextlib.suppress(ModelError):
-            return levels(self._plain(prompts(prompt, 1), seed, "pil")) if "output_type" in self._parameters else None
+            return (
+                levels(self._plain(expand_prompts(prompt, 1), seed, "pil"))
+                if "output_type" in self._parameters
+                else None
+            )
 
     def _plain(self, prompt: list[str] | None, seed: int, output_type: str) -> Any:
         """What the pipeline gives for a seed, which is also that of what it draws without its generator."""
@@ -215,13 +219,13 @@ class DiffusersSampler(Sampler):
     def _run(self, batch: int, prompt: list[str] | None) -> Tensor:
         """The pipeline's own call for some rows; its noise comes from the tape around it."""
         given = getattr(self.pipe, "scheduler", None)
-        first = self._range is None and recording()
+        first = self._range is None and is_recording()
         with self._borrowed(), contextlib.ExitStack() as stack:
-            if not heard() and not first:
+            if not is_guided() and not first:
                 return self._sampled(batch, prompt)
             last = stack.enter_context(remembered(self._denoisers))
             decode = functools.partial(self._decoded, scheduler=given, last=last, batch=batch, prompt=prompt)
-            if heard():
+            if is_guided():
                 stack.enter_context(announced(self.pipe.scheduler, decode))
             state = stack.enter_context(last_state(getattr(self.pipe, "scheduler", None)))
             sample = self._sampled(batch, prompt)
@@ -241,7 +245,7 @@ class DiffusersSampler(Sampler):
     ) -> Any:
         """The samples of predicted ones in the pipeline's own space, by the pipeline's own way (see `steps.py`)."""
         with contextlib.ExitStack() as stack:
-            for each in (off(), unheard(), record(0, into=[]), repeating(self._denoisers, last)):
+            for each in (off(), without_guide(), record(0, into=[]), repeating(self._denoisers, last)):
                 stack.enter_context(each)
             stack.enter_context(instead(self.pipe, "scheduler", answering(fresh(scheduler), clean)))
             if output_type != "pt":
@@ -296,7 +300,7 @@ class DiffusersSampler(Sampler):
         """What the pipeline's own call returns first."""
         name = type(self.pipe).__name__
         given = arguments(self.pipe, self._parameters, self._arguments, batch, prompt)
-        if generator is None and recording():  # so that the tape sees which draws the pipeline makes with it
+        if generator is None and is_recording():  # so that the tape sees which draws the pipeline makes with it
             generator = torch.Generator(self.pipe._execution_device)
         ours = {"generator": generator, "output_type": output_type, "return_dict": False}
         ours = {name: value for name, value in ours.items() if name in self._parameters}

@@ -18,7 +18,7 @@ from torch.nn import Module, ModuleList
 
 from noiseward.pipelines.strips import in_strips
 from noiseward.samplers.cost import Meter
-from noiseward.samplers.recompute import recomputed, standing_in
+from noiseward.samplers.recompute import recompute_call, replace_forward
 
 __all__ = ["blocks", "blockwise", "blockwise_decoder"]
 
@@ -63,7 +63,7 @@ def blockwise(module: Module, *, strips: bool = False) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for block in blocks(module):
             own = block.forward
-            stack.enter_context(standing_in(block, _recomputing(block, _striped(block, own) if strips else own)))
+            stack.enter_context(replace_forward(block, _recomputing(block, _striped(block, own) if strips else own)))
         yield
 
 
@@ -75,7 +75,7 @@ def blockwise_decoder(vae: Any) -> contextlib.AbstractContextManager[None]:
 def _recomputing(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(own)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        return recomputed(own, Meter(), args, kwargs, module=block)
+        return recompute_call(own, Meter(), args, kwargs, module=block)
 
     return forward
 
@@ -83,7 +83,7 @@ def _recomputing(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
 def _striped(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(own)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        with standing_in(block, own), in_strips(block):
+        with replace_forward(block, own), in_strips(block):
             return block.forward(*args, **kwargs)
 
     return forward

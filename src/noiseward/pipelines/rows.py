@@ -23,7 +23,7 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError, choices
 from noiseward.pictures import image, read
-from noiseward.samplers.entries import Entry, spoken
+from noiseward.samplers.entries import Entry, plain_prompts
 
 __all__ = ["arguments", "entries", "opened", "runs_alone"]
 
@@ -47,7 +47,7 @@ def arguments(
     """
     rows = prompt or [""] * batch
     given = {name: _copied(_per_row(pipe, parameters, name, value, rows)) for name, value in call.items()}
-    prompt = spoken(prompt)
+    prompt = plain_prompts(prompt)
     if given.get("prompt_embeds") is not None or given.get("class_labels") is not None:
         return given
     if "prompt" in parameters:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from noiseward.samplers.recompute import standing_in
+from noiseward.samplers.recompute import replace_forward
 
 __all__ = ["in_strips"]
 
@@ -44,7 +44,7 @@ def in_strips(module: nn.Module, *, elements: int = ELEMENTS) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for block in module.modules():
             if _plain(block):
-                stack.enter_context(standing_in(block, _striped(block, elements)))
+                stack.enter_context(replace_forward(block, _striped(block, elements)))
         yield
 
 

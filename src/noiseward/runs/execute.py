@@ -13,7 +13,7 @@ from noiseward.errors import NoisewardError, RunError
 from noiseward.loop.budget import Status
 from noiseward.loop.loop import Step
 from noiseward.loop.progress import Bars
-from noiseward.loop.solution import Solution, collecting
+from noiseward.loop.solution import Solution, pass_and_collect
 from noiseward.options.run import RunSpec
 from noiseward.pipelines import DiffusersSampler
 from noiseward.runs import first
@@ -47,7 +47,7 @@ def execute(spec: RunSpec, out: Path | Claim, *, console: Console | None = None,
     spec = specs.with_limits(spec)
     bars = None if quiet else Bars(console)
     with out if isinstance(out, Claim) else Claim(out) as path:
-        with bars.waiting() if bars else contextlib.nullcontext():
+        with bars.show_discovery() if bars else contextlib.nullcontext():
             problem = prepare_spec(spec)
         return _shown(_performing(problem, _written(spec, problem), RunFolder(path), bars=bars), problem, console, bars)
 
@@ -82,7 +82,7 @@ def resume(
         spec = extended(folder.spec(), steps=steps, seconds=seconds, nfe=nfe)
         spec = spec if memory is None else spec.replace(memory=memory)
         bars = None if quiet else Bars(console)
-        with bars.waiting() if bars else contextlib.nullcontext():
+        with bars.show_discovery() if bars else contextlib.nullcontext():
             problem = prepare_spec(spec)
         return _shown(_going_on(problem, _written(spec, problem), folder, bars), problem, console, bars)
 
@@ -153,7 +153,7 @@ def _performing(
     with Interruptible() as interruptible:
         kept = folder.keep(interruptible.within(steps), spec, fingerprint=model, frames=frames, log=log, hold=False)
         try:
-            solution = yield from collecting(kept, problem.objective, past=past)
+            solution = yield from pass_and_collect(kept, problem.objective, past=past)
         except Exception as error:
             if stood is not None and specs.run_id(spec) is None and not isinstance(error, NoisewardError):
                 # format 1 has no checksum that would have told before

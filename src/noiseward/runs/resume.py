@@ -17,10 +17,10 @@ from torch import Tensor
 
 from noiseward import pictures
 from noiseward.errors import ArgumentError, RunError
-from noiseward.loop.budget import Status, slowed
-from noiseward.loop.loop import Best, Place
+from noiseward.loop.budget import Status, update_pace
+from noiseward.loop.loop import Best, Checkpoint
 from noiseward.loop.objective import Evaluation
-from noiseward.loop.panel import Seen
+from noiseward.loop.panel import PanelState
 from noiseward.loop.solution import Frames, Past
 from noiseward.options.run import RunSpec
 from noiseward.runs.consistency import Core, core
@@ -46,10 +46,10 @@ class Stand:
         core: what it was read from.
     """
 
-    place: Place
+    place: Checkpoint
     past: Past
     frames: Frames
-    seen: Seen | None
+    seen: PanelState | None
     core: Core
 
     def log(self, folder: RunFolder, *, again: bool = False) -> Log:
@@ -71,10 +71,10 @@ def stand(folder: RunFolder, device: torch.device) -> Stand | None:
     seconds = [0.0, *(record["seconds"] for record in history)]
     pace = (0.0, 0)
     for before, after in zip(seconds, seconds[1:], strict=False):
-        pace = slowed(pace, max(after - before, 0.0), 0)
+        pace = update_pace(pace, max(after - before, 0.0), 0)
     state = {name.removeprefix("state."): part for name, part in found.latest.items() if name != "noise"}
     state.pop("grad_norm", None)  # earlier code kept there what was only logged
-    place = Place(
+    place = Checkpoint(
         index=found.loop["index"],
         noise=found.latest["noise"].to(device),
         multiplier=state.pop("multiplier", None),
@@ -120,7 +120,7 @@ def mark_running(folder: RunFolder, found: Core, *, again: bool = False) -> None
     save_json(folder.path / "status.json", status, run_id(folder.spec()))
 
 
-def _seen(folder: RunFolder, found: Core, history: list[dict[str, Any]], device: torch.device) -> Seen | None:
+def _seen(folder: RunFolder, found: Core, history: list[dict[str, Any]], device: torch.device) -> PanelState | None:
     """What the panel saw in the steps before."""
     watched = [record["watched"] for record in history if record.get("watched")]
     if not watched or found.peaks is None:
@@ -143,7 +143,7 @@ def _seen(folder: RunFolder, found: Core, history: list[dict[str, Any]], device:
     for name, best in peaks.items():
         if any(getattr(best, field).shape != part.shape for field, part in found.best.items()):
             raise RunError(f"{folder.path / 'peaks.safetensors'} has other shapes than the run for '{name}': run again")
-    return Seen(highest, peaks)
+    return PanelState(highest, peaks)
 
 
 def _frames(folder: RunFolder, lines: list[Line], sample: Tensor) -> Frames:

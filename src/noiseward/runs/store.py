@@ -95,7 +95,7 @@ class RunFolder:
         if pictured(solution.sample):
             save_images(self.path / "best", pictures.images(solution.sample))
             replace(self.path / "strip.png", lambda path: solution.strip().save(path, format="PNG"))
-        if any(solution.verdicts):
+        if any(solution.hacking):
             before = solution.best(by="pareto")
             found = plain(vars(before))
             tensors(self.path / "pareto.safetensors", found, mark(found, run))

@@ -162,7 +162,7 @@ def _peaks(step: Step) -> dict[str, Tensor] | None:
 
 def _place(step: Step) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What is needed to go on, without times: tensors, and the rest as plain data."""
-    place = step.place
+    place = step.checkpoint
     found = {"noise": place.noise, **{f"state.{name}": part for name, part in place.state.items()}}
     if place.multiplier is not None:
         found["state.multiplier"] = place.multiplier  # the key of earlier formats

@@ -32,12 +32,20 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import GradientError, NoisewardWarning, TapeError, UnseenRandomness, exhausted
-from noiseward.noise.layout import Layout, listed
+from noiseward.noise.layout import Layout, name_draws
 from noiseward.noise.tape import NoiseTape, record, replay
 from noiseward.samplers.independence import Comparison
-from noiseward.samplers.witness import Everywhere, Witness, blamed, generators, inner, raised_at, said
+from noiseward.samplers.witness import (
+    Everywhere,
+    Witness,
+    error_location,
+    explain_randomness,
+    is_library_file,
+    summarize_error,
+    watch_generators,
+)
 
-__all__ = ["Discovery", "Found", "telling"]
+__all__ = ["Discovery", "Findings", "report_calls"]
 
 Told = Callable[[int | None], None]
 Run = Callable[[NoiseTape, Witness | None], tuple[Tensor, list[int]]]
@@ -50,7 +58,7 @@ _TOLD = contextvars.ContextVar[Told | None]("what is told of the denoiser's call
 
 
 @contextlib.contextmanager
-def telling(told: Told) -> Iterator[None]:
+def report_calls(told: Told) -> Iterator[None]:
     """For the body of a `with`, something is told how many denoiser calls a discovery made so far; None at its end."""
     token = _TOLD.set(told)
     try:
@@ -74,7 +82,7 @@ class Trouble:
 
 
 @dataclasses.dataclass
-class Found:
+class Findings:
     """What is known of a sampler.
 
     Attributes:
@@ -118,7 +126,7 @@ class Discovery:
         self._told = _TOLD.get()
         self._witness = Witness(self._told)
 
-    def find(self) -> Found:
+    def find(self) -> Findings:
         """All of it."""
         if self._told is not None:
             self._told(0)
@@ -128,7 +136,7 @@ class Discovery:
             if self._told is not None:
                 self._told(None)
 
-    def _find(self) -> Found:
+    def _find(self) -> Findings:
         drawn: list[Tensor] = []
         with torch.no_grad(), record(0, into=drawn) as tape, self._witness.reading():
             tape.watch = self._witness.see
@@ -142,9 +150,11 @@ class Discovery:
             )
         leading = all(draw.shape[:1] == (1,) for draw in drawn)
         shapes = [tuple(draw.shape[1:] if leading else draw.shape) for draw in drawn]
-        draws = listed(shapes, [draw.dtype for draw in drawn], others=tape.others, begun=begun, handed=tape.handed)
+        draws = name_draws(
+            shapes, [draw.dtype for draw in drawn], others=tape.others, begun=begun, from_generator=tape.from_generator
+        )
         layout = Layout(draws, tape.device or torch.device("cpu"), len(begun))
-        found = Found(layout, leading, together=leading and self._batched)
+        found = Findings(layout, leading, together=leading and self._batched)
         rows = drawn if leading else [draw[None] for draw in drawn]
         noise = layout.join([row.to(torch.promote_types(row.dtype, torch.float32)) for row in rows]).to(layout.device)
         try:
@@ -162,7 +172,7 @@ class Discovery:
         self._warn_of_arrays([*(draw.numel() for draw in drawn), recorded.numel()])
         return found
 
-    def explain(self, found: Found, noise: Tensor) -> str:
+    def explain(self, found: Findings, noise: Tensor) -> str:
         """Why no gradient can be taken, in one line; the sampler is run once more to see where."""
         trouble = found.trouble or Trouble("other", "")
         if trouble.kind == "cut":
@@ -174,7 +184,7 @@ class Discovery:
 
     def _sampled(
         self,
-        found: Found,
+        found: Findings,
         noise: Tensor,
         witness: Witness | None = None,
         *,
@@ -194,14 +204,14 @@ class Discovery:
                 tape.watch = witness.see
             return self._run(tape, witness)[0]
 
-    def _looked(self, found: Found, noise: Tensor) -> Witness:
+    def _looked(self, found: Findings, noise: Tensor) -> Witness:
         """What is seen of a run, in the denoiser as well."""
         look, variable = Witness(), noise.detach()[:1].clone().requires_grad_()
         with contextlib.suppress(Exception):
             self._sampled(found, variable, look, everywhere=True, graph=True)
         return look
 
-    def _pulled(self, found: Found, noise: Tensor, recorded: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _pulled(self, found: Findings, noise: Tensor, recorded: Tensor) -> tuple[Tensor, Tensor | None]:
         """The replayed sample, and the gradient of a random functional of it, if it has any."""
         noise = noise.requires_grad_(True)
         replayed = self._sampled(found, noise, self._witness, graph=True)
@@ -220,7 +230,7 @@ class Discovery:
             self._widen()
             raise
 
-    def _enliven(self, found: Found, noise: Tensor, replayed: Tensor, gradient: Tensor | None) -> None:
+    def _enliven(self, found: Findings, noise: Tensor, replayed: Tensor, gradient: Tensor | None) -> None:
         """Find out which draws are live, and whether the gradient can be relied on."""
         layout, names = found.layout, [draw.name for draw in found.layout]
         if gradient is None or not gradient.any():  # without a gradient anywhere, none of them is known to be dead
@@ -251,19 +261,19 @@ class Discovery:
                 found.bias = f"its gradient is {off:.0%} off finite differences: {_remedy(self._witness)}"
         draws = (dataclasses.replace(draw, live=live) for draw, live in zip(layout, alive.tolist(), strict=True))
         found.layout = dataclasses.replace(layout, draws=tuple(draws))
-        if not any(draw.moves for draw in found.layout):
+        if not any(draw.movable for draw in found.layout):
             why = [f"{draw.name} ({'made aside' if draw.live else 'without effect'})" for draw in found.layout]
             raise TapeError(f"no draw of the sampler can move: {_listed(why)}: there is nothing to optimize")
 
-    def _agreeing(self, found: Found, noise: Tensor, recorded: Tensor, replayed: Tensor) -> None:
+    def _agreeing(self, found: Findings, noise: Tensor, recorded: Tensor, replayed: Tensor) -> None:
         """Raise `UnseenRandomness` unless a replay repeats its recording: exactly on CPU, to rounding elsewhere."""
         detail = _difference(recorded, replayed)
         if detail is None:
             return
         looks, samples = (Witness(), Witness()), []
-        with generators() as moved, contextlib.suppress(Exception):
+        with watch_generators() as moved, contextlib.suppress(Exception):
             samples = [self._sampled(found, noise.detach(), look, everywhere=True) for look in looks]
-        seen = blamed(*looks, moved)
+        seen = explain_randomness(*looks, moved)
         if seen is not None:
             raise UnseenRandomness(f"a replay of the same draws {detail}: randomness the tape cannot see, {seen}")
         if len(samples) == 2 and _difference(*samples) is None:
@@ -277,16 +287,16 @@ class Discovery:
             "generator of its own"
         )
 
-    def _depends(self, found: Found, noise: Tensor, sample: Tensor, which: Sequence[bool], seed: int = 1) -> bool:
+    def _depends(self, found: Findings, noise: Tensor, sample: Tensor, which: Sequence[bool], seed: int = 1) -> bool:
         """Whether the sample is another one with some of the draws moved."""
         move = torch.randn(noise.shape, generator=torch.Generator().manual_seed(seed)).to(noise)
-        changed = self._sampled(found, noise.detach() + found.layout.where(which, move)).double()
+        changed = self._sampled(found, noise.detach() + found.layout.keep(which, move)).double()
         if changed.shape != sample.shape:
             return True
         slack, sample = max(CHANGED, 10 * _slack(sample)), sample.double()
         return bool((changed - sample).abs().max() > slack * sample.abs().max())
 
-    def _off(self, found: Found, noise: Tensor, gradient: Tensor) -> float | None:
+    def _off(self, found: Findings, noise: Tensor, gradient: Tensor) -> float | None:
         """How far the gradient is off finite differences, as a share of its norm; None where that is not certain."""
         eps = max(torch.finfo(draw.dtype).eps for draw in found.layout)
         width, scale = eps ** (1 / 3), gradient.double().norm().item()
@@ -302,7 +312,7 @@ class Discovery:
         off = statistics.median(gaps)
         return off if off > max(OFF, 3 * statistics.median(doubts)) else None
 
-    def _place(self, found: Found, noise: Tensor) -> str | None:
+    def _place(self, found: Findings, noise: Tensor) -> str | None:
         """The line of the sampler's code whose gradient fails, as torch's anomaly mode finds it."""
         at = noise.detach()[:1].clone().requires_grad_()
         with warnings.catch_warnings(record=True) as caught, contextlib.suppress(Exception):
@@ -312,7 +322,7 @@ class Discovery:
         for one in caught:
             if "Traceback of forward call" in str(one.message):
                 lines = re.findall(r'File "(.+?)", line (\d+)', str(one.message))
-                lines = [(file, line) for file, line in lines if not inner(file)]
+                lines = [(file, line) for file, line in lines if not is_library_file(file)]
                 return f"{Path(lines[-1][0]).name}:{lines[-1][1]}" if lines else None
         return None
 
@@ -340,9 +350,8 @@ def _fault(error: Exception) -> Trouble:
     if "differentiated Tensors does not require grad" in str(error):
         return Trouble("other", "its own checkpoint function wants the gradient of frozen weights; set them to "
                        "requires_grad_(True), or turn its checkpointing off")  # fmt: skip
-    place = raised_at(error)
-    at = f" at {place}" if place else ""
-    return Trouble("fails" if place is None else "other", f"its gradient fails{at} ({said(error)})")
+    at = f" at {place}" if (place := error_location(error)) else ""
+    return Trouble("fails" if place is None else "other", f"its gradient fails{at} ({summarize_error(error)})")
 
 
 def _remedy(witness: Witness) -> str:
@@ -385,8 +394,7 @@ def _difference(recorded: Tensor, replayed: Tensor) -> str | None:
     """How two samples of the same draws differ, if they do."""
     if recorded.shape != replayed.shape:
         return f"has shape {tuple(replayed.shape)}, not {tuple(recorded.shape)}"
-    gap = (recorded.double() - replayed.double()).abs().max()
-    scale = recorded.double().abs().max()
+    gap, scale = (recorded.double() - replayed.double()).abs().max(), recorded.double().abs().max()
     if gap <= _slack(recorded) * scale:
         return None
     return f"differs by up to {gap:.2g} (largest value {scale:.2g})"

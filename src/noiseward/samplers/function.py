@@ -33,14 +33,22 @@ from noiseward.noise.layout import Layout
 from noiseward.noise.tape import NoiseTape, replay
 from noiseward.samplers.cost import count_calls, current_meter
 from noiseward.samplers.differentiable import Lift
-from noiseward.samplers.discovery import Discovery, Found
+from noiseward.samplers.discovery import Discovery, Findings
 from noiseward.samplers.frozen import Frozen
-from noiseward.samplers.independence import coarsest, is_whole
-from noiseward.samplers.memory import attempt, kept
+from noiseward.samplers.independence import coarsest_eps, is_whole_required
+from noiseward.samplers.memory import attempt, measure_kept
 from noiseward.samplers.precision import is_half
-from noiseward.samplers.recompute import Inside, Steps, constant, count_output, driven, is_partial, standing_in
-from noiseward.samplers.sampler import Prompt, Sampler, prompts
-from noiseward.samplers.witness import Witness, said
+from noiseward.samplers.recompute import (
+    Inside,
+    StepCounter,
+    count_output,
+    drive,
+    hold_constant,
+    is_partial,
+    replace_forward,
+)
+from noiseward.samplers.sampler import Prompt, Sampler, expand_prompts
+from noiseward.samplers.witness import Witness, summarize_error
 
 __all__ = ["FunctionSampler"]
 
@@ -89,7 +97,7 @@ class FunctionSampler(Sampler):
         self._denoisers, self._frozen = denoisers, Frozen(denoisers)
         self._recompute, self._inside = recompute, None
         self._expected: list[str] | None = [""]
-        self._found: Found | None = None
+        self._found: Findings | None = None
         self.lighter = None if recompute or not denoisers else "recompute=True"
 
     def retaining(
@@ -121,8 +129,8 @@ class FunctionSampler(Sampler):
         keeping = self.retaining(False)
         held = []
         for last in (0, 1):
-            with torch.enable_grad(), constant(steps - last), count_calls(apart=True):
-                held.append(kept(lambda: keeping(noise, prompt), modules))
+            with torch.enable_grad(), hold_constant(steps - last), count_calls(apart=True):
+                held.append(measure_kept(lambda: keeping(noise, prompt), modules))
         return held[1] - held[0], held[0]
 
     def expect(self, prompt: Prompt) -> None:
@@ -147,7 +155,7 @@ class FunctionSampler(Sampler):
         return None if self._found is None else self._found.alone
 
     def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
-        named = prompts(prompt, noise.shape[0])
+        named = expand_prompts(prompt, noise.shape[0])
         found = self._discover(named[:1] if named else None)
         found.layout.check(noise)
         if noise.requires_grad and torch.is_grad_enabled() and not is_partial():
@@ -156,7 +164,7 @@ class FunctionSampler(Sampler):
             return self._replay(found, noise, named)
         return self._batched(found, noise, named) if found.together else self._one_by_one(found, noise, named)
 
-    def _check_gradient(self, found: Found, noise: Tensor, prompt: list[str] | None) -> None:
+    def _check_gradient(self, found: Findings, noise: Tensor, prompt: list[str] | None) -> None:
         """Raise `GradientError` where no gradient can be taken, naming what is in its way."""
         if found.trouble is not None:
             raise GradientError(self._discovery(prompt and prompt[:1]).explain(found, noise))
@@ -164,13 +172,13 @@ class FunctionSampler(Sampler):
             self._warn(found.bias)
             found.bias = None
 
-    def _batched(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+    def _batched(self, found: Findings, noise: Tensor, prompt: list[str] | None) -> Tensor:
         """All rows in one call; or one at a time from now on, where that fails or rows depend on each other."""
         outer, error = current_meter(), None
         try:
             with count_calls(apart=True) as meter:  # a trial that fails is discovery, and not counted
                 samples = self._replay(found, noise, prompt)
-                share = None if is_whole() else self._leaning(found, noise, prompt, samples)
+                share = None if is_whole_required() else self._leaning(found, noise, prompt, samples)
             if share is None:
                 meter.join(outer)
                 return samples
@@ -180,9 +188,9 @@ class FunctionSampler(Sampler):
         except DrawMismatch:  # some draw's leading 1 was no batch axis: all rows share that draw
             fault = None
         except Exception as raised:  # whatever a sampler raises that cannot take so many rows
-            if exhausted(raised) or is_whole():
+            if exhausted(raised) or is_whole_required():
                 raise
-            fault, error = f"it fails with a batch of {noise.shape[0]} ({said(raised)})", raised
+            fault, error = f"it fails with a batch of {noise.shape[0]} ({summarize_error(raised)})", raised
         try:
             samples = self._one_by_one(found, noise, prompt)
         except Exception as raised:
@@ -194,41 +202,41 @@ class FunctionSampler(Sampler):
             self._warn(f"{fault}; rows are sampled one at a time")
         return samples
 
-    def _leaning(self, found: Found, noise: Tensor, prompt: list[str] | None, samples: Tensor) -> float | None:
+    def _leaning(self, found: Findings, noise: Tensor, prompt: list[str] | None, samples: Tensor) -> float | None:
         """How much a row depends on its batch, if one does."""
         weights = (next(module.parameters(), None) for module in self._denoisers)
         dtypes = [*(draw.dtype for draw in found.layout), samples.dtype, *(w.dtype for w in weights if w is not None)]
-        return found.rows.leaning(
+        return found.rows.dependence(
             noise,
             prompt,
             samples,
             sample=functools.partial(self._sample_apart, found),
-            fresh=found.layout.fresh,
-            eps=coarsest(dtypes, found.layout.device),
+            fresh=found.layout.draw_noise,
+            eps=coarsest_eps(dtypes, found.layout.device),
         )
 
-    def _sample_apart(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+    def _sample_apart(self, found: Findings, noise: Tensor, prompt: list[str] | None) -> Tensor:
         """The samples of some noise, without a graph; no part of any run."""
-        with torch.no_grad(), constant(0), count_calls(apart=True):
+        with torch.no_grad(), hold_constant(0), count_calls(apart=True):
             return self._replay(found, noise, prompt)
 
-    def _one_by_one(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+    def _one_by_one(self, found: Findings, noise: Tensor, prompt: list[str] | None) -> Tensor:
         samples = []
         for row in range(noise.shape[0]):
             with count_calls(apart=row > 0):  # a row takes part in its own calls only: the first row's are counted
                 samples.append(self._replay(found, noise[row : row + 1], prompt[row : row + 1] if prompt else None))
         return torch.cat(samples)
 
-    def _replay(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+    def _replay(self, found: Findings, noise: Tensor, prompt: list[str] | None) -> Tensor:
         draws = found.layout.split(noise)
         if not found.leading:
             draws = [draw[0] for draw in draws]
         with replay(draws, [draw.name for draw in found.layout]) as tape:
             return self._run(tape, noise.shape[0], prompt)
 
-    def _run(self, tape: NoiseTape, batch: int, prompt: list[str] | None, steps: Steps | None = None) -> Tensor:
+    def _run(self, tape: NoiseTape, batch: int, prompt: list[str] | None, steps: StepCounter | None = None) -> Tensor:
         given = {"batch": batch, "prompt": None if prompt is None else [*prompt]}  # some edit the list they are given
-        with self._watched(tape, steps or Steps()):
+        with self._watched(tape, steps or StepCounter()):
             sample = self._fn(**{name: given[name] for name in self._names})
         if not isinstance(sample, Tensor):
             raise TapeError(f"the sampler returned {type(sample).__name__}: return its samples as one tensor (B, ...)")
@@ -241,7 +249,7 @@ class FunctionSampler(Sampler):
         return sample if self._denoisers else count_output(sample, current_meter())
 
     @contextlib.contextmanager
-    def _watched(self, tape: NoiseTape, steps: Steps) -> Iterator[None]:
+    def _watched(self, tape: NoiseTape, steps: StepCounter) -> Iterator[None]:
         lift, frozen, given = Lift(), self._frozen, self._inside
 
         @contextlib.contextmanager
@@ -253,16 +261,16 @@ class FunctionSampler(Sampler):
         with contextlib.ExitStack() as stack:
             stack.callback(setattr, lift, "over", True)
             for module in self._denoisers:
-                stack.enter_context(driven(module, inside=inside, **how))
+                stack.enter_context(drive(module, inside=inside, **how))
             yield
 
     @torch.inference_mode(False)  # what is found out has to last, and to have a gradient
-    def _discover(self, prompt: list[str] | None) -> Found:
+    def _discover(self, prompt: list[str] | None) -> Findings:
         """What there is to know, found out once."""
         if self._found is None:
             self._frozen.hold()
             try:
-                with constant(0), count_calls(apart=True):
+                with hold_constant(0), count_calls(apart=True):
                     found = attempt(self._discovery(prompt).find, "when the sampler was first run", self.lighter)
             except BaseException:
                 self._frozen.release()
@@ -274,11 +282,11 @@ class FunctionSampler(Sampler):
         """What finds it out, with one row of a prompt."""
 
         def run(tape: NoiseTape, witness: Witness | None) -> tuple[Tensor, list[int]]:
-            steps = Steps()
+            steps = StepCounter()
             with contextlib.ExitStack() as stack:
                 if witness is not None:
                     for module in self._denoisers:
-                        stack.enter_context(standing_in(module, witness.around(module, module.forward)))
+                        stack.enter_context(replace_forward(module, witness.around(module, module.forward)))
                 return self._run(tape, 1, prompt, steps), steps.begun
 
         frozen, batched = self._frozen, "batch" in self._names

@@ -22,7 +22,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-__all__ = ["Comparison", "coarsest", "is_whole", "leaning", "whole"]
+__all__ = ["Comparison", "coarsest_eps", "is_whole_required", "row_dependence", "require_whole"]
 
 SHARE = 1e-3  # of the distance between rows that rounding explains in float32; a tiny UNet takes 3e-5
 APART = 0.3  # of their size: rows of noise that are nearer to each other than this tell little
@@ -33,7 +33,7 @@ _WHOLE = contextvars.ContextVar("whether rows go in one call as they are", defau
 
 
 @contextlib.contextmanager
-def whole() -> Iterator[None]:
+def require_whole() -> Iterator[None]:
     """For the body of a `with`, a batch that cannot go in one call is an error, and rows are not compared."""
     token = _WHOLE.set(True)
     try:
@@ -42,7 +42,7 @@ def whole() -> Iterator[None]:
         _WHOLE.reset(token)
 
 
-def is_whole() -> bool:
+def is_whole_required() -> bool:
     """Whether this is the body of one."""
     return _WHOLE.get()
 
@@ -59,7 +59,7 @@ class Comparison:
         self._sizes: set[int] = set()
         self._paired = False
 
-    def leaning(
+    def dependence(
         self,
         noise: Tensor,
         prompt: list[str] | None,
@@ -78,7 +78,7 @@ class Comparison:
             sample: samples some noise with its prompts.
             fresh: noise of some seeds. Where the rows are near to each other, as candidates are, they hardly tell, and
                 two rows that are not are asked instead, once.
-            eps: what `coarsest` says.
+            eps: what `coarsest_eps` says.
         """
         if noise.shape[0] in self._sizes:
             return None
@@ -106,7 +106,7 @@ class Comparison:
         """How much one row depends on the others."""
         alone, of = noise[row : row + 1], prompt and prompt[row : row + 1]
         at_end = samples.roll(samples.shape[0] - 1 - row, 0)
-        return leaning(at_end, sample(alone, of), lambda: sample(_rounding(alone, eps), of), eps)
+        return row_dependence(at_end, sample(alone, of), lambda: sample(_rounding(alone, eps), of), eps)
 
 
 def _varied(noise: Tensor) -> bool:
@@ -120,7 +120,7 @@ def _varied(noise: Tensor) -> bool:
     return bool(((rows - rows[-1:]).norm(dim=1) > APART * rows[-1].norm()).any())
 
 
-def coarsest(dtypes: Iterable[torch.dtype], device: torch.device) -> float:
+def coarsest_eps(dtypes: Iterable[torch.dtype], device: torch.device) -> float:
     """The relative rounding error of the least precise of some types where a sampler computes."""
     epsilons = [torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point]
     eps = max(epsilons, default=torch.finfo(torch.float32).eps)
@@ -133,14 +133,14 @@ def _rounding(noise: Tensor, eps: float) -> Tensor:
     return noise.detach() + min(30 * eps, 0.02) * nudge
 
 
-def leaning(batch: Tensor, alone: Tensor, moved: Callable[[], Tensor], eps: float) -> float | None:
+def row_dependence(batch: Tensor, alone: Tensor, moved: Callable[[], Tensor], eps: float) -> float | None:
     """How much the last row of a batch differs from itself alone, as a share of how far the rows are apart.
 
     Arguments:
         batch: samples `(B, *X)`.
         alone: `(1, *X)`.
         moved: the last row alone, its noise moved by what rounding moves it by; asked for only where it matters.
-        eps: what `coarsest` says.
+        eps: what `coarsest_eps` says.
 
     Returns:
         the share, or None where rounding explains it.

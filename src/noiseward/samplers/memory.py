@@ -10,7 +10,7 @@ mostly), and B rows, a **mode** needs about
 | `low` | one block's of one call, strips of the decoder | less | 3 F + B |
 
 beside the weights and N latents; F is a forward, B a backward. The gradient is the same in all modes. `auto` is the
-first of them that fits into what is free. a and b are measured, by :func:`kept`.
+first of them that fits into what is free. a and b are measured, by :func:`measure_kept`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch.nn import Module
 
 from noiseward.errors import ArgumentError, OutOfMemory, exhausted
 
-__all__ = ["MODES", "attempt", "check_room", "fitting", "free", "kept", "lower"]
+__all__ = ["MODES", "attempt", "check_room", "choose_mode", "free_memory", "measure_kept", "lower_mode"]
 
 MODES = ("fast", "balanced", "low")
 ROWS = 100_000  # of a run at most
@@ -36,18 +36,18 @@ MARGIN = 1.5  # of what is kept: gradients on their way, workspaces, and what a 
 T = TypeVar("T")
 
 
-def lower(mode: str) -> str | None:
+def lower_mode(mode: str) -> str | None:
     """The mode that takes less memory than a given one; None below the last.
 
     Example:
-        >>> lower("fast"), lower("low")
+        >>> lower_mode("fast"), lower_mode("low")
         ('balanced', None)
     """
     below: dict[str, str] = dict(zip(MODES, MODES[1:], strict=False))
     return below.get(mode)
 
 
-def fitting(*, step: float, rest: float, steps: int, available: float | None) -> str:
+def choose_mode(*, step: float, rest: float, steps: int, available: float | None) -> str:
     """The fastest mode that fits.
 
     Arguments:
@@ -57,7 +57,7 @@ def fitting(*, step: float, rest: float, steps: int, available: float | None) ->
         available: bytes that are free; None where that is not known, which gives `balanced`.
 
     Example:
-        >>> [fitting(step=1e9, rest=1e9, steps=50, available=free) for free in (80e9, 24e9, 2e9, None)]
+        >>> [choose_mode(step=1e9, rest=1e9, steps=50, available=free) for free in (80e9, 24e9, 2e9, None)]
         ['fast', 'balanced', 'low', 'balanced']
     """
     if available is None:
@@ -67,12 +67,12 @@ def fitting(*, step: float, rest: float, steps: int, available: float | None) ->
     return "balanced" if MARGIN * (step + rest) <= available else "low"
 
 
-def kept(compute: Callable[[], object], modules: Iterable[Module] = ()) -> int:
+def measure_kept(compute: Callable[[], object], modules: Iterable[Module] = ()) -> int:
     """Bytes that the graph of a computation holds while its result is alive, without the modules' weights.
 
     Example:
         >>> x = torch.ones(10, requires_grad=True)
-        >>> kept(lambda: x.exp().exp())
+        >>> measure_kept(lambda: x.exp().exp())
         80
     """
     weights = {weight.untyped_storage().data_ptr() for module in modules for weight in module.parameters()}
@@ -90,7 +90,7 @@ def kept(compute: Callable[[], object], modules: Iterable[Module] = ()) -> int:
     return sum(sizes.values())
 
 
-def free(device: torch.device) -> float | None:
+def free_memory(device: torch.device) -> float | None:
     """Bytes that can still be had on a device; None where that is not known."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -117,7 +117,7 @@ def check_room(rows: int, batch: int, noise_shape: Sequence[int] = ()) -> None:
         noiseward.errors.ArgumentError: 1,000,000 rows are too many for one run (1,000,000 per prompt): more than
         100,000; take fewer, or 'noiseward batch', which does them in packs
     """
-    least, room = 3 * 4.0 * rows * math.prod(noise_shape), free(torch.device("cpu"))
+    least, room = 3 * 4.0 * rows * math.prod(noise_shape), free_memory(torch.device("cpu"))
     if rows <= ROWS and (room is None or least <= room):
         return
     said = f"more than {ROWS:,}"

@@ -71,9 +71,9 @@ class Nested:
         >>> coarse, fine = (GaussianModel(steps=steps).alphas[::-1] for steps in (2, 4))
         >>> nested = Nested(coarse, fine)
         >>> noise = torch.randn(1, 5, 2)
-        >>> nested.coarsened(noise).shape
+        >>> nested.coarsen(noise).shape
         torch.Size([1, 3, 2])
-        >>> torch.allclose(nested.refined(nested.coarsened(noise), rest=noise), noise)
+        >>> torch.allclose(nested.refine(nested.coarsen(noise), rest=noise), noise)
         True
     """
 
@@ -95,11 +95,11 @@ class Nested:
         self.matrix = rows
         self.stretch = math.sqrt(len(fine) / len(coarse))
 
-    def coarsened(self, noise: Tensor) -> Tensor:
+    def coarsen(self, noise: Tensor) -> Tensor:
         """The coarse noise `(B, coarse draws, *S)` that does what fine noise `(B, fine draws, *S)` does."""
         return self._times(self.matrix, noise)
 
-    def refined(self, noise: Tensor, *, rest: Tensor) -> Tensor:
+    def refine(self, noise: Tensor, *, rest: Tensor) -> Tensor:
         """The fine noise of coarse noise.
 
         Arguments:

@@ -14,9 +14,9 @@ those of the repetition. Where they differ, a gradient would be that of another 
 call that changes the lists or dicts it is given, as caches do, cannot be repeated from its arguments: its activations
 are kept instead.
 
-Part of the gradient can be left out on purpose. Within :func:`constant`, the first calls of each run are constants:
-they run once, forward, and nothing is pulled back through them. What the sampler itself does with its draws keeps its
-graph, so draws made before still reach the sample along that path, without :math:`\partial\epsilon/\partial x`.
+Part of the gradient can be left out on purpose. Within :func:`hold_constant`, the first calls of each run are
+constants: they run once, forward, and nothing is pulled back through them. What the sampler itself does with its draws
+keeps its graph, so draws made before still reach the sample that way, without :math:`\partial\epsilon/\partial x`.
 """
 
 from __future__ import annotations
@@ -37,9 +37,18 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from noiseward.errors import GradientError
 from noiseward.noise.tape import NoiseTape
 from noiseward.samplers.cost import NFE, Meter
-from noiseward.samplers.state import Snapshot, intercepting, refresh, snapshot
+from noiseward.samplers.state import Snapshot, forget_parts, mark_interceptor, snapshot
 
-__all__ = ["Inside", "Steps", "constant", "count_output", "driven", "is_partial", "recomputed", "standing_in"]
+__all__ = [
+    "Inside",
+    "StepCounter",
+    "hold_constant",
+    "count_output",
+    "drive",
+    "is_partial",
+    "recompute_call",
+    "replace_forward",
+]
 
 Inside = Callable[[Module], contextlib.AbstractContextManager[None]]
 
@@ -63,7 +72,7 @@ def count_output(result: Any, meter: Meter) -> Any:
     return result
 
 
-class Steps:
+class StepCounter:
     """The sampler steps of one run: one begins when a denoiser is called that the last one has called already.
 
     Attributes:
@@ -84,7 +93,7 @@ class Steps:
 
 
 @contextlib.contextmanager
-def constant(first: int) -> Iterator[None]:
+def hold_constant(first: int) -> Iterator[None]:
     """For the body of a `with`, the denoiser calls of the first so many steps of each run are constants.
 
     Example:
@@ -92,7 +101,7 @@ def constant(first: int) -> Iterator[None]:
         >>> from noiseward.toys import GaussianModel
         >>> sampler = GaussianModel(steps=4).sampler()
         >>> noise = sampler.init(1).requires_grad_()
-        >>> with count_calls() as meter, constant(3):
+        >>> with count_calls() as meter, hold_constant(3):
         ...     sampler(noise).sum().backward()
         >>> meter.nfe
         NFE(forward=4, backward=1, recomputed=0)
@@ -105,16 +114,16 @@ def constant(first: int) -> Iterator[None]:
 
 
 def is_partial() -> bool:
-    """Whether, within :func:`constant`, some denoiser calls are constants now."""
+    """Whether, within :func:`hold_constant`, some denoiser calls are constants now."""
     return _CONSTANT.get() > 0
 
 
 @contextlib.contextmanager
-def standing_in(module: Module, forward: Callable[..., Any]) -> Iterator[None]:
+def replace_forward(module: Module, forward: Callable[..., Any]) -> Iterator[None]:
     """For the body of a `with`, calls of the module go to another function."""
     attributes = vars(module)
     own = attributes.get("forward")
-    module.forward = intercepting(forward)
+    module.forward = mark_interceptor(forward)
     try:
         yield
     finally:
@@ -125,14 +134,14 @@ def standing_in(module: Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def driven(
+def drive(
     module: Module,
     *,
     tape: NoiseTape,
     meter: Meter,
     recompute: bool,
     inside: Inside | None = None,
-    steps: Steps | None = None,
+    steps: StepCounter | None = None,
 ) -> Iterator[None]:
     """For the body of a `with`, run the module's calls off the tape, counted, and recomputed if asked.
 
@@ -146,7 +155,7 @@ def driven(
         inside: what to enter around each call of it, and around each recomputation.
         steps: what counts the run's sampler steps, shared by its denoisers.
     """
-    forward, run = module.forward, steps or Steps()
+    forward, run = module.forward, steps or StepCounter()
 
     @functools.wraps(forward)
     def computed(*args: Any, **kwargs: Any) -> Any:
@@ -158,17 +167,17 @@ def driven(
         still = run.enter(module, tape.asked) < _CONSTANT.get()
         with tape.off(), torch.set_grad_enabled(torch.is_grad_enabled() and not still):
             if recompute:
-                result = recomputed(computed, meter, args, kwargs, module=module)
+                result = recompute_call(computed, meter, args, kwargs, module=module)
             else:
                 result = computed(*args, **kwargs)
             return count_output(result, meter)
 
-    refresh()
-    with standing_in(module, call):
+    forget_parts()
+    with replace_forward(module, call):
         yield
 
 
-def recomputed(
+def recompute_call(
     function: Callable[..., Any],
     meter: Meter,
     args: tuple[Any, ...],

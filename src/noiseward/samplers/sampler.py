@@ -23,7 +23,7 @@ from noiseward.errors import (
 )
 from noiseward.noise.layout import Layout
 
-__all__ = ["Prompt", "Sampler", "prompts"]
+__all__ = ["Prompt", "Sampler", "expand_prompts"]
 
 Prompt = str | Sequence[str] | None
 
@@ -95,10 +95,10 @@ class Sampler(abc.ABC):
         seeds = [seed + row for row in range(batch)] if isinstance(seed, int) else list(seed)
         if len(seeds) != batch:
             raise ArgumentError(f"{len(seeds)} seeds given for {batch} rows: give one seed per row, or one integer")
-        return self.layout.fresh(seeds)
+        return self.layout.draw_noise(seeds)
 
 
-def prompts(prompt: Prompt, batch: int) -> list[str] | None:
+def expand_prompts(prompt: Prompt, batch: int) -> list[str] | None:
     """One prompt per row, or None when there is no prompt."""
     if prompt is None or isinstance(prompt, str):
         return None if prompt is None else [prompt] * batch

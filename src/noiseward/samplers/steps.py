@@ -5,8 +5,8 @@ heading for, and steps on to :math:`x_{t-1} = m(x_t, o) + s z`, o being the deno
 It says so by calling :func:`announce`; the diffusers adapter does for every pipeline, and a sampler of your own can.
 Nobody listening, that costs nothing and changes nothing.
 
-A **guide** (`guidance/`) looks at a :class:`Moment` and answers with nothing, with a :class:`Shift` c of the next
-state, or with a :class:`Pick` of rows that go on in the place of others. It knows no pipeline.
+A **guide** (`guidance/`) looks at a :class:`SamplerStep` and answers with nothing, with a :class:`StateShift` c of the
+next state, or with a :class:`Resampling` of rows that go on in the place of others. It knows no pipeline.
 
 *Whatever a guide does is a choice of noise.* A shifted step is a step with another draw,
 
@@ -17,7 +17,7 @@ noise :math:`z'`, for which the sampler alone, unguided, gives the guided sample
 asked how plausible it is like any other. Where a step has no draw, s = 0 (the last step of many samplers, every step of
 an ODE), a shift cannot be expressed and is left out.
 
-:func:`steered` makes such a run. The weights s are found by differentiating the step with respect to the noise; no
+:func:`run_guided` makes such a run. The weights s are found by differentiating the step with respect to the noise; no
 scheduler is asked for them.
 """
 
@@ -35,32 +35,42 @@ from torch import Tensor
 
 from noiseward.errors import GradientError, TapeError
 from noiseward.noise.layout import Seeds
-from noiseward.noise.tape import asked, off
-from noiseward.samplers.independence import whole
+from noiseward.noise.tape import count_draws, off
+from noiseward.samplers.independence import require_whole
 from noiseward.samplers.precision import is_half, pull_back, pull_scores
 from noiseward.samplers.sampler import Prompt, Sampler
 
-__all__ = ["Guide", "Moment", "Pick", "Shift", "Steered", "announce", "heard", "steered", "unheard"]
+__all__ = [
+    "Guide",
+    "SamplerStep",
+    "Resampling",
+    "StateShift",
+    "GuidedRun",
+    "announce",
+    "is_guided",
+    "run_guided",
+    "without_guide",
+]
 
-Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+StepFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Shift:
+class StateShift:
     """A correction of the next state, `(B, *X)`."""
 
     by: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
-class Pick:
+class Resampling:
     """For each row the row that goes on in its place, `(B,)`, whole numbers."""
 
     rows: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
-class Moment:
+class SamplerStep:
     """What a guide sees.
 
     Attributes:
@@ -114,7 +124,7 @@ class Guide(abc.ABC):
     """Steers a sampler at its moments. Row i of an answer depends on row i alone, or on the rows it is a particle with.
 
     Attributes:
-        gradient: whether it asks for `Moment.pull`.
+        gradient: whether it asks for `SamplerStep.pull`.
         particles: how many rows in succession belong together.
     """
 
@@ -122,12 +132,12 @@ class Guide(abc.ABC):
     particles: int = 1
 
     @abc.abstractmethod
-    def __call__(self, moment: Moment) -> Shift | Pick | None:
+    def __call__(self, moment: SamplerStep) -> StateShift | Resampling | None:
         """What to do at a moment."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Steered:
+class GuidedRun:
     """The end of a guided run.
 
     Attributes:
@@ -141,9 +151,9 @@ class Steered:
     memory: dict[str, Tensor]
 
 
-def steered(
+def run_guided(
     sampler: Sampler, noise: Tensor, prompt: Prompt, guide: Guide, *, score: Callable[[Tensor], Tensor], seeds: Seeds
-) -> Steered:
+) -> GuidedRun:
     """Run a sampler with a guide.
 
     Arguments:
@@ -163,7 +173,7 @@ def steered(
         ...     def __call__(self, moment):
         ...         print(moment.index, moment.of, tuple(moment.clean.shape))
         >>> sampler = GaussianModel(steps=2).sampler()
-        >>> end = steered(sampler, sampler.init(3), None, Look(), score=torch.sum, seeds=Seeds((0, 1, 2)))
+        >>> end = run_guided(sampler, sampler.init(3), None, Look(), score=torch.sum, seeds=Seeds((0, 1, 2)))
         0 2 (3, 2)
         1 2 (3, 2)
     """
@@ -171,7 +181,7 @@ def steered(
     course = _Course(sampler, noise, guide, score, seeds)
     token = _COURSE.set(course)
     try:
-        with whole(), torch.set_grad_enabled(guide.gradient):
+        with require_whole(), torch.set_grad_enabled(guide.gradient):
             sample = sampler(course.variable, prompt)
     finally:
         _COURSE.reset(token)
@@ -180,11 +190,11 @@ def steered(
             "the sampler announced no step, so it cannot be guided on its way: give a diffusers pipeline, or call "
             "noiseward.samplers.steps.announce in a sampler of your own"
         )
-    return Steered(course.noise, sample.detach(), course.memory)
+    return GuidedRun(course.noise, sample.detach(), course.memory)
 
 
 def announce(
-    step: Step,
+    step: StepFunction,
     output: Tensor,
     noisy: Tensor,
     *,
@@ -204,7 +214,7 @@ def announce(
         noisy: the state.
         of: how many steps there will be.
         time: t.
-        signal, sigma: of the noisy state (see `Moment`).
+        signal, sigma: of the noisy state (see `SamplerStep`).
         decode: from predicted samples to samples; default: they are samples.
         reorder: puts whatever else the sampler keeps of its rows into a new order.
 
@@ -217,13 +227,13 @@ def announce(
     return course.go(step, output, noisy, of, time, signal, sigma, decode or (lambda clean: clean), reorder)
 
 
-def heard() -> bool:
+def is_guided() -> bool:
     """Whether anybody listens to announcements."""
     return _COURSE.get() is not None
 
 
 @contextlib.contextmanager
-def unheard() -> Iterator[None]:
+def without_guide() -> Iterator[None]:
     """For the body of a `with`, nobody listens."""
     token = _COURSE.set(None)
     try:
@@ -246,7 +256,7 @@ class _Course:
 
     def go(
         self,
-        step: Step,
+        step: StepFunction,
         output: Tensor,
         noisy: Tensor,
         of: int,
@@ -271,7 +281,7 @@ class _Course:
         def slope() -> Tensor:
             return _slope(after, clean, out)
 
-        moment = Moment(
+        moment = SamplerStep(
             index=self.index, of=of, time=time, noisy=x, clean=clean, signal=signal, sigma=sigma,
             score=lambda one: self.score(decode(one)), seeds=self.seeds.at(self.index), memory=self.memory, pull=pull,
             slope=slope,
@@ -279,9 +289,9 @@ class _Course:
         with off():  # a guide's own random numbers are no noise of the sampler
             answer = self.guide(moment)
         self.index += 1
-        if isinstance(answer, Shift):
+        if isinstance(answer, StateShift):
             after = after + self._absorbed(answer.by, after)
-        elif isinstance(answer, Pick):
+        elif isinstance(answer, Resampling):
             after = after[answer.rows]
             self._reordered(answer.rows)
             if reorder is not None:
@@ -302,7 +312,7 @@ class _Course:
 
     def _reordered(self, rows: Tensor) -> None:
         """Give rows that take another's place its draws up to here, and its memory."""
-        for part in self.layout.split(self.noise)[: asked()]:  # views
+        for part in self.layout.split(self.noise)[: count_draws()]:  # views
             part.copy_(part[rows])
         for name, kept in self.memory.items():
             self.memory[name] = kept[rows]

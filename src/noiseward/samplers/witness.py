@@ -31,17 +31,17 @@ from torch.utils._pytree import tree_leaves
 from noiseward.noise import tape
 
 __all__ = [
-    "Array",
+    "NumpyArray",
     "Event",
     "Everywhere",
-    "Seen",
+    "GraphCut",
     "Witness",
-    "blamed",
-    "foreign",
-    "generators",
-    "inner",
-    "raised_at",
-    "said",
+    "explain_randomness",
+    "caller_location",
+    "watch_generators",
+    "is_library_file",
+    "error_location",
+    "summarize_error",
 ]
 
 _TORCH, _HERE = (f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
@@ -61,14 +61,14 @@ _GAUSSIAN = ("randn", "randn_like", "normal", "normal_")
 _MOST = 64  # kept of each kind
 
 
-class Seen(NamedTuple):
+class GraphCut(NamedTuple):
     """A call, and the line of the sampler's code that made it."""
 
     what: str
     where: str
 
 
-class Array(NamedTuple):
+class NumpyArray(NamedTuple):
     """A floating-point numpy array that became a tensor, not made of one; `centered`: its mean is zero, as far as it
     can tell."""
 
@@ -96,12 +96,12 @@ class Witness:
     """
 
     def __init__(self, told: Callable[[int | None], None] | None = None) -> None:
-        self.cuts: list[Seen] = []
-        self.arrays: list[Array] = []
+        self.cuts: list[GraphCut] = []
+        self.arrays: list[NumpyArray] = []
         self.events: list[Event] = []
         self.calls = 0
         self._told = told
-        self._without: Seen | None = None  # what turned gradients off
+        self._without: GraphCut | None = None  # what turned gradients off
         self._left = False  # whether a tensor became an array: later arrays may be made of it
 
     def see(self, func: Any, args: Any, kwargs: Any) -> None:
@@ -111,16 +111,16 @@ class Witness:
             self._array(args[0])
         elif func is torch._C._set_grad_enabled:
             if not args[0] and torch.is_grad_enabled() and (switch := _switch()) is not None:
-                self._without = None if (at := _asked()) is None else Seen(switch, at)
+                self._without = None if (at := _asked()) is None else GraphCut(switch, at)
         elif torch.is_inference_mode_enabled():
             if _carries((args, kwargs)):
-                self._cut(Seen("torch.inference_mode()", foreign(sys._getframe(1)) or ""))
+                self._cut(GraphCut("torch.inference_mode()", caller_location(sys._getframe(1)) or ""))
         elif not torch.is_grad_enabled():
             if self._without is not None and _carries((args, kwargs)):
                 self._cut(self._without)
         elif (cut := _CUTS.get(getattr(func, "__wrapped__", func))) is not None:
             if isinstance(args[0], Tensor) and args[0].requires_grad and (at := _asked()) is not None:
-                self._cut(Seen(cut, at))
+                self._cut(GraphCut(cut, at))
 
     def around(self, module: torch.nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         """A denoiser's `forward`, its calls counted, and seen where they return a constant of what they are given."""
@@ -134,7 +134,7 @@ class Witness:
             if torch.is_grad_enabled() and _carries((args, kwargs)):
                 given = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
                 if given and not any(leaf.requires_grad for leaf in given):
-                    self._cut(Seen("no gradient", f"the denoiser {type(module).__name__}"))
+                    self._cut(GraphCut("no gradient", f"the denoiser {type(module).__name__}"))
             return result
 
         return seen
@@ -155,17 +155,19 @@ class Witness:
         finally:
             torch.from_numpy = own
 
-    def _cut(self, seen: Seen) -> None:
+    def _cut(self, seen: GraphCut) -> None:
         if seen not in self.cuts and len(self.cuts) < _MOST:
             self.cuts.append(seen)
 
     def _array(self, array: Any) -> None:
         if array.dtype.kind != "f" or array.size < 2 or len(self.events) >= _MOST:
             return
-        at = foreign(sys._getframe(1)) or ""
+        at = caller_location(sys._getframe(1)) or ""
         mean, spread = float(array.mean()), float(array.std())
         if not self._left:
-            self.arrays.append(Array(tuple(array.shape), 0 < spread and abs(mean) < 5 * spread / array.size**0.5, at))
+            self.arrays.append(
+                NumpyArray(tuple(array.shape), 0 < spread and abs(mean) < 5 * spread / array.size**0.5, at)
+            )
         self.events.append(Event("a numpy array", at, (tuple(array.shape), mean, spread)))
 
 
@@ -183,17 +185,17 @@ class Everywhere(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if len(self.witness.events) < _MOST and not all(map(torch.equal, before, _states(given))):
             name = getattr(func, "__name__", str(func))
-            event = Event(_named(func, name), foreign(sys._getframe(1)) or "", _digest(result))
+            event = Event(_named(func, name), caller_location(sys._getframe(1)) or "", _digest(result))
             self.witness.events.append(event)
         return result
 
 
-def blamed(first: Witness, second: Witness, moved: list[str]) -> str | None:
+def explain_randomness(first: Witness, second: Witness, moved: list[str]) -> str | None:
     """Where chance came in between two runs on the same draws, and what to do; None where nothing was seen.
 
     Arguments:
         first, second: what was seen in the two runs.
-        moved: what `generators` says moved.
+        moved: what `watch_generators` says moved.
     """
     for one, two in zip(first.events, second.events, strict=False):
         if one[:2] != two[:2]:
@@ -220,7 +222,7 @@ def blamed(first: Witness, second: Witness, moved: list[str]) -> str | None:
 
 
 @contextlib.contextmanager
-def generators() -> Iterator[list[str]]:
+def watch_generators() -> Iterator[list[str]]:
     """For the body of a `with`, which global generators other than torch's moved; filled in at its end."""
     moved: list[str] = []
     numpy: Any = sys.modules.get("numpy")
@@ -232,14 +234,14 @@ def generators() -> Iterator[list[str]]:
     moved.extend(name for (name, state), was in zip(known, before, strict=True) if state() != was)
 
 
-def foreign(frame: FrameType | None) -> str | None:
+def caller_location(frame: FrameType | None) -> str | None:
     """The line nearest to a frame that is neither torch's nor ours, as `file.py:12`; None where there is none."""
     while frame is not None and _inner(frame.f_code):
         frame = frame.f_back
     return None if frame is None else _at(frame.f_code, frame.f_lineno)
 
 
-def raised_at(error: BaseException) -> str | None:
+def error_location(error: BaseException) -> str | None:
     """The line nearest to where an error was raised that is neither torch's nor ours."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -251,19 +253,19 @@ def raised_at(error: BaseException) -> str | None:
     return place
 
 
-def said(error: BaseException) -> str:
+def summarize_error(error: BaseException) -> str:
     """An error's type and first line."""
     line = (str(error).strip().splitlines() or [""])[0][:200].strip().rstrip(".:")
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
-def inner(file: str) -> bool:
+def is_library_file(file: str) -> bool:
     """Whether a file is torch's or ours."""
     return file.startswith((_TORCH, _HERE)) or file == contextlib.__file__
 
 
 def _inner(code: CodeType) -> bool:
-    return inner(code.co_filename)
+    return is_library_file(code.co_filename)
 
 
 def _at(code: CodeType, line: int) -> str:

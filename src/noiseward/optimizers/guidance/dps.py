@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
-from noiseward.samplers.steps import Guide, Moment, Shift
+from noiseward.samplers.steps import Guide, SamplerStep, StateShift
 
-__all__ = ["DPS", "unit"]
+__all__ = ["DPS", "normalize_rows"]
 
 
 @final
@@ -56,12 +56,12 @@ class DPS(Guide):
             raise ArgumentError(f"scale={scale} given: a positive number wanted")
         self.scale, self.normalize = scale, normalize
 
-    def __call__(self, moment: Moment) -> Shift:
+    def __call__(self, moment: SamplerStep) -> StateShift:
         gradient = moment.pull(moment.score(moment.clean))
-        return Shift(self.scale * (unit(gradient) if self.normalize else gradient))
+        return StateShift(self.scale * (normalize_rows(gradient) if self.normalize else gradient))
 
 
-def unit(gradient: Tensor) -> Tensor:
+def normalize_rows(gradient: Tensor) -> Tensor:
     """Each row's gradient at norm one; zero stays zero."""
     size = gradient.flatten(1).norm(dim=1).clamp(min=torch.finfo(gradient.dtype).tiny)
     return gradient / size.view(-1, *(1,) * (gradient.ndim - 1))

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, choices
-from noiseward.samplers.steps import Guide, Moment, Pick
+from noiseward.samplers.steps import Guide, Resampling, SamplerStep
 
 __all__ = ["FKSteering"]
 
@@ -82,7 +82,7 @@ class FKSteering(Guide):
         self.particles, self.scale, self.potential = particles, scale, potential
         self.every, self.adaptive = every, adaptive
 
-    def __call__(self, moment: Moment) -> Pick | None:
+    def __call__(self, moment: SamplerStep) -> Resampling | None:
         done = {round(k * self.every * moment.of) for k in range(1, int(0.8 / self.every + 1e-9) + 1)}
         if moment.index + 1 not in done - {moment.of}:
             return None
@@ -99,7 +99,7 @@ class FKSteering(Guide):
         memory["weight"] = weight
         return self._drawn(weight, moment)
 
-    def _drawn(self, weight: Tensor, moment: Moment) -> Pick | None:
+    def _drawn(self, weight: Tensor, moment: SamplerStep) -> Resampling | None:
         """The rows that go on, given log-weights `(B,)`; sets the weights of those drawn anew to zero."""
         k = self.particles
         groups = weight.view(-1, k)
@@ -114,4 +114,4 @@ class FKSteering(Guide):
                 rows[group] = group * k + chosen.to(rows.device)
         drawn = uneven.to(weight.device).repeat_interleave(k)
         moment.memory["weight"] = torch.where(drawn, 0.0, weight)
-        return Pick(rows.flatten()) if bool(uneven.any()) else None
+        return Resampling(rows.flatten()) if bool(uneven.any()) else None

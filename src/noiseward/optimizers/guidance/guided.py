@@ -19,11 +19,11 @@ from noiseward.errors import ArgumentError, GradientError
 from noiseward.loop.loop import Move, Optimizer, State
 from noiseward.loop.objective import Objective
 from noiseward.noise.layout import Seeds
-from noiseward.optimizers.candidates import check_counts, fresh, merged, ranked
+from noiseward.optimizers.candidates import check_counts, comparable, draw_movable, keep_fixed
 from noiseward.rewards.reward import score
 from noiseward.samplers.cost import NFE, count_calls, current_meter
-from noiseward.samplers.sampler import prompts
-from noiseward.samplers.steps import Guide, steered
+from noiseward.samplers.sampler import expand_prompts
+from noiseward.samplers.steps import Guide, run_guided
 
 __all__ = ["Guided"]
 
@@ -64,7 +64,7 @@ class Guided(Optimizer):
                 f"reward '{objective.reward.name}' is a black box, {name} follows its gradient: guide with FKSteering, "
                 "or search (BestOfN, ZeroOrderSearch, TrustRegion, ChannelEvolution)"
             )
-        if not any(draw.role == "step" and draw.moves for draw in objective.sampler.layout):
+        if not any(draw.role == "step" and draw.movable for draw in objective.sampler.layout):
             raise ArgumentError(
                 f"the sampler draws no noise at its steps, {name} acts through that: set eta=1, or take a scheduler "
                 "that is stochastic"
@@ -74,8 +74,8 @@ class Guided(Optimizer):
         with torch.no_grad():
             evaluation = objective(noise)
         noises, value = self._proposed(objective, noise, seeds)
-        found, which = ranked(value).max(1)
-        wins = (found > ranked(evaluation.value)).tolist()
+        found, which = comparable(value).max(1)
+        wins = (found > comparable(evaluation.value)).tolist()
         moved = torch.stack([noises[row, i] if wins[row] else noise[row] for row, i in enumerate(which.tolist())])
         return Move(evaluation, moved, {})
 
@@ -90,19 +90,21 @@ class Guided(Optimizer):
             piece = range(begin, min(begin + size, total))
             start = torch.stack(
                 [
-                    merged(fresh(noise, layout, seeds, index // q, f"run {index % q}"), noise[index // q], layout)
+                    keep_fixed(
+                        draw_movable(noise, layout, seeds, index // q, f"run {index % q}"), noise[index // q], layout
+                    )
                     for index in piece
                 ]
             )
             mine = repeated.rows(piece)
-            said = prompts(mine.prompt, len(piece))
+            said = expand_prompts(mine.prompt, len(piece))
 
             def reward(sample: Tensor, said: list[str] | None = said) -> Tensor:
                 return score(objective.reward, sample, said)[0]
 
             own = Seeds(tuple(_seed(seeds, index // q, index % q) for index in piece))
             with count_calls(apart=True) as meter:
-                end = steered(objective.sampler, start, mine.prompt, self.guide, score=reward, seeds=own)
+                end = run_guided(objective.sampler, start, mine.prompt, self.guide, score=reward, seeds=own)
             once = meter.nfe
             with torch.no_grad():
                 values.append(mine.judge(end.noise, end.sample).value)

@@ -27,8 +27,8 @@ import torch
 
 from noiseward.errors import ArgumentError
 from noiseward.optimizers.candidates import check_counts
-from noiseward.optimizers.guidance.dps import unit
-from noiseward.samplers.steps import Guide, Moment, Shift
+from noiseward.optimizers.guidance.dps import normalize_rows
+from noiseward.samplers.steps import Guide, SamplerStep, StateShift
 
 __all__ = ["LGD"]
 
@@ -69,11 +69,11 @@ class LGD(Guide):
                 raise ArgumentError(f"{name}={value} given: a positive number wanted")
         self.samples, self.scale, self.normalize, self.length = samples, scale, normalize, length
 
-    def __call__(self, moment: Moment) -> Shift:
+    def __call__(self, moment: SamplerStep) -> StateShift:
         spread = moment.sigma / math.hypot(moment.signal, moment.sigma)
         votes = [
             self.scale * moment.score(moment.clean + spread * moment.fresh(f"vote {i}")) for i in range(self.samples)
         ]
         gradient = moment.pull(torch.stack(votes).logsumexp(0))
         shift = moment.conditioned(gradient)
-        return Shift(self.length * unit(shift) if self.normalize else shift)
+        return StateShift(self.length * normalize_rows(shift) if self.normalize else shift)

@@ -7,15 +7,15 @@ from noiseward.optimizers.guidance.fk import FKSteering
 from noiseward.optimizers.guidance.guided import Guided
 from noiseward.optimizers.guidance.lgd import LGD
 
-__all__ = ["dps", "fk", "lgd"]
+__all__ = ["dps_search", "fk_search", "lgd_search"]
 
 
-def dps(scale: float = 1.0, *, normalize: bool = True, samples: int = 4, chunk: int = 16) -> Guided:
+def dps_search(scale: float = 1.0, *, normalize: bool = True, samples: int = 4, chunk: int = 16) -> Guided:
     """Guided runs of `DPS`."""
     return Guided(DPS(scale, normalize=normalize), samples=samples, chunk=chunk)
 
 
-def lgd(
+def lgd_search(
     scale: float = 1.0,
     *,
     votes: int = 10,
@@ -28,7 +28,7 @@ def lgd(
     return Guided(LGD(votes, scale=scale, normalize=normalize, length=length), samples=samples, chunk=chunk)
 
 
-def fk(
+def fk_search(
     particles: int = 4,
     *,
     scale: float = 10.0,
