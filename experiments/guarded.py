@@ -17,7 +17,7 @@ from experiments.built_in import CALL
 from experiments.judge import judged, right_background
 from noiseward import Step, strict_probability
 from noiseward.api import prepare
-from noiseward.loop.solution import collect
+from noiseward.loop.collect import collect
 from noiseward.options.parts import join
 from noiseward.options.run import Settings
 from noiseward.pictures import grid, images

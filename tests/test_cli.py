@@ -131,7 +131,7 @@ def test_doctor_examines_a_model(run, model):
         (
             ["--reward", "jpeg", "--method", "dno:estimator=hybrid2:samples=0"],
             1,
-            "samples=0 given: a whole number, at least 1",
+            "samples must be a whole number >= 1, got 0",
         ),
         (["--reward", "jpeg", "--method", "best"], 1, "unknown method 'best'; did you mean 'best-of-n'?"),
         (["--reward", "jpeg", "--search", "best-of-n"], 1, "--search is the method now; use --method best-of-n"),
@@ -208,7 +208,7 @@ def test_a_direction_that_was_zero_is_said_at_the_end(run, small, tmp_path):
     options = ("--method", "dno:estimator=hybrid2:samples=2", "--steps", "2", "--out", "here")
     status, out, err = run("align", "a", "--reward", "mine.py:flat", *options, *small)
     assert status == 0, err
-    assert "row 0: the gradient was zero at 2 of 2 steps, so the noise did not move" in out
+    assert "row 0: the gradient was zero at 2 of 2 steps, so the noise did not change" in out
 
 
 def test_a_reward_is_served_to_another_process_until_ctrl_c(run, small, tmp_path):

@@ -9,8 +9,8 @@ from diffusers import DPMSolverMultistepScheduler
 from noiseward import DiffusersSampler
 from noiseward.errors import ArgumentError, GradientError, NoisewardWarning, TapeError
 from noiseward.loop.budget import Budget
+from noiseward.loop.collect import optimize
 from noiseward.loop.objective import Objective
-from noiseward.loop.solution import optimize
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.guidance import DPS, LGD, FKSteering, Guided
 from noiseward.optimizers.search import BestOfN
@@ -302,20 +302,20 @@ def test_what_a_guide_cannot_do_is_said_before_anything_is_computed():
     with pytest.raises(GradientError, match="'black' is a black box, DPS follows its gradient: guide with FKSteering"):
         Guided(DPS()).check(Objective(sampler, black))
     Guided(FKSteering()).check(Objective(sampler, black))
-    with pytest.raises(ArgumentError, match="no noise at its steps, FKSteering .* set eta=1"):
+    with pytest.raises(ArgumentError, match="FKSteering needs noise at .* set eta=1"):
         Guided(FKSteering()).check(Objective(model(eta=0.0).sampler(), black))
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: DPS(0.0), "scale=0.0"),
-        (lambda: LGD(0), "samples=0"),
-        (lambda: LGD(length=-1.0), "length=-1.0"),
-        (lambda: FKSteering(1), "particles=1"),
+        (lambda: DPS(0.0), "scale must be .*got 0.0"),
+        (lambda: LGD(0), "samples must be .*got 0"),
+        (lambda: LGD(length=-1.0), "length must be .*got -1.0"),
+        (lambda: FKSteering(1), "particles must be .*got 1"),
         (lambda: FKSteering(potential="sum"), "choose from: difference, max"),
-        (lambda: FKSteering(every=0.7), "every=0.7"),
-        (lambda: Guided(FKSteering(4), samples=2), "multiple of 4"),
+        (lambda: FKSteering(every=0.7), "every must be .*got 0.7"),
+        (lambda: Guided(FKSteering(4), samples=2), "multiple of the guide's 4 particles, got 2"),
     ],
 )
 def test_bad_arguments_are_refused(make, words):

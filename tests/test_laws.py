@@ -15,9 +15,10 @@ from noiseward.noise.regularize import Concentration
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.evolve import ChannelEvolution
 from noiseward.optimizers.gradient import Annealed, Backprop
+from noiseward.optimizers.hybrid import Hybrid1, Hybrid2
 from noiseward.optimizers.relay import Relay
 from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch
-from noiseward.optimizers.zeroth_order import Hybrid1, Hybrid2, ZerothOrder
+from noiseward.optimizers.zeroth_order import ZerothOrder
 from noiseward.rewards.reward import FunctionReward, WeightedSum
 from noiseward.samplers.function import FunctionSampler
 from noiseward.toys import GaussianModel, Linear, Quadratic

@@ -17,8 +17,8 @@ from noiseward import DiffusersSampler, FunctionReward, FunctionSampler, Gradien
 from noiseward.api import prepare
 from noiseward.errors import NoisewardWarning, OutOfMemory, RewardError
 from noiseward.loop.budget import Budget, Status
+from noiseward.loop.collect import optimize
 from noiseward.loop.loop import iterate
-from noiseward.loop.solution import optimize
 from noiseward.options.run import Settings
 from noiseward.pipelines import adapter
 from noiseward.pipelines.blocks import blocks, blockwise, blockwise_decoder

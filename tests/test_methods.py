@@ -9,8 +9,8 @@ import torch
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget
+from noiseward.loop.collect import optimize
 from noiseward.loop.objective import Objective
-from noiseward.loop.solution import optimize
 from noiseward.methods import DEFAULT_METHODS, ESTIMATORS, GUARDS, METHODS, PROJECTIONS, choose, read
 from noiseward.noise.layout import Draw, Layout
 from noiseward.noise.project import NormProjection, StartOnly

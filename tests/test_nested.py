@@ -10,9 +10,9 @@ from diffusers import EulerAncestralDiscreteScheduler
 from noiseward import DiffusersSampler, align
 from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget, Status
+from noiseward.loop.collect import collect
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
-from noiseward.loop.solution import collect
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.coarse_to_fine import coarse_to_fine
 from noiseward.pipelines import nested

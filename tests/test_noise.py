@@ -91,12 +91,12 @@ def test_fresh_noise_loses_nothing_of_draws_of_different_precision():
 @pytest.mark.parametrize(
     ("noise", "message"),
     [
-        (torch.zeros(2, 4, 3), r"shape \(2, 4, 3\)"),
-        (torch.zeros(4, 2), r"\(B, 4, 2\) wanted"),
-        (torch.zeros(()), "wanted"),
+        (torch.zeros(2, 4, 3), r"got \(2, 4, 3\)"),
+        (torch.zeros(4, 2), r"expected shape \(B, 4, 2\)"),
+        (torch.zeros(()), "expected shape"),
         (torch.zeros(1, 4, 2, dtype=torch.float16), "low precision"),
         (torch.zeros(1, 4, 2, dtype=torch.bfloat16), "low precision"),
-        (torch.zeros(1, 4, 2, dtype=torch.int64), "float32 or float64 wanted"),
+        (torch.zeros(1, 4, 2, dtype=torch.int64), "expected float32 or float64"),
     ],
 )
 def test_noise_that_does_not_fit_is_refused(noise, message):

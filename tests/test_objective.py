@@ -105,8 +105,8 @@ def test_a_detached_evaluation_has_the_same_numbers_and_no_graph():
 @pytest.mark.parametrize(
     ("sampler", "reward", "message"),
     [
-        (lambda: torch.randn(2), Linear(1.0), "as sampler: wrap a function in FunctionSampler"),
-        (GaussianModel().sampler(), lambda x: x, "as reward: wrap a function in FunctionReward"),
+        (lambda: torch.randn(2), Linear(1.0), "expected a Sampler, got .* wrap a function in FunctionSampler"),
+        (GaussianModel().sampler(), lambda x: x, "expected a Reward, got .* wrap a function in FunctionReward"),
     ],
 )
 def test_bare_functions_are_refused_with_what_to_wrap_them_in(sampler, reward, message):

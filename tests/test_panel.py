@@ -12,9 +12,9 @@ from noiseward import ArgumentError, FunctionReward, GradientAscent, align, iter
 from noiseward.api import prepare
 from noiseward.cli import main
 from noiseward.loop.budget import Budget
+from noiseward.loop.collect import collect
 from noiseward.loop.objective import Objective
 from noiseward.loop.panel import Panel, find_hacking
-from noiseward.loop.solution import collect
 from noiseward.options.run import Settings
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.toys import GaussianModel, Linear
@@ -218,7 +218,7 @@ def test_scores_that_are_no_numbers_are_passed_over():
 def test_bad_panels_are_refused():
     with pytest.raises(ArgumentError, match="'linear' is climbed already"):
         run(Linear(1.0), [Linear(2.0)])
-    with pytest.raises(ArgumentError, match="two watched rewards have the same name"):
+    with pytest.raises(ArgumentError, match="watched rewards must have different names, got"):
         run(Linear(1.0), [held(0.0, "a"), held(1.0, "a")])
     with pytest.raises(ArgumentError, match="watch_every must be >= 1, got 0"):
         run(Linear(1.0), [held(0.0, "a")], watch_every=0)
@@ -227,9 +227,9 @@ def test_bad_panels_are_refused():
     with pytest.raises(ArgumentError, match="did you mean 'jpeg'"):
         run(Linear(1.0), "jepg")
     plain = run(Linear(1.0), (), steps=1)
-    with pytest.raises(ArgumentError, match="nothing was watched: give watch="):
+    with pytest.raises(ArgumentError, match="pass watch="):
         plain.best(by="pareto")
-    with pytest.raises(ArgumentError, match="best by 'front' given: value or pareto"):
+    with pytest.raises(ArgumentError, match="by must be 'value' or 'pareto', got 'front'"):
         plain.best(by="front")  # pyright: ignore
 
 

@@ -14,7 +14,7 @@ from noiseward.errors import NoisewardWarning
 from noiseward.noise.layout import Draw, Layout
 from noiseward.optimizers.gradient import Backprop
 from noiseward.optimizers.guidance import DPS
-from noiseward.optimizers.zeroth_order import Hybrid1, Hybrid2
+from noiseward.optimizers.hybrid import Hybrid1, Hybrid2
 from noiseward.rewards.parse import parse
 from noiseward.samplers.memory import MODES
 from noiseward.samplers.precision import pull_back, pull_scores

@@ -143,7 +143,7 @@ def test_a_zero_direction_stays_zero():
 
 def test_draws_that_are_no_multiple_of_32_are_refused():
     layout = Layout((Draw("start", (5, 7), "start"),))
-    with pytest.raises(ArgumentError, match="'start' has 35 elements"):
+    with pytest.raises(ArgumentError, match="got 35 in 'start'"):
         SpectralProjection().noise(torch.randn(1, 1, 5, 7), layout)
 
 

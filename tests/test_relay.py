@@ -8,9 +8,9 @@ import torch
 from noiseward.api import prepare
 from noiseward.errors import ArgumentError, GradientError
 from noiseward.loop.budget import Budget
+from noiseward.loop.collect import optimize
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
-from noiseward.loop.solution import optimize
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.relay import Relay
@@ -88,7 +88,7 @@ def test_both_are_asked_whether_they_fit():
     for pair in ((BestOfN(2), GradientAscent()), (GradientAscent(), BestOfN(2))):
         with pytest.raises(GradientError, match="black box"):
             run(objective, Relay(*pair), steps=1)
-    with pytest.raises(ArgumentError, match="moves=0 given"):
+    with pytest.raises(ArgumentError, match="moves must be >= 1, got 0"):
         Relay(BestOfN(2), GradientAscent(), moves=0)
 
 

@@ -7,9 +7,9 @@ import torch
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget
+from noiseward.loop.collect import optimize
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
-from noiseward.loop.solution import optimize
 from noiseward.noise.layout import Draw, Layout
 from noiseward.noise.regularize import Concentration, probability
 from noiseward.noise.typicality import strict_probability
@@ -271,7 +271,9 @@ def test_utilities_are_those_of_natural_evolution_and_do_not_prefer_among_equals
 
 def test_evolution_refuses_what_has_no_channels():
     objective = Objective(GaussianModel(steps=2, dim=100).sampler(), Linear(1.0))
-    with pytest.raises(ArgumentError, match=r"draw 'start' has shape \(100,\).*at most 64 wanted; search with Zero"):
+    with pytest.raises(
+        ArgumentError, match=r"'start' must have at most 64 channels .*got shape \(100,\); search with Zero"
+    ):
         run(objective, ChannelEvolution(4), 1)
 
 
@@ -309,14 +311,14 @@ def test_evolution_of_channels_finds_a_color_faster_than_chance_and_stays_plausi
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: BestOfN(0), "samples=0 given: a whole number, at least 1"),
-        (lambda: BestOfN(4, chunk=0), "chunk=0"),
-        (lambda: ZeroOrderSearch(cosine=1.0), "cosine=1.0 given: at least 0 and below 1"),
-        (lambda: ZeroOrderSearch(cosine=math.nan), "cosine=nan"),
-        (lambda: TrustRegion(regions=0), "regions=0"),
-        (lambda: TrustRegion(4, 5), "regions=5 given with samples=4: at most one region per sample"),
-        (lambda: TrustRegion(sine=0.01), "sine=0.01 given: 0.05 to 1"),
-        (lambda: ChannelEvolution(scale=0.0), "scale=0.0 given: a positive number"),
+        (lambda: BestOfN(0), "samples must be a whole number >= 1, got 0"),
+        (lambda: BestOfN(4, chunk=0), "chunk must be .*got 0"),
+        (lambda: ZeroOrderSearch(cosine=1.0), r"cosine must be in \[0, 1\), got 1.0"),
+        (lambda: ZeroOrderSearch(cosine=math.nan), "cosine must be .*got nan"),
+        (lambda: TrustRegion(regions=0), "regions must be .*got 0"),
+        (lambda: TrustRegion(4, 5), "regions must be <= samples, got 5 and 4"),
+        (lambda: TrustRegion(sine=0.01), r"sine must be in \[0.05, 1\], got 0.01"),
+        (lambda: ChannelEvolution(scale=0.0), "scale must be a positive number, got 0.0"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_construction(make, message):

@@ -10,9 +10,10 @@ import torch
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget, Status
-from noiseward.loop.loop import Best, iterate
+from noiseward.loop.collect import optimize
+from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
-from noiseward.loop.solution import optimize
+from noiseward.loop.step import Best
 from noiseward.noise.regularize import Concentration, NoRegularizer, adapt_multiplier, probability
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.rewards.reward import FunctionReward

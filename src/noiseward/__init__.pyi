@@ -27,14 +27,14 @@ from noiseward.errors import (
 )
 from noiseward.loop.budget import Budget as Budget
 from noiseward.loop.budget import Status as Status
-from noiseward.loop.loop import Optimizer as Optimizer
-from noiseward.loop.loop import Step as Step
+from noiseward.loop.collect import optimize as optimize
 from noiseward.loop.loop import iterate as iterate
 from noiseward.loop.objective import Evaluation as Evaluation
 from noiseward.loop.objective import Objective as Objective
+from noiseward.loop.optimizer import Optimizer as Optimizer
 from noiseward.loop.panel import Panel as Panel
 from noiseward.loop.solution import Solution as Solution
-from noiseward.loop.solution import optimize as optimize
+from noiseward.loop.step import Step as Step
 from noiseward.methods import Method as Method
 from noiseward.methods import Recipe as Recipe
 from noiseward.noise.layout import Draw as Draw
@@ -79,6 +79,8 @@ from noiseward.optimizers.guidance import DPS as DPS
 from noiseward.optimizers.guidance import LGD as LGD
 from noiseward.optimizers.guidance import FKSteering as FKSteering
 from noiseward.optimizers.guidance import Guided as Guided
+from noiseward.optimizers.hybrid import Hybrid1 as Hybrid1
+from noiseward.optimizers.hybrid import Hybrid2 as Hybrid2
 from noiseward.optimizers.relay import Relay as Relay
 from noiseward.optimizers.search import (
     BestOfN as BestOfN,
@@ -89,8 +91,6 @@ from noiseward.optimizers.search import (
 from noiseward.optimizers.search import (
     ZeroOrderSearch as ZeroOrderSearch,
 )
-from noiseward.optimizers.zeroth_order import Hybrid1 as Hybrid1
-from noiseward.optimizers.zeroth_order import Hybrid2 as Hybrid2
 from noiseward.optimizers.zeroth_order import ZerothOrder as ZerothOrder
 from noiseward.pipelines import DiffusersSampler as DiffusersSampler
 from noiseward.rewards.remote import RemoteReward as RemoteReward

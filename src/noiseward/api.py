@@ -20,11 +20,14 @@ from torch import Tensor
 from noiseward import stickers
 from noiseward.errors import ArgumentError, NoisewardError, choices, line, told
 from noiseward.loop.budget import Budget
-from noiseward.loop.loop import Checkpoint, Optimizer, Step, iterate
+from noiseward.loop.collect import collect
+from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
+from noiseward.loop.optimizer import Optimizer
 from noiseward.loop.panel import Panel, PanelState
 from noiseward.loop.progress import Bars
-from noiseward.loop.solution import Solution, collect
+from noiseward.loop.solution import Solution
+from noiseward.loop.step import Checkpoint, Step
 from noiseward.methods import Method, choose
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.coarse_to_fine import CoarseStage, Through, coarse_to_fine
@@ -36,7 +39,7 @@ from noiseward.pipelines import DiffusersSampler, cards, load, nested
 from noiseward.rewards.parse import parse as parse_rewards
 from noiseward.rewards.parse import weighted
 from noiseward.rewards.reward import FunctionReward, Reward, WeightedSum
-from noiseward.samplers.entries import number_prompts
+from noiseward.samplers.entries import number_prompts, plain_prompts
 from noiseward.samplers.function import FunctionSampler
 from noiseward.samplers.memory import check_room
 from noiseward.samplers.sampler import Sampler
@@ -107,13 +110,13 @@ class Problem:
 
     def shown(self, bars: Bars) -> Iterator[Step]:
         """Every step of the run, shown on its way."""
-        return bars.watch(self.iterate(through=self.showing(bars)), self.budget)
+        return bars.track(self.iterate(through=self.showing(bars)), self.budget)
 
     def showing(self, bars: Bars | None) -> Through:
         """Shows steps on few draws, where there are bars to show them."""
         if self.first is None or bars is None:
             return iter
-        return functools.partial(bars.watch, budget=self.first.part(self.budget), name="few steps")
+        return functools.partial(bars.track, budget=self.first.part(self.budget), name="few steps")
 
 
 def _sized(steps: Iterator[Step], sampler: Sampler) -> Iterator[Step]:

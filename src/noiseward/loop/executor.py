@@ -1,9 +1,9 @@
-"""Crews: who samples noises that do not depend on each other.
+"""Executors: where noises that do not depend on each other are sampled.
 
-The candidates of an estimator or a search are sampled in pieces (`candidates.py`). A executor is handed the pieces one
-after the other and hands their samples back in that order. The sampler is a function, so who does it makes no
-difference: the pieces are the same, hence the bits. :class:`LocalExecutor` samples them here; on a cluster,
-`noiseward.runs.ray` deals them out.
+The candidates of an estimator or a search are sampled in pieces (`optimizers/candidates.py`). An executor takes the
+pieces one after the other and returns their samples in that order. The sampler is a function and the pieces are the
+same, so the bits do not depend on where they are computed: :class:`LocalExecutor` does so here, `noiseward.runs.ray` on
+a cluster.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.sampler import Prompt, Sampler
 
-__all__ = ["LocalExecutor", "Executor", "run_piece"]
+__all__ = ["Executor", "LocalExecutor", "run_piece"]
 
 
 class Executor(abc.ABC):
@@ -25,17 +25,19 @@ class Executor(abc.ABC):
 
     @abc.abstractmethod
     def run(self, sampler: Sampler, pieces: Iterable[tuple[Tensor, Prompt]]) -> Iterator[tuple[Tensor, NFE]]:
-        """The samples of each piece, on the device of its noise, and the calls one row took part in; in order.
+        """Yield the samples of each piece, on the device of its noise, and the calls one row took part in; in order.
+
+        The calls are returned, and counted by no meter here.
 
         Arguments:
             sampler: this process's own, for the pieces that are done here.
-            pieces: noise `(b, *noise_shape)` and its prompts; taken as they are needed, for memory's sake.
+            pieces: noise `(b, *noise_shape)` and its prompts; taken as they are needed, to save memory.
         """
 
 
 @final
 class LocalExecutor(Executor):
-    """One piece after the other, here.
+    """One piece after the other, in this process.
 
     Example:
         >>> from noiseward.toys import GaussianModel
@@ -51,6 +53,6 @@ class LocalExecutor(Executor):
 
 
 def run_piece(sampler: Sampler, noise: Tensor, prompt: Prompt) -> tuple[Tensor, NFE]:
-    """The samples of some noise, and what each of its rows took part in, which is counted nowhere else."""
+    """The samples of a piece, and the calls each of its rows took part in, which are counted nowhere else."""
     with count_calls(apart=True) as meter:
         return sampler(noise, prompt), meter.nfe

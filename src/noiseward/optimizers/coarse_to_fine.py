@@ -14,20 +14,22 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget, Status
-from noiseward.loop.loop import Checkpoint, Optimizer, Step, iterate
+from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
+from noiseward.loop.optimizer import Optimizer
+from noiseward.loop.step import Checkpoint, Step
 from noiseward.noise.layout import Seeds
 from noiseward.samplers.nested import Nested
 
 __all__ = ["CoarseStage", "Through", "coarse_to_fine"]
 
 Through = Callable[[Iterator[Step]], Iterator[Step]]
-"""What steps are passed through on their way, to be shown or written down: it yields them again."""
+"""What steps are passed through on their way, to be shown or written: it yields them again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CoarseStage:
-    """What is done on few steps before many are taken.
+    """What is done on few sampler steps before many are taken.
 
     Arguments:
         objective: the same, on the coarse sampler.
@@ -41,7 +43,7 @@ class CoarseStage:
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
-            raise ArgumentError(f"share={self.share} given: a part of the budget, between 0 and 1, wanted")
+            raise ArgumentError(f"share must be between 0 and 1, got {self.share}")
 
     def part(self, budget: Budget) -> Budget:
         """What the coarse sampler may spend of a budget.
@@ -74,25 +76,25 @@ def coarse_to_fine(
     at: Checkpoint | None = None,
     through: Through = iter,
 ) -> Iterator[Step]:
-    """Climb on the coarse sampler, carry the best noise over, and climb on.
+    """Optimize on the coarse sampler, carry the best noise over, and optimize on the fine one.
 
     Arguments:
         coarse, fine: the same but for the sampler.
         start: fine noise.
         nested: how the two samplers' noises belong together.
-        optimizer: how to move; it starts anew on the fine sampler.
+        optimizer: what proposes the next noise; it starts without a state on the fine sampler.
         first: what the coarse sampler may spend.
-        budget: what is spent in all, moves on both.
+        budget: what is spent in all, steps on both.
         seeds: as for `iterate`.
-        before: how to move on the coarse sampler; None: by `optimizer`, too.
-        at: where the climb on the coarse sampler goes on, if it was begun before.
+        before: the optimizer on the coarse sampler; None: `optimizer`, too.
+        at: where the optimization on the coarse sampler continues, if it was begun before.
         through: what the coarse sampler's steps are passed through, which are steps of another objective, of other
             noise, and not among those yielded.
 
     Yields:
         steps of the fine sampler: its evaluation of the start, step 0, then all from the carried noise on. Steps are
-        numbered by the moves made on both, and the bill, calls and seconds, includes what was spent on the coarse one:
-        whoever goes on from any but the first goes on with `iterate` and the same budget.
+        numbered by those made on both, and calls and seconds include what was spent on the coarse one. To continue from
+        any but the first, use `iterate` with the same budget.
 
     Raises:
         KeyboardInterrupt: as it came; on the coarse sampler only after what was found there was carried over.
@@ -112,9 +114,9 @@ def coarse_to_fine(
         raise stopped or AssertionError("iterate yields at least one step")
     carried = nested.refine(last.best.noise, rest=start)
     spent = begun.nfe + last.nfe, begun.seconds + last.seconds
-    place = Checkpoint(max(last.index, 1), carried, {}, running, begun.best, *spent, (0.0, 0))
+    checkpoint = Checkpoint(max(last.index, 1), carried, {}, running, begun.best, *spent, (0.0, 0))
     if stopped is not None:
-        found = next(iterate(fine, place, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
+        found = next(iterate(fine, checkpoint, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
         yield dataclasses.replace(found, status=running)
         raise stopped
-    yield from iterate(fine, place, optimizer=optimizer, budget=budget, seeds=seeds)
+    yield from iterate(fine, checkpoint, optimizer=optimizer, budget=budget, seeds=seeds)

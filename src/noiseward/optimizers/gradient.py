@@ -1,4 +1,4 @@
-r"""Estimators: which way is up.
+r"""Estimators: where an ascent direction comes from.
 
 An **estimator** evaluates the objective at some noise and proposes a **direction** in which its value grows. For a
 differentiable reward that is the gradient itself,
@@ -7,17 +7,17 @@ differentiable reward that is the gradient itself,
     \nabla_z \big[ r(M(z)) - \rho(z) \big] = J_M(z)^\top \nabla r - \nabla \rho,
 
 by backpropagation through every step of the sampler: :class:`Backprop`. Where the reward has no gradient, it is
-estimated from candidates: see `perturb.py`.
+estimated from candidates: see `zeroth_order.py`.
 
-The exact gradient can be had cheaper, at the price of a bias. A step of most samplers is
+Optional cheaper gradients are biased. A step of most samplers is
 
 .. math::
     x_{t-1} = a_t x_t + b_t \, \epsilon_\theta(x_t, t) + \sigma_t z_t, \qquad
     \frac{\partial x_{t-1}}{\partial x_t} = a_t I + b_t \frac{\partial \epsilon_\theta}{\partial x_t},
 
-and what costs is the denoiser's Jacobian. `Backprop(steps=K)` takes the last K of N steps as they are and moves the
-draws made in them alone: what moves has its exact gradient. `Backprop(through="linear")` drops the Jacobian and keeps
-:math:`a_t I`, the sampler's own path, so that every draw moves and none exactly; with `steps=K` the last K steps keep
+and what costs is the denoiser's Jacobian. `Backprop(steps=K)` differentiates the last K of N steps and changes the
+draws made in them alone, with their exact gradient. `Backprop(through="linear")` drops the Jacobian and keeps
+:math:`a_t I`, the sampler's own path, so that every draw changes and none exactly; with `steps=K` the last K steps keep
 their Jacobian all the same. :class:`Annealed` begins with K = 0 and ends with K = N.
 
     cost in denoiser calls      forward     backward    (recomputed)
@@ -55,12 +55,12 @@ class Estimator(abc.ABC):
     def __call__(self, objective: Objective, noise: Tensor, seeds: Seeds) -> tuple[Evaluation, Tensor]:
         """The evaluation of `noise`, without its graph, and an ascent direction of its shape.
 
-        The direction is zero on draws that do not move, and row i of it depends on row i alone.
+        The direction is zero on draws that may not change, and row i of it depends on row i alone.
         """
 
-    @abc.abstractmethod
     def check(self, reward: Reward) -> None:
-        """Raise `GradientError`, naming the alternatives, if this estimator cannot climb that reward."""
+        """Raise `GradientError`, naming the alternatives, if this estimator cannot follow that reward."""
+        return
 
 
 @final
@@ -70,12 +70,12 @@ class Backprop(Estimator):
     Arguments:
         steps: go back through the denoiser in the last so many sampler steps alone; None: in all of them. A scheduler
             or a guidance that calls the denoiser twice per step counts two steps.
-        through: what leads through the steps before. `exact`: nothing, draws made there do not move and the others
+        through: what leads through the steps before. `exact`: nothing, draws made there do not change and the others
             have their exact gradient. `linear`: the sampler's own path without the denoiser's Jacobian, so that all
-            draws move, with a bias; without `steps` the Jacobian is dropped everywhere.
+            draws change, with a bias; without `steps` the Jacobian is dropped everywhere.
 
     Raises:
-        ArgumentError: less than one step, or no such way through.
+        ArgumentError: less than one step, or an unknown `through`.
         GradientError: the reward is a black box, the sampler or the reward leaves the graph, the sampler's steps are
             not known, or no draw is made in the steps asked for.
 
@@ -101,9 +101,9 @@ class Backprop(Estimator):
 
     def __init__(self, steps: int | None = None, *, through: str = "exact") -> None:
         if steps is not None and steps < 1:
-            raise ArgumentError(f"steps={steps} given: at least 1 sampler step wanted, or None for all of them")
+            raise ArgumentError(f"steps must be >= 1, got {steps}; pass None for all sampler steps")
         if through not in THROUGH:
-            raise ArgumentError(f"through='{through}' given: {choices(through, THROUGH)}")
+            raise ArgumentError(f"unknown through '{through}': {choices(through, THROUGH)}")
         self.steps, self.through = steps, through
 
     def check(self, reward: Reward) -> None:
@@ -130,7 +130,7 @@ class Backprop(Estimator):
                     "no gradient reaches the sample: the sampler runs under torch.no_grad() or leaves torch; "
                     "run it with noiseward.differentiable()"
                 )
-            gradient = _pulled_back(evaluation, variable, objective.sampler)
+            gradient = _reward_gradient(evaluation, variable, objective.sampler)
             if gradient is None:
                 raise GradientError(
                     f"reward '{objective.reward.name}' returned a score without a gradient to the noise: it detaches "
@@ -156,22 +156,22 @@ class Backprop(Estimator):
         skipped = max(layout.steps - (self.steps or 0), 0)
         if self.through == "exact" and not any(draw.movable and draw.after >= skipped for draw in layout):
             raise GradientError(
-                f"no draw that moves is made in the last {self.steps} of {layout.steps} steps: take more of them, or "
-                "through='linear'; or a sampler that draws noise in each step (eta=1)"
+                f"no draw that may change is made in the last {self.steps} of {layout.steps} steps: take more of them, "
+                "or through='linear'; or a sampler that draws noise in each step (eta=1)"
             )
         return skipped
 
 
 @final
 class Annealed(Estimator):
-    r"""From cheap to exact: at move k the denoiser's Jacobian is kept in the last :math:`\lfloor N k / m \rfloor` of N
-    sampler steps, and the sampler's own path leads through those before; from move m on the gradient is exact.
+    r"""From cheap to exact: at step k the denoiser's Jacobian is kept in the last :math:`\lfloor N k / m \rfloor` of N
+    sampler steps, and the sampler's own path leads through those before; from step m on the gradient is exact.
 
     Arguments:
-        moves: m. Take about half as many as the run has: its end is exact.
+        moves: m, in optimization steps. Take about half as many as the run has: its end is exact.
 
     Raises:
-        ArgumentError: less than one move.
+        ArgumentError: less than one step.
         GradientError: as `Backprop`.
 
     Example:
@@ -180,15 +180,15 @@ class Annealed(Estimator):
         >>> objective = Objective(GaussianModel(steps=4).sampler(), Linear(1.0))
         >>> noise = objective.sampler.init(1)
         >>> with count_calls() as meter:
-        ...     for move in (0, 5, 10):
-        ...         _ = Annealed(10)(objective, noise, Seeds((0,), step=move))
+        ...     for step in (0, 5, 10):
+        ...         _ = Annealed(10)(objective, noise, Seeds((0,), step))
         >>> meter.nfe
         NFE(forward=12, backward=6, recomputed=0)
     """
 
     def __init__(self, moves: int = 15) -> None:
         if moves < 1:
-            raise ArgumentError(f"moves={moves} given: at least 1 move before the gradient is exact wanted")
+            raise ArgumentError(f"moves must be >= 1, got {moves}")
         self.moves = moves
 
     def check(self, reward: Reward) -> None:
@@ -201,7 +201,7 @@ class Annealed(Estimator):
         return Backprop(steps or None, through="linear")(objective, noise, seeds)
 
 
-def _pulled_back(evaluation: Evaluation, noise: Tensor, sampler: Sampler) -> Tensor | None:
+def _reward_gradient(evaluation: Evaluation, noise: Tensor, sampler: Sampler) -> Tensor | None:
     """The gradient of each row's reward; in two parts where float16 is on the way, the second of them scaled."""
     if not sampler.half:
         return score_gradient(evaluation.reward, noise)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from noiseward.api import Problem, prepare_spec
 from noiseward.errors import NoisewardError, RunError
 from noiseward.loop.budget import Status
-from noiseward.loop.loop import Step
+from noiseward.loop.collect import pass_and_collect
 from noiseward.loop.progress import Bars
-from noiseward.loop.solution import Solution, pass_and_collect
+from noiseward.loop.solution import Solution
+from noiseward.loop.step import Step
 from noiseward.options.run import RunSpec
 from noiseward.pipelines import DiffusersSampler
 from noiseward.runs import first
@@ -177,6 +178,6 @@ def _shown(
     def steps() -> Iterator[Step]:
         found.append((yield from performed))
 
-    for _ in bars.watch(steps(), problem.budget) if bars else steps():
+    for _ in bars.track(steps(), problem.budget) if bars else steps():
         pass
     return found[0]

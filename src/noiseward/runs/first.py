@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from noiseward.api import Problem
 from noiseward.errors import RunError
 from noiseward.loop.budget import Status
-from noiseward.loop.loop import Step
-from noiseward.loop.solution import pass_and_collect
+from noiseward.loop.collect import pass_and_collect
+from noiseward.loop.step import Step
 from noiseward.methods import read
 from noiseward.optimizers.coarse_to_fine import CoarseStage, Through
 from noiseward.options.run import RunSpec

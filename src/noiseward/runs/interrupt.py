@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from noiseward.contain import SIGNALS
 from noiseward.errors import RewardError, told
-from noiseward.loop.loop import Step
+from noiseward.loop.step import Step
 
 __all__ = ["Interruptible"]
 

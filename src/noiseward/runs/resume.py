@@ -18,10 +18,11 @@ from torch import Tensor
 from noiseward import pictures
 from noiseward.errors import ArgumentError, RunError
 from noiseward.loop.budget import Status, update_pace
-from noiseward.loop.loop import Best, Checkpoint
+from noiseward.loop.collect import Past
 from noiseward.loop.objective import Evaluation
 from noiseward.loop.panel import PanelState
-from noiseward.loop.solution import Frames, Past
+from noiseward.loop.solution import Frames
+from noiseward.loop.step import Best, Checkpoint
 from noiseward.options.run import RunSpec
 from noiseward.runs.consistency import Core, core
 from noiseward.runs.images import frames_of

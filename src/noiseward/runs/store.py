@@ -35,9 +35,9 @@ from typing import Any
 
 from noiseward import pictures
 from noiseward.errors import ArgumentError, NoisewardError, RunError
-from noiseward.loop.loop import Step
 from noiseward.loop.panel import find_hacked
 from noiseward.loop.solution import Frames, Solution
+from noiseward.loop.step import Step
 from noiseward.options.run import RunSpec
 from noiseward.runs.binding import mark, plain, unseal
 from noiseward.runs.claim import Claim

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from noiseward import __version__, pictures
-from noiseward.loop.loop import Step
 from noiseward.loop.solution import Frames
+from noiseward.loop.step import Step
 from noiseward.options.run import RunSpec
 from noiseward.runs.binding import FILES, Bound, digest_of_images, digest_of_tensors, mark, plain, seal
 from noiseward.runs.files import replace, tensors
