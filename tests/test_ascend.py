@@ -41,15 +41,15 @@ def toy(eta=1.0):
     return GaussianModel(steps=5, eta=eta, dim=3, dtype=f64)
 
 
-def climb(objective, start, steps, optimizer):
+def ascend(objective, start, steps, optimizer):
     return list(iterate(objective, start, optimizer=optimizer, budget=Budget(steps=steps)))
 
 
 @pytest.mark.parametrize("update", FACTORIES.values(), ids=FACTORIES)
-def test_a_rows_moves_are_those_of_one_torch_optimizer_that_lives_all_along(update):
+def test_a_rows_steps_are_those_of_one_torch_optimizer(update):
     objective = Objective(toy().sampler(), Quadratic(TARGET))
     start = objective.sampler.init(2)
-    steps = climb(objective, start, 12, GradientAscent(update=update, lr=0.1, max_norm=None))
+    steps = ascend(objective, start, 12, GradientAscent(update=update, lr=0.1, max_norm=None))
     for row in range(2):
         leaf = start[row : row + 1].clone().requires_grad_(True)
         optimizer = update([leaf], lr=0.1)
@@ -61,22 +61,22 @@ def test_a_rows_moves_are_those_of_one_torch_optimizer_that_lives_all_along(upda
 
 
 @pytest.mark.parametrize("name", FACTORIES)
-def test_every_optimizer_climbs_a_quadratic_to_its_maximum(name):
+def test_every_optimizer_reaches_the_maximum_of_a_quadratic(name):
     objective = Objective(GaussianModel(steps=2, dim=3, dtype=f64).sampler(), Quadratic(TARGET))
     rate = {"Adadelta": 60.0, "SGD": 1.0, "ASGD": 1.0, "Adagrad": 0.7, "RAdam": 1.5, "Adamax": 0.4}.get(name, 0.2)
     optimizer = GradientAscent(update=FACTORIES[name], lr=rate, max_norm=None)
-    steps = climb(objective, objective.sampler.init(1), 40, optimizer)
+    steps = ascend(objective, objective.sampler.init(1), 40, optimizer)
     assert steps[0].evaluation.reward < -0.5
     assert steps[-1].best.reward > -0.02
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_plain_ascent_on_a_linear_reward_moves_by_rate_times_weights_each_step(eta):
+def test_plain_ascent_on_a_linear_reward_changes_the_noise_by_rate_times_weights_each_step(eta):
     model, slope, rate = toy(eta), torch.tensor([1.0, -2.0, 0.5], dtype=f64), 0.3
     objective = Objective(model.sampler(), Linear(slope))
     start = objective.sampler.init(2)
     move = rate * model.weights[:, None] * slope
-    for step in climb(objective, start, 5, GradientAscent(update=optim.SGD, lr=rate, max_norm=None)):
+    for step in ascend(objective, start, 5, GradientAscent(update=optim.SGD, lr=rate, max_norm=None)):
         torch.testing.assert_close(step.noise, start + step.index * move, rtol=1e-12, atol=1e-12)
 
 
@@ -88,7 +88,7 @@ def test_plain_ascent_on_a_quadratic_ends_at_the_nearest_noise_that_reaches_the_
     near = z + torch.einsum("k,bd->bkd", model.weights, TARGET - sampler(z)) / strength
     rate = 0.5 / strength.item()  # halves the distance at every step
     optimizer = GradientAscent(update=optim.SGD, lr=rate, max_norm=None)
-    steps = climb(Objective(sampler, Quadratic(TARGET)), z, 45, optimizer)
+    steps = ascend(Objective(sampler, Quadratic(TARGET)), z, 45, optimizer)
     torch.testing.assert_close(steps[-1].noise, near, rtol=1e-12, atol=1e-12)
     for step in steps[:10]:
         torch.testing.assert_close(step.noise - near, (z - near) / 2**step.index, rtol=1e-9, atol=1e-12)
@@ -102,7 +102,7 @@ def test_a_step_of_a_smooth_objective_gains_what_theorem_1_promises(share, eta):
     rate = share / smoothness
     objective = Objective(model.sampler(), Quadratic(TARGET))
     optimizer = GradientAscent(update=optim.SGD, lr=rate, max_norm=None)
-    steps = climb(objective, objective.sampler.init(3), 8, optimizer)
+    steps = ascend(objective, objective.sampler.init(3), 8, optimizer)
     for now, after in zip(steps, steps[1:], strict=False):
         promised = (rate - rate**2 * smoothness / 2) * now.grad_norm.square()
         assert now.index or (promised > 0.02).all()
@@ -117,7 +117,7 @@ def test_theorem_1_bounds_the_gain_from_below_where_the_objective_bends_less_tha
     rate = share / smoothness
     objective = Objective(model.sampler(), reward)
     optimizer = GradientAscent(update=optim.SGD, lr=rate, max_norm=None)
-    steps = climb(objective, objective.sampler.init(3), 20, optimizer)
+    steps = ascend(objective, objective.sampler.init(3), 20, optimizer)
     for now, after in zip(steps, steps[1:], strict=False):
         promised = (rate - rate**2 * smoothness / 2) * now.grad_norm.square()
         assert (after.evaluation.value - now.evaluation.value >= promised - 1e-13).all()
@@ -154,10 +154,10 @@ def test_the_rate_and_the_clipping_by_default_are_the_published_ones():
     )  # of a clipped gradient
 
 
-def test_a_dead_draw_never_moves():
+def test_a_dead_draw_never_changes():
     objective = Objective(toy().sampler(), Quadratic(TARGET))
     start = objective.sampler.init(2)
-    last = climb(objective, start, 10, GradientAscent(lr=0.5))[-1].noise
+    last = ascend(objective, start, 10, GradientAscent(lr=0.5))[-1].noise
     assert torch.equal(last[:, -1], start[:, -1]) and (last[:, :-1] - start[:, :-1]).abs().min() > 0
 
 
@@ -218,7 +218,7 @@ def test_a_row_whose_gradient_is_zero_stays_where_it_is_until_it_has_one_again(u
     """Momentum would carry it on: past the height at which a clamped reward was good enough."""
     objective = Objective(toy().sampler(), CLAMPED)
     start = objective.sampler.init(3)
-    steps = climb(objective, start, 60, GradientAscent(update=update, lr=0.1))
+    steps = ascend(objective, start, 60, GradientAscent(update=update, lr=0.1))
     stopped = [bool((step.grad_norm[0] == 0).item()) for step in steps[:-1]]
     assert stopped[-1] or update is FACTORIES["Adadelta"] or update is FACTORIES["Adagrad"]
     for before, after, still in zip(steps, steps[1:], stopped, strict=False):
@@ -228,6 +228,6 @@ def test_a_row_whose_gradient_is_zero_stays_where_it_is_until_it_has_one_again(u
 def test_a_zero_gradient_leaves_the_optimizers_state_as_it_is():
     objective = Objective(toy().sampler(), CLAMPED)
     start = objective.sampler.init(1)
-    at_rest = next(step for step in climb(objective, start, 60, GradientAscent(lr=0.1)) if step.grad_norm[0] == 0)
-    on = climb(objective, at_rest, 61, GradientAscent(lr=0.1))
+    at_rest = next(step for step in ascend(objective, start, 60, GradientAscent(lr=0.1)) if step.grad_norm[0] == 0)
+    on = ascend(objective, at_rest, 61, GradientAscent(lr=0.1))
     assert all(torch.equal(on[0].state[name], part) for name, part in at_rest.state.items())

@@ -128,7 +128,7 @@ def with_a_posterior(net):
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["with a denoiser", "without"])
-def test_draws_made_aside_are_other_and_never_move(named):
+def test_draws_made_aside_are_other_and_fixed(named):
     net = nn.Tanh()
     layout = FunctionSampler(with_a_posterior(net), net if named else None).layout
     assert [(draw.name, draw.role, draw.movable) for draw in layout] == [

@@ -187,7 +187,7 @@ def test_an_entry_is_a_string_that_travels():
     assert isinstance(entry, Entry) and entry.among(3) is None
 
 
-def test_a_pipeline_that_edits_what_it_is_given_edits_a_copy(pipe):
+def test_a_pipeline_that_edits_its_arguments_edits_a_copy(pipe):
     class Editing(type(pipe)):
         @torch.no_grad()
         def __call__(self, prompt, negative_prompt=None, **kwargs):
@@ -206,7 +206,7 @@ def test_a_pipeline_that_edits_what_it_is_given_edits_a_copy(pipe):
     assert (given, texts) == (["d", "g"], ["a", "b"])
 
 
-def test_one_row_is_given_as_one_prompt(pipe):
+def test_one_row_is_one_prompt(pipe):
     class Single(type(pipe)):
         @torch.no_grad()
         def __call__(self, prompt, negative_prompt=None, **kwargs):

@@ -120,7 +120,7 @@ class Posed(Sampler):
         return noise.sum(1)
 
 
-def test_the_direction_is_zero_on_draws_that_do_not_move():
+def test_the_direction_is_zero_on_fixed_draws():
     _, direction = estimate(Objective(Posed(), Linear(1.0)), torch.zeros(1, 3, 2))
     assert direction.tolist() == [[[1, 1], [0, 0], [0, 0]]]
 
@@ -199,7 +199,7 @@ def along(toy, estimator, *, recompute=False, step=0):
 
 @pytest.mark.parametrize("last", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("recompute", [False, True])
-def test_the_last_steps_draws_have_their_exact_gradient_and_earlier_ones_do_not_move(last, recompute):
+def test_draws_of_the_last_steps_have_their_exact_gradient_and_earlier_ones_are_fixed(last, recompute):
     toy, last_of = model(), min(last, 4)
     direction, spent = along(toy, Backprop(last), recompute=recompute)
     exact = toy.weights.clone()
@@ -219,7 +219,7 @@ def test_linear_drops_the_jacobian_of_all_but_the_last_steps_and_keeps_the_sampl
     assert (kept == 4) == torch.allclose(direction, toy.weights, rtol=1e-6)
 
 
-def test_an_anneal_goes_from_linear_to_exact_and_depends_on_the_move_alone():
+def test_annealing_goes_from_linear_to_exact_and_depends_on_the_step_alone():
     toy = model()
     for move, last in ((0, 0), (1, 1), (2, 2), (3, 4), (50, 4)):
         direction, spent = along(toy, Annealed(3), step=move)

@@ -61,7 +61,7 @@ class Recording(Guide):
 # ---- the seam ----
 
 
-def test_a_moment_shows_the_state_the_exact_prediction_and_its_levels():
+def test_a_sampler_step_shows_the_state_the_exact_prediction_and_its_levels():
     toy = model()
     sampler, guide = toy.sampler(), Recording()
     noise = sampler.init(3)
@@ -163,7 +163,7 @@ def test_a_denoiser_that_runs_without_a_graph_is_an_error_not_a_zero_gradient():
 # ---- closed forms ----
 
 
-def test_dps_moves_each_draw_by_the_gradient_of_the_prediction():
+def test_dps_shifts_each_draw_by_the_gradient_of_the_prediction():
     toy = model()
     sampler = toy.sampler()
     noise = sampler.init(2)

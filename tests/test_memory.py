@@ -172,7 +172,7 @@ def test_blocks_inside_a_recomputed_call_are_recomputed_from_their_inputs():
 
 def test_auto_takes_the_first_mode_that_fits_into_what_is_free(monkeypatch):
     pipe, chosen = stable_diffusion(), []
-    step, rest = driven(pipe, "fast")._inner.weighed("a", [pipe.unet, pipe.vae, pipe.text_encoder])
+    step, rest = driven(pipe, "fast")._inner.measure_memory("a", [pipe.unet, pipe.vae, pipe.text_encoder])
     assert step > 100 * 4 * 4 * 8 * 8 and rest > 0
     for available in (1e12, 1.6 * (3 * step + rest), 1.4 * (3 * step + rest), 1.4 * (step + rest), None):
         monkeypatch.setattr(adapter, "free_memory", lambda device, available=available: available)
@@ -195,7 +195,7 @@ def test_auto_takes_the_first_mode_that_fits_into_what_is_free(monkeypatch):
 
 def test_auto_asks_for_the_whole_batch(monkeypatch):
     pipe = stable_diffusion()
-    step, rest = driven(pipe, "fast")._inner.weighed("a", [pipe.unet, pipe.vae, pipe.text_encoder])
+    step, rest = driven(pipe, "fast")._inner.measure_memory("a", [pipe.unet, pipe.vae, pipe.text_encoder])
     monkeypatch.setattr(adapter, "free_memory", lambda device: 2 * (4 * step + rest))
     assert driven(pipe, "auto").settle(1, "a") == "fast"
     assert driven(pipe, "auto").settle(2, "a") == "balanced"
@@ -215,9 +215,9 @@ def test_what_is_free_is_some_of_what_there_is(monkeypatch, tmp_path):
     found = free_memory(torch.device("cpu"))
     assert found is None or 0 < found < 2**50
     monkeypatch.setattr(memory, "_available", lambda: 8e9)
-    monkeypatch.setattr(memory, "_confined", lambda: 3e9)  # a container's limit counts
+    monkeypatch.setattr(memory, "_container_limit", lambda: 3e9)  # a container's limit counts
     assert free_memory(torch.device("cpu")) == 3e9
-    monkeypatch.setattr(memory, "_confined", lambda: None)
+    monkeypatch.setattr(memory, "_container_limit", lambda: None)
     assert free_memory(torch.device("cpu")) == 8e9
 
 
@@ -365,7 +365,7 @@ def test_a_run_on_disk_goes_on_in_the_mode_below(run, small, monkeypatch, tmp_pa
         failing(patch, 4 + 4 + 2 * 4 + 1)
         status, out, err = run(*whole, "--out", "run")
     assert "noiseward: out of memory at step 2: take memory='balanced'" in err
-    assert status == 0 and "memory: memory ran out" in out
+    assert status == 0 and "memory: out of memory" in out
     folder = RunFolder(tmp_path / "run")
     assert folder.read("status.json")["state"] == "interrupted" and len(folder.steps()) == 2
     assert run("resume", "run", "--memory", "balanced")[0] == 0

@@ -75,7 +75,7 @@ def test_arguments_of_a_method_reach_its_parts():
     reward = Quadratic(1.0)
     assert isinstance(choose("dno", reward).regularizer, NoRegularizer)
     guarded = choose("dno:guard=concentration:target=0.2,block=2", reward).regularizer
-    assert isinstance(guarded, Concentration) and (guarded.target, guarded.block) == (0.2, 2)
+    assert isinstance(guarded, Concentration) and (guarded.min_probability, guarded.block) == (0.2, 2)
     ascent = choose("dno:0.05,project=start+norm", reward).optimizer
     assert isinstance(ascent, GradientAscent) and ascent.lr == 0.05
     assert [type(part) for part in ascent.project] == [StartOnly, NormProjection]

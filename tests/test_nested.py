@@ -103,11 +103,11 @@ def test_the_sample_is_closer_the_finer_the_coarse_sampler():
 @pytest.mark.parametrize(
     ("coarse", "fine", "words"),
     [
-        ([0.1, 0.5, 1.0], [0.1, 0.4, 0.7, 1.0], "not among"),
-        ([0.1, 0.4], [0.1, 0.4, 1.0], "not among"),
-        ([0.5, 0.1, 1.0], [0.1, 0.5, 1.0], "rising ones"),
-        ([0.1], [0.1, 0.5], "rising ones"),
-        ([0.1, 1.0], [0.1, 0.5, 1.2], "up to 1"),
+        ([0.1, 0.5, 1.0], [0.1, 0.4, 0.7, 1.0], "must be among"),
+        ([0.1, 0.4], [0.1, 0.4, 1.0], "must be among"),
+        ([0.5, 0.1, 1.0], [0.1, 0.5, 1.0], "must rise within"),
+        ([0.1], [0.1, 0.5], "must rise within"),
+        ([0.1, 1.0], [0.1, 0.5, 1.2], r"must rise within \(0, 1\]"),
     ],
 )
 def test_levels_that_are_not_nested_are_refused(coarse, fine, words):
@@ -116,16 +116,16 @@ def test_levels_that_are_not_nested_are_refused(coarse, fine, words):
 
 
 def test_noise_of_another_sampler_is_refused():
-    with pytest.raises(ArgumentError, match="5 draws wanted"):
+    with pytest.raises(ArgumentError, match="expected 5 draws, got"):
         toy(2, 4).coarsen(torch.zeros(1, 4, 3))
-    with pytest.raises(ArgumentError, match="rest of shape"):
+    with pytest.raises(ArgumentError, match="rest must fit noise of shape"):
         toy(2, 4).refine(torch.zeros(1, 3, 3), rest=torch.zeros(1, 5, 2))
 
 
-# ---- the climb ----
+# ---- coarse to fine ----
 
 
-def climb(first, budget, few=4, many=20, rows=2, seed=0):
+def run_both(first, budget, few=4, many=20, rows=2, seed=0):
     coarse, fine = (Objective(model(steps).sampler(), Quadratic(2.0)) for steps in (few, many))
     start = fine.sampler.init(2, seed=7)[:rows]
     steps = list(
@@ -137,7 +137,7 @@ def climb(first, budget, few=4, many=20, rows=2, seed=0):
 
 
 def test_it_starts_at_the_fine_samplers_start_and_pays_for_both():
-    steps, fine, start = climb(Budget(steps=3), Budget(steps=5))
+    steps, fine, start = run_both(Budget(steps=3), Budget(steps=5))
     assert [step.index for step in steps] == [0, 3, 4, 5] and torch.equal(steps[0].noise, start)
     coarse = 4 * 3 * 3 + 4  # three moves at 4 calls forward and 4 backward, one evaluation
     costs = [step.nfe.cost for step in steps]
@@ -148,16 +148,16 @@ def test_it_starts_at_the_fine_samplers_start_and_pays_for_both():
 
 
 def test_rows_are_carried_by_themselves():
-    together, *_ = climb(Budget(steps=3), Budget(steps=5))
-    alone, *_ = climb(Budget(steps=3), Budget(steps=5), rows=1)
+    together, *_ = run_both(Budget(steps=3), Budget(steps=5))
+    alone, *_ = run_both(Budget(steps=3), Budget(steps=5), rows=1)
     for one, two in zip(together, alone, strict=True):
         torch.testing.assert_close(one.noise[:1], two.noise)
 
 
 def test_it_gets_there_for_fewer_calls():
     """The reward that plain ascent reaches, reached for less than half of its denoiser calls."""
-    plain = climb(Budget(steps=0), Budget(steps=30))[0][-1]
-    steps, *_ = climb(Budget(steps=20), Budget(steps=26))
+    plain = run_both(Budget(steps=0), Budget(steps=30))[0][-1]
+    steps, *_ = run_both(Budget(steps=20), Budget(steps=26))
     assert (steps[-1].best.value >= plain.best.value).all()
     assert steps[-1].nfe.cost < plain.nfe.cost / 2
 
@@ -186,7 +186,7 @@ def test_what_few_steps_found_survives_an_interruption(ctrl_c):
     assert solution.status == (Status.INTERRUPTED,) * 2 and not solution.gain.any()
 
 
-def test_at_the_raised_rate_moves_on_few_steps_take_the_sample_as_far():
+def test_at_the_raised_rate_coarse_steps_change_the_sample_as_much():
     """Adam on many steps, on few at the same rate, and on few at the raised one: how far the sample is after 10 moves;
     what is left is the last coarse step, whose draw has no weight while all fine ones but one there have."""
 
@@ -224,7 +224,7 @@ def test_a_pipelines_levels_are_those_its_scheduler_steps_by():
         assert nested(*pair).matrix.shape == (6, 21)
 
 
-def test_a_pipelines_picture_is_close_to_that_of_more_steps():
+def test_a_pipelines_image_is_close_to_that_of_more_steps():
     coarse, fine = sd(5), sd(20)
     pair = nested(coarse, fine)
     noise = fine.init(4)
@@ -252,7 +252,7 @@ def test_align_takes_few_steps_first():
     assert solution.nfe.backward == 3 * 2 + 4
     stock = DiffusersSampler(pipe, **CALL, eta=1.0).stock("a", seed=3)
     assert torch.equal(solution.initial.sample, stock) and (solution.gain > 0).all()
-    with pytest.raises(ArgumentError, match="not among"):
+    with pytest.raises(ArgumentError, match="must be among"):
         align(pipe, "a", "brightness", method="dno:coarse=3", **how)
     with pytest.raises(ArgumentError, match="coarse_to_fine"):
         align(model(4).sampler(), None, Quadratic(1.0), method="dno:coarse=2", steps=1)

@@ -54,12 +54,12 @@ def test_where_keeps_the_named_draws_and_zeroes_the_others():
     assert torch.equal(second, UNEQUAL.split(noise)[2])
 
 
-def test_dead_draws_and_draws_of_something_else_do_not_move():
+def test_dead_draws_and_draws_of_something_else_are_fixed():
     moved = MIXED.zero_fixed(torch.ones(1, 4, 2))
     assert moved[0, :, 0].tolist() == [1, 0, 0, 1]
 
 
-def test_only_draws_that_move_count_for_plausibility():
+def test_only_movable_draws_count_for_plausibility():
     assert MIXED.movable_part(some(MIXED, 2)).tolist() == [[0, 1, 6, 7], [8, 9, 14, 15]]
 
 

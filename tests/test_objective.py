@@ -27,7 +27,7 @@ def length(sample, prompt):
     return sample[:, 0] * 0 + torch.tensor([float(len(text)) for text in prompt])
 
 
-def test_value_is_reward_less_penalty_each_of_the_given_noise():
+def test_value_is_reward_less_penalty_of_the_same_noise():
     model = GaussianModel(steps=4, dtype=torch.float64)
     sampler = model.sampler()
     noise = sampler.init(3)

@@ -36,7 +36,7 @@ def run(objective, start=2, *, lr=0.3, clock=None, update=optim.Adam, **budget):
 
 
 @pytest.mark.parametrize("moves", [0, 1, 5])
-def test_n_moves_are_n_plus_1_evaluations_the_last_one_forward_only(moves):
+def test_n_steps_are_n_plus_1_evaluations_the_last_one_forward_only(moves):
     steps = run(problem(), steps=moves)
     assert [step.index for step in steps] == list(range(moves + 1))
     assert [step.nfe for step in steps[:-1]] == [NFE(CALLS * k, CALLS * k) for k in range(1, moves + 1)]
@@ -45,7 +45,7 @@ def test_n_moves_are_n_plus_1_evaluations_the_last_one_forward_only(moves):
     assert [step.grad_norm is None for step in steps] == [False] * moves + [True]
 
 
-def test_each_step_is_at_the_noise_the_one_before_moved_to():
+def test_each_step_starts_from_the_next_noise_of_the_one_before():
     steps = run(problem(), steps=4)
     for before, after in zip(steps, steps[1:], strict=False):
         assert torch.equal(before.next_noise, after.noise) and not torch.equal(before.noise, after.noise)
@@ -161,7 +161,7 @@ class Chore:
 
 
 @pytest.mark.parametrize(("seconds", "moves"), [(0.5, 1), (2.0, 1), (4.6, 1), (4.7, 2), (11.0, 5)])
-def test_no_move_is_begun_that_would_overrun_the_seconds_at_the_pace_so_far(seconds, moves):
+def test_no_step_begins_that_would_overrun_the_seconds_at_the_recent_pace(seconds, moves):
     clock = Chore(lambda k: 2.0)
     steps = run(problem(clock.reward()), seconds=seconds, clock=clock)
     assert len(steps) == moves + 1  # the first move's cost is not known before it is made
@@ -169,7 +169,7 @@ def test_no_move_is_begun_that_would_overrun_the_seconds_at_the_pace_so_far(seco
     assert steps[-1].status == (Status.SECONDS,) * 2
 
 
-def test_the_pace_is_that_of_the_slowest_move_of_late():
+def test_the_pace_is_that_of_the_slowest_recent_step():
     clock = Chore(lambda k: 8.0 if k == 1 else 1.0)
     steps = run(problem(clock.reward()), seconds=20.0, clock=clock)
     assert [step.pace[0] for step in steps[:6]] == [1.0, 8.0, 4.0, 2.0, 1.0, 1.0]
@@ -180,7 +180,7 @@ def test_the_pace_is_that_of_the_slowest_move_of_late():
 
 
 @pytest.mark.parametrize(("nfe", "moves"), [(0, 1), (16, 1), (27, 1), (28, 2), (100, 8), (111, 8)])
-def test_no_move_is_begun_that_would_overrun_the_denoiser_calls(nfe, moves):
+def test_no_step_begins_that_would_overrun_the_denoiser_calls(nfe, moves):
     steps = run(problem(), nfe=nfe)
     assert len(steps) == moves + 1
     assert steps[-2].nfe.cost == 3 * CALLS * moves

@@ -47,7 +47,7 @@ def limits(weights):
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0)])
-def test_what_is_scored_of_a_picture_can_be_shown(low, high):
+def test_perturbed_images_are_clamped_before_they_are_scored(low, high):
     """Pixels at the ends of [0, 1] and noise on them: cut off; samples that are no such pictures are left alone."""
     seen = []
 
@@ -226,7 +226,7 @@ def test_candidates_go_without_a_graph_in_chunks_and_one_call_alone_has_one(kind
 @kinds
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_a_row_is_charged_the_calls_of_its_own_candidates_however_they_are_batched(kind, chunk, rows):
+def test_a_row_is_counted_the_calls_of_its_own_candidates_however_they_are_batched(kind, chunk, rows):
     objective = Objective(model().sampler(), black(lambda x: x.prod(1)), ["a prompt"] * rows)
     noise = objective.sampler.init(rows)
     with count_calls() as meter:
@@ -238,7 +238,7 @@ def test_a_row_is_charged_the_calls_of_its_own_candidates_however_they_are_batch
     assert steps[-1].nfe == wanted + wanted + NFE(calls)
 
 
-def test_rows_that_a_sampler_runs_one_by_one_are_charged_the_same():
+def test_rows_that_a_sampler_runs_one_by_one_are_counted_the_same():
     sampler = FunctionSampler(lambda: torch.randn(1, DIM, dtype=f64) + torch.randn(1, DIM, dtype=f64))
     objective = Objective(sampler, black(lambda x: x.prod(1)))
     noise = sampler.init(2)
@@ -286,7 +286,7 @@ class Posed(Sampler):
 
 
 @kinds
-def test_only_draws_that_move_are_perturbed_and_have_a_direction(kind):
+def test_fixed_draws_are_not_perturbed_and_have_no_direction(kind):
     reward = FunctionReward(lambda x: x.sum(1), name="sum")
     _, direction = estimate(kind(4, 0.1), Objective(Posed(), reward), torch.ones(1, 3, 2))
     assert direction[0, 0].any() and not direction[0, 1:].any()
@@ -321,7 +321,7 @@ def test_a_run_resumed_from_any_step_is_bit_for_bit_the_run_that_never_stopped(k
 
 
 @kinds
-def test_a_black_box_is_climbed_to_its_maximum(kind):
+def test_a_black_box_is_optimized_to_its_maximum(kind):
     target = torch.tensor([0.8, -0.5, 0.3], dtype=f64)
     quadratic = Quadratic(target)
     objective = Objective(model().sampler(), black(lambda x: quadratic(x, None)))

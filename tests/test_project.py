@@ -60,7 +60,7 @@ def test_projecting_twice_is_projecting_once(projection):
 
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
-def test_draws_that_do_not_move_are_left_alone(projection):
+def test_fixed_draws_are_left_alone(projection):
     noise = 2 * fresh()
     assert torch.equal(projection.noise(noise, LAYOUT)[:, 2:], noise[:, 2:])
     assert torch.equal(projection.direction(noise, LAYOUT)[:, 2:], noise[:, 2:])
@@ -150,7 +150,7 @@ def test_draws_that_are_no_multiple_of_32_are_refused():
 @pytest.mark.parametrize(
     "projections", [[NormProjection()], [SpectralProjection()], [SpectralProjection(), NormProjection()]]
 )
-def test_ascent_stays_on_the_set_and_still_climbs(projections):
+def test_ascent_stays_on_the_set_and_still_gains(projections):
     slope = torch.randn(4, 32, 32, generator=torch.Generator().manual_seed(5)).double()
     sampler = FunctionSampler(lambda batch: torch.randn(batch, 4, 32, 32, dtype=torch.float64))
     objective = Objective(sampler, Linear(slope))  # type: ignore[arg-type]

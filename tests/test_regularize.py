@@ -86,7 +86,7 @@ def test_the_penalty_is_weight_times_minus_the_mean_log_bounds():
     assert not NoRegularizer()(z, layout(64)).any()
 
 
-def test_draws_that_do_not_move_count_for_nothing():
+def test_fixed_draws_count_for_nothing():
     four = Layout(tuple(Draw(name, (64,), role, live=live) for name, role, live in [
         ("start", "start", True), ("posterior", "other", True), ("step 1", "step", True), ("step 2", "step", False),
     ]))  # fmt: skip

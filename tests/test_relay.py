@@ -33,7 +33,7 @@ def run(objective, optimizer, rows=2, **budget):
 
 
 @pytest.mark.parametrize("moves", [1, 3])
-def test_the_first_moves_are_the_ones_and_the_rest_the_others_begun_anew(moves):
+def test_the_first_steps_are_by_the_first_optimizer_and_the_others_by_the_second_without_a_state(moves):
     objective = Objective(model().sampler(), Quadratic(2.0))
     search, ascent = TrustRegion(6, 2), GradientAscent(lr=0.1)
     steps = run(objective, Relay(search, ascent, moves=moves), steps=6)
@@ -57,7 +57,7 @@ def test_a_run_resumed_from_any_step_is_bit_for_bit_the_run_that_never_stopped(m
 
 
 def test_on_a_bumpy_reward_it_gets_further_than_either_at_the_same_cost():
-    """Bumps of height 1 along a slope: the climb finds the next top, luck a good slope, and both a good top."""
+    """Bumps of height 1 along a slope: the ascend finds the next top, luck a good slope, and both a good top."""
     reward = FunctionReward(lambda x: ((6 * x).cos() + x).sum(1), name="bumps")
     objective = Objective(model(dim=8).sampler(), reward)
     start, budget = objective.sampler.init(64), Budget(nfe=600)
@@ -74,7 +74,7 @@ def test_on_a_bumpy_reward_it_gets_further_than_either_at_the_same_cost():
         assert ahead.mean() > 4 * ahead.std() / math.sqrt(len(ahead))
 
 
-def test_a_dear_first_move_does_not_keep_the_budget_from_being_spent():
+def test_an_expensive_first_step_does_not_keep_the_budget_from_being_spent():
     objective = Objective(model().sampler(), Linear(1.0))
     relay = Relay(BestOfN(100, chunk=4096), GradientAscent(lr=0.1))
     steps = run(objective, relay, nfe=1000)

@@ -233,7 +233,7 @@ def test_a_sampler_whose_denoiser_changes_between_call_and_gradient_says_so():
         return x
 
     sampler = FunctionSampler(sample, denoiser=net, recompute=True)
-    with pytest.warns(NoisewardWarning, match="Scaled.*only a search can move them"):
+    with pytest.warns(NoisewardWarning, match="Scaled.*only a search can change them"):
         noise = sampler.init(1)
     with pytest.raises(GradientError, match="Scaled"):
         sampler(noise.requires_grad_())

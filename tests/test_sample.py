@@ -130,8 +130,8 @@ def test_parameters_with_a_default_and_bound_by_partial_are_left_alone():
         (lambda n: torch.randn(n, 2), "takes n: only `batch` and `prompt`"),
         (lambda batch, steps: torch.randn(batch, steps), "takes steps: only .* bind the rest"),
         (lambda *args, **kwargs: torch.randn(1, 2), "takes args, kwargs"),
-        (3, "3 given: a function"),
-        (torch.randn, "given: a function"),
+        (3, "expected a function of .* got 3"),
+        (torch.randn, "expected a function of"),
     ],
 )
 def test_functions_that_cannot_be_called_are_refused_in_one_line(fn, message):

@@ -64,7 +64,7 @@ def test_the_value_never_falls_and_counts_the_penalty(search):
 
 @searches
 @pytest.mark.parametrize("rows", [1, 3])
-def test_a_move_costs_a_row_one_evaluation_and_its_own_candidates(search, rows):
+def test_a_step_costs_a_row_one_evaluation_and_its_own_candidates(search, rows):
     steps = run(Objective(model().sampler(), Linear(1.0)), search, 2, rows)
     assert [step.nfe for step in steps] == [NFE(4 * 7), NFE(4 * 14), NFE(4 * 15)]
 
@@ -113,7 +113,7 @@ class Posed(Sampler):
 
 
 @searches
-def test_only_draws_that_move_are_tried_elsewhere(search):
+def test_candidates_keep_fixed_draws(search):
     start = torch.tensor([[[0.3, -0.2], [1.0, 2.0], [3.0, 4.0]]])
     seen = []
     reward = FunctionReward(lambda x: seen.append(x) or x.sum(1), name="sum")

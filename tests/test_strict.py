@@ -98,7 +98,7 @@ def test_a_dead_draw_can_pay_for_the_others_unless_it_is_left_out(fresh):
     assert (strict_probability(noise, dead)[0] < 1e-6).all()
 
 
-def test_draws_that_do_not_move_are_left_out(fresh):
+def test_fixed_draws_are_left_out(fresh):
     layout = Layout((*LAYOUT.draws[:-2], Draw("mask", (4, 16, 16), "other"), Draw("step 7", (4, 16, 16), live=False)))
     spoiled = fresh[:4].clone()
     spoiled[:, 6:] = 100.0

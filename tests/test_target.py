@@ -35,7 +35,7 @@ def optimum() -> float:
     return count * math.sqrt(BLOCK) * largest
 
 
-def climb(problem, steps, rows=2, **more):
+def ascend(problem, steps, rows=2, **more):
     start = problem.sampler.init(rows, seed=0)
     return iterate(problem, start, optimizer=GradientAscent(lr=0.03), budget=Budget(steps=steps, **more))
 
@@ -43,20 +43,20 @@ def climb(problem, steps, rows=2, **more):
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_the_constrained_optimum_is_reached_whatever_the_scale_of_the_reward(scale):
     problem = objective(scale)
-    steps = list(climb(problem, 120))
+    steps = list(ascend(problem, 120))
     best = steps[-1].best
     assert (best.probability >= TARGET).all()
     assert (0.85 * optimum() < best.reward / scale).all() and (best.reward / scale <= optimum()).all()
     torch.testing.assert_close(probability(best.noise, problem.sampler.layout), best.probability)
 
 
-def test_without_a_target_the_same_climb_leaves_the_distribution():
-    best = list(climb(objective(target=None), 120))[-1].best
+def test_without_a_minimum_probability_the_same_ascent_leaves_the_distribution():
+    best = list(ascend(objective(target=None), 120))[-1].best
     assert (best.reward > 2 * optimum()).all() and (best.probability < 1e-9).all()
 
 
 def test_the_weight_grows_while_the_target_is_missed_and_shrinks_while_there_is_room():
-    steps = list(climb(objective(), 40))
+    steps = list(ascend(objective(), 40))
     for before, after in zip(steps[:-2], steps[1:-1], strict=True):
         was = before.multiplier
         missed = after.probability < TARGET
@@ -66,9 +66,9 @@ def test_the_weight_grows_while_the_target_is_missed_and_shrinks_while_there_is_
     assert 0 < sum(int((step.probability < TARGET).sum()) for step in steps) < 80
 
 
-def test_each_penalty_is_weighed_by_the_multiplier_its_step_was_given():
+def test_each_penalty_is_weighted_by_the_multiplier_of_its_step():
     problem = objective()
-    steps = list(climb(problem, 25))
+    steps = list(ascend(problem, 25))
     given = torch.ones(2)
     for step in steps:
         penalty = problem.regularizer(step.noise, problem.sampler.layout)
@@ -86,7 +86,7 @@ def test_a_multiplier_follows_its_formula():
 
 def test_rows_have_multipliers_of_their_own_and_a_resumed_run_has_them_too():
     problem = objective()
-    together = list(climb(problem, 15, rows=3))
+    together = list(ascend(problem, 15, rows=3))
     start = problem.sampler.init(3, seed=0)
     for row in range(3):
         alone = list(iterate(problem, start[row : row + 1], optimizer=GradientAscent(lr=0.03), budget=Budget(steps=15)))
@@ -131,9 +131,9 @@ def test_nothing_that_is_not_finite_or_not_allowed_becomes_the_best():
     assert never.update(found(2, 0.0, 0.01), torch.tensor([True]), 0.1).index.item() == 2
 
 
-def test_a_wanted_reward_counts_only_where_the_target_is_met():
+def test_the_target_reward_counts_only_where_the_minimum_probability_is_met():
     wanted = 1.5 * optimum()  # out of reach within the target
-    steps = list(climb(objective(), 40, reward=wanted))
+    steps = list(ascend(objective(), 40, reward=wanted))
     rewards = torch.stack([step.evaluation.reward for step in steps])
     assert Status.REWARD not in steps[-1].status
     assert (rewards < wanted).all() or (torch.stack([s.probability for s in steps])[rewards >= wanted] < TARGET).all()

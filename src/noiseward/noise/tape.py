@@ -265,7 +265,7 @@ def replay(draws: Sequence[Tensor], names: Sequence[str]) -> Iterator[NoiseTape]
     """Answer the Gaussian draws in the body with given ones, in order; `names` is for messages.
 
     Raises:
-        DrawMismatch: a draw is asked for that is not there, has another shape, or was not asked for.
+        DrawMismatch: a draw is missing, has another shape, or was not asked for.
 
     Example:
         >>> z = torch.ones(2, requires_grad=True)

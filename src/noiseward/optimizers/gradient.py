@@ -77,7 +77,7 @@ class Backprop(Estimator):
     Raises:
         ArgumentError: less than one step, or an unknown `through`.
         GradientError: the reward is a black box, the sampler or the reward leaves the graph, the sampler's steps are
-            not known, or no draw is made in the steps asked for.
+            not known, or no draw is made in those steps.
 
     References:
         Inference-Time Alignment of Diffusion Models with Direct Noise Optimization

@@ -147,8 +147,8 @@ class RunSpec(Settings, ModelOptions):
     )
     method: str | None = option(
         None,
-        help="How the noise moves: NAME or NAME:ARG=VALUE,..., as in dno:lr=0.02,guard=concentration:min_probability=0.1"
-        ". 'noiseward methods' lists them. Default: dno, or trust-region for a reward without a gradient.",
+        help="How the noise moves: NAME or NAME:ARG=VALUE,..., as in dno:lr=0.02,guard=concentration:0.5. "
+        "'noiseward methods' lists them. Default: dno, or trust-region for a reward without a gradient.",
     )
     watch: Texts | None = option(
         None, help="Held-out rewards to track, which are not optimized; none for none. Default: the model card's."

@@ -167,7 +167,7 @@ class DiffusersSampler(Sampler):
         """Choose the mode for so many rows, where that was left to `auto`; gives the mode."""
         if self._memory == "auto":
             modules = [part for part in self.pipe.components.values() if isinstance(part, Module)]
-            step, rest = self._inner.weighed(prompt, modules)
+            step, rest = self._inner.measure_memory(prompt, modules)
             steps, available = self.layout.steps, free_memory(self.layout.device)
             self._take(choose_mode(step=batch * step, rest=batch * rest, steps=steps, available=available))
         return self._memory
@@ -189,7 +189,7 @@ class DiffusersSampler(Sampler):
         below = lower_mode(memory) if memory != "auto" else "low"
         self.lighter = f"memory='{below}'" if below else None
         inside = blockwise if memory == "low" else None
-        self._inner = self._inner.retaining(memory != "fast", inside=inside, lighter=self.lighter)
+        self._inner = self._inner.with_memory(memory != "fast", inside=inside, lighter=self.lighter)
 
     def stock(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor:
         """The pipeline's own sample of a seed, `(1, *X)`: without tape or graph, safety checker and watermark aside."""

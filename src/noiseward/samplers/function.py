@@ -1,8 +1,8 @@
 """Samplers made of functions: any code that draws its noise with torch, with a noise tape around it.
 
-What :class:`FunctionSampler` needs to know of the function it finds out once (`discovery.py`). The row law is tested:
-once per batch size a row is sampled alone as well (`independence.py`), and where rows depend on each other, or the
-function cannot take so many, they are sampled one at a time.
+What :class:`FunctionSampler` needs to know about the function it finds out once (`discovery.py`). The row law is
+tested: once per batch size a row is sampled alone as well (`independence.py`), and where rows depend on each other, or
+the function cannot take so many, they are sampled one at a time.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class FunctionSampler(Sampler):
             lives, taken off the tape, counted (`cost.py`) and, if asked, recomputed. Without it, whole runs are
             counted instead.
         recompute: recompute the denoiser's activations instead of keeping them.
-        name: how messages call it; default: the function's name.
+        name: in messages; default: the function's name.
 
     Raises:
         TapeError: nothing was drawn with torch, or the tape does not see all of the randomness.
-        GradientError: a gradient was asked for where there is none.
+        GradientError: a gradient is needed and there is none.
 
     Example:
         >>> import torch
@@ -100,10 +100,10 @@ class FunctionSampler(Sampler):
         self._found: Findings | None = None
         self.lighter = None if recompute or not denoisers else "recompute=True"
 
-    def retaining(
+    def with_memory(
         self, recompute: bool, *, inside: Inside | None = None, lighter: str | None = None
     ) -> FunctionSampler:
-        """The same sampler, keeping its activations otherwise.
+        """The same sampler with another way of keeping activations.
 
         Arguments:
             recompute: recompute the denoiser's activations instead of keeping them.
@@ -116,17 +116,18 @@ class FunctionSampler(Sampler):
             other._found = None  # there may be a gradient this way
         return other
 
-    def weighed(self, prompt: Prompt = None, modules: Iterable[Module] = ()) -> tuple[int, int]:
-        """Bytes that a row's graph holds with all activations kept: the denoiser's in one sampler step, and the rest.
+    def measure_memory(self, prompt: Prompt = None, modules: Iterable[Module] = ()) -> tuple[int, int]:
+        """Measure how many bytes a row's graph holds with all activations kept: the denoiser's in one sampler step, and
+        the rest.
 
-        Two samplings find out, whose calls are counted apart. The modules' weights are left out. A sampler that has no
+        Two runs find out, whose calls are counted apart. The modules' weights are left out. A sampler that has no
         gradient holds nothing.
         """
         self.expect(prompt)
         noise, steps = self.init(1).requires_grad_(), self.layout.steps
         if self._found is not None and self._found.trouble is not None:
             return 0, 0
-        keeping = self.retaining(False)
+        keeping = self.with_memory(False)
         held = []
         for last in (0, 1):
             with torch.enable_grad(), hold_constant(steps - last), count_calls(apart=True):
@@ -173,12 +174,12 @@ class FunctionSampler(Sampler):
             found.bias = None
 
     def _batched(self, found: Findings, noise: Tensor, prompt: list[str] | None) -> Tensor:
-        """All rows in one call; or one at a time from now on, where that fails or rows depend on each other."""
+        """Sample all rows in one call; or one at a time from now on, where that fails or rows depend on each other."""
         outer, error = current_meter(), None
         try:
             with count_calls(apart=True) as meter:  # a trial that fails is discovery, and not counted
                 samples = self._replay(found, noise, prompt)
-                share = None if is_whole_required() else self._leaning(found, noise, prompt, samples)
+                share = None if is_whole_required() else self._row_dependence(found, noise, prompt, samples)
             if share is None:
                 meter.join(outer)
                 return samples
@@ -187,7 +188,7 @@ class FunctionSampler(Sampler):
             fault = f"a row depends on the others in its batch, {by}"
         except DrawMismatch:  # some draw's leading 1 was no batch axis: all rows share that draw
             fault = None
-        except Exception as raised:  # whatever a sampler raises that cannot take so many rows
+        except Exception as raised:  # a sampler that cannot take so many rows may raise anything
             if exhausted(raised) or is_whole_required():
                 raise
             fault, error = f"it fails with a batch of {noise.shape[0]} ({summarize_error(raised)})", raised
@@ -202,7 +203,9 @@ class FunctionSampler(Sampler):
             self._warn(f"{fault}; rows are sampled one at a time")
         return samples
 
-    def _leaning(self, found: Findings, noise: Tensor, prompt: list[str] | None, samples: Tensor) -> float | None:
+    def _row_dependence(
+        self, found: Findings, noise: Tensor, prompt: list[str] | None, samples: Tensor
+    ) -> float | None:
         """How much a row depends on its batch, if one does."""
         weights = (next(module.parameters(), None) for module in self._denoisers)
         dtypes = [*(draw.dtype for draw in found.layout), samples.dtype, *(w.dtype for w in weights if w is not None)]
@@ -235,8 +238,8 @@ class FunctionSampler(Sampler):
             return self._run(tape, noise.shape[0], prompt)
 
     def _run(self, tape: NoiseTape, batch: int, prompt: list[str] | None, steps: StepCounter | None = None) -> Tensor:
-        given = {"batch": batch, "prompt": None if prompt is None else [*prompt]}  # some edit the list they are given
-        with self._watched(tape, steps or StepCounter()):
+        given = {"batch": batch, "prompt": None if prompt is None else [*prompt]}  # some functions edit their list
+        with self._intercept(tape, steps or StepCounter()):
             sample = self._fn(**{name: given[name] for name in self._names})
         if not isinstance(sample, Tensor):
             raise TapeError(f"the sampler returned {type(sample).__name__}: return its samples as one tensor (B, ...)")
@@ -249,7 +252,7 @@ class FunctionSampler(Sampler):
         return sample if self._denoisers else count_output(sample, current_meter())
 
     @contextlib.contextmanager
-    def _watched(self, tape: NoiseTape, steps: StepCounter) -> Iterator[None]:
+    def _intercept(self, tape: NoiseTape, steps: StepCounter) -> Iterator[None]:
         lift, frozen, given = Lift(), self._frozen, self._inside
 
         @contextlib.contextmanager
@@ -266,7 +269,7 @@ class FunctionSampler(Sampler):
 
     @torch.inference_mode(False)  # what is found out has to last, and to have a gradient
     def _discover(self, prompt: list[str] | None) -> Findings:
-        """What there is to know, found out once."""
+        """Find out about the function, once."""
         if self._found is None:
             self._frozen.hold()
             try:
@@ -279,7 +282,7 @@ class FunctionSampler(Sampler):
         return self._found
 
     def _discovery(self, prompt: list[str] | None) -> Discovery:
-        """What finds it out, with one row of a prompt."""
+        """A discovery with one row of a prompt."""
 
         def run(tape: NoiseTape, witness: Witness | None) -> tuple[Tensor, list[int]]:
             steps = StepCounter()
@@ -292,16 +295,16 @@ class FunctionSampler(Sampler):
         frozen, batched = self._frozen, "batch" in self._names
         return Discovery(run, name=self.name, batched=batched, narrow=frozen.narrow, widen=frozen.widen)
 
-    def _warn(self, says: str) -> None:
-        warnings.warn(f"{self.name}: {says}", NoisewardWarning, stacklevel=4)
+    def _warn(self, text: str) -> None:
+        warnings.warn(f"{self.name}: {text}", NoisewardWarning, stacklevel=4)
 
 
 def _names(fn: Callable[..., Tensor]) -> set[str]:
-    """Which of `batch` and `prompt` a sampler function takes; whatever else it takes must have a default."""
+    """Which of `batch` and `prompt` a sampler function takes; other parameters must have a default."""
     try:
         parameters = inspect.signature(fn).parameters.values()
     except (TypeError, ValueError):
-        raise ArgumentError(f"{fn!r} given: a function of `batch` and `prompt`, or of either or none, wanted") from None
+        raise ArgumentError(f"expected a function of `batch` and `prompt`, or of either or none, got {fn!r}") from None
     names = {parameter.name for parameter in parameters}
     unknown = [p.name for p in parameters if p.name not in ("batch", "prompt") and p.default is p.empty]
     if unknown:

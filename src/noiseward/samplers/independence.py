@@ -8,7 +8,7 @@ mean over the batch, or something of the first row for all. It shows when a row 
 
 Matrix kernels round differently for other batch sizes, and a chaotic sampler makes much of little, so g is compared
 with two yardsticks: how far the other rows' samples are, which is what a neighbor's influence is a share of, and, where
-that is not small, how far row i alone moves when its noise is moved by as much as rounding would.
+that is not small, how far row i alone changes when its noise changes by as much as rounding would.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Comparison", "coarsest_eps", "is_whole_required", "row_dependence", 
 
 SHARE = 1e-3  # of the distance between rows that rounding explains in float32; a tiny UNet takes 3e-5
 APART = 0.3  # of their size: rows of noise that are nearer to each other than this tell little
-BEYOND = 3.0  # times what rounding moves
+BEYOND = 3.0  # times what rounding changes
 
 
 _WHOLE = contextvars.ContextVar("whether rows go in one call as they are", default=False)
@@ -43,7 +43,7 @@ def require_whole() -> Iterator[None]:
 
 
 def is_whole_required() -> bool:
-    """Whether this is the body of one."""
+    """Whether this is the body of :func:`require_whole`."""
     return _WHOLE.get()
 
 
@@ -78,7 +78,7 @@ class Comparison:
             sample: samples some noise with its prompts.
             fresh: noise of some seeds. Where the rows are near to each other, as candidates are, they hardly tell, and
                 two rows that are not are asked instead, once.
-            eps: what `coarsest_eps` says.
+            eps: see `coarsest_eps`.
         """
         if noise.shape[0] in self._sizes:
             return None
@@ -128,19 +128,19 @@ def coarsest_eps(dtypes: Iterable[torch.dtype], device: torch.device) -> float:
 
 
 def _rounding(noise: Tensor, eps: float) -> Tensor:
-    """Noise moved by as much as the rounding of a whole network would move it."""
+    """Noise changed by as much as the rounding of a whole network would change it."""
     nudge = torch.randn(noise.shape, generator=torch.Generator().manual_seed(2)).to(noise)
     return noise.detach() + min(30 * eps, 0.02) * nudge
 
 
-def row_dependence(batch: Tensor, alone: Tensor, moved: Callable[[], Tensor], eps: float) -> float | None:
+def row_dependence(batch: Tensor, alone: Tensor, nudged: Callable[[], Tensor], eps: float) -> float | None:
     """How much the last row of a batch differs from itself alone, as a share of how far the rows are apart.
 
     Arguments:
         batch: samples `(B, *X)`.
         alone: `(1, *X)`.
-        moved: the last row alone, its noise moved by what rounding moves it by; asked for only where it matters.
-        eps: what `coarsest_eps` says.
+        nudged: the last row alone, its noise changed by as much as by rounding; called only where it matters.
+        eps: see `coarsest_eps`.
 
     Returns:
         the share, or None where rounding explains it.
@@ -155,7 +155,7 @@ def row_dependence(batch: Tensor, alone: Tensor, moved: Callable[[], Tensor], ep
     share = gap / (max(apart, default=0.0) or _size(single) or gap)
     if share <= max(SHARE, 10 * eps):
         return None
-    return share if gap > BEYOND * _size(moved().detach().double().flatten() - single) else None
+    return share if gap > BEYOND * _size(nudged().detach().double().flatten() - single) else None
 
 
 def _size(difference: Tensor) -> float:

@@ -8,11 +8,11 @@ defect behind a published implementation whose gradient never reached its denois
 with the number of calls.) Only what goes in and comes out as a tensor, or as a nesting of containers that hold tensors,
 has a gradient then; an object that hides tensors is refused rather than cut off.
 
-What is recomputed must be what was computed. A call's module is put back into the state it had (`state.py`), with the
+What is recomputed must be what was computed. A call's module is restored to the state it had (`state.py`), with the
 same context variables and autocast; and of each output up to 4096 values, spread evenly, are kept and compared with
 those of the repetition. Where they differ, a gradient would be that of another function: an error names the module. A
-call that changes the lists or dicts it is given, as caches do, cannot be repeated from its arguments: its activations
-are kept instead.
+call that changes its lists or dicts, as caches do, cannot be repeated from its arguments: its activations are kept
+instead.
 
 Part of the gradient can be left out on purpose. Within :func:`hold_constant`, the first calls of each run are
 constants: they run once, forward, and nothing is pulled back through them. What the sampler itself does with its draws
@@ -84,7 +84,7 @@ class StepCounter:
         self._called: set[Module] = set()
 
     def enter(self, module: Module, asked: int) -> int:
-        """The number of the step in which a module is called now, after so many draws."""
+        """Note that a module is called now, after so many draws; returns the number of the step."""
         if not self.begun or module in self._called:
             self.begun.append(asked)
             self._called.clear()
@@ -143,7 +143,7 @@ def drive(
     inside: Inside | None = None,
     steps: StepCounter | None = None,
 ) -> Iterator[None]:
-    """For the body of a `with`, run the module's calls off the tape, counted, and recomputed if asked.
+    """For the body of a `with`, run the module's calls off the tape, count them, and recompute them if asked.
 
     Nothing that draws noise may happen inside the module: it would not be seen.
 
@@ -185,19 +185,19 @@ def recompute_call(
     *,
     module: Module | None = None,
 ) -> Any:
-    """`function(*args, **kwargs)`, keeping only its tensor arguments for the gradient.
+    """Call `function(*args, **kwargs)`, keeping only its tensor arguments for the gradient.
 
     Arguments and result may be any nesting of tuples, lists, dicts and diffusers outputs.
 
     Arguments:
         function: what is called, and called again when the gradient comes back.
-        meter: counts the calls that are made again.
+        meter: counts the repeated calls.
         args, kwargs: its arguments.
         module: whose state the function depends on; it is the same for both calls, and named in messages.
 
     Raises:
         GradientError: an argument or the result hides tensors in an object of another kind. When the gradient comes
-            back: the repetition gave another result, or a second derivative was asked for.
+            back: the repetition gave another result, or a second derivative was needed.
     """
     leaves, spec = tree_flatten((args, kwargs))
     _check("takes", [leaf for leaf in leaves if any(tensor.requires_grad for tensor in _hidden(leaf))])
@@ -283,7 +283,7 @@ def _fill(leaves: list[Any], tensors: Sequence[Tensor]) -> list[Any]:
 
 
 def _autocast(kind: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    """What makes the autocast of now again, on a kind of device."""
+    """What enters the current autocast again, on a kind of device."""
     if not torch.amp.is_autocast_available(kind):
         return contextlib.nullcontext
     dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
@@ -291,18 +291,18 @@ def _autocast(kind: str) -> Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 def _thinned(output: Tensor, count: int = 4096) -> Tensor:
-    """A copy of at most so many values of a tensor, spread evenly."""
+    """A copy of at most that many values of a tensor, spread evenly."""
     flat = output.detach().reshape(-1)
     return flat[:: max(1, -(-flat.numel() // count))].clone()
 
 
-def _differences(outputs: Sequence[Tensor], kept: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, float]]:
-    """How far outputs are from those that were kept, how large these are, and what share of that rounding explains."""
+def _differences(outputs: Sequence[Tensor], before: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, float]]:
+    """How far outputs are from the kept ones, how large these are, and what share of that rounding explains."""
     found = []
-    for again, before in zip(map(_thinned, outputs), kept, strict=True):
-        if before.is_floating_point() and before.device.type != "meta":
-            wide = before.float()
-            tolerance = max(1e-4, 4 * torch.finfo(before.dtype).eps)
+    for again, first in zip(map(_thinned, outputs), before, strict=True):
+        if first.is_floating_point() and first.device.type != "meta":
+            wide = first.float()
+            tolerance = max(1e-4, 4 * torch.finfo(first.dtype).eps)
             found.append(((again.float() - wide).norm(), wide.norm(), tolerance))
     return found
 
@@ -315,7 +315,7 @@ class _Recompute(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         outputs = call.run(*tensors)
-        ctx.kept = [_thinned(output) for output in outputs]
+        ctx.thinned = [_thinned(output) for output in outputs]
         return outputs
 
     @staticmethod
@@ -334,7 +334,7 @@ class _Recompute(torch.autograd.Function):
             outputs = ctx.call.repeat(inputs)
         ctx.call.meter.count(NFE(recomputed=1))
         # Compared once all is done: to read a number earlier would make a GPU wait within every call.
-        judge = functools.partial(ctx.call.judge, _differences(outputs, ctx.kept))
+        judge = functools.partial(ctx.call.judge, _differences(outputs, ctx.thinned))
         torch.autograd.Variable._execution_engine.queue_callback(judge)  # pyright: ignore[reportAttributeAccessIssue]
         pairs = [
             (out, grad) for out, grad in zip(outputs, gradients, strict=True) if grad is not None and out.requires_grad

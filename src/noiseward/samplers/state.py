@@ -1,7 +1,7 @@
 """What a module's call depends on besides its arguments, kept so that the call can be repeated later.
 
-A call is repeated when a gradient comes back, and by then the module may no longer be what it was: a pipeline puts its
-attention processors back when its own call ends, an adapter's scale is set for one call and unset after it, a context
+A call is repeated when a gradient comes back, and by then the module may have changed: a pipeline restores its
+attention processors when its own call ends, an adapter's scale is set for one call and unset after it, a context
 manager around the sampler has been left. :func:`snapshot` keeps the attributes of a module and of all its parts,
 including what their lists and dicts hold, and the context variables; :func:`Snapshot.restored` puts them back for the
 time of a repetition. Weights and buffers are not copied: only which tensors they are.

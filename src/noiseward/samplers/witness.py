@@ -1,14 +1,14 @@
-r"""What a sampler's code was seen doing that a noise tape does not answer: cut its graph, or take chances.
+r"""What a sampler's code does that a noise tape does not answer: cut its graph, or draw other random numbers.
 
 A tape answers Gaussian draws. When a sample then has no gradient, or does not repeat, something else happened, and a
-message should name it and where. A :class:`Witness` looks at the torch calls that a tape sees; :class:`Everywhere` is a
-mode below the tape that goes on looking where the tape is off, in the denoiser. It costs time, and is entered only once
+message should name it and where. A :class:`Witness` watches the torch calls that a tape sees; :class:`Everywhere` is a
+mode below the tape that also watches where the tape is off, in the denoiser. It costs time, and is entered only once
 something is known to be wrong.
 
 * A *cut*: a call of `detach`, `.data`, `numpy`, `item` on a tensor that carries a graph, any call on one under
   `torch.no_grad()`, a denoiser that returns a constant of its input.
-* An *event*: a call that moved a random generator of torch's, whatever it is called, or that made a tensor of a numpy
-  array. Between two runs on the same draws, the first event with another result is where chance came in.
+* An *event*: a call that advanced a random generator of torch's, whatever its name, or that made a tensor of a numpy
+  array. Between two runs on the same draws, the first event with another result is the cause.
 """
 
 from __future__ import annotations
@@ -69,8 +69,7 @@ class GraphCut(NamedTuple):
 
 
 class NumpyArray(NamedTuple):
-    """A floating-point numpy array that became a tensor, not made of one; `centered`: its mean is zero, as far as it
-    can tell."""
+    """A floating-point numpy array that became a tensor, not made of one; `centered`: its mean is zero within error."""
 
     shape: tuple[int, ...]
     centered: bool
@@ -78,7 +77,7 @@ class NumpyArray(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A call that may answer differently each time, and what it answered."""
+    """A call that may return something else each time, and what it returned."""
 
     what: str
     where: str
@@ -86,26 +85,26 @@ class Event(NamedTuple):
 
 
 class Witness:
-    """Looks at torch calls, as a tape's `watch`.
+    """Watches torch calls, as a tape's `watch`.
 
     Attributes:
-        cuts: where a graph was left, in order.
+        cuts: where a graph was cut, in order.
         arrays: numpy arrays that became tensors.
-        events: what may differ from run to run; looked for by `Everywhere` alone, but for the arrays.
+        events: what may differ from run to run; only `Everywhere` sees those other than arrays.
         calls: of the denoiser.
     """
 
-    def __init__(self, told: Callable[[int | None], None] | None = None) -> None:
+    def __init__(self, report: Callable[[int | None], None] | None = None) -> None:
         self.cuts: list[GraphCut] = []
         self.arrays: list[NumpyArray] = []
         self.events: list[Event] = []
         self.calls = 0
-        self._told = told
+        self._report = report
         self._without: GraphCut | None = None  # what turned gradients off
         self._left = False  # whether a tensor became an array: later arrays may be made of it
 
     def see(self, func: Any, args: Any, kwargs: Any) -> None:
-        """Look at a call that is about to be made."""
+        """Watch a call that is about to be made."""
         self._left = self._left or func is torch.Tensor.numpy or func is torch.Tensor.__array__
         if func in _CONVERSIONS and args and _is_array(args[0]):
             self._array(args[0])
@@ -123,13 +122,13 @@ class Witness:
                 self._cut(GraphCut(cut, at))
 
     def around(self, module: torch.nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-        """A denoiser's `forward`, its calls counted, and seen where they return a constant of what they are given."""
+        """Wrap a denoiser's `forward`: count its calls, and note where they return a constant of their arguments."""
 
         @functools.wraps(forward)
         def seen(*args: Any, **kwargs: Any) -> Any:
             self.calls += 1
-            if self._told is not None:
-                self._told(self.calls)
+            if self._report is not None:
+                self._report(self.calls)
             result = forward(*args, **kwargs)
             if torch.is_grad_enabled() and _carries((args, kwargs)):
                 given = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
@@ -141,7 +140,7 @@ class Witness:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """For the body of a `with`, look at `torch.from_numpy` as well, which no mode sees."""
+        """For the body of a `with`, watch `torch.from_numpy` as well, which no mode sees."""
         own = torch.from_numpy
 
         @functools.wraps(own)
@@ -172,7 +171,7 @@ class Witness:
 
 
 class Everywhere(TorchFunctionMode):
-    """A mode that shows a witness all torch calls, those in the denoiser included, and those that take chances."""
+    """A mode that shows a witness all torch calls, those in the denoiser included, and which of them are random."""
 
     def __init__(self, witness: Witness) -> None:
         super().__init__()
@@ -190,12 +189,12 @@ class Everywhere(TorchFunctionMode):
         return result
 
 
-def explain_randomness(first: Witness, second: Witness, moved: list[str]) -> str | None:
+def explain_randomness(first: Witness, second: Witness, advanced: list[str]) -> str | None:
     """Where chance came in between two runs on the same draws, and what to do; None where nothing was seen.
 
     Arguments:
         first, second: what was seen in the two runs.
-        moved: what `watch_generators` says moved.
+        advanced: see `watch_generators`.
     """
     for one, two in zip(first.events, second.events, strict=False):
         if one[:2] != two[:2]:
@@ -216,22 +215,22 @@ def explain_randomness(first: Witness, second: Witness, moved: list[str]) -> str
             f"{one.what} at {one.where}; draw noise with torch.randn, and make other random choices, such as labels, "
             "once and outside the sampler"
         )
-    if moved:
-        return f"{' and '.join(moved)} was used; draw noise with torch.randn"
+    if advanced:
+        return f"{' and '.join(advanced)} was used; draw noise with torch.randn"
     return None
 
 
 @contextlib.contextmanager
 def watch_generators() -> Iterator[list[str]]:
-    """For the body of a `with`, which global generators other than torch's moved; filled in at its end."""
-    moved: list[str] = []
+    """For the body of a `with`, which global generators other than torch's advanced; filled in at its end."""
+    advanced: list[str] = []
     numpy: Any = sys.modules.get("numpy")
     known: list[tuple[str, Callable[[], Any]]] = [("Python's random", random.getstate)]
     if numpy is not None:
         known.append(("numpy.random", lambda: repr(numpy.random.get_state(legacy=False))))
     before = [state() for _, state in known]
-    yield moved
-    moved.extend(name for (name, state), was in zip(known, before, strict=True) if state() != was)
+    yield advanced
+    advanced.extend(name for (name, state), was in zip(known, before, strict=True) if state() != was)
 
 
 def caller_location(frame: FrameType | None) -> str | None:
