@@ -27,7 +27,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from benchmarks import sizes
 from benchmarks.timing import write
-from noiseward.pipelines.blocks import blockwise, blockwise_decoder
+from noiseward.pipelines.blocks import recompute_blocks
 from noiseward.samplers.cost import Meter
 from noiseward.samplers.memory import MODES
 from noiseward.samplers.recompute import recompute_call
@@ -137,14 +137,14 @@ def counted(build: Callable[[], Any], side: int) -> dict[str, Any]:
         return unet(torch.cat([x, x]), time, **more).sample
 
     def blocks(x: Tensor) -> Tensor:
-        with blockwise(unet):
+        with recompute_blocks(unet):
             return call(x)
 
     def decode(x: Tensor) -> Tensor:
         return vae.decode(x).sample
 
     def decode_low(x: Tensor) -> Tensor:
-        with blockwise_decoder(vae):
+        with recompute_blocks(vae, strips=True):
             return decode(x)
 
     def latent() -> Tensor:

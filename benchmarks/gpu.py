@@ -26,7 +26,7 @@ from benchmarks import counted, sizes
 from benchmarks.published import Published
 from benchmarks.timing import write
 from noiseward import Backprop, DiffusersSampler, FunctionReward, Objective, Seeds
-from noiseward.samplers.memory import MODES, exhausted
+from noiseward.samplers.memory import MODES, is_out_of_memory
 from tests.families import unets
 
 BRIGHTNESS = FunctionReward(lambda images: images.float().mean((1, 2, 3)), name="brightness")
@@ -49,7 +49,7 @@ def timed(do: Callable[[], object], device: str, turns: int) -> dict[str, float]
             _wait(device)
             seconds.append(time.perf_counter() - begun)
     except (RuntimeError, MemoryError) as error:
-        if not exhausted(error):
+        if not is_out_of_memory(error):
             raise
         return "out of memory"
     peak = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else float("nan")

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.timing import RESULTS, write
 from noiseward import Backprop, DiffusersSampler, Estimator, Hybrid2, Objective, Seeds, stickers
-from noiseward.pipelines import load
+from noiseward.pipelines.load import load_pipeline
 from noiseward.rewards.parse import named
 from noiseward.samplers.memory import MODES
 
@@ -47,7 +47,7 @@ LABELS = {
 def once(mode: str, point: dict[str, int], turns: int) -> dict[str, float]:
     """Processor seconds of a step and MB beyond the loaded model, in this process."""
     torch.set_num_threads(1)
-    pipe = load(stickers.path())
+    pipe = load_pipeline(stickers.path())
     side = {"height": point["side"], "width": point["side"]}
     sampler = DiffusersSampler(
         pipe, memory=mode, num_inference_steps=point["steps"], guidance_scale=3.0, eta=1.0, **side

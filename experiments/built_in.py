@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.report import model as version
 from noiseward import DiffusersSampler, Objective, stickers
-from noiseward.pipelines import load
+from noiseward.pipelines.load import load_pipeline
 from noiseward.rewards.parse import named
 from training.words import caption
 
@@ -25,7 +25,7 @@ def pairs(prompts: int, seeds: int, *, color: str | None = None, first: int = 0)
 
 def sampler(*, memory: str = "fast", **call: Any) -> DiffusersSampler:
     """The model's sampler, with 10 steps and guidance 3 unless told otherwise."""
-    return DiffusersSampler(load(stickers.path()), memory=memory, **{**CALL, **call})
+    return DiffusersSampler(load_pipeline(stickers.path()), memory=memory, **{**CALL, **call})
 
 
 def objective(reward: str, prompts: list[str], **call: Any) -> Objective:

@@ -17,10 +17,10 @@ from experiments.built_in import CALL
 from experiments.judge import judged, right_background
 from noiseward import Step, strict_probability
 from noiseward.api import prepare
+from noiseward.images import draw_grid, to_images
 from noiseward.loop.collect import collect
 from noiseward.options.parts import join
 from noiseward.options.run import Settings
-from noiseward.pictures import grid, images
 from training.words import caption
 
 __all__ = ["GROUPS", "RATE", "Guard", "climb", "labeled"]
@@ -107,7 +107,7 @@ def climb(
     solution = collect(watched(), problem.objective)
     pictures.parent.mkdir(parents=True, exist_ok=True)
     shown = (solution.initial.sample, solution.last.evaluation.sample, solution.sample)
-    grid([images(sample) for sample in shown]).save(pictures)
+    draw_grid([to_images(sample) for sample in shown]).save(pictures)
     best = {
         "reward": solution.reward.tolist(),
         "probability": solution.probability,

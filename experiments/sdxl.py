@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from experiments.anytime import anytime
 from experiments.frame import Claim, Outcome, Request, main
 from noiseward import DiffusersSampler, GradientAscent, Objective, Reward
-from noiseward.pictures import enlarge, grid, images
-from noiseward.pipelines import load
+from noiseward.images import draw_grid, enlarge, to_images
+from noiseward.pipelines.load import load_pipeline
 from noiseward.rewards.parse import parse
 from tests.families import unets
 
@@ -61,7 +61,7 @@ def conduct(request: Request) -> Outcome | None:
     marks = [60 * every * k for k in range(1, round(minutes / every) + 1)]
     call: dict[str, Any] = {"num_inference_steps": request.pick(50, 4, 2), "guidance_scale": 5.0, "eta": 1.0}
     texts = given.rewards or (TOY_REWARDS if request.size != "full" else REWARDS)
-    pipe = unets.sdxl() if toy else load(given.model or "sdxl")
+    pipe = unets.sdxl() if toy else load_pipeline(given.model or "sdxl")
     sampler = DiffusersSampler(pipe, **call, **(dict(height=16, width=16) if toy else {}))
     results: dict[str, Any] = {}
     lines = []
@@ -85,7 +85,7 @@ def conduct(request: Request) -> Outcome | None:
         table=[["reward and prompt", *titles],
                *([name, *(f"{r:.3f}" for r in t["reward"])] for name, t in results.items())],
         figure=draw(results, marks),
-        pictures={"contact": grid(lines, titles)},
+        pictures={"contact": draw_grid(lines, titles)},
     )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def case(
         "probability": [first.probability.item(), *(best.probability.item() for best in bests)],
         "moves": [0, *(int(best.index) for best in bests)],
     }
-    return told, [images(sample)[0] for sample in (first.evaluation.sample, *(best.sample for best in bests))]
+    return told, [to_images(sample)[0] for sample in (first.evaluation.sample, *(best.sample for best in bests))]
 
 
 def device(sampler: DiffusersSampler) -> str:

@@ -26,7 +26,7 @@ from experiments.frame import Agreement, Claim, Outcome, Request, main
 from experiments.judge import judged
 from experiments.report import interval, say
 from noiseward import BestOfN, DiffusersSampler, GradientAscent, Objective, Optimizer, Relay, Reward, stickers
-from noiseward.pipelines import load
+from noiseward.pipelines.load import load_pipeline
 from noiseward.rewards.parse import parse
 from training.words import article
 
@@ -90,7 +90,7 @@ def conduct(request: Request) -> Outcome | None:
         def compute(score: Reward = score, method: str = method, prompt: str = prompt) -> dict[str, Any]:
             if not made:
                 path = stickers.path() if given.model == "stickers" else given.model
-                made.append(DiffusersSampler(load(path), **call))
+                made.append(DiffusersSampler(load_pipeline(path), **call))
             return run(made[0], score, METHODS[method], prompt, seeds, unit, [s for s in scores if s is not score])
 
         key = {"model": given.model, "version": built_in.version(), "rewards": texts, "reward": score.name,

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from noiseward import DiffusersSampler, FunctionReward, align
-from noiseward.pipelines import load
+from noiseward.pipelines.load import load_pipeline
 from tests.families import Family
 
 
@@ -62,7 +62,7 @@ class Bench:
                 part.eval()
         made.save_pretrained(folder)
         self.family = family
-        self.pipe, self.wide = load(folder), load(folder, dtype=torch.float64)
+        self.pipe, self.wide = load_pipeline(folder), load_pipeline(folder, dtype=torch.float64)
         for pipe in (self.pipe, self.wide):
             pipe.set_progress_bar_config(disable=True)
         self.tape = DiffusersSampler(self.pipe, **family.call)

@@ -208,7 +208,7 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.jobs > 1 and asked.calls > asked.jobs:
         return _shared(asked)
-    from noiseward.pipelines import load
+    from noiseward.pipelines.load import load_pipeline
 
     paths = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
     os.environ |= {"HF_HUB_OFFLINE": "1", "COLUMNS": "120", "PYTHONPATH": paths}
@@ -218,7 +218,7 @@ def main() -> int:
         template = base / "template"
         template.mkdir()
         prepare(template)
-        load(template / "model")  # imports what loading needs, once for all
+        load_pipeline(template / "model")  # imports what loading needs, once for all
         for seed in range(asked.seed, asked.seed + asked.calls):
             folder = base / "call"
             shutil.copytree(template, folder, symlinks=True)

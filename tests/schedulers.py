@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from noiseward import DiffusersSampler
-from noiseward.pipelines.schedulers import exchanged
+from noiseward.pipelines.schedulers import replace_scheduler
 from tests.battery import Measured, slopes
 from tests.families import flows, unets
 
@@ -100,7 +100,7 @@ REFUSED = {
     "AmusedScheduler": ("cannot be made here: .*mask_token_id", TOKENS),
     "BlockRefinementScheduler": ("does not fit a model that came with", TOKENS),
     "ConsistencyDecoderScheduler": ("it has no init_noise_sigma", "it decodes latents"),
-    "CogVideoXDPMScheduler": ("also wants timestep_back", OWN),
+    "CogVideoXDPMScheduler": ("also needs timestep_back", OWN),
     "CosineDPMSolverMultistepScheduler": ("requires the torchsde library", "without torchsde; with it, it works"),
     "DDPMWuerstchenScheduler": ("it has no order", OWN),
     "DPMSolverSDEScheduler": ("requires the torchsde library", "without torchsde; with it, it works"),
@@ -108,11 +108,11 @@ REFUSED = {
     "EntropyBoundScheduler": ("does not fit a model that came with", TOKENS),
     "HeliosDMDScheduler": ("does not fit a model that came with", OWN),
     "HeliosScheduler": ("does not fit a model that came with", OWN),
-    "KarrasVeScheduler": ("also wants sample_hat", OWN),
+    "KarrasVeScheduler": ("also needs sample_hat", OWN),
     "LMSDiscreteScheduler": ("requires the scipy library", "without scipy; with it, it works"),
     "PiflowScheduler": ("does not fit a model that came with", OWN),
     "RFD4ProteinaScheduler": ("cannot be made here", "it moves proteins"),
-    "RePaintScheduler": ("also wants original_image", OWN),
+    "RePaintScheduler": ("also needs original_image", OWN),
     "SCMScheduler": ("it has no scale_model_input", OWN),
     "ScoreSdeVeScheduler": ("it has no step", OWN),
     "ScoreSdeVpScheduler": ("does not fit a model that came with", OWN),
@@ -133,7 +133,7 @@ def sampler(name: str, flow: bool = False, steps: int = 3, **settings: Any) -> D
     """That pipeline with another scheduler. It is the same pipeline every time: use one sampler at a time."""
     pipe = pipeline(flow)
     came_with = pipe.__dict__.setdefault("_came_with", pipe.scheduler)
-    pipe.scheduler = exchanged(came_with, name, **settings)
+    pipe.scheduler = replace_scheduler(came_with, name, **settings)
     return DiffusersSampler(pipe, memory="fast", **_call(flow, steps))
 
 

@@ -13,7 +13,7 @@ from torch.nn import Module
 
 from noiseward import DiffusersSampler, NoisewardError
 from noiseward.noise.tape import replay
-from noiseward.pipelines.calls import parameters
+from noiseward.pipelines.calls import list_parameters
 from tests.battery import weigh
 from tests.catalog import Case
 
@@ -108,7 +108,7 @@ def _sampler(pipe: Any, case: Case) -> DiffusersSampler:
 
 def _stock(pipe: Any, case: Case, *, seed: int | None = None) -> Tensor:
     """The pipeline's own tensors, without any of this library; of a seed, or with the draws of a tape around it."""
-    taken = parameters(pipe)
+    taken = list_parameters(pipe)
     given: dict[str, Any] = {"output_type": "pt", "return_dict": False}
     if seed is not None:
         given["generator"] = torch.Generator().manual_seed(seed)

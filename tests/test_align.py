@@ -196,7 +196,7 @@ def test_estimators_and_searches_by_name_are_those_of_their_classes(pipe):
 
 
 def test_arguments_beside_a_sampler_are_refused():
-    with pytest.raises(ArgumentError, match="eta given beside a sampler"):
+    with pytest.raises(ArgumentError, match="expected a pipeline or a name with eta, got a sampler"):
         align(GaussianModel().sampler(), None, Quadratic(0.0), eta=1.0)
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from noiseward import RunError, api
-from noiseward.parts import Parts
+from noiseward.api import Loaded
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.runs.batch import Batch, begin
 from noiseward.runs.binding import seal
@@ -179,8 +179,8 @@ def test_an_interrupted_batch_stops_and_goes_on(whole, spec, tmp_path):
 
 def test_models_and_rewards_are_made_once_for_all_packs(spec, tmp_path, monkeypatch):
     made = []
-    load, parse = api.load, api.parse_rewards
-    monkeypatch.setattr(api, "load", lambda *a, **k: made.append("model") or load(*a, **k))
+    load, parse = api.open_sampler, api.parse_rewards
+    monkeypatch.setattr(api, "open_sampler", lambda *a, **k: made.append("model") or load(*a, **k))
     monkeypatch.setattr(api, "parse_rewards", lambda *a: made.append("reward") or parse(*a))
     text = '{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "c", "method": "dno:lr=0.02"}\n'
     file = prompts(tmp_path, text, "p.jsonl")
@@ -238,7 +238,7 @@ def test_a_run_begun_as_something_else_is_left_alone(spec, tmp_path):
     batch = begin(tmp_path / "out", read(prompts(tmp_path, "a\n"), spec.replace(steps=0)), size=4)
     (pack,) = batch.packs
     other = dataclasses.replace(pack, spec=pack.spec.replace(steps=1))
-    parts = Parts()
+    parts = Loaded()
     assert [beat.state for beat in work(pack, batch.out, parts)][-1] == "done"
     last = list(work(other, batch.out, parts))[-1]
     assert last.state == "failed" and "was asked for something else" in (last.error or "")

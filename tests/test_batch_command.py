@@ -68,8 +68,8 @@ def test_rows_that_fail_are_named_and_the_status_says_so(run, small, file, tmp_p
     (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "id": "mine", "reward": "shine"}\n')
     status, out, err = run("batch", "p.jsonl", "--out", "out", *small, *OPTIONS)
     assert status == 1
-    assert "failed: 0001 (mine): no reward is called 'shine'" in err
-    assert "mine: no reward is called 'shine'" in out and "2 done, 2 failed" in out
+    assert "failed: 0001 (mine): unknown reward 'shine'" in err
+    assert "mine: unknown reward 'shine'" in out and "2 done, 2 failed" in out
 
 
 def test_a_view_is_readable_where_nobody_looks():

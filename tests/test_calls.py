@@ -23,7 +23,7 @@ from noiseward import (
     ModelError,
     align,
 )
-from noiseward.pipelines.calls import parameters
+from noiseward.pipelines.calls import list_parameters
 from tests.battery import weigh
 from tests.families import modular, unets
 from tests.tiny import CALL, stable_diffusion
@@ -93,12 +93,12 @@ def test_a_subclass_that_calls_its_base_class_has_the_right_gradient(make, memor
 def test_a_subclass_takes_its_own_arguments_and_those_of_its_base_class():
     made = stable_diffusion()
     pipe = decorated(type(made))(**made.components, requires_safety_checker=False)
-    assert {"twice", "guidance_scale", "eta"} <= parameters(pipe) and "kwargs" not in parameters(pipe)
+    assert {"twice", "guidance_scale", "eta"} <= list_parameters(pipe) and "kwargs" not in list_parameters(pipe)
     twice, plain = DiffusersSampler(pipe, twice=True, **CALL), DiffusersSampler(made, **CALL)
     twice.expect("a")
     noise = twice.init(1)
     assert torch.equal(twice(noise, "a"), plain(noise, "a b"))
-    with pytest.raises(ArgumentError, match="no argument 'guidance_scal': did you mean 'guidance_scale'"):
+    with pytest.raises(ArgumentError, match="no argument 'guidance_scal'; did you mean 'guidance_scale'"):
         DiffusersSampler(pipe, guidance_scal=3.0)
 
 
@@ -170,7 +170,7 @@ def test_a_modular_pipeline_gives_its_own_image_of_a_seed_bit_for_bit(blocks, ca
     stock = blocks(prompt="a", generator=generator, output="images", output_type="pt", **SMALL)
     assert torch.equal(ours, stock)
     assert [draw.role for draw in sampler.layout] == ["start", "step", "step"]
-    assert torch.equal(sampler.stock("a", seed=7), stock)
+    assert torch.equal(sampler.run_stock("a", seed=7), stock)
 
 
 def test_a_modular_pipeline_is_what_the_plain_one_is(blocks):
@@ -207,7 +207,7 @@ def test_guiders_have_the_right_gradient(make, memory):
     """Several of them compute in float32; skip layer guidance puts hooks on blocks for one of its calls."""
     build, guider = make
     pipe = build(guider()).to(torch.float64)
-    call = {name: value for name, value in SMALL.items() if name in parameters(pipe)}
+    call = {name: value for name, value in SMALL.items() if name in list_parameters(pipe)}
     sampler = DiffusersSampler(pipe, memory=memory, **call)
     assert slope_error(sampler, width=3e-3) < 3e-4
 

@@ -115,7 +115,7 @@ def test_doctor_examines_a_model(run, model):
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        (["--reward", "shine"], 1, "no reward is called 'shine'"),
+        (["--reward", "shine"], 1, "unknown reward 'shine'; available: brightness"),
         (["--reward", "brightnes"], 1, "did you mean 'brightness'"),
         (
             ["--reward", "jpeg", "--method", "dno:estimator=backprop"],

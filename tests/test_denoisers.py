@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from noiseward import ArgumentError, DiffusersSampler, FunctionReward, ModelError, align
-from noiseward.pipelines.denoisers import denoisers
+from noiseward.pipelines.denoisers import find_denoisers
 from noiseward.samplers.cost import count_calls
 from tests.families import priors
 from tests.tiny import CALL, stable_diffusion
@@ -58,16 +58,16 @@ def test_a_pipeline_whose_denoiser_has_another_name_is_driven(case):
 
 def test_models_that_are_told_the_time_are_found():
     modules = {"vae": nn.Linear(1, 1), "prior": Told(), "transformer": nn.Identity(), "text": nn.Identity()}
-    assert denoisers("P", modules, None) == [modules["transformer"], modules["prior"]]
-    assert denoisers("P", modules, "text") == [modules["text"]]
-    assert denoisers("P", modules, ["text", "prior"]) == [modules["text"], modules["prior"]]
+    assert find_denoisers("P", modules, None) == [modules["transformer"], modules["prior"]]
+    assert find_denoisers("P", modules, "text") == [modules["text"]]
+    assert find_denoisers("P", modules, ["text", "prior"]) == [modules["text"], modules["prior"]]
 
 
 def test_where_none_is_found_the_remedy_is_named():
     with pytest.raises(ModelError, match="expected a model that is called with a timestep, got a, b; .*denoiser='...'"):
-        denoisers("P", {"b": nn.Identity(), "a": nn.Identity()}, None)
-    with pytest.raises(ArgumentError, match="P has no model 'unt' for denoiser=: did you mean 'unet'"):
-        denoisers("P", {"unet": nn.Identity()}, "unt")
+        find_denoisers("P", {"b": nn.Identity(), "a": nn.Identity()}, None)
+    with pytest.raises(ArgumentError, match="P has no model 'unt' for denoiser=; did you mean 'unet'"):
+        find_denoisers("P", {"unet": nn.Identity()}, "unt")
 
 
 def test_a_denoiser_may_be_named():
@@ -75,4 +75,4 @@ def test_a_denoiser_may_be_named():
     named, found = DiffusersSampler(pipe, denoiser="unet", **CALL), DiffusersSampler(pipe, **CALL)
     noise = named.init(1)
     assert torch.equal(named(noise, "a"), found(noise, "a"))
-    assert named.called(num_inference_steps=2)._denoisers == [pipe.unet]
+    assert named.with_call(num_inference_steps=2)._denoisers == [pipe.unet]

@@ -264,7 +264,7 @@ def test_a_sampler_is_found_out_with_its_whole_gradient_whatever_is_asked_first(
 def test_cheaper_gradients_that_cannot_be_are_refused_by_what_they_lack():
     with pytest.raises(ArgumentError, match="steps must be >= 1, got 0"):
         Backprop(0)
-    with pytest.raises(ArgumentError, match="unknown through 'lin': did you mean 'linear'"):
+    with pytest.raises(ArgumentError, match="unknown through 'lin'; did you mean 'linear'"):
         Backprop(through="lin")
     with pytest.raises(ArgumentError, match="moves must be >= 1, got 0"):
         Annealed(0)

@@ -313,7 +313,7 @@ def test_what_a_guide_cannot_do_is_said_before_anything_is_computed():
         (lambda: LGD(0), "samples must be .*got 0"),
         (lambda: LGD(length=-1.0), "length must be .*got -1.0"),
         (lambda: FKSteering(1), "particles must be .*got 1"),
-        (lambda: FKSteering(potential="sum"), "choose from: difference, max"),
+        (lambda: FKSteering(potential="sum"), "available: difference, max"),
         (lambda: FKSteering(every=0.7), "every must be .*got 0.7"),
         (lambda: Guided(FKSteering(4), samples=2), "multiple of the guide's 4 particles, got 2"),
     ],

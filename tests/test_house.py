@@ -24,12 +24,12 @@ CODE = ("src", "tests", "training", "experiments", "benchmarks")
 # The rooms of the package, floor by floor: one may import those of the floors below. A new room gets its place here.
 FLOORS = (
     {"errors"},
-    {"contain", "lfs", "noise", "options", "pictures", "stickers", "terminal"},
+    {"images", "lfs", "noise", "options", "stickers", "terminal", "user_code"},
     {"samplers"},
     {"pipelines", "rewards"},
     {"loop", "toys"},
     {"optimizers"},
-    {"methods", "parts"},
+    {"methods"},
     {"api"},
     {"doctor", "runs"},
     {"comparison"},
@@ -142,10 +142,10 @@ def test_the_package_imports_only_the_standard_library_when_it_is_imported():
         ("noise", "def f():\n    import noiseward.samplers.sampler", "downward"),
         ("noise", "from noiseward import samplers", "downward"),
         ("noise", "if TYPE_CHECKING:\n    from noiseward.samplers.sampler import Sampler", "downward"),
-        ("rewards", "from noiseward.pipelines import load", "downward"),
+        ("rewards", "from noiseward.pipelines.load import load_pipeline", "downward"),
         ("samplers", "try:\n    import numpy\nexcept ImportError:\n    pass", "core"),
         ("samplers", "def f():\n    from diffusers import DDIMScheduler", "core"),
-        ("loop", "from noiseward import pictures", "inside functions"),
+        ("loop", "from noiseward import images", "inside functions"),
         ("runs", "from noiseward import Budget", "its own module"),
         ("runs", "import noiseward", "the module it needs"),
         ("samplers", "from noiseward.helpful import f", "no floor"),
@@ -160,14 +160,27 @@ def test_a_wrong_import_is_found(module, source, words):
     ("module", "source"),
     [
         ("samplers", "import torch.nn\nimport dataclasses\nfrom noiseward.noise.layout import Layout"),
-        ("loop", "def f():\n    from noiseward import pictures"),
+        ("loop", "def f():\n    from noiseward import images"),
         ("loop", "if TYPE_CHECKING:\n    from PIL.Image import Image"),
-        ("rewards", "import numpy\nfrom noiseward.pictures import images\nfrom noiseward.rewards.pixels import jpeg"),
+        ("rewards", "import numpy\nfrom noiseward.images import to_images\nfrom noiseward.rewards.pixels import jpeg"),
         ("runs", "from noiseward import __version__"),
     ],
 )
 def test_a_right_import_is_left_alone(module, source):
     assert list(offences(module, source)) == []
+
+
+def test_only_its_card_and_its_rewards_know_the_built_in_model():
+    """A card says what is special about a model, `stickers` included."""
+    rooms = {"stickers", "rewards"}
+    users = {path for path in modules() if any(each.target == "noiseward.stickers" for each in imports(read(path)))}
+    assert {module_of(path) for path in users} <= rooms
+    named = {path for path in modules() for node in ast.walk(ast.parse(read(path))) if _is_text(node, "stickers")}
+    assert {module_of(path) for path in named} <= {*rooms, "pipelines"}
+
+
+def _is_text(node: ast.AST, text: str) -> bool:
+    return isinstance(node, ast.Constant) and node.value == text
 
 
 def python_files() -> list[Path]:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from noiseward import ModelError
 from noiseward.lfs import check, is_pointer
-from noiseward.pipelines import load
+from noiseward.pipelines.load import load_pipeline
 from noiseward.rewards.parse import named
 from tests.checkpoints import small_clip
 from tests.tiny import stable_diffusion
@@ -33,25 +33,25 @@ def test_in_a_pipeline_folder(tmp_path, part):
     stable_diffusion().save_pretrained(tmp_path)
     (weights,) = (tmp_path / part).glob("*.safetensors")
     weights.write_bytes(POINTER)
-    assert str(weights) in says_pointer(lambda: load(tmp_path))
+    assert str(weights) in says_pointer(lambda: load_pipeline(tmp_path))
 
 
 def test_a_pointer_that_is_not_needed_is_no_matter(tmp_path):
     stable_diffusion().save_pretrained(tmp_path)
     (tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(POINTER)
-    assert load(tmp_path).unet is not None
+    assert load_pipeline(tmp_path).unet is not None
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.ckpt"])
 def test_as_a_checkpoint_in_one_file(tmp_path, name):
     (tmp_path / name).write_bytes(POINTER)
-    says_pointer(lambda: load(tmp_path / name))
+    says_pointer(lambda: load_pipeline(tmp_path / name))
 
 
 def test_as_lora_weights(tmp_path):
     stable_diffusion().save_pretrained(tmp_path / "model")
     (tmp_path / "style.safetensors").write_bytes(POINTER)
-    says_pointer(lambda: load(tmp_path / "model", lora=tmp_path / "style.safetensors"))
+    says_pointer(lambda: load_pipeline(tmp_path / "model", lora=tmp_path / "style.safetensors"))
 
 
 @pytest.mark.parametrize("name", ["head.pth", "head.safetensors"])
@@ -77,7 +77,7 @@ def test_a_damaged_file_is_not_called_one(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     (tmp_path / "b.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:20])
     with pytest.raises(ModelError) as caught:
-        load(tmp_path / "b.safetensors")
+        load_pipeline(tmp_path / "b.safetensors")
     assert "LFS" not in str(caught.value)
 
 

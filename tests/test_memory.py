@@ -15,18 +15,18 @@ from torch import nn
 
 from noiseward import DiffusersSampler, FunctionReward, FunctionSampler, GradientAscent, Objective, align
 from noiseward.api import prepare
-from noiseward.errors import NoisewardWarning, OutOfMemory, RewardError
+from noiseward.errors import NoisewardWarning, OutOfMemory, RewardError, is_out_of_memory
 from noiseward.loop.budget import Budget, Status
 from noiseward.loop.collect import optimize
 from noiseward.loop.loop import iterate
 from noiseward.options.run import Settings
 from noiseward.pipelines import adapter
-from noiseward.pipelines.blocks import blocks, blockwise, blockwise_decoder
-from noiseward.pipelines.strips import in_strips
+from noiseward.pipelines.blocks import find_blocks, recompute_blocks
+from noiseward.pipelines.strips import use_strips
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.samplers import memory
 from noiseward.samplers.cost import Meter, count_calls
-from noiseward.samplers.memory import MODES, attempt, choose_mode, exhausted, free_memory, lower_mode
+from noiseward.samplers.memory import MODES, attempt, choose_mode, free_memory, lower_mode
 from noiseward.samplers.recompute import recompute_call
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests.holding import peak
@@ -49,7 +49,7 @@ def driven(pipe, mode, steps=4):
 
 @pytest.mark.parametrize("elements", [1, 300, 2**23])
 def test_gradients_are_equal_in_all_modes_whatever_the_strips(elements, monkeypatch):
-    monkeypatch.setitem(in_strips.__wrapped__.__kwdefaults__, "elements", elements)
+    monkeypatch.setitem(use_strips.__wrapped__.__kwdefaults__, "elements", elements)
     pipe = stable_diffusion().to(torch.float64)
     noise = driven(pipe, "fast").init(2, seed=1).double()
     fast, balanced, low = (gradient(driven(pipe, mode), noise) for mode in MODES)
@@ -99,7 +99,7 @@ def test_a_residual_blocks_gradient_in_strips_is_its_own(config, elements):
     own = made(x, None)
     weights = torch.randn(own.shape, generator=generator, dtype=torch.float64)
     (right,) = torch.autograd.grad(own, x, weights)
-    with in_strips(made, elements=elements):
+    with use_strips(made, elements=elements):
         out = made(x, None)
         (found,) = torch.autograd.grad(out, x, weights)
     assert torch.equal(out, own)
@@ -117,7 +117,7 @@ def test_in_low_precision_strips_are_as_near_to_the_truth_as_the_block_itself():
         return torch.autograd.grad(block(leaf, None), leaf, weights.to(dtype))[0].double()
 
     right, rough = slope(exact, torch.float64), slope(made, torch.bfloat16)
-    with in_strips(made, elements=8 * 16 * 3):
+    with use_strips(made, elements=8 * 16 * 3):
         strips = slope(made, torch.bfloat16)
     assert 0 < (strips - right).norm() < 1.5 * (rough - right).norm()
 
@@ -129,23 +129,23 @@ def test_blocks_of_another_make_are_left_alone():
     wrapped = block()
     wrapped.conv2 = nn.Sequential(wrapped.conv2)
     for made in (timed, grouped, wrapped):
-        with in_strips(made):
+        with use_strips(made):
             assert "forward" not in vars(made)
 
 
 def test_a_models_own_settings_are_back_afterwards():
     pipe = stable_diffusion()
     pipe.vae.enable_gradient_checkpointing()
-    for module, lean in ((pipe.unet, blockwise), (pipe.vae, blockwise_decoder)):
+    for module, strips in ((pipe.unet, False), (pipe.vae, True)):
         before = [dict(vars(part)) for part in module.modules()]
-        with pytest.raises(KeyError), lean(module):
-            assert all("forward" in vars(block) for block in blocks(module))
+        with pytest.raises(KeyError), recompute_blocks(module, strips=strips):
+            assert all("forward" in vars(block) for block in find_blocks(module))
             raise KeyError
         assert [dict(vars(part)) for part in module.modules()] == before
 
 
 def test_a_module_without_blocks_is_left_as_it_is():
-    with blockwise(nn.Sequential(nn.Linear(2, 2))) as nothing:
+    with recompute_blocks(nn.Sequential(nn.Linear(2, 2))) as nothing:
         assert nothing is None
 
 
@@ -155,7 +155,7 @@ def test_blocks_inside_a_recomputed_call_are_recomputed_from_their_inputs():
     words = torch.randn(2, 8, 16)
 
     def call(x):
-        with blockwise(pipe.unet):
+        with recompute_blocks(pipe.unet):
             return pipe.unet(x, 5, words).sample
 
     def pulled():
@@ -197,8 +197,10 @@ def test_auto_asks_for_the_whole_batch(monkeypatch):
     pipe = stable_diffusion()
     step, rest = driven(pipe, "fast")._inner.measure_memory("a", [pipe.unet, pipe.vae, pipe.text_encoder])
     monkeypatch.setattr(adapter, "free_memory", lambda device: 2 * (4 * step + rest))
-    assert driven(pipe, "auto").settle(1, "a") == "fast"
-    assert driven(pipe, "auto").settle(2, "a") == "balanced"
+    for batch, mode in ((1, "fast"), (2, "balanced")):
+        sampler = driven(pipe, "auto")
+        sampler.settle(batch, "a")
+        assert sampler.memory == mode
 
 
 def test_a_run_keeps_the_mode_that_was_chosen_for_it(model, tmp_path, monkeypatch):
@@ -240,11 +242,11 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{type(error).__name__} {error}"[:30])
 def test_what_says_that_memory_ran_out(error):
-    assert exhausted(error)
+    assert is_out_of_memory(error)
 
 
 def test_what_does_not():
-    assert not exhausted(RuntimeError("shape mismatch")) and not exhausted(ValueError("out of memory"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch")) and not is_out_of_memory(ValueError("out of memory"))
     with pytest.raises(RuntimeError, match="size"):
         attempt(lambda: torch.zeros(2) @ torch.zeros(3), "now", None)
 

@@ -15,8 +15,7 @@ from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.coarse_to_fine import coarse_to_fine
-from noiseward.pipelines import nested
-from noiseward.pipelines.levels import levels
+from noiseward.pipelines.coarsen import coarsen, list_levels
 from noiseward.rewards.reward import FunctionReward
 from noiseward.samplers.nested import Nested
 from noiseward.toys import GaussianModel, Quadratic
@@ -214,19 +213,19 @@ def sd(steps, **changes):
 def test_a_pipelines_levels_are_those_its_scheduler_steps_by():
     sampler = sd(4)
     scheduler = sampler.pipe.scheduler
-    assert levels(sampler) == [float(scheduler.alphas_cumprod[t].double()) for t in (751, 501, 251, 1)] + [
+    assert list_levels(sampler) == [float(scheduler.alphas_cumprod[t].double()) for t in (751, 501, 251, 1)] + [
         float(scheduler.alphas_cumprod[0])
     ]
     for spacing in ("leading", "trailing"):
         pair = sd(5), sd(20)
         for each in pair:
             each.pipe.scheduler = type(scheduler).from_config(scheduler.config, timestep_spacing=spacing)
-        assert nested(*pair).matrix.shape == (6, 21)
+        assert Nested(*map(list_levels, pair)).matrix.shape == (6, 21)
 
 
 def test_a_pipelines_image_is_close_to_that_of_more_steps():
-    coarse, fine = sd(5), sd(20)
-    pair = nested(coarse, fine)
+    fine = sd(20)
+    coarse, pair = coarsen(fine, 5)
     noise = fine.init(4)
     with torch.no_grad():
         wanted, found = fine(noise, "a"), coarse(pair.coarsen(noise), "a")
@@ -236,12 +235,12 @@ def test_a_pipelines_image_is_close_to_that_of_more_steps():
 
 
 def test_samplers_that_do_not_mix_their_noise_so_are_refused():
-    with pytest.raises(ArgumentError, match="eta=0.5: eta=1 wanted"):
-        levels(sd(4, eta=0.5))
+    with pytest.raises(ArgumentError, match="eta=0.5; give eta=1"):
+        list_levels(sd(4, eta=0.5))
     sampler = sd(4)
     sampler.pipe.scheduler = EulerAncestralDiscreteScheduler.from_config(sampler.pipe.scheduler.config)
-    with pytest.raises(ArgumentError, match="EulerAncestralDiscreteScheduler: scheduler='ddim' wanted"):
-        levels(sampler)
+    with pytest.raises(ArgumentError, match="EulerAncestralDiscreteScheduler; give scheduler='ddim'"):
+        list_levels(sampler)
 
 
 def test_align_takes_few_steps_first():
@@ -250,7 +249,7 @@ def test_align_takes_few_steps_first():
     solution = align(pipe, "a", "brightness", method="dno:coarse=2", **how)
     assert solution.nfe.forward == 4 + 4 * 2 + 2 * 4  # the start; three moves and a look at 2 steps; one and one at 4
     assert solution.nfe.backward == 3 * 2 + 4
-    stock = DiffusersSampler(pipe, **CALL, eta=1.0).stock("a", seed=3)
+    stock = DiffusersSampler(pipe, **CALL, eta=1.0).run_stock("a", seed=3)
     assert torch.equal(solution.initial.sample, stock) and (solution.gain > 0).all()
     with pytest.raises(ArgumentError, match="must be among"):
         align(pipe, "a", "brightness", method="dno:coarse=3", **how)

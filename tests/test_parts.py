@@ -58,7 +58,7 @@ def test_a_part_without_arguments_and_one_that_needs_some():
     ("text", "says"),
     [
         ("pert", "unknown thing 'pert'; did you mean 'part'"),
-        ("", "unknown thing ''; choose from: part, wanting, fussy, bare"),
+        ("", "unknown thing ''; available: part, wanting, fussy, bare"),
         ("part:sise=3", "thing 'part' has no argument 'sise'; did you mean 'size'"),
         ("bare:3", "expected KEY=VALUE, got '3' in thing 'bare:3'"),
         ("bare:x=3", "thing 'bare' has no argument 'x'; it takes none"),

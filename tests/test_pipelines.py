@@ -11,7 +11,7 @@ from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler
 from noiseward import ArgumentError, DiffusersSampler, FunctionReward, GradientAscent, ModelError, Objective
 from noiseward.loop.budget import Budget
 from noiseward.loop.loop import iterate
-from noiseward.pipelines import load
+from noiseward.pipelines.load import load_pipeline
 from noiseward.samplers.cost import count_calls
 from tests.tiny import CALL, stable_diffusion
 
@@ -137,12 +137,12 @@ def test_the_prompt_is_encoded_once(pipe, monkeypatch):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        ({"num_inference_step": 4}, "no argument 'num_inference_step': did you mean 'num_inference_steps'"),
+        ({"num_inference_step": 4}, "no argument 'num_inference_step'; did you mean 'num_inference_steps'"),
         ({"generator": None}, "use seed="),
         ({"latents": None}, "pass noise to the sampler"),
         ({"output_type": "pil"}, "always tensors"),
         ({"num_images_per_prompt": 2}, "use batch="),
-        ({"memory": "huge"}, "choose from: fast, balanced, low, auto"),
+        ({"memory": "huge"}, "available: fast, balanced, low, auto"),
     ],
 )
 def test_arguments_that_have_no_place_are_refused_in_one_line(pipe, call, says):
@@ -167,7 +167,7 @@ def test_a_safety_checker_is_set_aside_with_a_warning(monkeypatch):
 
 def test_a_saved_folder_loads_and_gives_the_same_picture(pipe, tmp_path):
     pipe.save_pretrained(tmp_path / "model")
-    loaded = load(tmp_path / "model")
+    loaded = load_pipeline(tmp_path / "model")
     first, second = (DiffusersSampler(which, eta=1.0, **CALL) for which in (pipe, loaded))
     assert torch.equal(first(first.init(1), "a"), second(second.init(1), "a"))
 
@@ -177,7 +177,7 @@ def test_a_corrupt_weights_file_is_one_line(pipe, tmp_path):
     weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="missing or damaged") as caught:
-        load(tmp_path / "model")
+        load_pipeline(tmp_path / "model")
     assert "\n" not in str(caught.value)
 
 
@@ -185,7 +185,7 @@ def test_a_missing_weights_file_is_one_line(pipe, tmp_path):
     pipe.save_pretrained(tmp_path / "model")
     shutil.rmtree(tmp_path / "model" / "vae")
     with pytest.raises(ModelError, match="missing or damaged") as caught:
-        load(tmp_path / "model")
+        load_pipeline(tmp_path / "model")
     assert "\n" not in str(caught.value)
 
 
@@ -200,4 +200,4 @@ def test_a_missing_weights_file_is_one_line(pipe, tmp_path):
 def test_a_model_that_is_none_is_one_line(name, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match=says):
-        load(name)
+        load_pipeline(name)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from noiseward import DiffusersSampler, ModelError
-from noiseward.pipelines.ranges import Range, fitted, levels
+from noiseward.pipelines.calls import list_parameters
+from noiseward.pipelines.ranges import Range, find_range, to_levels
 from noiseward.samplers import function
 from noiseward.samplers.cost import count_calls
 from tests.families import pixels, raw, video
@@ -30,7 +31,7 @@ def test_samples_are_the_images_that_are_shown(case, monkeypatch):
     build, call = case
     pipe = build()
     sampler = DiffusersSampler(pipe, **call)
-    prompt = "a" if "prompt" in sampler.parameters(pipe) else None
+    prompt = "a" if "prompt" in list_parameters(pipe) else None
     with monkeypatch.context() as patched, count_calls() as meter:
         patched.setattr(function, "count_calls", lambda apart: count_calls())  # discovery is counted apart
         noise = sampler.init(1, seed=5).requires_grad_()
@@ -38,12 +39,12 @@ def test_samples_are_the_images_that_are_shown(case, monkeypatch):
     assert 0 <= sample.min() and sample.max() <= 1
     named = {} if prompt is None else {"prompt": prompt}
     shown = pipe(**named, **call, generator=torch.Generator().manual_seed(5), output_type="pil", return_dict=False)[0]
-    assert (sample * 255 - levels(shown)).abs().max() <= 1.0
+    assert (sample * 255 - to_levels(shown)).abs().max() <= 1.0
     raw_ = pipe(**named, **call, generator=torch.Generator().manual_seed(5), output_type="pt", return_dict=False)[0]
-    assert (raw_ * 255 - levels(shown)).abs().max() > 60
+    assert (raw_ * 255 - to_levels(shown)).abs().max() > 60
     assert torch.equal(sample, (raw_ / 2 + 0.5).clamp(0, 1))
-    assert torch.equal(sampler.stock(prompt, seed=5), sample)
-    assert (sampler.shown(prompt, seed=5) - sample * 255).abs().max() <= 1
+    assert torch.equal(sampler.run_stock(prompt, seed=5), sample)
+    assert (sampler.show_stock(prompt, seed=5) - sample * 255).abs().max() <= 1
     assert torch.autograd.grad(sample.mean(), noise)[0].any()
     assert meter.nfe.forward == 2 * sampler.layout.steps  # a recording and a replay: comparing costs no call
 
@@ -105,7 +106,7 @@ def test_a_pipeline_that_shows_something_else_is_refused():
 def test_a_range_is_found_by_whole_runs_where_the_decoder_alone_does_not_tell(monkeypatch):
     pipe = made(Blind)
     sampler = DiffusersSampler(pipe, **CALL)
-    monkeypatch.setattr("noiseward.pipelines.adapter.last_state", _nothing)
+    monkeypatch.setattr("noiseward.pipelines.adapter.track_state", _nothing)
     sample = sampler(sampler.init(1), "a")
     assert sampler._range is Range.SIGNED and 0 <= sample.min() and sample.max() <= 0.5 + 1e-6
 
@@ -118,6 +119,6 @@ def _nothing(_):
 
 def test_what_cannot_be_compared_is_left_alone():
     sample = torch.rand(1, 3, 4, 4)
-    assert fitted("P", sample, "no images", sure=True) is Range.UNIT
-    assert fitted("P", sample, [], sure=False) is Range.UNIT
-    assert levels(None) is None
+    assert find_range("P", sample, "no images", same_run=True) is Range.UNIT
+    assert find_range("P", sample, [], same_run=False) is Range.UNIT
+    assert to_levels(None) is None

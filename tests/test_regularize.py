@@ -202,8 +202,8 @@ def test_the_strict_probability_is_had_by_asking_for_it():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"family": "sorted"}, "unknown family 'sorted': did you mean 'strided'"),
-        ({"convention": "code"}, "unknown convention 'code': choose from: paper, reference"),
+        ({"family": "sorted"}, "unknown family 'sorted'; did you mean 'strided'"),
+        ({"convention": "code"}, "unknown convention 'code'; available: paper, reference"),
         ({"permutations": -1}, "permutations must be >= 0, got -1"),
         ({"permutations": 0, "convention": "reference"}, "permutations must be >= 1, got 0"),
     ],

@@ -189,9 +189,9 @@ def test_a_file_may_declare_a_black_box(tmp_path):
         ("brightness:unit=yes", "true or false wanted"),
         ("brightness:cutouts=0", "cutouts=0 given: at least 1"),
         ("jpeg:unit=true", "'jpeg' has no gradient to normalize"),
-        ("brightness:color=red", "reward 'brightness' has no argument 'color': it takes none"),
-        ("hpsv2:version=3", "version '3' of reward 'hpsv2' given: choose from: 2.0, 2.1"),
-        ("hpsv2:verson=2.0", "has no argument 'verson': did you mean 'version'"),
+        ("brightness:color=red", "reward 'brightness' has no argument 'color'; it takes none"),
+        ("hpsv2:version=3", "unknown version '3' of reward 'hpsv2'; available: 2.0, 2.1"),
+        ("hpsv2:verson=2.0", "has no argument 'verson'; did you mean 'version'"),
         ("nowhere.py:f", "nowhere.py is no file"),
     ],
 )
@@ -204,7 +204,7 @@ def test_bad_names_are_one_line(text, says):
 def test_a_file_without_that_function_or_that_fails_is_one_line(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("def redness(images):\n    return images\n")
-    with pytest.raises(ArgumentError, match="has no 'rednes': did you mean 'redness'"):
+    with pytest.raises(ArgumentError, match="has no 'rednes'; did you mean 'redness'"):
         parse([f"{file}:rednes"])
     file.write_text("import no_such_package\n")
     with pytest.raises(RewardError, match="raised ModuleNotFoundError when it was run"):

@@ -6,8 +6,8 @@ import diffusers
 import pytest
 
 from noiseward import ArgumentError, ModelError
-from noiseward.pipelines.cards import scheduler_names
-from noiseward.pipelines.schedulers import exchanged
+from noiseward.pipelines.cards import load_schedulers
+from noiseward.pipelines.schedulers import replace_scheduler
 from tests.schedulers import CASES, REFUSED, measure, pipeline, sampler
 
 
@@ -30,29 +30,29 @@ def test_what_cannot_be_driven_is_refused_in_one_line(name):
 def test_every_scheduler_of_diffusers_is_here():
     listed = diffusers.schedulers
     known = {name for name in dir(listed) if name.endswith("Scheduler")}
-    tried = {scheduler_names().get(case.name, {"class": case.name})["class"] for case in CASES}
+    tried = {load_schedulers().get(case.name, {"class": case.name})["class"] for case in CASES}
     assert tried | set(REFUSED) == known
     assert tried & set(REFUSED) == set()
 
 
 def test_every_short_name_is_tried():
-    assert set(scheduler_names()) <= {case.name for case in CASES}
+    assert set(load_schedulers()) <= {case.name for case in CASES}
 
 
 def test_a_scheduler_for_flows_learns_the_shift_of_the_one_before():
-    made = exchanged(pipeline(flow=True).__dict__.get("_came_with", pipeline(flow=True).scheduler), "unipc")
+    made = replace_scheduler(pipeline(flow=True).__dict__.get("_came_with", pipeline(flow=True).scheduler), "unipc")
     assert (made.config.flow_shift, made.config.prediction_type) == (3.0, "flow_prediction")
 
 
 def test_noise_and_flows_are_not_mixed_up():
     noise, flow = diffusers.DDIMScheduler(), diffusers.FlowMatchEulerDiscreteScheduler()
     with pytest.raises(ModelError, match="DDIMScheduler does not fit .*predicts flows, not noise"):
-        exchanged(flow, "ddim")
+        replace_scheduler(flow, "ddim")
     with pytest.raises(ModelError, match="FlowMatchEulerDiscreteScheduler does not fit .*no init_noise_sigma"):
-        exchanged(noise, "flow-euler")
+        replace_scheduler(noise, "flow-euler")
 
 
-@pytest.mark.parametrize(("name", "says"), [("eular", "did you mean 'euler'"), ("SchedulerMixin", "choose from|mean")])
+@pytest.mark.parametrize(("name", "says"), [("eular", "did you mean 'euler'"), ("SchedulerMixin", "available|mean")])
 def test_an_unknown_scheduler_is_refused_with_the_nearest(name, says):
-    with pytest.raises(ArgumentError, match=f"no scheduler is called '{name}': .*{says}"):
-        exchanged(diffusers.DDIMScheduler(), name)
+    with pytest.raises(ArgumentError, match=f"unknown scheduler '{name}'; .*{says}"):
+        replace_scheduler(diffusers.DDIMScheduler(), name)

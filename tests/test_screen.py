@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 import noiseward
-from noiseward import pictures, terminal
+from noiseward import terminal
+from noiseward.images import plot_history
 from noiseward.loop.budget import Budget
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
@@ -44,7 +45,7 @@ def test_bars_and_plots_show_text_as_it_is(text):
     records = [step.record() for step in Bars(console).watch(steps, Budget(steps=1), name=text)]
     assert f"{text}: step 1" in console.file.getvalue()
     named = [{**record, "terms": {text: record["reward"]}, "watched": {text: record["reward"]}} for record in records]
-    assert pictures.plot([{**one, "silent": [], "found": [0]} for one in named], title=text).size[0] > 0
+    assert plot_history([{**one, "silent": [], "found": [0]} for one in named], title=text).size[0] > 0
 
 
 def test_every_command_prints_such_text_as_it_is(run, small, tmp_path):

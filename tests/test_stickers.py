@@ -19,7 +19,7 @@ from noiseward import NoisewardWarning, stickers
 )
 def test_words_it_does_not_know_are_named_with_the_nearest_it_knows(caption, says):
     with pytest.warns(NoisewardWarning) as caught:
-        stickers.check_words(caption)
+        stickers.check_prompt(caption)
     (warning,) = caught
     assert says in str(warning.message) and "\n" not in str(warning.message)
 
@@ -28,7 +28,7 @@ def test_what_it_knows_is_not_remarked_on():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for noun in stickers.nouns():
-            stickers.check_words(f"a {noun}")
+            stickers.check_prompt(f"a {noun}")
         for color in stickers.colors():
-            stickers.check_words(f"An owl on a {color.title()} background.")
-        stickers.check_words("")
+            stickers.check_prompt(f"An owl on a {color.title()} background.")
+        stickers.check_prompt("")

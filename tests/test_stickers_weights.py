@@ -10,7 +10,7 @@ from PIL import ImageFont
 
 import noiseward
 from noiseward import stickers
-from noiseward.pipelines import DiffusersSampler
+from noiseward.pipelines.adapter import DiffusersSampler
 from noiseward.rewards.dual_encoder import DualEncoder
 
 DRAWN = {"num_inference_steps": 20, "eta": 1.0, "guidance_scale": 3.0}

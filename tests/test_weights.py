@@ -134,8 +134,8 @@ def test_what_fetching_takes_is_what_making_takes(name):
 
 def test_fetching_what_is_unknown_or_needs_nothing(run):
     code, _, err = run("rewards", "fetch", "pikscore")
-    assert code == 1 and "no reward is called 'pikscore': did you mean 'pickscore'?" in err
+    assert code == 1 and "unknown reward 'pikscore'; did you mean 'pickscore'?" in err
     code, out, _ = run("rewards", "fetch", "brightness")
     assert code == 0 and "brightness needs no download" in out
-    with pytest.raises(ArgumentError, match="choose from: 2.0, 2.1"):
+    with pytest.raises(ArgumentError, match="available: 2.0, 2.1"):
         needed("hpsv2:version=3")

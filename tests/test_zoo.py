@@ -323,7 +323,7 @@ def test_a_head_for_another_encoder_is_refused_and_code_in_a_pickle_is_not_run(c
         ),
         ("similarity:path={clip}/config.json,model={clip}", "expected the path of an image, got "),
         ("classifier", "wants a model and a class, as in classifier:model="),
-        ("classifier:model={vit},target=goldfsh", "has no class 'goldfsh' among its 3: did you mean 'goldfish'"),
+        ("classifier:model={vit},target=goldfsh", "has no class 'goldfsh' among its 3; did you mean 'goldfish'"),
         ("classifier:model={vit},target=3", "has no class '3' among its 3"),
     ],
 )

@@ -92,7 +92,7 @@ from noiseward.optimizers.search import (
     ZeroOrderSearch as ZeroOrderSearch,
 )
 from noiseward.optimizers.zeroth_order import ZerothOrder as ZerothOrder
-from noiseward.pipelines import DiffusersSampler as DiffusersSampler
+from noiseward.pipelines.adapter import DiffusersSampler as DiffusersSampler
 from noiseward.rewards.remote import RemoteReward as RemoteReward
 from noiseward.rewards.reward import (
     FunctionReward as FunctionReward,

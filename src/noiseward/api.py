@@ -8,17 +8,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from noiseward import stickers
-from noiseward.errors import ArgumentError, NoisewardError, choices, line, told
+from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget
 from noiseward.loop.collect import collect
 from noiseward.loop.loop import iterate
@@ -34,24 +31,45 @@ from noiseward.optimizers.coarse_to_fine import CoarseStage, Through, coarse_to_
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec, Settings
 from noiseward.options.table import describe
-from noiseward.parts import Parts
-from noiseward.pipelines import DiffusersSampler, cards, load, nested
+from noiseward.pipelines.cards import card_of
+from noiseward.pipelines.coarsen import coarsen
+from noiseward.pipelines.open import open_sampler
+from noiseward.rewards.catalog import is_available
 from noiseward.rewards.parse import parse as parse_rewards
 from noiseward.rewards.parse import weighted
 from noiseward.rewards.reward import FunctionReward, Reward, WeightedSum
 from noiseward.samplers.entries import number_prompts, plain_prompts
-from noiseward.samplers.function import FunctionSampler
 from noiseward.samplers.memory import check_room
 from noiseward.samplers.sampler import Sampler
 
-__all__ = ["Problem", "align", "prepare", "prepare_spec"]
-
-BUILT_IN = "stickers"
-WATCHED = ("stickers-judge", "contrast", "jpeg")  # what watches the built-in model
+__all__ = ["Loaded", "Problem", "align", "prepare", "prepare_spec"]
 
 T = TypeVar("T")
 Watch = str | Reward | Sequence[str | Reward] | None
 Rewards = str | Reward | Callable[..., Tensor] | Sequence[str] | Mapping[Reward, float]
+
+
+class Loaded:
+    """The model and the rewards of one problem, for the next, which often asks for the same ones.
+
+    Of each kind only the last is kept, so that two models are never held at once.
+
+    Example:
+        >>> loaded = Loaded()
+        >>> loaded.get("reward", "brightness", object) is loaded.get("reward", "brightness", object)
+        True
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[str, Any]] = {}
+
+    def get(self, kind: str, asked: Any, load: Callable[[], T]) -> T:
+        """What was loaded before, if the same is asked for (by its `repr`); else what `load` gives."""
+        known = repr(asked)
+        if kind not in self._last or self._last[kind][0] != known:
+            self._last.pop(kind, None)  # let go of the last one before the next is loaded
+            self._last[kind] = known, load()
+        return self._last[kind][1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +143,7 @@ def _sized(steps: Iterator[Step], sampler: Sampler) -> Iterator[Step]:
     Some pipelines take their default size unless they are given both height and width. Others round to a multiple of
     what their model needs.
     """
-    given = sampler.arguments if isinstance(sampler, DiffusersSampler) else {}
+    given = sampler.arguments
     sides = {name: given[name] for name in ("height", "width") if isinstance(given.get(name), int)}
     for number, step in enumerate(steps):
         sample = step.evaluation.sample
@@ -160,28 +178,28 @@ def align(
 ) -> Solution:
     """Raise the reward of the samples of a prompt by moving the sampler's own noise.
 
-        Arguments:
-            model: a diffusers pipeline, a `Sampler`, or a name as below.
-            prompt: one or several; each is sampled `batch` times. None for a model without prompts.
-            reward: as below, or a `Reward`, a differentiable function of images, or a mapping from rewards to weights.
-            method: as below, or a `Method` or an `Optimizer`.
-            watch: as below, or `Reward`s; `()` for none.
-            progress: show a progress bar.
-            options: the other options below; any other argument is the pipeline's own.
+    Arguments:
+        model: a diffusers pipeline, a `Sampler`, or a name as below.
+        prompt: one or several; each is sampled `batch` times. None for a model without prompts.
+        reward: as below, or a `Reward`, a differentiable function of images, or a mapping from rewards to weights.
+        method: as below, or a `Method` or an `Optimizer`.
+        watch: as below, or `Reward`s; `()` for none.
+        progress: show a progress bar.
+        options: the other options below; any other argument is the pipeline's own.
 
-        Options:
-    {options}
+    Options:
+        {options}
 
-        Returns:
-            the `Solution`. Row `p * batch + b` is prompt p with seed `seed + b`.
+    Returns:
+        the `Solution`. Row `p * batch + b` is prompt p with seed `seed + b`.
 
-        Raises:
-            NoisewardError: bad arguments, or a failure of the model or the reward.
+    Raises:
+        NoisewardError: bad arguments, or a failure of the model or the reward.
 
-        Example:
-            >>> solution = align("stickers", "a duck", "brightness", steps=2, num_inference_steps=4, progress=False)
-            >>> bool(solution.gain > 0)
-            True
+    Example:
+        >>> solution = align("stickers", "a duck", "brightness", steps=2, num_inference_steps=4, progress=False)
+        >>> bool(solution.gain > 0)
+        True
     """
     given = {"steps": steps, "seconds": seconds, "nfe": nfe, "target": target, "batch": batch, "seed": seed, **options}
     settings = Settings.read(_sort(given))
@@ -193,7 +211,7 @@ def align(
     return collect(problem.shown(bars) if bars else problem.iterate(), problem.objective)
 
 
-align.__doc__ = (align.__doc__ or "").replace("{options}", describe(RunSpec, indent=8))
+align.__doc__ = (align.__doc__ or "").replace("{options}", describe(RunSpec, indent=8).lstrip())
 
 
 def _sort(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,24 +232,25 @@ def prepare(
     *,
     method: str | Method | Optimizer | None = None,
     watch: Watch = None,
-    parts: Parts | None = None,
+    loaded: Loaded | None = None,
 ) -> Problem:
-    """What `align` runs, not yet run; `parts` has models and rewards that were loaded before, the rest is as there."""
+    """What `align` runs, not yet run; `loaded` has models and rewards of the problem before, the rest is as there."""
     batch, seed, memory, call = settings.batch, settings.seed, settings.memory, settings.arguments
     count = batch * (1 if prompt is None or isinstance(prompt, str) else len(prompt))
     check_room(count, batch)
-    parts = parts or Parts()
-    score = parts.kept("reward", reward, lambda: _reward(reward))
+    loaded = loaded or Loaded()
+    score = loaded.get("reward", reward, lambda: _reward(reward))
     moves = choose(method, score)
-    held = parts.kept("watch", (watch, reward, model), lambda: _held_out(watch, score, model))
-    asked = (model, memory, call, settings.loading)
-    sampler = parts.kept("sampler", asked, lambda: _sampler(model, memory, call, settings.loading))
+    held = loaded.get("watch", (watch, reward, model), lambda: _held_out(watch, score, model))
+    loading = settings.loading
+    asked = (model, memory, call, loading)
+    sampler = loaded.get("sampler", asked, lambda: open_sampler(model, memory=memory, call=call, loading=loading))
     each = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
     if not each:
         raise ArgumentError("expected at least one prompt, got none; give None for a model without prompts")
-    if model == BUILT_IN:
+    if card := card_of(model):
         for text in dict.fromkeys(each):
-            stickers.check_words(text)
+            card.check_prompt(text)
     rows: list[str] | None = None if prompt is None else [text for text in each for _ in range(batch)]
     if sampler.by_row:
         rows = list(number_prompts(rows, len(each) * batch, batch=batch))
@@ -241,40 +260,19 @@ def prepare(
     panel = Panel(held, prompt=plain_prompts(rows), every=settings.watch_every)
     check_room(count, batch, sampler.noise_shape)
     start = sampler.init(len(seeds), seed=seeds)
-    if isinstance(sampler, DiffusersSampler):
-        sampler.settle(len(seeds), rows[0] if rows else None)
-    first = None if moves.coarse is None else _first(objective, moves.coarse)
+    sampler.settle(len(seeds), rows[0] if rows else None)
+    first = None
+    if moves.coarse is not None:
+        few, nested = coarsen(sampler, moves.coarse)
+        first = CoarseStage(Objective(few, score, rows, moves.regularizer), nested)
     chosen, budget = method is None and not score.differentiable, Budget(**settings.limits)
     return Problem(objective, start, moves.optimizer, budget, Seeds(tuple(seeds)), panel, moves.text, chosen, first)
 
 
-def prepare_spec(spec: RunSpec, parts: Parts | None = None) -> Problem:
-    """What a spec runs, not yet run: its model and rewards loaded, but for those that are among `parts`."""
+def prepare_spec(spec: RunSpec, loaded: Loaded | None = None) -> Problem:
+    """What a spec runs, not yet run: its model and rewards loaded, but for those that are `loaded` already."""
     prompt, reward = list(spec.prompt) or None, list(spec.reward)
-    return prepare(spec.model, prompt, reward, spec, method=spec.method, watch=spec.watch, parts=parts)
-
-
-def _first(objective: Objective, steps: int) -> CoarseStage:
-    """The same objective on few steps."""
-    sampler = objective.sampler
-    if steps < 1:
-        raise ArgumentError(f"coarse must be >= 1, got {steps}; give fewer steps than num_inference_steps")
-    if not isinstance(sampler, DiffusersSampler):
-        raise ArgumentError(
-            f"coarse= needs a diffusers pipeline with DDIM and eta=1, got a {type(sampler).__name__}; leave it out, or "
-            "call noiseward.coarse_to_fine, if your own sampler is DDIM with eta=1"
-        )
-    few = sampler.called(num_inference_steps=steps)
-    coarse = Objective(few, objective.reward, objective.prompt, objective.regularizer)
-    try:
-        return CoarseStage(coarse, nested(few, sampler))
-    except NoisewardError:
-        raise
-    except Exception as error:  # whatever a scheduler says to a number of steps it cannot take
-        raise ArgumentError(
-            f"coarse={line(str(steps), 40)} does not fit the scheduler ({told(error, 200)}); give fewer steps than "
-            "num_inference_steps"
-        ) from error
+    return prepare(spec.model, prompt, reward, spec, method=spec.method, watch=spec.watch, loaded=loaded)
 
 
 def _reward(reward: Rewards) -> Reward:
@@ -293,9 +291,9 @@ def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
     """The rewards that look on."""
     climbed = [one.name for one in reward.rewards] if isinstance(reward, WeightedSum) else [reward.name]
     if watch is None:
-        judged = (stickers.path("judge") / "config.json").exists()
-        fitting = [name for name in WATCHED if name not in climbed and (judged or name != WATCHED[0])]
-        watch = fitting if model == BUILT_IN and len(fitting) > 1 else ()  # one number about pixels is no judge
+        card = card_of(model)
+        names = [name for name in (card.watch if card else ()) if name not in climbed and is_available(name)]
+        watch = names if len(names) > 1 else ()  # one number about pixels is no judge
     held = []
     for one in [watch] if isinstance(watch, str | Reward) else watch:
         each, weight = (one, 1.0) if isinstance(one, Reward) else weighted(one)
@@ -305,29 +303,3 @@ def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
             raise ArgumentError(f"'{each.name}' is climbed already: watch another reward beside it")
         held.append(each)
     return held
-
-
-def _sampler(model: Any, memory: str | None, call: dict[str, Any], loading: dict[str, Any]) -> Sampler:
-    if isinstance(model, Sampler):
-        if given := [*call, *loading]:
-            raise ArgumentError(f"{', '.join(given)} given beside a sampler: it takes them itself")
-        if memory:
-            made = f"memory= is for pipelines, got a {type(model).__name__}; set it where the sampler is made"
-            how = ", with recompute=True and denoiser= to keep less" if isinstance(model, FunctionSampler) else ""
-            raise ArgumentError(f"{made}{how}")
-        return model
-    defaults: dict[str, Any] = {"eta": 1.0}
-    if model == BUILT_IN:
-        defaults = {"eta": 1.0, "num_inference_steps": 20, "guidance_scale": 3.0}
-        memory = memory or "fast"
-        model = stickers.path()
-    elif isinstance(model, str) and model in cards():
-        defaults |= cards()[model].call
-    if not isinstance(model, str | Path) and loading:
-        raise ArgumentError(f"{', '.join(loading)} given beside a pipeline: prepare it yourself, or give its name")
-    pipe = load(model, **loading) if isinstance(model, str | Path) else model
-    known = DiffusersSampler.parameters(pipe)
-    for name in call.keys() & inspect.signature(DiffusersSampler.__init__).parameters.keys() - {"call"}:
-        raise ArgumentError(f"{type(pipe).__name__} has no argument '{name}'; {choices(name, sorted(known))}")
-    chosen = {**{name: value for name, value in defaults.items() if name in known}, **call}
-    return DiffusersSampler(pipe, memory=memory or "balanced", **chosen)

@@ -10,13 +10,11 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import Module
 
 from noiseward.api import Problem
 from noiseward.errors import GradientError
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.optimizers.gradient import Backprop
-from noiseward.pipelines import DiffusersSampler
 from noiseward.samplers.cost import count_calls
 from noiseward.samplers.memory import measure_kept
 
@@ -56,12 +54,10 @@ def examine(problem: Problem) -> Iterator[Finding]:
     gap = (once.sample - twice.sample).abs().max().item()
     same = gap == 0 if exact else gap <= 0.03 * scale
     yield Finding(same, f"the same noise gives the same sample, to {gap:.1g}{'' if same else ': NO'}")
-    if isinstance(sampler, DiffusersSampler):
-        seed = problem.seeds.rows[0]
-        prompt = (
-            objective.prompt if objective.prompt is None or isinstance(objective.prompt, str) else objective.prompt[0]
-        )
-        stock = sampler.stock(prompt, seed=seed)
+    seed, prompt = problem.seeds.rows[0], objective.prompt
+    prompt = prompt if prompt is None or isinstance(prompt, str) else prompt[0]
+    stock = sampler.run_stock(prompt, seed=seed)
+    if stock is not None:
         gap = (once.sample - stock).abs().max().item()
         same = gap == 0 if exact else gap <= 0.03 * scale
         yield Finding(
@@ -70,7 +66,7 @@ def examine(problem: Problem) -> Iterator[Finding]:
             f"to {gap:.1g}{'' if same else ': another one; the pipeline keeps the generator from some of its draws'}",
             must=False,
         )
-        shown = sampler.shown(prompt, seed=seed)
+        shown = sampler.show_stock(prompt, seed=seed)
         if shown is not None and shown.shape == stock.shape:
             gap = (stock.cpu().double().clamp(0, 1) * 255 - shown).abs().max().item()
             allowed = 8 if rough else 2
@@ -126,9 +122,7 @@ def _listed(layout: Layout) -> str:
 
 def _kept(problem: Problem, noise: Tensor) -> float:
     """Megabytes the graph of one evaluation holds until its gradient is taken, without the weights."""
-    sampler = problem.objective.sampler
-    parts = sampler.pipe.components.values() if isinstance(sampler, DiffusersSampler) else ()
-    modules = [part for part in parts if isinstance(part, Module)]
+    modules = problem.objective.sampler.modules.values()
     return measure_kept(lambda: problem.objective(noise.clone().requires_grad_()), modules) / 1e6
 
 

@@ -34,9 +34,9 @@ __all__ = [
     "OutOfMemory",
     "RunError",
     "choices",
-    "exhausted",
-    "line",
-    "told",
+    "describe_error",
+    "is_out_of_memory",
+    "shorten",
 ]
 
 
@@ -94,42 +94,46 @@ class RunError(NoisewardError):
     """A run directory cannot be written or read."""
 
 
-def exhausted(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: Python's, torch's, or a runtime error in those words.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, by Python's error, torch's, or a runtime error that says so.
 
     Example:
-        >>> exhausted(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")), exhausted(RuntimeError("no"))
+        >>> is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")), is_out_of_memory(OSError())
         (True, False)
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's is a RuntimeError
         return True
-    said = told(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+    text = describe_error(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
-def choices(given: str, allowed: Iterable[str]) -> str:
-    """The tail of a message about an unknown name: the nearest allowed names first, else all of them.
+def choices(name: str, allowed: Iterable[str], *, limit: int = 40) -> str:
+    """The end of a message about an unknown name: the nearest allowed names, then all of them.
+
+    Arguments:
+        name: the unknown one.
+        allowed: the known ones.
+        limit: how many are listed at most.
 
     Example:
         >>> choices("brightnes", ["brightness", "contrast"])
-        "did you mean 'brightness'?"
-        >>> choices("x", ["brightness", "contrast"])
-        'choose from: brightness, contrast'
+        "did you mean 'brightness'? Available: brightness, contrast"
+        >>> choices("x", ["brightness", "contrast", "jpeg"], limit=2)
+        'available: brightness, contrast, ... (3 in all)'
     """
     allowed = list(allowed)
-    near = difflib.get_close_matches(given, allowed, n=3, cutoff=0.6)
-    if near:
-        return "did you mean " + " or ".join(repr(name) for name in near) + "?"
-    return "choose from: " + ", ".join(allowed)
+    near = difflib.get_close_matches(name, allowed, n=3, cutoff=0.6)
+    listed = ", ".join(allowed[:limit]) + (f", ... ({len(allowed)} in all)" if len(allowed) > limit else "")
+    return f"did you mean {' or '.join(map(repr, near))}? Available: {listed}" if near else f"available: {listed}"
 
 
-def line(text: str, limit: int = 1000) -> str:
-    """A text as one printable line of limited length: what is cut, is cut in the middle.
+def shorten(text: str, limit: int = 1000) -> str:
+    """A text as one printable line of limited length, cut in the middle.
 
     Example:
-        >>> line("no ducks\\n  here\\x1b[2J")
+        >>> shorten("no ducks\\n  here\\x1b[2J")
         'no ducks here\\\\x1b[2J'
-        >>> line("abcdefghij" * 10, 20)
+        >>> shorten("abcdefghij" * 10, 20)
         'abcdefghijab ... hij'
     """
     short = " ".join(text[: 100 * limit].split())
@@ -138,14 +142,21 @@ def line(text: str, limit: int = 1000) -> str:
     return plain if len(plain) <= limit else f"{plain[: limit - end - 4]} ... {plain[1 - end :]}"
 
 
-def told(error: BaseException, limit: int = 1000) -> str:
-    """What an exception says, as one line; also where its `str` fails.
+def describe_error(error: BaseException, limit: int = 1000, *, kind: bool = False) -> str:
+    """The message of an exception as one line, even where its `str` fails; its type's name if it has none.
+
+    Arguments:
+        error: the exception.
+        limit: length of the message at most.
+        kind: put the type's name before the message.
 
     Example:
-        >>> told(ValueError("no\\nducks"))
-        'no ducks'
+        >>> describe_error(ValueError("no\\nducks")), describe_error(ValueError("no ducks"), kind=True)
+        ('no ducks', 'ValueError: no ducks')
     """
+    name = type(error).__name__
     try:
-        return line(str(error), limit)
+        message = shorten(str(error), limit)
     except BaseException:
-        return "(its message cannot be read)"
+        message = "(its message cannot be read)"
+    return f"{name}: {message}" if kind and message else message or name

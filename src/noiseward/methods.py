@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from noiseward.errors import ArgumentError, choices
-from noiseward.options.option import Float, Int, Options, option
+from noiseward.options.option import Options, option
 from noiseward.options.parts import build, join, split_arguments
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Recipe(Options):
     Example:
         >>> class Wander(Recipe, name="wander"):
         ...     "Random neighbors, close by."
-        ...     cosine: Float = option(0.99, ge=0, lt=1, help="Cosine of the angle of a step.")
+        ...     cosine: float = option(0.99, ge=0, lt=1, help="Cosine of the angle of a step.")
         ...
         ...     def optimizer(self, reward):
         ...         from noiseward import ZeroOrderSearch
@@ -85,7 +85,7 @@ class Recipe(Options):
         help="What keeps the noise in distribution: concentration:min_probability=0.1 (a P(z) to keep), "
         "concentration:1.0 (a weight), shell:0.01, none.",
     )
-    coarse: Int | None = option(
+    coarse: int | None = option(
         None,
         ge=1,
         help="Spend most of the budget on a sampler of this many steps, then carry the noise over (DDIM, eta 1).",
@@ -150,7 +150,7 @@ CHUNK = option(16, ge=1, help="Rows sampled at a time.")
 class DNORecipe(Recipe, name="dno", needs=("gradient",), paper="https://arxiv.org/abs/2405.18881"):
     """Direct Noise Optimization: Adam on the noise of every step."""
 
-    lr: Float = option(0.01, gt=0, help="Learning rate of Adam.")
+    lr: float = option(0.01, gt=0, help="Learning rate of Adam.")
     estimator: str | None = option(
         None,
         help="Where directions come from: backprop, annealed, hybrid2, hybrid1, zeroth-order. Default: backprop, or "
@@ -161,7 +161,7 @@ class DNORecipe(Recipe, name="dno", needs=("gradient",), paper="https://arxiv.or
         help="Keep each draw on its sphere (norm) or white (spectral), or move the first draw alone (start); with + "
         "between several.",
     )
-    best_of: Int | None = option(
+    best_of: int | None = option(
         None, ge=1, help="Try this many fresh noises in the first step and continue from the best."
     )
 
@@ -191,10 +191,10 @@ class ReNORecipe(Recipe, name="reno", needs=("gradient",), paper="https://arxiv.
     first draw, which is the weakest.
     """
 
-    lr: Float = option(5.0, gt=0, help="Learning rate; 5 as published, 10 for one of its models.")
-    momentum: Float = option(0.9, gt=0, lt=1, help="Nesterov's momentum.")
-    max_norm: Float = option(0.1, gt=0, help="Each row's gradient, penalty included, is scaled down to this norm.")
-    weight: Float = option(0.01, ge=0, help="Weight of the penalty on the norm, where there is no other guard.")
+    lr: float = option(5.0, gt=0, help="Learning rate; 5 as published, 10 for one of its models.")
+    momentum: float = option(0.9, gt=0, lt=1, help="Nesterov's momentum.")
+    max_norm: float = option(0.1, gt=0, help="Each row's gradient, penalty included, is scaled down to this norm.")
+    weight: float = option(0.01, ge=0, help="Weight of the penalty on the norm, where there is no other guard.")
 
     def tries_candidates(self, differentiable: bool) -> bool:
         return False
@@ -223,7 +223,7 @@ class SearchRecipe(Recipe):
     """
 
     home: ClassVar[str]
-    samples: Int = option(16, ge=1, help="Candidates per step.")
+    samples: int = option(16, ge=1, help="Candidates per step.")
 
     def optimizer(self, reward: Reward) -> Optimizer:
         return _load_one(self.home)(**{name: getattr(self, name) for name in self.own()})
@@ -233,43 +233,43 @@ class BestOfNRecipe(SearchRecipe, name="best-of-n"):
     """Fresh noise in every step: the baseline every method should beat."""
 
     home = "optimizers.search:BestOfN"
-    chunk: Int = CHUNK
+    chunk: int = CHUNK
 
 
 class ZeroOrderRecipe(SearchRecipe, name="zero-order", paper="https://arxiv.org/abs/2501.09732"):
     """The best of some neighbors on the sphere, step by step."""
 
     home = "optimizers.search:ZeroOrderSearch"
-    cosine: Float = option(0.95, ge=0, lt=1, help="Cosine of the angle between a noise and its neighbors.")
-    chunk: Int = CHUNK
+    cosine: float = option(0.95, ge=0, lt=1, help="Cosine of the angle between a noise and its neighbors.")
+    chunk: int = CHUNK
 
 
 class TrustRegionRecipe(SearchRecipe, name="trust-region", paper="https://arxiv.org/abs/2603.14504"):
     """Neighbors in several regions, which grow where they succeed and shrink where they fail."""
 
     home = "optimizers.search:TrustRegion"
-    regions: Int = option(4, ge=1, help="Regions per row.")
-    sine: Float = option(0.4, gt=0, le=1, help="Sine of the angle of a region at the start.")
-    chunk: Int = CHUNK
+    regions: int = option(4, ge=1, help="Regions per row.")
+    sine: float = option(0.4, gt=0, le=1, help="Sine of the angle of a region at the start.")
+    chunk: int = CHUNK
 
 
 class EvolutionRecipe(SearchRecipe, name="evolution", paper="https://arxiv.org/abs/2506.00299"):
     """Rotations of the noise's channels, the better ones combined."""
 
     home = "optimizers.evolve:ChannelEvolution"
-    scale: Float = option(0.2, gt=0, help="Size of a rotation.")
-    chunk: Int = CHUNK
+    scale: float = option(0.2, gt=0, help="Size of a rotation.")
+    chunk: int = CHUNK
 
 
 class FKRecipe(Recipe, name="fk", needs=("step noise",), paper="https://arxiv.org/abs/2501.06848"):
     """Feynman-Kac steering: particles that are resampled by reward on the way; the best of several runs."""
 
-    particles: Int = option(4, ge=2, help="Particles per run.")
-    scale: Float = option(10.0, gt=0, help="How strongly the reward decides who is resampled.")
+    particles: int = option(4, ge=2, help="Particles per run.")
+    scale: float = option(10.0, gt=0, help="How strongly the reward decides who is resampled.")
     potential: Literal["difference", "max"] = option("difference", help="What a particle's weight follows.")
-    every: Float = option(0.2, gt=0, le=0.5, help="Share of the run between two resamplings.")
+    every: float = option(0.2, gt=0, le=0.5, help="Share of the run between two resamplings.")
     adaptive: bool = option(True, help="Resample only where few particles hold most of the weight.")
-    chunk: Int = CHUNK
+    chunk: int = CHUNK
 
     def optimizer(self, reward: Reward) -> Optimizer:
         from noiseward.optimizers.guidance import FKSteering, Guided
@@ -283,10 +283,10 @@ class FKRecipe(Recipe, name="fk", needs=("step noise",), paper="https://arxiv.or
 class DPSRecipe(Recipe, name="dps", needs=("gradient", "step noise"), paper="https://arxiv.org/abs/2209.14687"):
     """Diffusion posterior sampling: each denoising step follows the reward's gradient; the best of several runs."""
 
-    scale: Float = option(1.0, gt=0, help="Length of a guiding step.")
+    scale: float = option(1.0, gt=0, help="Length of a guiding step.")
     normalize: bool = option(True, help="Scale each row's gradient to norm 1.")
-    samples: Int = option(4, ge=1, help="Runs per step.")
-    chunk: Int = CHUNK
+    samples: int = option(4, ge=1, help="Runs per step.")
+    chunk: int = CHUNK
 
     def optimizer(self, reward: Reward) -> Optimizer:
         from noiseward.optimizers.guidance import DPS, Guided
@@ -299,8 +299,8 @@ class LGDRecipe(
 ):
     """Loss-guided diffusion: as dps, with the reward averaged over several guesses; the best of several runs."""
 
-    votes: Int = option(10, ge=1, help="Guesses that are averaged.")
-    length: Float = option(1.0, gt=0, help="Length of a normalized correction.")
+    votes: int = option(10, ge=1, help="Guesses that are averaged.")
+    length: float = option(1.0, gt=0, help="Length of a normalized correction.")
 
     def optimizer(self, reward: Reward) -> Optimizer:
         from noiseward.optimizers.guidance import LGD, Guided

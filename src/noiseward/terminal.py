@@ -1,19 +1,22 @@
-"""The terminal, where text is text.
+"""The terminal: consoles that print text as it is, and other libraries kept quiet.
 
 Prompts, paths, rewards' names and messages may hold anything: `[/red]`, `[cat:dog:0.5]`, `:duck:`. rich reads such
-things as markup and emoji unless told not to, and raises where a tag is closed that was never opened. So every console
-and every column of a bar comes from here, and no text needs to be escaped.
+things as markup and emoji unless it is switched off, and raises where a tag is closed that was never opened. So every
+console and every column of a bar comes from here, and no text needs to be escaped.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TextColumn
 
-__all__ = ["column", "console"]
+__all__ = ["column", "console", "silence"]
 
 
 def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
@@ -37,3 +40,26 @@ def column(text: str) -> TextColumn:
     from rich.progress import TextColumn
 
     return TextColumn(text, markup=False)
+
+
+@contextlib.contextmanager
+def silence(*libraries: str, bars: bool = False) -> Iterator[None]:
+    """Log nothing but errors in the body of a `with`.
+
+    Arguments:
+        libraries: `diffusers`, `transformers`.
+        bars: keep their progress bars.
+    """
+    logs = [importlib.import_module(f"{library}.utils.logging") for library in libraries]
+    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        if not bars:
+            log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, (verbosity, shows_bars) in zip(logs, before, strict=True):
+            log.set_verbosity(verbosity)
+            if shows_bars and not bars:
+                log.enable_progress_bar()

@@ -84,7 +84,7 @@ def test_gradients_agree_with_finite_differences_of_the_quantized_network(build,
     pipe = BUILDS[build]()
     sampler = DiffusersSampler(pipe, memory=memory, eta=1.0, **CALL)
     noise = sampler.init(1, seed=1)
-    assert torch.equal(sampler(noise, "a"), sampler.stock("a", seed=1))
+    assert torch.equal(sampler(noise, "a"), sampler.run_stock("a", seed=1))
     weights = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     leaf = noise.clone().requires_grad_()
     (gradient,) = torch.autograd.grad((sampler(leaf, "a") * weights).sum(), leaf)

@@ -32,8 +32,8 @@ from noiseward.cli import (
     show,
 )
 from noiseward.cli.flags import Command
-from noiseward.contain import Listening, Streams
-from noiseward.errors import NoisewardError, NoisewardWarning, line, told
+from noiseward.errors import NoisewardError, NoisewardWarning, describe_error, shorten
+from noiseward.user_code import InterruptListener, StandardStreams
 
 __all__ = ["app", "command", "main"]
 
@@ -89,11 +89,11 @@ def _status() -> int:
     """
     warnings.showwarning = _show
     said = sys.stderr
-    Streams.kept = Streams.kept or Streams()
+    StandardStreams.saved = StandardStreams.saved or StandardStreams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # paths and prompts may hold what cannot be encoded
-    heard, status, before = Listening(insist=False), 0, len(_signals())
+    heard, status, before = InterruptListener(insist=False), 0, len(_signals())
     try:
         with heard:
             app()
@@ -104,12 +104,12 @@ def _status() -> int:
     except BrokenPipeError:
         return 1
     except (NoisewardError, MemoryError, OSError) as error:
-        if not heard.asked:
+        if not heard.interrupted:
             _say(_told(error), said)
             return 1
         status = 130
     except Exception:
-        if not heard.asked:  # otherwise foreign code turned Ctrl-C into this
+        if not heard.interrupted:  # otherwise foreign code turned Ctrl-C into this
             raise
         status = 130
     if status == 130:
@@ -127,9 +127,9 @@ def _signals() -> list[int]:
 def _told(error: BaseException) -> str:
     """An error in one line; one of the system with what it was about."""
     if isinstance(error, OSError) and error.strerror:
-        about = f"{line(str(error.filename), 300)}: " if error.filename is not None else ""
+        about = f"{shorten(str(error.filename), 300)}: " if error.filename is not None else ""
         return f"{about}{error.strerror}; give another path, or correct what is there"
-    return told(error) or type(error).__name__
+    return describe_error(error)
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:
@@ -137,11 +137,11 @@ def _say(text: str, stream: TextIO | None = None) -> None:
     try:
         print(f"noiseward: {text}", file=stream or sys.stderr, flush=True)
     except (OSError, ValueError):
-        if Streams.kept is not None:
-            Streams.kept.say(f"noiseward: {text}")
+        if StandardStreams.saved is not None:
+            StandardStreams.saved.write_error(f"noiseward: {text}")
 
 
 def _show(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
     """A warning of this library as one line; others, which its user can do nothing about, not at all."""
     if issubclass(category, NoisewardWarning):
-        _say(line(str(message)))
+        _say(shorten(str(message)))

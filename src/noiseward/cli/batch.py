@@ -42,7 +42,7 @@ def batch(task: BatchOptions, workers: EngineOptions, base: Annotated[RunSpec, W
         raise ArgumentError("--json prints everything and --quiet nothing; leave one out")
     workers.check()
     torch.set_num_threads(workers.threads)
-    rows = read(task.prompts, base.replace(batch=task.seeds), template=task.template)
+    rows = read(task.prompts, base.replace(batch=task.seeds or 1), template=task.template)
     asked = begin(out, rows, size=task.pack)
     total = sum(1 for one in asked.packs for _ in one.rows())
     tally = Tally(total, total - sum(1 for one in asked.undone() for _ in one.rows()))

@@ -12,8 +12,11 @@ from noiseward.cli.flags import Without, expand
 from noiseward.options.commands import CompareOptions, EngineOptions
 from noiseward.options.parts import split_parts
 from noiseward.options.run import RunSpec
+from noiseward.pipelines.cards import card_of
 
 __all__ = ["compare"]
+
+SEEDS = 4
 
 
 @expand
@@ -38,12 +41,13 @@ def compare(
     out, quiet = Path(task.out), task.quiet
     kind, amount = task.limit
     spec = CompareSpec(
-        reward=base.reward, prompts=told(task.prompts), kind=kind, amount=amount, seeds=task.seeds, seed=base.seed,
+        reward=base.reward, prompts=told(task.prompts), kind=kind, amount=amount, seeds=task.seeds or SEEDS,
+        seed=base.seed,
         methods=DEFAULT_METHODS if task.methods is None else split_parts(task.methods),
         watch=base.watch, model=base.model, memory=base.memory, call=base.arguments,
         scheduler=base.scheduler, lora=base.lora, dtype=base.dtype, device=base.device,
     )  # fmt: skip
-    if spec.model == "stickers" and not spec.prompts:
+    if not spec.prompts and (card := card_of(spec.model)) and card.needs_prompt:
         raise typer.BadParameter("--prompts is missing; say what to draw, as in 'a duck'")
     workers.check()
     torch.set_num_threads(workers.threads)

@@ -18,7 +18,7 @@ import typer
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 
-from noiseward.errors import ArgumentError, line
+from noiseward.errors import ArgumentError, shorten
 from noiseward.options.option import Options, extra_of
 from noiseward.options.parts import literal
 from noiseward.options.replaced import REPLACED, renamed
@@ -120,7 +120,7 @@ def _assignments(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         name, mark, value = text.partition("=")
         if not mark or not name.isidentifier():
-            raise ArgumentError(f"--set must be KEY=VALUE, as in guidance_rescale=0.7, got '{line(text, 80)}'")
+            raise ArgumentError(f"--set must be KEY=VALUE, as in guidance_rescale=0.7, got '{shorten(text, 80)}'")
         found[name] = literal(value)
     return found
 
@@ -131,4 +131,4 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ArgumentError(f"--spec must be a TOML file, got '{path}' ({error.strerror}); check the path") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ArgumentError(f"--spec must be a TOML file, got '{path}' ({line(str(error), 120)}); correct it") from None
+        raise ArgumentError(f"--spec must be a TOML file, got '{path}' ({shorten(str(error), 120)})") from None

@@ -37,7 +37,7 @@ def list_runs(
     from noiseward.runs import find
 
     if sort not in ORDERS:
-        raise ArgumentError(f"cannot sort by '{sort}': {choices(sort, ORDERS)}")
+        raise ArgumentError(f"cannot sort by '{sort}'; {choices(sort, ORDERS)}")
     lines = [_line(run) for run in find(folder)]
     wanted = {"prompt": prompt, "reward": reward, "model": model}
     chosen = [
@@ -66,7 +66,7 @@ def list_runs(
 
 def _line(run: RunFolder) -> dict[str, Any]:
     """One run, by column."""
-    from noiseward.errors import NoisewardError, told
+    from noiseward.errors import NoisewardError, describe_error
     from noiseward.runs.alive import really
     from noiseward.runs.consistency import told as read
 
@@ -91,7 +91,8 @@ def _line(run: RunFolder) -> dict[str, Any]:
     except NoisewardError as error:
         numbers = dict.fromkeys(("before", "best", "gain", "steps", "seconds"), -math.inf)
         return {
-            "run": run.path.name, "state": "unreadable", "prompt": told(error), "reward": "", "searched": {}, **numbers
+            "run": run.path.name, "state": "unreadable", "prompt": describe_error(error), "reward": "", "searched": {},
+            **numbers
         }  # fmt: skip
 
 

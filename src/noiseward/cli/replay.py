@@ -15,9 +15,9 @@ def replay(
     out: Annotated[Path | None, typer.Option(help="Where to write the pictures.  [default: RUN/replay]")] = None,
 ) -> None:
     """Sample the best noise again, and say whether the pictures are the same bit for bit."""
-    import torch
-
-    from noiseward import pictures, terminal
+    from noiseward import terminal
+    from noiseward.images import to_images
+    from noiseward.pipelines.cards import set_threads
     from noiseward.runs import RunFolder
     from noiseward.runs.files import check_folder
     from noiseward.runs.replay import changed
@@ -25,15 +25,14 @@ def replay(
     from noiseward.runs.write import pictured, save_images
 
     folder, console = RunFolder(run), terminal.console(soft_wrap=True)
-    if folder.spec().model == "stickers":
-        torch.set_num_threads(1)
+    set_threads(folder.spec().model)
     target = out or run / "replay"
     check_folder(target)
     for name, (then, now) in changed(folder).items():
         console.print(f"{name} was {then} then and is {now} now: the pictures may differ")
     found = again(folder)
     if pictured(found.sample):
-        save_images(target, pictures.images(found.sample))
+        save_images(target, to_images(found.sample))
     for row, (same, apart) in enumerate(zip(found.identical, found.difference, strict=True)):
         said = "identical, bit for bit" if same else f"differs by at most {apart:.2g}"
         console.print(f"row {row}: {said}; reward {found.reward[row].item():.6g}")

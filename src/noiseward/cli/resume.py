@@ -18,16 +18,16 @@ def resume(
     run: Annotated[Path, typer.Argument(help="A run directory: killed, interrupted or finished.")], more: ResumeOptions
 ) -> None:
     """Continue a run as if it had never stopped."""
-    import torch
-
     from noiseward import terminal
     from noiseward.cli.tables import report
+    from noiseward.pipelines.cards import set_threads
     from noiseward.runs import RunFolder
     from noiseward.runs import resume as go_on
+    from noiseward.runs.store import summarize
 
-    if RunFolder(run).spec().model == "stickers":
-        torch.set_num_threads(1)
+    spec = RunFolder(run).spec()
+    set_threads(spec.model)
     limits = {"steps": more.steps, "seconds": more.seconds, "nfe": more.nfe}
-    go_on(run, **limits, memory=more.memory, console=terminal.console(stderr=True), quiet=more.quiet)
+    solution = go_on(run, **limits, memory=more.memory, console=terminal.console(stderr=True), quiet=more.quiet)
     if not more.quiet:
-        report(RunFolder(run), terminal.console())
+        report(spec, summarize(solution), solution.history, run, terminal.console())

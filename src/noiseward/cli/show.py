@@ -13,9 +13,10 @@ __all__ = ["show"]
 
 def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Print what a run was asked, what came out, and where its pictures are; draw its plot anew."""
-    from noiseward import pictures, terminal
+    from noiseward import terminal
     from noiseward.cli.tables import report
-    from noiseward.errors import RunError, line
+    from noiseward.errors import RunError, shorten
+    from noiseward.images import plot_history
     from noiseward.loop.panel import find_hacked
     from noiseward.runs import RunFolder
     from noiseward.runs.alive import really
@@ -34,14 +35,14 @@ def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
         ", ".join(f"{name} {_plain(value)}" for name, value in asked.items()), highlight=False, soft_wrap=True
     )
     if "error" in status:
-        console.print(f"error: {line(str(status['error']))}", highlight=False, soft_wrap=True)
+        console.print(f"error: {shorten(str(status['error']))}", highlight=False, soft_wrap=True)
     if steps and "best" in status:
-        plot = pictures.plot(steps, hacked=find_hacked(steps), title=", ".join(spec["prompt"]))
+        plot = plot_history(steps, hacked=find_hacked(steps), title=", ".join(spec["prompt"]))
         try:
             replace(run / "plot.png", lambda path: plot.save(path, format="PNG"))
         except RunError as error:  # the run may belong to another user
             print(f"noiseward: {error}", file=sys.stderr)
-        report(folder, console)
+        report(said.spec, status, steps, run, console)
 
 
 def _plain(value: object) -> str:

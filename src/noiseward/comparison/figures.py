@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from noiseward.comparison.measure import Measured
 from noiseward.comparison.spec import CompareSpec
-from noiseward.errors import line
+from noiseward.errors import shorten
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,7 +64,7 @@ def fidelity(spec: CompareSpec, found: Measured) -> Image:
 
 
 def _gain(spec: CompareSpec) -> str:
-    return line(f"gain in {' + '.join(spec.reward)}", 80)
+    return shorten(f"gain in {' + '.join(spec.reward)}", 80)
 
 
 def _image(figure: Any) -> Image:

@@ -16,14 +16,15 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor
 
-from noiseward import pictures, stickers
-from noiseward.api import BUILT_IN, Problem, prepare
+from noiseward.api import Problem, prepare
 from noiseward.comparison.spec import SHARES, CompareSpec, Pack
 from noiseward.errors import ArgumentError, GradientError, RunError
+from noiseward.images import to_images
 from noiseward.loop.panel import Panel
 from noiseward.loop.step import Best, Step
 from noiseward.noise.typicality import strict_probability
 from noiseward.options.run import Settings
+from noiseward.pipelines.cards import card_of
 from noiseward.runs.binding import digest_of_images
 from noiseward.runs.images import opened
 from noiseward.runs.write import pictured, save_image
@@ -143,13 +144,14 @@ def looked(problem: Problem, best: Best, panel: Panel) -> dict[str, Any]:
 
 @torch.no_grad()
 def features(sample: Tensor, model: str) -> Tensor:
-    """Features `(B, n)` to tell samples apart by: the built-in judge's, where it is; else an 8 x 8 picture's pixels."""
+    """Features `(B, n)` to tell samples apart: those of the model card's judge, else 8 x 8 pixels."""
     if sample.ndim != 4:
         return sample.detach().float().flatten(1)
-    if model == BUILT_IN and (stickers.path("judge") / "config.json").exists():
+    card = card_of(model)
+    if card and card.judge:
         from noiseward.rewards.dual_encoder import DualEncoder
 
-        return DualEncoder.load(stickers.path("judge"), name="judge").pictures(sample).float()
+        return DualEncoder.load(card.judge, name="judge").pictures(sample).float()
     return torch.nn.functional.adaptive_avg_pool2d(sample.detach().float(), 8).flatten(1)
 
 
@@ -187,12 +189,12 @@ def _process(name: str) -> int | None:
 
 def _keep(sample: Tensor, pack: Pack, folder: Path) -> None:
     if pictured(sample):
-        for seed, image in zip(pack.seeds, pictures.images(sample), strict=True):
+        for seed, image in zip(pack.seeds, to_images(sample), strict=True):
             save_image(folder / f"{pack.name}-{seed}.png", image)
 
 
 def _digests(sample: Tensor) -> list[str] | None:
-    return digest_of_images(pictures.images(sample)) if pictured(sample) else None
+    return digest_of_images(to_images(sample)) if pictured(sample) else None
 
 
 class Look(TypedDict):

@@ -160,28 +160,28 @@ class Solution:
     @property
     def images(self) -> list[Image]:
         """The best samples as images."""
-        from noiseward import pictures
+        from noiseward.images import to_images
 
-        return pictures.images(self.sample)
+        return to_images(self.sample)
 
     @property
     def initial_images(self) -> list[Image]:
         """The samples the run started from, as images."""
-        from noiseward import pictures
+        from noiseward.images import to_images
 
-        return pictures.images(self.initial.sample)
+        return to_images(self.initial.sample)
 
     def strip(self) -> Image:
         """The trajectory as one image: a line per row, from the start through the frames to the best."""
-        from noiseward import pictures
+        from noiseward.images import draw_strip
 
-        return pictures.strip(self.initial.sample, list(self.frames), self.sample, self.index.tolist())
+        return draw_strip(self.initial.sample, list(self.frames), self.sample, self.index.tolist())
 
     def plot(self, path: str | Path | None = None) -> Image:
         """Plot reward and P(z) against steps; also saved when a path is given."""
-        from noiseward import pictures
+        from noiseward.images import plot_history
 
-        plot = pictures.plot(self.history, hacked=find_hacked(self.history))
+        plot = plot_history(self.history, hacked=find_hacked(self.history))
         if path is not None:
             plot.save(path)
         return plot

@@ -121,7 +121,7 @@ class Concentration(Regularizer):
             raise ArgumentError("weight must be > 0 with min_probability, got 0; the weight is adapted from there")
         for name, value, allowed in (("family", family, Family), ("convention", convention, Convention)):
             if value not in get_args(allowed):
-                raise ArgumentError(f"unknown {name} '{value}': {choices(value, get_args(allowed))}")
+                raise ArgumentError(f"unknown {name} '{value}'; {choices(value, get_args(allowed))}")
         if permutations < (least := int(convention == "reference")):
             raise ArgumentError(f"permutations must be >= {least}, got {permutations}")
         self.weight, self.min_probability, self.block, self.permutations = weight, min_probability, block, permutations

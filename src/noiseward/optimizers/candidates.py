@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, line
+from noiseward.errors import ArgumentError, shorten
 from noiseward.loop.objective import Evaluation, Objective
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.rewards.reward import score
@@ -140,7 +140,9 @@ def check_counts(**counts: int) -> None:
         if not (isinstance(count, int) and count >= 1):
             raise ArgumentError(f"{name} must be a whole number >= 1, got {count}")
         if count > MOST:
-            raise ArgumentError(f"{name} must be <= {MOST:,}, got {line(str(count), 40)}: take fewer, and more steps")
+            raise ArgumentError(
+                f"{name} must be <= {MOST:,}, got {shorten(str(count), 40)}: take fewer, and more steps"
+            )
 
 
 def check_positive(**values: float) -> None:

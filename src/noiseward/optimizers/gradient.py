@@ -103,7 +103,7 @@ class Backprop(Estimator):
         if steps is not None and steps < 1:
             raise ArgumentError(f"steps must be >= 1, got {steps}; pass None for all sampler steps")
         if through not in THROUGH:
-            raise ArgumentError(f"unknown through '{through}': {choices(through, THROUGH)}")
+            raise ArgumentError(f"unknown through '{through}'; {choices(through, THROUGH)}")
         self.steps, self.through = steps, through
 
     def check(self, reward: Reward) -> None:

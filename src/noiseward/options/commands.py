@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from noiseward.errors import ArgumentError
-from noiseward.options.option import Int, Options, Texts, option
+from noiseward.options.option import Options, Texts, option
 from noiseward.options.run import CallOptions, MemoryOptions, ModelOptions
 
 __all__ = [
@@ -40,8 +40,8 @@ class EngineOptions(Options):
         "local", help="local, or ray: one worker per device of a machine or cluster."
     )
     address: str | None = option(None, help="With ray: a running cluster, auto or HOST:PORT.")
-    workers: Int | None = option(None, ge=1, help="With ray: at most this many. Default: all.")
-    threads: Int = option(1, ge=1, help="Processor threads per worker.")
+    workers: int | None = option(None, ge=1, help="With ray: at most this many. Default: all.")
+    threads: int = option(1, ge=1, help="Processor threads per worker.")
 
     def check(self) -> None:
         """Raise `ArgumentError` if options of the Ray engine are given to another."""
@@ -49,8 +49,15 @@ class EngineOptions(Options):
             raise ArgumentError("--address and --workers need --engine ray, got --engine local; leave them out")
 
 
-class BatchOptions(QuietOptions):
-    """Many prompts, one command."""
+class SweepOptions(QuietOptions):
+    """Many runs, one command."""
+
+    out: str = option(..., help="Directory: new, or one to continue.")
+    seeds: int | None = option(None, ge=1, help="Seeds per prompt: SEED, SEED + 1, ... Default: 1; compare: 4.")
+
+
+class BatchOptions(SweepOptions):
+    """Many prompts."""
 
     prompts: str = option(
         ...,
@@ -58,17 +65,14 @@ class BatchOptions(QuietOptions):
         help="A file of prompts, .txt (one per line), .jsonl or .csv (with columns that set options per line), or the "
         "name of a set: simple-animals.",
     )
-    out: str = option(..., help="Batch directory: new, or one to continue.")
-    seeds: Int = option(1, ge=1, help="Images per prompt, with seeds SEED, SEED + 1, ...")
-    pack: Int = option(4, ge=1, help="Rows, prompts times seeds, that run as one batch of the device.")
+    pack: int = option(4, ge=1, help="Rows, prompts times seeds, that run as one batch of the device.")
     template: str = option("{}", help="Text around each prompt, as in 'a {} on a lake'.")
     json_lines: bool = option(False, flag="--json", help="Print a line of JSON per event, no table.")
 
 
-class CompareOptions(QuietOptions):
+class CompareOptions(SweepOptions):
     """Which method?"""
 
-    out: str = option(..., help="Directory: new, or one of the same comparison to continue.")
     prompts: Texts = option((), help="Prompts, or text files with one per line.")
     methods: str | None = option(
         None, help="Methods with commas between, as in best-of-n,reno,dno:lr=0.05. Default: docs/compare.md lists them."
@@ -76,7 +80,6 @@ class CompareOptions(QuietOptions):
     budget: str = option(
         "nfe=2000", help="The same for all: nfe=2000 (denoiser calls per image) or seconds=60 (per pack)."
     )
-    seeds: Int = option(4, ge=1, help="How many seeds per prompt: SEED, SEED + 1, ...")
 
     @property
     def limit(self) -> tuple[Literal["nfe", "seconds"], float]:
@@ -112,7 +115,7 @@ class ServeOptions(Options):
     """A reward as a server."""
 
     reward: str = option(..., argument=True, help="NAME, or path/to/file.py:function (this runs that file).")
-    port: Int = option(8000, ge=0, le=65535, help="Port to listen on; 0 takes a free one.")
+    port: int = option(8000, ge=0, le=65535, help="Port to listen on; 0 takes a free one.")
     host: str = option("127.0.0.1", help="Address to listen on; one that others can reach needs a token.")
     token: str = option(
         "",

@@ -13,30 +13,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from noiseward.errors import ArgumentError, choices, line
+from noiseward.errors import ArgumentError, choices, shorten
 from noiseward.options.replaced import REPLACED, renamed
 
-__all__ = ["Float", "Int", "Options", "Texts", "as_keyword", "bounds_of", "explain", "extra_of", "option"]
-
-
-def _refuse_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a number")
-    return value
+__all__ = ["Options", "Texts", "as_keyword", "bounds_of", "explain", "extra_of", "option"]
 
 
 def _as_texts(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Int = Annotated[int, BeforeValidator(_refuse_bool)]
-Float = Annotated[float, BeforeValidator(_refuse_bool)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_texts)]  # one string is a list of one
 
 _EXPECTED = {"int": "an integer", "float": "a number", "bool": "true or false", "string": "text", "tuple": "a list",
@@ -56,7 +48,7 @@ def option(default: Any, *, help: str, **more: Any) -> Any:
 
     Example:
         >>> class Walk(Options):
-        ...     steps: Int = option(3, ge=0, help="How many steps.")
+        ...     steps: int = option(3, ge=0, help="How many steps.")
         >>> Walk(steps=-1)
         Traceback (most recent call last):
             ...
@@ -96,6 +88,10 @@ class Options(BaseModel):
         return options
 
     def _fill(self, values: dict[str, Any], spell: Callable[[str], str]) -> None:
+        for name, value in values.items():
+            field = type(self).model_fields.get(name)
+            if isinstance(value, bool) and field and {int, float} & {field.annotation, *get_args(field.annotation)}:
+                raise ArgumentError(f"{spell(name)} must be a number, got {value}")
         try:
             self.__pydantic_validator__.validate_python(values, self_instance=self)
         except ValidationError as error:
@@ -154,7 +150,7 @@ def _expected(fault: ErrorDetails) -> str:
         return f"a list of at least {context['min_length']}"
     if kind == "value_error":
         return str(context["error"])
-    return _EXPECTED.get(kind.partition("_")[0], line(fault["msg"], 80))
+    return _EXPECTED.get(kind.partition("_")[0], shorten(fault["msg"], 80))
 
 
 def _reason(fault: ErrorDetails) -> str:
@@ -163,7 +159,7 @@ def _reason(fault: ErrorDetails) -> str:
 
 def _show(value: Any) -> str:
     """A value as it was given, shortened."""
-    return line(repr(value), 60)
+    return shorten(repr(value), 60)
 
 
 def bounds_of(field: FieldInfo) -> Iterator[tuple[str, float]]:

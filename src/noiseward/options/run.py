@@ -14,12 +14,13 @@ from typing import Any, Literal
 from pydantic import PrivateAttr, field_validator, model_validator
 
 from noiseward.errors import ArgumentError
-from noiseward.options.option import Float, Int, Options, Texts, option
+from noiseward.options.option import Options, Texts, option
 from noiseward.options.parts import split_parts
 from noiseward.options.storable import check_storable
 
 __all__ = [
     "CALL",
+    "DEFAULT_MODEL",
     "FORMAT",
     "Memory",
     "BudgetOptions",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 FORMAT = 3  # of spec.json: 1 has no ids and checksums (`runs/binding.py`), 1 and 2 no method (`runs/formats.py`)
+DEFAULT_MODEL = "stickers"
 DEFAULT_STEPS = 30
 Memory = Literal["auto", "fast", "balanced", "low"]
 
@@ -64,19 +66,19 @@ class LoadOptions(MemoryOptions):
 class ModelOptions(LoadOptions):
     """Which model."""
 
-    model: str = option("stickers", help="A short name ('noiseward models'), folder, hub id, or file.")
+    model: str = option(DEFAULT_MODEL, help="A short name ('noiseward models'), folder, hub id, or file.")
 
 
 class CallOptions(Options):
     """Arguments of the pipeline's own call, under its own names."""
 
-    num_inference_steps: Int | None = option(None, ge=1, help="Denoising steps.")
-    guidance_scale: Float | None = option(None, help="Scale of classifier-free guidance.")
-    eta: Float | None = option(
+    num_inference_steps: int | None = option(None, ge=1, help="Denoising steps.")
+    guidance_scale: float | None = option(None, help="Scale of classifier-free guidance.")
+    eta: float | None = option(
         None, ge=0, le=1, help="DDIM: 0 for the ODE, 1 for noise at every step. Default: 1 if the pipeline takes it."
     )
-    height: Int | None = option(None, gt=0, unit="pixels", help="Height of the image.")
-    width: Int | None = option(None, gt=0, unit="pixels", help="Width of the image.")
+    height: int | None = option(None, gt=0, unit="pixels", help="Height of the image.")
+    width: int | None = option(None, gt=0, unit="pixels", help="Width of the image.")
     negative_prompt: str | tuple[str, ...] | None = option(None, help="What not to draw.")
     call: dict[str, Any] = option({}, flag="--set", help="Any other argument of the pipeline, as KEY=VALUE.")
 
@@ -102,10 +104,10 @@ class CallOptions(Options):
 class BudgetOptions(Options):
     """When to stop: the first limit met. `target` alone is no limit, it may never be reached."""
 
-    steps: Int | None = option(None, ge=0, help="Optimization steps. Default: 30 if no other limit is set.")
-    seconds: Float | None = option(None, ge=0, unit="s", help="Stop before this much time has passed.")
-    nfe: Int | None = option(None, ge=0, help="Stop before this many denoiser calls per row; a backward counts 2.")
-    target: Float | None = option(None, help="Stop optimizing a row when its reward reaches this.")
+    steps: int | None = option(None, ge=0, help="Optimization steps. Default: 30 if no other limit is set.")
+    seconds: float | None = option(None, ge=0, unit="s", help="Stop before this much time has passed.")
+    nfe: int | None = option(None, ge=0, help="Stop before this many denoiser calls per row; a backward counts 2.")
+    target: float | None = option(None, help="Stop optimizing a row when its reward reaches this.")
 
     @property
     def limits(self) -> dict[str, Any]:
@@ -117,9 +119,9 @@ class BudgetOptions(Options):
 class Settings(BudgetOptions, CallOptions, LoadOptions):
     """The options of a run beside its model, prompt, reward, method and watched rewards."""
 
-    batch: Int = option(1, ge=1, help="Images per prompt, with seeds SEED, SEED + 1, ...")
-    seed: Int = option(0, ge=-(2**63), le=2**63 - 1, help="Start from the image the pipeline makes with this seed.")
-    watch_every: Int = option(1, ge=1, help="Score watched rewards every so many steps.")
+    batch: int = option(1, ge=1, help="Images per prompt, with seeds SEED, SEED + 1, ...")
+    seed: int = option(0, ge=-(2**63), le=2**63 - 1, help="Start from the image the pipeline makes with this seed.")
+    watch_every: int = option(1, ge=1, help="Score watched rewards every so many steps.")
 
     @model_validator(mode="after")
     def _seeds_fit(self) -> Settings:

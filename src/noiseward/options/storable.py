@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from noiseward.errors import ArgumentError, line
+from noiseward.errors import ArgumentError, shorten
 
 __all__ = ["check_storable"]
 
@@ -43,7 +43,7 @@ def _unstorable(value: Any, where: str, depth: int) -> tuple[str, str] | None:
         return None
     if isinstance(value, str):
         odd = next((c for c in value if "\ud800" <= c <= "\udfff"), None)
-        return None if odd is None else (where, f"text with half a character, {line(ascii(odd))}: is it UTF-8?")
+        return None if odd is None else (where, f"text with half a character, {shorten(ascii(odd))}: is it UTF-8?")
     if isinstance(value, int | float):
         return None if abs(value) < 1e300 else (where, str(value) if isinstance(value, float) else "a larger one")
     if depth == 0:
@@ -53,8 +53,8 @@ def _unstorable(value: Any, where: str, depth: int) -> tuple[str, str] | None:
     elif isinstance(value, dict):
         odd = next((key for key in value if not isinstance(key, str)), None)
         if odd is not None:
-            return where, f"a dict with a key that is no text, {line(repr(odd), 60)}"
+            return where, f"a dict with a key that is no text, {shorten(repr(odd), 60)}"
         parts = ((f"{where}.{key}", part) for key, part in value.items())
     else:
-        return where, f"a {type(value).__name__}, {line(repr(value), 60)}"
+        return where, f"a {type(value).__name__}, {shorten(repr(value), 60)}"
     return next((found for name, part in parts if (found := _unstorable(part, name, depth - 1)) is not None), None)

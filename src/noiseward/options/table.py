@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic.fields import FieldInfo
@@ -23,8 +24,8 @@ def describe(options: type[Options], *, indent: int = 0) -> str:
     return "\n".join(wrap.fill(line) for line in lines)
 
 
-def markdown(options: type[Options]) -> str:
-    """A table with a row per option.
+def markdown(options: type[Options], names: Sequence[str] | None = None) -> str:
+    """A table with a row per option, or per one of those that are named.
 
     Example:
         >>> from noiseward.options.run import BudgetOptions
@@ -33,7 +34,7 @@ def markdown(options: type[Options]) -> str:
     """
     rows = [
         f"| `{name}` | {type_of(field)} | {_default(field)} | {field.description} |".replace("|, ", ", ")
-        for name, field in ((name, options.model_fields[name]) for name in options.names())
+        for name, field in ((name, options.model_fields[name]) for name in names or options.names())
     ]
     return "\n".join(["| option | type | default | |", "|---|---|---|---|", *rows])
 
@@ -67,8 +68,8 @@ def _name(kind: Any) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    empty = (None, False, "", (), {}, PydanticUndefined)
-    return "" if field.default in empty else f"`{str(field.default).lower()}`"
+    is_empty = field.default is None or field.default is False or field.default is PydanticUndefined
+    return "" if is_empty or field.default in ("", (), {}) else f"`{str(field.default).lower()}`"
 
 
 def sentence(field: FieldInfo) -> str:

@@ -2,14 +2,14 @@ r"""The diffusers adapter: a pipeline's own code, run on given noise, with its g
 
 A pipeline's call turns gradients off. Run within `differentiable()` and under a noise tape it becomes :math:`M(z, c)`,
 with nothing copied and nothing known about the family: who scales the first latent, who packs latents, who passes what
-to `scheduler.step`, all stays where it is. For the time of a run
+to `scheduler.step`, all stays where it is. During a run
 
 * the denoiser's calls are taken off the tape, counted, and recomputed if asked (`memory.py` has the modes);
-* `encode_prompt` runs off the tape and without a graph, once per prompt;
-* what an encoder's posterior draws, of an image that was given, is marked as no noise of the sampler;
+* `encode_prompt` runs off the tape and without a graph, once per prompt (`prompt_cache.py`);
+* what the posterior of an input image draws is not recorded as noise of the sampler (`autoencoders.py`);
 * schedulers and guiders are copies, because some keep the last run's graph alive;
-* a model that is widened for a while, as autoencoders in float16 are, is widened as a copy (`upcast.py`);
-* safety checker and watermark are set aside, because they leave the graph;
+* a model that is upcast for a while, as autoencoders in float16 are, is upcast as a copy (`autoencoders.py`);
+* safety checker and watermark are removed, because they leave the graph;
 
 and afterwards the pipeline is as it was, except that its parameters stay frozen and its modules in eval mode. Samples
 are mapped to what the pipeline shows where its tensors have another range (`ranges.py`).
@@ -27,20 +27,28 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from noiseward.errors import ArgumentError, ModelError, NoisewardError, NoisewardWarning, choices, exhausted
+from noiseward.errors import (
+    ArgumentError,
+    ModelError,
+    NoisewardError,
+    NoisewardWarning,
+    choices,
+    describe_error,
+    is_out_of_memory,
+)
 from noiseward.noise.layout import Layout
 from noiseward.noise.tape import is_recording, off, record
-from noiseward.pipelines.blocks import blockwise, blockwise_decoder
-from noiseward.pipelines.calls import held, parameters, produced, without_bars
-from noiseward.pipelines.denoisers import denoisers
-from noiseward.pipelines.encoded import Memo
-from noiseward.pipelines.ranges import Range, fitted, is_image, levels
+from noiseward.pipelines.arguments import build_arguments, count_entries, open_images, runs_alone
+from noiseward.pipelines.autoencoders import exclude_posterior, upcast_copies
+from noiseward.pipelines.blocks import recompute_blocks
+from noiseward.pipelines.calls import hide_bars, list_parameters, list_pipelines, select_output
+from noiseward.pipelines.denoisers import find_denoisers
+from noiseward.pipelines.override import override
+from noiseward.pipelines.prompt_cache import PromptCache
+from noiseward.pipelines.ranges import Range, find_range, is_image, to_levels
 from noiseward.pipelines.refusals import check_modules
-from noiseward.pipelines.rows import arguments, entries, opened, runs_alone
-from noiseward.pipelines.schedulers import fresh, is_stateful, without_trees
-from noiseward.pipelines.standins import instead, posterior_aside
-from noiseward.pipelines.steps import announced, answering, last_state, remembered, repeating
-from noiseward.pipelines.upcast import apart
+from noiseward.pipelines.schedulers import copy_scheduler, is_stateful, replace_trees
+from noiseward.pipelines.steps import announce_steps, freeze_state, record_outputs, repeat_outputs, track_state
 from noiseward.samplers.differentiable import differentiable
 from noiseward.samplers.entries import number_prompts
 from noiseward.samplers.function import FunctionSampler
@@ -57,8 +65,8 @@ _REFUSED = {
     "generator": "use seed=: the noise is drawn outside the pipeline",
     "latents": "pass noise to the sampler instead",
     "prompt": "give the prompt to the call: sampler(noise, prompt)",
-    "output_type": "samples are always tensors; solution.images are pictures",
-    "return_dict": "samples are always tensors; solution.images are pictures",
+    "output_type": "samples are always tensors; solution.images are Pillow images",
+    "return_dict": "samples are always tensors; solution.images are Pillow images",
     "num_images_per_prompt": "use batch=: every image is a row of its own",
     "num_videos_per_prompt": "use batch=: every video is a row of its own",
     "num_waveforms_per_prompt": "use batch=: every waveform is a row of its own",
@@ -74,22 +82,22 @@ class DiffusersSampler(Sampler):
     Arguments:
         pipe: the pipeline, modular or not; it is frozen and set to eval mode.
         memory: `fast` keeps all activations for the gradient; `balanced` recomputes the denoiser's, a call at a time;
-            `low` does so block by block, and gives the decoder's gradient in strips; `auto` is the first of them that
-            fits into what is free for the first batch (two samplings find out). The gradient is the same in all.
+            `low` does so block by block, and computes the decoder's gradient in strips; `auto` is the first of them
+            that fits into free memory for the first batch (found out by two samplings). The gradient is the same in
+            all.
         denoiser: names of the models that are called at each step; default: `unet`, `transformer`, and every model that
             is called with a timestep.
         call: arguments of the pipeline's own call, under its own names: `num_inference_steps`, `guidance_scale`, `eta`,
             `height`, `negative_prompt`, ... Lists of negative prompts, embeddings or images have one entry per prompt
-            or per row (`rows.py`).
+            or per row (`arguments.py`).
 
     Raises:
         ModelError: a pipeline that cannot be driven.
-        ArgumentError: an argument the pipeline does not know, or one that has another place here.
+        ArgumentError: an argument that the pipeline does not know, or that is passed elsewhere here.
 
     Example:
-        >>> from noiseward import stickers
-        >>> from noiseward.pipelines import load
-        >>> sampler = DiffusersSampler(load(stickers.path()), num_inference_steps=4, eta=1.0)
+        >>> from noiseward.pipelines.load import load_pipeline
+        >>> sampler = DiffusersSampler(load_pipeline("stickers"), num_inference_steps=4, eta=1.0)
         >>> sampler(sampler.init(2, seed=7), "a duck").shape
         torch.Size([2, 3, 64, 64])
     """
@@ -98,52 +106,53 @@ class DiffusersSampler(Sampler):
         self, pipe: Any, *, memory: str = "balanced", denoiser: str | Sequence[str] | None = None, **call: Any
     ) -> None:
         if memory not in MEMORY:
-            raise ArgumentError(f"memory={memory!r} given: {choices(str(memory), MEMORY)}")
+            raise ArgumentError(f"unknown memory mode {memory!r}; {choices(str(memory), MEMORY)}")
         self.pipe = pipe
-        self._parameters = parameters(pipe)
-        self._arguments = self._checked(call)
-        self._produced = produced(pipe)
-        modules = {name: part for name, part in pipe.components.items() if isinstance(part, Module)}
+        self._parameters = list_parameters(pipe)
+        self._arguments = self._check(call)
+        self._output = select_output(pipe)
+        modules = self.modules
         check_modules(type(pipe).__name__, modules)
         for module in modules.values():
             module.requires_grad_(False).eval()
-        self._named, self._denoisers = denoiser, denoisers(type(pipe).__name__, modules, denoiser)
+        self._names, self._denoisers = denoiser, find_denoisers(type(pipe).__name__, modules, denoiser)
         for name, part in _LEAVES_THE_GRAPH.items():
             if getattr(pipe, name, None) is not None:
                 warnings.warn(
-                    f"{type(pipe).__name__}'s {part} leaves the graph and is set aside while optimizing: "
+                    f"{type(pipe).__name__}'s {part} leaves the graph and is skipped while optimizing: "
                     f"{'check the results' if name == 'safety_checker' else 'apply it to the results'} yourself",
                     NoisewardWarning,
                     stacklevel=2,
                 )
-        self._prompts = Memo(self._denoisers)
+        self._prompts = PromptCache(self._denoisers)
         self._range: Range | None = None
         self._expected: list[str] | None = [""]
-        counts = {name: entries(pipe, self._parameters, name, value) for name, value in self._arguments.items()}
+        counts = {name: count_entries(pipe, self._parameters, name, value) for name, value in self._arguments.items()}
         self.by_row = tuple(name for name, count in counts.items() if count > 1)
-        run = self._row if runs_alone(self.by_row) else self._run
+        run = self._run_row if runs_alone(self.by_row) else self._run
         self._inner = FunctionSampler(run, self._denoisers, name=type(pipe).__name__)
-        self._take(memory)
+        self._set_memory(memory)
 
-    @staticmethod
-    def parameters(pipe: Any) -> set[str]:
-        """Names of the arguments the pipeline's own call takes."""
-        return parameters(pipe)
-
-    def called(self, **changes: Any) -> DiffusersSampler:
+    def with_call(self, **changes: Any) -> DiffusersSampler:
         """A sampler of the same pipeline that calls it with other arguments."""
-        return DiffusersSampler(self.pipe, memory=self.memory, denoiser=self._named, **{**self._arguments, **changes})
+        call = {**self._arguments, **changes}
+        other = DiffusersSampler(self.pipe, memory=self.memory, denoiser=self._names, **call)
+        other.expect(self._expected)
+        return other
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments of the pipeline's call that were given."""
         return dict(self._arguments)
 
     @property
+    def modules(self) -> dict[str, Module]:
+        return {name: part for name, part in self.pipe.components.items() if isinstance(part, Module)}
+
+    @property
     def layout(self) -> Layout:
-        found = self._inner.layout
-        self._ranged()
-        return found
+        layout = self._inner.layout
+        self._known_range()
+        return layout
 
     @property
     def alone(self) -> str | None:
@@ -163,14 +172,11 @@ class DiffusersSampler(Sampler):
         """The mode that gradients are taken in; `auto` until that is settled."""
         return self._memory
 
-    def settle(self, batch: int, prompt: Prompt = None) -> str:
-        """Choose the mode for so many rows, where that was left to `auto`; gives the mode."""
+    def settle(self, batch: int, prompt: Prompt = None) -> None:
         if self._memory == "auto":
-            modules = [part for part in self.pipe.components.values() if isinstance(part, Module)]
-            step, rest = self._inner.measure_memory(prompt, modules)
+            step, rest = self._inner.measure_memory(prompt, self.modules.values())
             steps, available = self.layout.steps, free_memory(self.layout.device)
-            self._take(choose_mode(step=batch * step, rest=batch * rest, steps=steps, available=available))
-        return self._memory
+            self._set_memory(choose_mode(step=batch * step, rest=batch * rest, steps=steps, available=available))
 
     def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
         rows = expand_prompts(prompt, noise.shape[0])
@@ -181,59 +187,55 @@ class DiffusersSampler(Sampler):
         sample = self._inner(noise, rows)
         if self._range is None and rows:
             self._expected = rows[:1]
-        return self._ranged()(sample)
+        return self._known_range()(sample)
 
-    def _take(self, memory: str) -> None:
-        """Take gradients in a mode from now on."""
+    def _set_memory(self, memory: str) -> None:
         self._memory = memory
         below = lower_mode(memory) if memory != "auto" else "low"
         self.lighter = f"memory='{below}'" if below else None
-        inside = blockwise if memory == "low" else None
+        inside = recompute_blocks if memory == "low" else None
         self._inner = self._inner.with_memory(memory != "fast", inside=inside, lighter=self.lighter)
 
-    def stock(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor:
-        """The pipeline's own sample of a seed, `(1, *X)`: without tape or graph, safety checker and watermark aside."""
+    def run_stock(self, prompt: Prompt = None, *, seed: int) -> Tensor:
+        """The pipeline's own sample of a seed, `(1, *X)`, without tape, graph, safety checker and watermark."""
         rows = expand_prompts(prompt, 1)
-        return self._ranged()(self._tensor(self._plain(rows, seed, "pt")))
+        return self._known_range()(self._tensor(self._run_plain(rows, seed, "pt")))
 
-    def shown(self, prompt: Prompt = None, *, seed: int = 0) -> Tensor | None:
-        """The same sample as the pipeline shows it, in levels from 0 to 255; None if it shows no images."""
+    def show_stock(self, prompt: Prompt = None, *, seed: int) -> Tensor | None:
         with contextlib.suppress(ModelError):
-            return (
-                levels(self._plain(expand_prompts(prompt, 1), seed, "pil"))
-                if "output_type" in self._parameters
-                else None
-            )
+            if "output_type" in self._parameters:
+                return to_levels(self._run_plain(expand_prompts(prompt, 1), seed, "pil"))
+        return None
 
-    def _plain(self, prompt: list[str] | None, seed: int, output_type: str) -> Any:
-        """What the pipeline gives for a seed, which is also that of what it draws without its generator."""
+    def _run_plain(self, prompt: list[str] | None, seed: int, output_type: str) -> Any:
+        """Run the pipeline from a seed, also for what it draws without its generator."""
         generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad(), torch.random.fork_rng(), self._borrowed():
+        with torch.no_grad(), torch.random.fork_rng(), self._prepare():
             torch.manual_seed(seed)
-            return self._returned(1, prompt, generator=generator, output_type=output_type)
+            return self._call(1, prompt, generator=generator, output_type=output_type)
 
-    def _row(self, prompt: list[str] | None) -> Tensor:
-        """One row, alone: images of its own are not mixed up with those of others."""
+    def _run_row(self, prompt: list[str] | None) -> Tensor:
+        """Run one row alone, so that its images are not mixed up with those of others."""
         return self._run(1, prompt)
 
     def _run(self, batch: int, prompt: list[str] | None) -> Tensor:
-        """The pipeline's own call for some rows; its noise comes from the tape around it."""
-        given = getattr(self.pipe, "scheduler", None)
-        first = self._range is None and is_recording()
-        with self._borrowed(), contextlib.ExitStack() as stack:
-            if not is_guided() and not first:
-                return self._sampled(batch, prompt)
-            last = stack.enter_context(remembered(self._denoisers))
-            decode = functools.partial(self._decoded, scheduler=given, last=last, batch=batch, prompt=prompt)
+        """Run the pipeline for some rows; its noise comes from the tape around it."""
+        scheduler = getattr(self.pipe, "scheduler", None)
+        is_first = self._range is None and is_recording()
+        with self._prepare(), contextlib.ExitStack() as stack:
+            if not is_guided() and not is_first:
+                return self._sample(batch, prompt)
+            last = stack.enter_context(record_outputs(self._denoisers))
+            decode = functools.partial(self._decode, scheduler=scheduler, last=last, batch=batch, prompt=prompt)
             if is_guided():
-                stack.enter_context(announced(self.pipe.scheduler, decode))
-            state = stack.enter_context(last_state(getattr(self.pipe, "scheduler", None)))
-            sample = self._sampled(batch, prompt)
-            if first:
-                self._compare(sample, functools.partial(decode, output_type="pil"), state)
+                stack.enter_context(announce_steps(self.pipe.scheduler, decode))
+            state = stack.enter_context(track_state(getattr(self.pipe, "scheduler", None)))
+            sample = self._sample(batch, prompt)
+            if is_first:
+                self._guess_range(sample, functools.partial(decode, output_type="pil"), state)
             return sample
 
-    def _decoded(
+    def _decode(
         self,
         clean: Tensor,
         *,
@@ -243,43 +245,42 @@ class DiffusersSampler(Sampler):
         prompt: list[str] | None,
         output_type: str = "pt",
     ) -> Any:
-        """The samples of predicted ones in the pipeline's own space, by the pipeline's own way (see `steps.py`)."""
+        """Decode predictions, which are in the pipeline's own space, as the pipeline does (see `steps.py`)."""
         with contextlib.ExitStack() as stack:
-            for each in (off(), without_guide(), record(0, into=[]), repeating(self._denoisers, last)):
+            for each in (off(), without_guide(), record(0, into=[]), repeat_outputs(self._denoisers, last)):
                 stack.enter_context(each)
-            stack.enter_context(instead(self.pipe, "scheduler", answering(fresh(scheduler), clean)))
+            stack.enter_context(override(self.pipe, "scheduler", freeze_state(copy_scheduler(scheduler), clean)))
             if output_type != "pt":
-                return self._returned(batch, prompt, output_type=output_type)
-            return (self._range or Range.UNIT)(self._sampled(batch, prompt))
+                return self._call(batch, prompt, output_type=output_type)
+            return (self._range or Range.UNIT)(self._sample(batch, prompt))
 
-    def _compare(self, sample: Tensor, decode: Callable[[Tensor], Any], state: list[Tensor]) -> None:
+    def _guess_range(self, sample: Tensor, decode: Callable[[Tensor], Any], state: list[Tensor]) -> None:
         """Find the range of samples from how the pipeline shows the state that this one came from."""
         if "output_type" not in self._parameters or not is_image(sample):
             self._range = Range.UNIT
         elif state:
             with torch.no_grad(), contextlib.suppress(ModelError):  # a call that is not cut short is run whole later
-                self._range = fitted(type(self.pipe).__name__, sample, decode(state[0]), sure=False)
+                self._range = find_range(type(self.pipe).__name__, sample, decode(state[0]), same_run=False)
 
-    def _ranged(self) -> Range:
+    def _known_range(self) -> Range:
         """The range of samples, found by two whole runs where it is not known yet."""
         if self._range is None:
-            sample, shown = self._tensor(self._whole("pt")), None
+            sample, shown = self._tensor(self._run_whole("pt")), None
             with contextlib.suppress(ModelError):  # a pipeline may have no images to show
-                shown = self._whole("pil")
-            self._range = fitted(type(self.pipe).__name__, sample, shown, sure=True) or Range.UNIT
+                shown = self._run_whole("pil")
+            self._range = find_range(type(self.pipe).__name__, sample, shown, same_run=True) or Range.UNIT
         return self._range
 
-    def _whole(self, output_type: str) -> Any:
-        """What the pipeline gives for one row, the same at every call."""
-        with torch.no_grad(), record(0, into=[]), self._borrowed():
-            return self._returned(1, self._expected, output_type=output_type)
+    def _run_whole(self, output_type: str) -> Any:
+        """Run the pipeline for one row, the same at every call."""
+        with torch.no_grad(), record(0, into=[]), self._prepare():
+            return self._call(1, self._expected, output_type=output_type)
 
-    def _sampled(self, batch: int, prompt: list[str] | None, *, generator: torch.Generator | None = None) -> Tensor:
-        """The pipeline's own call, prepared as it is."""
-        return self._tensor(self._returned(batch, prompt, generator=generator))
+    def _sample(self, batch: int, prompt: list[str] | None) -> Tensor:
+        return self._tensor(self._call(batch, prompt))
 
     def _tensor(self, sample: Any) -> Tensor:
-        """The tensor in what a pipeline returned."""
+        """The tensor in a pipeline's result."""
         if isinstance(sample, list) and sample and all(isinstance(part, Tensor) for part in sample):
             sample = torch.stack(sample) if len({part.shape for part in sample}) == 1 else sample
         if not isinstance(sample, Tensor):
@@ -289,7 +290,7 @@ class DiffusersSampler(Sampler):
             )
         return sample
 
-    def _returned(
+    def _call(
         self,
         batch: int,
         prompt: list[str] | None,
@@ -297,73 +298,73 @@ class DiffusersSampler(Sampler):
         generator: torch.Generator | None = None,
         output_type: str = "pt",
     ) -> Any:
-        """What the pipeline's own call returns first."""
+        """Call the prepared pipeline; returns the first part of its result."""
         name = type(self.pipe).__name__
-        given = arguments(self.pipe, self._parameters, self._arguments, batch, prompt)
+        arguments = build_arguments(self.pipe, self._parameters, self._arguments, batch, prompt)
         if generator is None and is_recording():  # so that the tape sees which draws the pipeline makes with it
             generator = torch.Generator(self.pipe._execution_device)
         ours = {"generator": generator, "output_type": output_type, "return_dict": False}
         ours = {name: value for name, value in ours.items() if name in self._parameters}
         try:
             with differentiable():
-                result = self.pipe(**given, **ours, **self._produced)
+                result = self.pipe(**arguments, **ours, **self._output)
         except NoisewardError:
             raise
-        except Exception as error:  # whatever a pipeline raises when it is asked for what it cannot do
-            if exhausted(error):
+        except Exception as error:  # whatever a pipeline raises for what it cannot do
+            if is_out_of_memory(error):
                 raise
-            reason = " ".join(str(error).split())[:300]
-            refused = isinstance(error, ValueError | TypeError)  # how pipelines refuse arguments
-            raise ModelError(
-                f"{name} {'refuses this call' if refused else f'fails with {type(error).__name__}'}: {reason}"
-            ) from error
-        if isinstance(result, Mapping):  # an output of diffusers', where there is no return_dict
+            is_refusal = isinstance(error, ValueError | TypeError)  # how pipelines refuse arguments
+            verb = "refuses this call" if is_refusal else f"fails with {type(error).__name__}"
+            raise ModelError(f"{name} {verb}: {describe_error(error, 300)}") from error
+        if isinstance(result, Mapping):  # of a pipeline without return_dict
             result = tuple(result.values())
         return result[0] if isinstance(result, tuple) else result
 
     @contextlib.contextmanager
-    def _borrowed(self) -> Iterator[None]:
+    def _prepare(self) -> Iterator[None]:
         """Prepare the pipeline for one run and leave it as it was."""
+        pipes = list_pipelines(self.pipe)
         with contextlib.ExitStack() as stack:
-            for pipe in held(self.pipe):
-                stack.enter_context(self._prepared(pipe))
-            for name, part in self.pipe.components.items():
-                if isinstance(part, Module) and part not in self._denoisers:
-                    owners = [pipe for pipe in held(self.pipe) if getattr(pipe, name, None) is part]
-                    stack.enter_context(apart(owners, name, functools.partial(self._encoding, name == "vae")))
+            for pipe in pipes:
+                stack.enter_context(self._prepare_pipeline(pipe))
+            for name, module in self.modules.items():
+                if module not in self._denoisers:
+                    owners = [pipe for pipe in pipes if getattr(pipe, name, None) is module]
+                    prepare = functools.partial(self._prepare_module, name == "vae")
+                    stack.enter_context(upcast_copies(owners, name, prepare))
             yield
 
     @contextlib.contextmanager
-    def _prepared(self, pipe: Any) -> Iterator[None]:
-        """A pipeline that shows no bars, with schedulers of its own and without what leaves the graph."""
-        with without_bars(pipe), contextlib.ExitStack() as stack:
+    def _prepare_pipeline(self, pipe: Any) -> Iterator[None]:
+        """Hide its bars, copy its schedulers, cache its prompts, and remove what leaves the graph."""
+        with hide_bars(pipe), contextlib.ExitStack() as stack:
             for name, part in pipe.components.items():
                 if is_stateful(part):
-                    stack.enter_context(without_trees(part))
-                    stack.enter_context(instead(pipe, name, fresh(part)))
+                    stack.enter_context(replace_trees(part))
+                    stack.enter_context(override(pipe, name, copy_scheduler(part)))
             for name in _LEAVES_THE_GRAPH:
                 if getattr(pipe, name, None) is not None:
-                    stack.enter_context(instead(pipe, name, None))
+                    stack.enter_context(override(pipe, name, None))
             if callable(getattr(pipe, "encode_prompt", None)):
-                stack.enter_context(instead(pipe, "encode_prompt", self._prompts.around(pipe)))
+                stack.enter_context(override(pipe, "encode_prompt", self._prompts.wrap(pipe)))
             yield
 
     @contextlib.contextmanager
-    def _encoding(self, decodes: bool, module: Any) -> Iterator[None]:
-        """A model whose posterior draws aside and which, as the decoder, takes as little memory as was asked for."""
+    def _prepare_module(self, is_decoder: bool, module: Any) -> Iterator[None]:
+        """Exclude its posterior's draws and, for the decoder, save memory as the mode says."""
         with contextlib.ExitStack() as stack:
-            if decodes and self._memory == "low":
-                stack.enter_context(blockwise_decoder(module))
+            if is_decoder and self._memory == "low":
+                stack.enter_context(recompute_blocks(module, strips=True))
             if callable(getattr(module, "encode", None)):
-                stack.enter_context(instead(module, "encode", posterior_aside(module.encode)))
+                stack.enter_context(override(module, "encode", exclude_posterior(module.encode)))
             yield
 
-    def _checked(self, call: dict[str, Any]) -> dict[str, Any]:
+    def _check(self, call: dict[str, Any]) -> dict[str, Any]:
         for name in call:
             if name in _REFUSED:
-                raise ArgumentError(f"{name}= is not taken by {type(self.pipe).__name__} here: {_REFUSED[name]}")
+                raise ArgumentError(f"{type(self.pipe).__name__} takes no {name}= here: {_REFUSED[name]}")
             if name not in self._parameters:
                 raise ArgumentError(
-                    f"{type(self.pipe).__name__} has no argument '{name}': {choices(name, sorted(self._parameters))}"
+                    f"{type(self.pipe).__name__} has no argument '{name}'; {choices(name, sorted(self._parameters))}"
                 )
-        return {name: opened(name, value) for name, value in call.items()}
+        return {name: open_images(name, value) for name, value in call.items()}

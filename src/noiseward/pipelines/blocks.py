@@ -16,33 +16,32 @@ from typing import Any
 
 from torch.nn import Module, ModuleList
 
-from noiseward.pipelines.strips import in_strips
+from noiseward.pipelines.strips import use_strips
 from noiseward.samplers.cost import Meter
 from noiseward.samplers.recompute import recompute_call, replace_forward
 
-__all__ = ["blocks", "blockwise", "blockwise_decoder"]
+__all__ = ["find_blocks", "recompute_blocks"]
 
 _SWITCH = "gradient_checkpointing"
 
-_KNOWN: MutableMapping[Module, list[Module]] = weakref.WeakKeyDictionary()
+_CACHE: MutableMapping[Module, list[Module]] = weakref.WeakKeyDictionary()
 
 
-def blocks(module: Module) -> list[Module]:
+def find_blocks(module: Module) -> list[Module]:
     """The blocks a model is made of: members of lists of its parts that can recompute, the smallest such.
 
     Example:
-        >>> from noiseward import stickers
-        >>> from noiseward.pipelines import load
-        >>> sorted({type(block).__name__ for block in blocks(load(stickers.path()).unet)})
+        >>> from noiseward.pipelines.load import load_pipeline
+        >>> sorted({type(block).__name__ for block in find_blocks(load_pipeline("stickers").unet)})
         ['BasicTransformerBlock', 'ResnetBlock2D']
     """
-    if module not in _KNOWN:
-        knows = getattr(module, "_supports_gradient_checkpointing", False)
-        parts = [part for part in module.modules() if _SWITCH in vars(part)] if knows else []
+    if module not in _CACHE:
+        can_recompute = getattr(module, "_supports_gradient_checkpointing", False)
+        parts = [part for part in module.modules() if _SWITCH in vars(part)] if can_recompute else []
         lists = [child for part in parts for child in part.children() if isinstance(child, ModuleList)]
         members = dict.fromkeys(member for each in lists for member in each)
-        _KNOWN[module] = [member for member in members if _is_block(member)]
-    return _KNOWN[module]
+        _CACHE[module] = [member for member in members if _is_block(member)]
+    return _CACHE[module]
 
 
 def _is_block(member: Module) -> bool:
@@ -53,26 +52,21 @@ def _is_block(member: Module) -> bool:
 
 
 @contextlib.contextmanager
-def blockwise(module: Module, *, strips: bool = False) -> Iterator[None]:
-    """For the body of a `with`, the blocks of a model are recomputed one by one.
+def recompute_blocks(module: Module, *, strips: bool = False) -> Iterator[None]:
+    """Recompute the blocks of a model one by one in the body of a `with`.
 
     Arguments:
         module: the model.
-        strips: give the gradient of each block's residual parts in strips, see `strips.py`.
+        strips: compute the gradient of a block's residual parts in strips, see `strips.py`; for a decoder.
     """
     with contextlib.ExitStack() as stack:
-        for block in blocks(module):
+        for block in find_blocks(module):
             own = block.forward
-            stack.enter_context(replace_forward(block, _recomputing(block, _striped(block, own) if strips else own)))
+            stack.enter_context(replace_forward(block, _recompute(block, _with_strips(block, own) if strips else own)))
         yield
 
 
-def blockwise_decoder(vae: Any) -> contextlib.AbstractContextManager[None]:
-    """For the body of a `with`, a decoder's blocks are recomputed one by one, and its residual blocks in strips."""
-    return blockwise(vae, strips=True)
-
-
-def _recomputing(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
+def _recompute(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(own)
     def forward(*args: Any, **kwargs: Any) -> Any:
         return recompute_call(own, Meter(), args, kwargs, module=block)
@@ -80,10 +74,10 @@ def _recomputing(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
     return forward
 
 
-def _striped(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
+def _with_strips(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(own)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        with replace_forward(block, own), in_strips(block):
+        with replace_forward(block, own), use_strips(block):
             return block.forward(*args, **kwargs)
 
     return forward

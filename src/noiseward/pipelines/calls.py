@@ -1,8 +1,8 @@
-r"""A pipeline's call, and what it takes.
+r"""A pipeline's call, and the arguments it takes.
 
-What a call takes is what its signature says, or, where that passes everything on, what those of its base classes say; a
-modular pipeline's inputs are its blocks'. Where a pipeline's call turns gradients off, in a decorator of its own, in
-that of a base class, of a pipeline it holds or of a block, they are left on (`differentiable.py`).
+The arguments are those of its signature, or, where that passes everything on, those of its base classes; a modular
+pipeline's inputs are its blocks'. Where a pipeline's call turns gradients off, in a decorator of its own, in that of a
+base class, of a pipeline it holds or of a block, they are left on (`differentiable.py`).
 """
 
 from __future__ import annotations
@@ -14,51 +14,51 @@ from typing import Any
 
 from noiseward.errors import ModelError
 
-__all__ = ["default", "held", "parameters", "produced", "without_bars"]
+__all__ = ["get_default", "hide_bars", "list_parameters", "list_pipelines", "select_output"]
 
-_RESULTS = ("images", "image", "videos", "video", "audios", "audio", "sound")  # how modular pipelines call a sample
+_RESULTS = ("images", "image", "videos", "video", "audios", "audio", "sound")  # names of a sample in modular pipelines
 
 
-def parameters(pipe: Any) -> set[str]:
+def list_parameters(pipe: Any) -> set[str]:
     """Names of the arguments that a pipeline's call takes.
 
     Raises:
-        ModelError: it is no pipeline.
+        ModelError: not a pipeline.
     """
     return set(_signature(pipe))
 
 
-def default(pipe: Any, name: str) -> Any:
-    """What an argument of a pipeline's call is if it is not given."""
+def get_default(pipe: Any, name: str) -> Any:
+    """The default of an argument of a pipeline's call."""
     return _signature(pipe).get(name)
 
 
-def produced(pipe: Any) -> dict[str, Any]:
-    """What makes a modular pipeline's call return its sample and nothing else; nothing for another pipeline."""
+def select_output(pipe: Any) -> dict[str, Any]:
+    """Arguments with which a modular pipeline's call returns its sample alone; none for another pipeline."""
     if not _is_modular(pipe):
         return {}
     names = [output.name for output in pipe.blocks.outputs]
-    found = next((name for name in _RESULTS if name in names), None)
-    if found is None:
+    output = next((name for name in _RESULTS if name in names), None)
+    if output is None:
         raise ModelError(
             f"{type(pipe).__name__}: expected blocks that produce one of {', '.join(_RESULTS)}, got "
             f"{', '.join(map(str, names)) or 'nothing'}; add the block that decodes"
         )
-    return {"output": found}
+    return {"output": output}
 
 
-def held(pipe: Any) -> list[Any]:
-    """A pipeline and the pipelines that its call runs, which it holds."""
+def list_pipelines(pipe: Any) -> list[Any]:
+    """A pipeline and the pipelines it holds, which its call runs."""
     from diffusers import DiffusionPipeline
 
     return [pipe, *(part for part in vars(pipe).values() if isinstance(part, DiffusionPipeline))]
 
 
 @contextlib.contextmanager
-def without_bars(pipe: Any) -> Iterator[None]:
-    """For the body of a `with`, a pipeline shows no progress bars."""
+def hide_bars(pipe: Any) -> Iterator[None]:
+    """Let a pipeline show no progress bars in the body of a `with`."""
     name = "_progress_bar_config"
-    owners = [vars(block) for block in _blocks(pipe._blocks)] if _is_modular(pipe) else [vars(pipe)]
+    owners = [vars(block) for block in _walk(pipe._blocks)] if _is_modular(pipe) else [vars(pipe)]
     before = [owner.get(name) for owner in owners]
     for owner, config in zip(owners, before, strict=True):
         owner[name] = {**(config or {}), "disable": True}
@@ -72,10 +72,10 @@ def without_bars(pipe: Any) -> Iterator[None]:
                 owner[name] = config
 
 
-def _blocks(block: Any) -> Iterator[Any]:
+def _walk(block: Any) -> Iterator[Any]:
     yield block
     for part in (getattr(block, "sub_blocks", None) or {}).values():
-        yield from _blocks(part)
+        yield from _walk(part)
 
 
 def _signature(pipe: Any) -> dict[str, Any]:
@@ -83,20 +83,21 @@ def _signature(pipe: Any) -> dict[str, Any]:
     from diffusers import DiffusionPipeline
 
     if _is_modular(pipe):
-        return {given.name: given.default for given in pipe.blocks.inputs if given.name is not None}
+        return {each.name: each.default for each in pipe.blocks.inputs if each.name is not None}
     if not isinstance(pipe, DiffusionPipeline):
         raise ModelError(
             f"{type(pipe).__name__} is no diffusers pipeline: wrap other samplers with FunctionSampler(fn)"
         )
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for kind in type(pipe).__mro__:
         if "__call__" not in vars(kind):
             continue
         own = list(inspect.signature(vars(kind)["__call__"]).parameters.values())[1:]
-        found = {one.name: one.default for one in own if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)} | found
-        if not any(one.kind is one.VAR_KEYWORD for one in own):
+        named = {each.name: each.default for each in own if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)}
+        defaults = named | defaults
+        if not any(each.kind is each.VAR_KEYWORD for each in own):
             break
-    return found
+    return defaults
 
 
 def _is_modular(pipe: Any) -> bool:

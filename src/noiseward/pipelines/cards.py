@@ -1,16 +1,18 @@
-"""Short names of models and schedulers: what `cards.toml` says, and nothing that needs a network."""
+"""Model cards: where a model is found and how it is best called, as `cards.toml` says; nothing here needs a network."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import importlib.resources
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["Card", "cards", "scheduler_names"]
+__all__ = ["Card", "card_of", "load_cards", "load_schedulers", "set_threads"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,41 +20,102 @@ class Card:
     """Where a model is found, and how its makers advise to call it.
 
     Arguments:
-        id: on the hub, `owner/name`.
         says: what it is, in a few words.
+        id: on the hub, `owner/name`.
         revision: branch, tag or commit.
+        module: instead of an id, a Python module that comes with the model's files: its `path(part)` is the folder of
+            the `model`, and of the `judge`, a CLIP trained independently; `words()` lists what the model can draw, by
+            kind; `check_prompt(prompt)` warns of other words. Imported when one of them is used.
         dtype: precision of its weights, by name; None: the device's.
         scheduler: a name `--scheduler` takes; None: the model's own.
         call: arguments of its call.
+        memory: the mode that gradients are taken in, see `DiffusersSampler`.
+        threads: of torch; None: as many as torch takes by itself.
+        watch: held-out rewards that are tracked by default.
+        needs_prompt: whether it draws nothing without a prompt.
+        prompts: what prompts look like.
     """
 
-    id: str
     says: str
+    id: str | None = None
     revision: str = "main"
+    module: str | None = None
     dtype: str | None = None
     scheduler: str | None = None
     call: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    memory: str = "balanced"
+    threads: int | None = None
+    watch: tuple[str, ...] = ()
+    needs_prompt: bool = False
+    prompts: str | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """The model's folder, where it is on this machine by itself."""
+        return self._module.path("model") if self.module else None
+
+    @property
+    def judge(self) -> Path | None:
+        """The folder of a CLIP whose features are independent of the rewards' models, where there is one."""
+        folder = self._module.path("judge") if self.module else None
+        return folder if folder and (folder / "config.json").exists() else None
+
+    @property
+    def words(self) -> Mapping[str, tuple[str, ...]]:
+        """What the model can draw, by kind; nothing if that is not known."""
+        return self._module.words() if self.module else {}
+
+    def check_prompt(self, prompt: str) -> None:
+        """Warn of words that mean nothing to the model, where its words are known."""
+        if self.module:
+            self._module.check_prompt(prompt)
+
+    @property
+    def _module(self) -> Any:
+        return importlib.import_module(str(self.module))
+
+
+def card_of(model: Any) -> Card | None:
+    """The card of a model by its short name; None for a pipeline, a folder, a hub id or an unknown name.
+
+    Example:
+        >>> card_of("stickers").memory, card_of("owner/name")
+        ('fast', None)
+    """
+    return load_cards().get(model) if isinstance(model, str) else None
 
 
 @functools.cache
-def cards() -> Mapping[str, Card]:
+def load_cards() -> Mapping[str, Card]:
     """The models that have a short name.
 
     Example:
-        >>> cards()["sdxl-turbo"].call["num_inference_steps"]
+        >>> load_cards()["sdxl-turbo"].call["num_inference_steps"]
         1
     """
-    return MappingProxyType({name: Card(**entry) for name, entry in _read()["models"].items()})
+    entries = _read()["models"].items()
+    return MappingProxyType(
+        {name: Card(**{**entry, "watch": tuple(entry.get("watch", ()))}) for name, entry in entries}
+    )
 
 
-def scheduler_names() -> Mapping[str, dict[str, Any]]:
+def load_schedulers() -> Mapping[str, dict[str, Any]]:
     """Short names of schedulers: each a diffusers class under `class`, and settings.
 
     Example:
-        >>> scheduler_names()["euler-a"]["class"]
+        >>> load_schedulers()["euler-a"]["class"]
         'EulerAncestralDiscreteScheduler'
     """
     return _read()["schedulers"]
+
+
+def set_threads(model: str) -> None:
+    """Let torch take as many threads as a model's card says, if it says so."""
+    card = card_of(model)
+    if card and card.threads:
+        import torch
+
+        torch.set_num_threads(card.threads)
 
 
 @functools.cache

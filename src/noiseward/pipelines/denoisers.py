@@ -9,42 +9,35 @@ from torch.nn import Module
 
 from noiseward.errors import ArgumentError, ModelError, choices
 
-__all__ = ["denoisers"]
+__all__ = ["find_denoisers"]
 
-_NAMES = ("unet", "transformer")  # how nearly all pipelines call theirs
-_TIMES = (
-    "timestep",
-    "timesteps",
-    "timestep_ratio",
-    "t",
-    "r",
-    "sigma",
-)  # arguments by which a model is told how noisy it is
+_NAMES = ("unet", "transformer")  # in nearly all pipelines
+_TIMES = {"timestep", "timesteps", "timestep_ratio", "t", "r", "sigma"}  # arguments for how noisy the sample is
 
 
-def denoisers(pipeline: str, modules: Mapping[str, Module], named: str | Sequence[str] | None) -> list[Module]:
+def find_denoisers(pipeline: str, modules: Mapping[str, Module], names: str | Sequence[str] | None) -> list[Module]:
     """The models that denoise, the main one first.
 
-    Those called `unet` or `transformer`, and all others that are told the time: a ControlNet, a second transformer, a
-    prior. A pipeline may have others; they are named.
+    Those called `unet` or `transformer`, and all others that take a timestep: a ControlNet, a second transformer, a
+    prior. A pipeline may have others; they are given by name.
 
     Arguments:
-        pipeline: what it is called, for messages.
+        pipeline: its name, for messages.
         modules: its models by name.
-        named: names of those that denoise, instead.
+        names: of those that denoise, instead.
 
     Raises:
         ArgumentError: there is no model of a given name.
         ModelError: none is found.
     """
-    if named is not None:
-        names = [named] if isinstance(named, str) else list(named)
+    if names is not None:
+        names = [names] if isinstance(names, str) else list(names)
         for name in names:
             if name not in modules:
-                raise ArgumentError(f"{pipeline} has no model '{name}' for denoiser=: {choices(str(name), modules)}")
+                raise ArgumentError(f"{pipeline} has no model '{name}' for denoiser=; {choices(str(name), modules)}")
         return [modules[name] for name in names]
     names = [name for name in _NAMES if name in modules]
-    names += [name for name, module in modules.items() if name not in names and _is_told_the_time(module)]
+    names += [name for name, module in modules.items() if name not in names and _takes_time(module)]
     if not names:
         raise ModelError(
             f"{pipeline}: expected a model that is called with a timestep, got {', '.join(sorted(modules)) or 'none'}; "
@@ -53,9 +46,8 @@ def denoisers(pipeline: str, modules: Mapping[str, Module], named: str | Sequenc
     return [modules[name] for name in names]
 
 
-def _is_told_the_time(module: Module) -> bool:
+def _takes_time(module: Module) -> bool:
     try:
-        parameters = inspect.signature(type(module).forward).parameters
+        return not _TIMES.isdisjoint(inspect.signature(type(module).forward).parameters)
     except (TypeError, ValueError):
         return False
-    return any(name in _TIMES for name in parameters)

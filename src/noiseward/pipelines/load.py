@@ -1,4 +1,4 @@
-"""Load a diffusers pipeline by name, hub id, folder or file; what goes wrong is said in one line."""
+"""Load a diffusers pipeline by name, hub id, folder or file."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 import torch
 
 from noiseward import lfs
-from noiseward.contain import Listening
-from noiseward.errors import ArgumentError, ModelError, choices
-from noiseward.pipelines.cards import Card, cards
-from noiseward.pipelines.quiet import hushed
-from noiseward.pipelines.schedulers import exchanged
+from noiseward.errors import ArgumentError, ModelError, choices, describe_error
+from noiseward.pipelines.cards import Card, load_cards
+from noiseward.pipelines.schedulers import replace_scheduler
+from noiseward.terminal import silence
+from noiseward.user_code import InterruptListener
 
-__all__ = ["load"]
+__all__ = ["load_pipeline"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 DEVICES = ("auto", "cpu", "cuda", "mps")
 CHECKPOINTS = (".safetensors", ".ckpt")
-# What diffusers takes a checkpoint's weights for, by how that begins, and the pipeline it is for.
+# The pipeline of a checkpoint, by how the name begins that diffusers has for its kind.
 _KINDS = {
     "xl_base": "StableDiffusionXLPipeline",
     "playground": "StableDiffusionXLPipeline",
@@ -32,7 +32,7 @@ _KINDS = {
 }
 
 
-def load(
+def load_pipeline(
     model: str | Path,
     *,
     dtype: torch.dtype | str | None = None,
@@ -40,7 +40,7 @@ def load(
     scheduler: str | None = None,
     lora: str | Path | None = None,
 ) -> Any:
-    """A pipeline in the diffusers format.
+    """Load a pipeline in the diffusers format.
 
     Arguments:
         model: a folder that holds `model_index.json`; a short name (`noiseward models` lists them); a hub id such as
@@ -54,78 +54,68 @@ def load(
         ModelError: there is no such model, or it cannot be read.
         ArgumentError: an unknown dtype, device or scheduler.
     """
-    with Listening():  # the loaders of five libraries make errors of their own of a Ctrl-C, "a file is damaged" say
-        return _loaded(model, dtype, device, scheduler, lora)
+    with InterruptListener():  # the loaders of other libraries turn a Ctrl-C into errors such as "a file is damaged"
+        card = load_cards().get(str(model))
+        place = _choose_device(device)
+        precision = _choose_dtype(dtype or (card.dtype if card else None), place)
+        path = Path(os.path.expanduser(model))
+        if card and card.path and not (isinstance(model, Path) and path.exists()):
+            path = card.path
+        if os.path.isfile(path) and path.suffix in CHECKPOINTS:
+            pipe = _load_file(path, precision)
+        else:
+            pipe = _load_pretrained(str(model), path, card, precision)
+        scheduler = scheduler or (card.scheduler if card else None)
+        if scheduler is not None:
+            pipe.scheduler = replace_scheduler(pipe.scheduler, scheduler)
+        if lora is not None:
+            _add_lora(pipe, Path(os.path.expanduser(lora)))
+        try:
+            return pipe.to(place)
+        except (RuntimeError, AssertionError) as error:  # a device that is not there, or not large enough
+            raise ModelError(f"{type(pipe).__name__} cannot be put on {place}: {describe_error(error, 200)}") from error
 
 
-def _loaded(
-    model: str | Path,
-    dtype: torch.dtype | str | None,
-    device: str | torch.device | None,
-    scheduler: str | None,
-    lora: str | Path | None,
-) -> Any:
-    card = cards().get(str(model))
-    place = _device(device)
-    precision = _dtype(dtype or (card.dtype if card else None), place)
-    path = Path(os.path.expanduser(model))
-    if os.path.isfile(path) and path.suffix in CHECKPOINTS:
-        pipe = _from_file(path, precision)
-    else:
-        pipe = _from_pretrained(str(model), path, card, precision)
-    scheduler = scheduler or (card.scheduler if card else None)
-    if scheduler is not None:
-        pipe.scheduler = exchanged(pipe.scheduler, scheduler)
-    if lora is not None:
-        _add(pipe, Path(os.path.expanduser(lora)))
-    try:
-        return pipe.to(place)
-    except (RuntimeError, AssertionError) as error:  # a device that is not there, or not large enough
-        raise ModelError(f"{type(pipe).__name__} cannot be put on {place}: {_line(error)}") from error
-
-
-def _from_pretrained(model: str, path: Path, card: Card | None, dtype: torch.dtype) -> Any:
-    """From a folder, or by hub id from the local cache or the network."""
+def _load_pretrained(model: str, path: Path, card: Card | None, dtype: torch.dtype) -> Any:
+    """Load a folder, or a hub id from the local cache or the network."""
     import diffusers
 
-    here = os.path.exists(path)
-    source, revision = (card.id, card.revision) if card and not here else (model, None)
-    if not here and card is None and (path.is_absolute() or model.count("/") != 1 or model.startswith(".")):
-        raise ModelError(
-            f"model '{model}' is no folder here, no short name and no hub id (owner/name): {choices(model, cards())}"
-        )
-    if here and not (path / "model_index.json").is_file():
+    is_local = os.path.exists(path)
+    source, revision = (card.id, card.revision) if card and card.id and not is_local else (model, None)
+    if not is_local and card is None and (path.is_absolute() or model.count("/") != 1 or model.startswith(".")):
+        names = choices(model, load_cards())
+        raise ModelError(f"unknown model '{model}': no folder here, no short name and no hub id (owner/name); {names}")
+    if is_local and not (path / "model_index.json").is_file():
         raise ModelError(
             f"{path} is no pipeline folder, it has no model_index.json: give the folder that save_pretrained() wrote"
         )
     try:
-        with hushed(here):
+        with silence("diffusers", "transformers", bars=not is_local):
             return diffusers.DiffusionPipeline.from_pretrained(
-                str(path) if here else source, dtype=dtype, revision=revision, local_files_only=here
+                str(path) if is_local else source, dtype=dtype, revision=revision, local_files_only=is_local
             )
     except Exception as error:  # whatever the loaders of five libraries raise: a file that is missing, short or garbled
-        if here:
+        reason = describe_error(error, 200, kind=True)
+        if is_local:
             lfs.check(path)
-            raise ModelError(
-                f"{path} cannot be loaded, a file is missing or damaged ({type(error).__name__}: {_line(error)})"
-            ) from error
+            raise ModelError(f"{path} cannot be loaded, a file is missing or damaged ({reason})") from error
         raise ModelError(
-            f"model '{model}' is neither a folder here nor could it be had from the hub: download it first "
-            f"(hf download {source}), or give a folder ({type(error).__name__}: {_line(error)})"
+            f"model '{model}' is no folder here and could not be loaded from the hub: download it first "
+            f"(hf download {source}), or give a folder ({reason})"
         ) from error
 
 
-def _from_file(path: Path, dtype: torch.dtype) -> Any:
-    """From a checkpoint in one file, as the makers of Stable Diffusion publish them."""
+def _load_file(path: Path, dtype: torch.dtype) -> Any:
+    """Load a checkpoint in one file, as the makers of Stable Diffusion publish them."""
     import diffusers
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type, load_single_file_checkpoint
 
     try:
-        with hushed(True):
+        with silence("diffusers", "transformers"):
             kind = infer_diffusers_model_type(load_single_file_checkpoint(str(path)))
     except Exception as error:
         lfs.check(path)
-        raise ModelError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {_line(error)})") from error
+        raise ModelError(f"{path} cannot be read as a checkpoint ({describe_error(error, 200, kind=True)})") from error
     name = next((pipeline for start, pipeline in _KINDS.items() if kind.startswith(start)), None)
     if name is None:
         raise ModelError(
@@ -133,31 +123,30 @@ def _from_file(path: Path, dtype: torch.dtype) -> Any:
             f"(kinds known here: {', '.join(_KINDS)})"
         )
     try:
-        with hushed(True):
+        with silence("diffusers", "transformers"):
             return getattr(diffusers, name).from_single_file(str(path), dtype=dtype)
     except Exception as error:
         raise ModelError(
-            f"{path} has weights but no configuration, and that of '{kind}' could not be had from the hub: fetch it "
-            f"once with a network, or convert the file to a folder ({type(error).__name__}: {_line(error)})"
+            f"{path} has weights but no configuration, and that of '{kind}' could not be loaded from the hub: fetch it "
+            f"once with a network, or convert the file to a folder ({describe_error(error, 200, kind=True)})"
         ) from error
 
 
-def _add(pipe: Any, path: Path) -> None:
-    """Load LoRA weights into a pipeline."""
+def _add_lora(pipe: Any, path: Path) -> None:
     if not os.path.exists(path):
-        raise ModelError(f"LoRA weights '{path}' are not here: give a .safetensors file, or the folder it is in")
+        raise ModelError(f"LoRA weights '{path}' do not exist: give a .safetensors file, or the folder it is in")
     if not callable(getattr(pipe, "load_lora_weights", None)):
         raise ModelError(f"{type(pipe).__name__} takes no LoRA weights")
     folder, name = (path.parent, path.name) if os.path.isfile(path) else (path, None)
     try:
-        with hushed(True):
+        with silence("diffusers", "transformers"):
             pipe.load_lora_weights(str(folder), weight_name=name, local_files_only=True)
     except Exception as error:
         lfs.check(path)
-        raise ModelError(f"LoRA weights {path} do not fit ({type(error).__name__}: {_line(error)})") from error
+        raise ModelError(f"LoRA weights {path} do not fit ({describe_error(error, 200, kind=True)})") from error
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def _choose_device(device: str | torch.device | None) -> torch.device:
     if isinstance(device, torch.device):
         return device
     if device not in (None, "auto"):
@@ -172,15 +161,11 @@ def _device(device: str | torch.device | None) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+def _choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
     if dtype is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype not in DTYPES:
-        raise ArgumentError(f"dtype='{dtype}' given: {choices(dtype, DTYPES)}")
+        raise ArgumentError(f"unknown dtype '{dtype}'; {choices(dtype, DTYPES)}")
     return DTYPES[dtype]
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

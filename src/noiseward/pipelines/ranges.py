@@ -1,7 +1,7 @@
-r"""The range of a pipeline's images: what it gives as tensors against what it shows.
+r"""The range of a pipeline's images: the tensors it returns against the images it shows.
 
-With `output_type="pt"` most pipelines give images in [0, 1]. Some give what their decoder says, in [-1, 1] or beyond,
-and map it for `output_type="pil"` alone. What an image *is* is what the pipeline shows, so the two are compared once,
+With `output_type="pt"` most pipelines return images in [0, 1]. Some return their decoder's output, in [-1, 1] or
+beyond, and map it for `output_type="pil"` alone. What counts is what the pipeline shows, so the two are compared once,
 and samples are mapped by whichever of
 
 .. math:: x \qquad \text{and} \qquad \mathrm{clamp}_{[0, 1]}\!\left( \tfrac{x + 1}{2} \right)
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from noiseward.errors import ModelError
 
-__all__ = ["Range", "fitted", "is_image", "levels"]
+__all__ = ["Range", "find_range", "is_image", "to_levels"]
 
-_SLACK = 3.0  # of 255 levels, between what is shown and what was computed, in half precision too
+_SLACK = 3.0  # of 255 levels, between the shown image and the tensor, in half precision too
 
 
 class Range(enum.Enum):
-    """What a pipeline's tensors have to be mapped by."""
+    """How a pipeline's tensors are mapped to images."""
 
     UNIT = "as they are"
     SIGNED = "by (x + 1) / 2"
@@ -40,16 +40,16 @@ def is_image(sample: Tensor) -> bool:
     return sample.ndim in (4, 5) and sample.shape[-3] in (1, 3, 4) and min(sample.shape[-2:]) > 1
 
 
-def levels(shown: Any) -> Tensor | None:
-    """What a pipeline shows, Pillow images or arrays in [0, 1], as `(B, [F,] C, H, W)` from 0 to 255; else None."""
+def to_levels(shown: Any) -> Tensor | None:
+    """Convert Pillow images or arrays in [0, 1] to `(B, [F,] C, H, W)` from 0 to 255; None for anything else."""
     import numpy
     from PIL.Image import Image
 
     if isinstance(shown, list | tuple) and shown:
-        parts = [levels(part) for part in shown]
-        found = [part for part in parts if part is not None]
-        same = len(found) == len(parts) and len({part.shape for part in found}) == 1
-        return torch.stack(found) if same else None
+        parts = [to_levels(part) for part in shown]
+        levels = [part for part in parts if part is not None]
+        is_batch = len(levels) == len(parts) and len({part.shape for part in levels}) == 1
+        return torch.stack(levels) if is_batch else None
     if isinstance(shown, Image):
         array = numpy.asarray(shown)
         array = array[..., None] if array.ndim == 2 else array
@@ -59,26 +59,26 @@ def levels(shown: Any) -> Tensor | None:
     return None
 
 
-def fitted(pipeline: str, sample: Tensor, shown: Any, *, sure: bool) -> Range | None:
-    """The range of samples that the pipeline shows as `shown`; as they are where the two cannot be compared.
+def find_range(pipeline: str, sample: Tensor, shown: Any, *, same_run: bool) -> Range | None:
+    """Find the range of samples from how the pipeline shows them; `Range.UNIT` where the two cannot be compared.
 
     Arguments:
-        pipeline: what it is called, for messages.
+        pipeline: its name, for messages.
         sample: with `output_type="pt"`.
         shown: with `output_type="pil"`.
-        sure: whether both are known to be of one run. If not, and nothing fits, the answer is None.
+        same_run: whether both are known to be of one run. If not, and nothing fits, the result is None.
 
     Raises:
         ModelError: they are of one run and nothing fits.
     """
-    seen = levels(shown)
-    if seen is None or seen.shape != sample.shape:
+    levels = to_levels(shown)
+    if levels is None or levels.shape != sample.shape:
         return Range.UNIT
-    gaps = {each: _gap(each(sample.detach().cpu().double()), seen) for each in Range}
+    gaps = {each: _gap(each(sample.detach().cpu().double()), levels) for each in Range}
     best = min(gaps, key=lambda each: gaps[each])
     if gaps[best] <= _SLACK:
         return best
-    if sure:
+    if same_run:
         raise ModelError(
             f"{pipeline}: expected images with output_type='pt' in [0, 1] or [-1, 1], got ones that are up to "
             f"{gaps[best]:.0f} of 255 levels from those with output_type='pil'; wrap its parts with FunctionSampler(fn)"
@@ -86,5 +86,5 @@ def fitted(pipeline: str, sample: Tensor, shown: Any, *, sure: bool) -> Range | 
     return None
 
 
-def _gap(images: Tensor, seen: Tensor) -> float:
-    return (images.clamp(0, 1) * 255 - seen).abs().max().item()
+def _gap(images: Tensor, levels: Tensor) -> float:
+    return (images.clamp(0, 1) * 255 - levels).abs().max().item()

@@ -1,9 +1,9 @@
-"""What a gradient cannot pass, found before anything is computed: each is one line that says what to do instead.
+"""Models that no gradient passes, refused before anything is computed, in one line that says what to do instead.
 
 A gradient that silently misses part of a network looks plausible and is worthless. These are the ways of saving memory
 or time that would cause it, or would end in an error far from its cause. Weights in few bits pass a gradient like any
-other. Activations rounded to few bits do not: the network is then a staircase, and what autograd gives is the slope of
-the ramp along it, 30 % and more off (torchao, int8). A search does not mind, so that is a warning.
+other. Activations rounded to few bits do not: the network is then a staircase, and autograd returns the slope of the
+ramp along it (docs/pipelines.md). A search does not need the gradient, so that is a warning.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def check_modules(pipeline: str, modules: Mapping[str, Module]) -> None:
             raise ModelError(f"{pipeline}'s {name} {reason}: {remedy}")
         if _rounds_activations(module):
             warnings.warn(
-                f"{pipeline}'s {name} rounds its activations to a few bits, and gradients are wrong by 30 % and more: "
+                f"{pipeline}'s {name} rounds its activations to a few bits, and its gradients are wrong: "
                 "quantize its weights alone, or use a method without a gradient",
                 NoisewardWarning,
                 stacklevel=3,
@@ -64,7 +64,7 @@ def _reasons(module: Module) -> Iterator[tuple[str, str]]:
 
 
 def _rounds_activations(module: Module) -> bool:
-    """Whether a layer quantizes what it is given: torchao notes it on the weight, quanto on the module."""
+    """Whether a layer quantizes its inputs: torchao marks the weight, quanto the module."""
     return any(
         getattr(part, "activation_qtype", None) is not None
         or getattr(vars(part)["_parameters"].get("weight"), "act_quant_kwargs", None) is not None

@@ -1,12 +1,12 @@
 r"""Schedulers: another one for a pipeline, and Brownian trees as plain draws.
 
-Whatever scheduler draws its noise with torch needs nothing here. Two of diffusers' do not: `DPMSolverSDEScheduler` and
+Schedulers that draw their noise with torch need nothing here. Two of diffusers' do not: `DPMSolverSDEScheduler` and
 `CosineDPMSolverMultistepScheduler` ask a Brownian tree (of the package torchsde) for the increment of a path between
-two noise levels, divided by the root of its length, and the tree makes it of hundreds of draws. Increments over
+two noise levels, divided by the root of its length, which the tree computes from hundreds of draws. Increments over
 intervals that do not overlap are independent and standard normal, so one draw each has the same distribution: that is
 what they get during a run. (`DPMSolverSDEScheduler`'s two calls per step do overlap; there the joint distribution is
-another one than the tree's, that of the same solver with noise of its own at each call.) Each such draw can move. What
-a seed gives is not the picture that the tree gives for it.
+another one than the tree's, that of the same solver with noise of its own at each call.) Each such draw can be
+optimized. A seed gives another image than with the tree.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, ModelError, choices
-from noiseward.pipelines.cards import scheduler_names
-from noiseward.pipelines.quiet import hushed
+from noiseward.errors import ArgumentError, ModelError, choices, describe_error
+from noiseward.pipelines.cards import load_schedulers
+from noiseward.pipelines.override import override
+from noiseward.terminal import silence
 
-__all__ = ["exchanged", "fresh", "is_stateful", "without_trees"]
+__all__ = ["copy_scheduler", "is_stateful", "replace_scheduler", "replace_trees"]
 
 _TREE = "BrownianTreeNoiseSampler"
 _NEEDED = ("init_noise_sigma", "order", "scale_model_input", "step")  # what pipelines read from a scheduler
 
 
-def exchanged(scheduler: Any, name: str, **settings: Any) -> Any:
-    """Another scheduler, made from the settings of the one a pipeline came with.
+def replace_scheduler(scheduler: Any, name: str, **settings: Any) -> Any:
+    """Make another scheduler from the settings of the one a pipeline came with.
 
     Arguments:
         scheduler: the pipeline's own.
         name: a short name, or a class of diffusers such as `DDIMScheduler`.
-        settings: where it shall differ; a model of flows is recognized by the scheduler it came with.
+        settings: that differ; a flow model is recognized by the scheduler it came with.
 
     Raises:
         ArgumentError: there is no such scheduler.
@@ -45,40 +46,40 @@ def exchanged(scheduler: Any, name: str, **settings: Any) -> Any:
 
     Example:
         >>> from diffusers import PNDMScheduler
-        >>> type(exchanged(PNDMScheduler(), "ddim")).__name__
+        >>> type(replace_scheduler(PNDMScheduler(), "ddim")).__name__
         'DDIMScheduler'
     """
     import diffusers
 
-    known = scheduler_names()
+    known = load_schedulers()
     chosen = dict(known.get(name, {"class": name}))
     kind = chosen.pop("class")
     if not kind.endswith("Scheduler") or not hasattr(diffusers.schedulers, kind):
-        raise ArgumentError(f"no scheduler is called '{name}': {choices(name, known)} (or a class of diffusers)")
-    make = getattr(diffusers.schedulers, kind)
+        raise ArgumentError(f"unknown scheduler '{name}'; {choices(name, known)}, or a class of diffusers")
+    new_class = getattr(diffusers.schedulers, kind)
     flows = not hasattr(scheduler, "init_noise_sigma")  # how pipelines of flows and of noise predictors differ
-    if flows and "use_flow_sigmas" in inspect.signature(make.__init__).parameters:
+    if flows and "use_flow_sigmas" in inspect.signature(new_class.__init__).parameters:
         shift = scheduler.config.get("shift", 1.0)
         chosen |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
     try:
-        with hushed():  # it says which settings it does not know: most
-            made = make.from_config(scheduler.config, **{**chosen, **settings})
+        with silence("diffusers", bars=True):  # it logs the settings it does not know: most
+            new = new_class.from_config(scheduler.config, **{**chosen, **settings})
     except Exception as error:  # a package that is missing, a setting it lacks or does not support
-        raise ModelError(f"{kind} cannot be made here: {' '.join(str(error).split())}") from error
-    lacking = [attribute for attribute in _NEEDED if hasattr(scheduler, attribute) and not hasattr(made, attribute)]
-    if lacking or (flows and hasattr(made, "init_noise_sigma") and "use_flow_sigmas" not in chosen):
+        raise ModelError(f"{kind} cannot be made here: {describe_error(error)}") from error
+    lacking = [attribute for attribute in _NEEDED if hasattr(scheduler, attribute) and not hasattr(new, attribute)]
+    if lacking or (flows and hasattr(new, "init_noise_sigma") and "use_flow_sigmas" not in chosen):
         raise ModelError(
             f"{kind} does not fit a model that came with {type(scheduler).__name__}: "
             f"{f'it has no {lacking[0]}' if lacking else 'the model predicts flows, not noise'}"
         )
     extra = [
         parameter.name
-        for parameter in list(inspect.signature(made.step).parameters.values())[3:]
+        for parameter in list(inspect.signature(new.step).parameters.values())[3:]
         if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
     ]
     if extra:
-        raise ModelError(f"{kind} also wants {', '.join(extra)} at each step: only a pipeline of its own gives that")
-    return made
+        raise ModelError(f"{kind} also needs {', '.join(extra)} at each step: only a pipeline of its own gives that")
+    return new
 
 
 def is_stateful(part: Any) -> bool:
@@ -89,30 +90,23 @@ def is_stateful(part: Any) -> bool:
     return isinstance(part, SchedulerMixin | BaseGuidance)
 
 
-def fresh(scheduler: Any) -> Any:
-    """A copy to run with: it has what was set on the scheduler since it was made, and leaves nothing on it."""
+def copy_scheduler(scheduler: Any) -> Any:
+    """A copy to run with, with everything that was set on the scheduler, which the run leaves as it is."""
     try:
-        made = copy.deepcopy(scheduler)
-    except RuntimeError:  # it holds the graph of somebody's run
+        own = copy.deepcopy(scheduler)
+    except RuntimeError:  # it holds the graph of another run
         return type(scheduler).from_config(scheduler.config)
-    if type(vars(made).get("noise_sampler")).__name__ == _TREE:
-        made.noise_sampler = None  # an earlier run's
-    return made
+    if type(vars(own).get("noise_sampler")).__name__ == _TREE:
+        own.noise_sampler = None  # an earlier run's
+    return own
 
 
 @contextlib.contextmanager
-def without_trees(scheduler: Any) -> Iterator[None]:
-    """For the body of a `with`, a scheduler that asks a Brownian tree gets independent draws."""
+def replace_trees(scheduler: Any) -> Iterator[None]:
+    """Give independent draws to a scheduler that asks a Brownian tree, in the body of a `with`."""
     module = sys.modules[type(scheduler).__module__]
-    tree = vars(module).get(_TREE)
-    if tree is None:
+    with override(module, _TREE, _Increments) if _TREE in vars(module) else contextlib.nullcontext():
         yield
-        return
-    setattr(module, _TREE, _Increments)
-    try:
-        yield
-    finally:
-        setattr(module, _TREE, tree)
 
 
 class _Increments:

@@ -1,13 +1,13 @@
 r"""A decoder's residual blocks, whose gradient comes back in strips.
 
-At the end of a decoder a picture has its full height and width and 128 to 512 channels: there a residual block
+At the end of a decoder an image has its full height and width and 128 to 512 channels: there a residual block
 
 .. math:: y = s(x) + C_2(h), \qquad h = C_1(x), \qquad C_i(u) = \mathrm{conv}_i(\phi(\mathrm{norm}_i(u)))
 
 keeps a dozen tensors of that size. This one keeps x. Its forward pass is the block's own, bit for bit; its gradient
 is computed again from x, strip by strip of rows. A strip needs one row more on either side, for the 3 x 3 convolution,
 and the mean :math:`\mu` and the scale :math:`r = (\sigma^2 + \varepsilon)^{-1/2}` of each group, which are those of
-the whole picture: its gradient is therefore exact, not that of a picture put together from tiles. What strips leave
+the whole image: its gradient is therefore exact, not that of an image put together from tiles. What strips leave
 out, the way from x over :math:`\mu` and r, is added at the end, with n elements in a group:
 
 .. math:: \frac{\partial L}{\partial x} \mathrel{+}= \frac1n \frac{\partial L}{\partial\mu}
@@ -26,16 +26,16 @@ from torch.nn import functional as F
 
 from noiseward.samplers.recompute import replace_forward
 
-__all__ = ["in_strips"]
+__all__ = ["use_strips"]
 
 ELEMENTS = 2**23  # of a strip's input: 16 MiB in bfloat16
 
 
 @contextlib.contextmanager
-def in_strips(module: nn.Module, *, elements: int = ELEMENTS) -> Iterator[None]:
-    """For the body of a `with`, the residual blocks in a module give their gradient strip by strip.
+def use_strips(module: nn.Module, *, elements: int = ELEMENTS) -> Iterator[None]:
+    """Compute the gradient of the residual blocks in a module strip by strip in the body of a `with`.
 
-    Blocks of another make than the one above, with a time embedding or a change of size, are left as they are.
+    Blocks of another kind than the one above, with a time embedding or a change of size, are left as they are.
 
     Arguments:
         module: a decoder, or a part of one.
@@ -43,12 +43,12 @@ def in_strips(module: nn.Module, *, elements: int = ELEMENTS) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for block in module.modules():
-            if _plain(block):
-                stack.enter_context(replace_forward(block, _striped(block, elements)))
+            if _is_plain(block):
+                stack.enter_context(replace_forward(block, _with_strips(block, elements)))
         yield
 
 
-def _plain(block: nn.Module) -> bool:
+def _is_plain(block: nn.Module) -> bool:
     from diffusers.models.resnet import ResnetBlock2D
 
     return (
@@ -58,19 +58,19 @@ def _plain(block: nn.Module) -> bool:
         and block.time_emb_proj is None
         and block.time_embedding_norm == "default"
         and all(type(norm) is nn.GroupNorm for norm in (block.norm1, block.norm2))
-        and all(type(conv) is nn.Conv2d and _same_size(conv) for conv in (block.conv1, block.conv2))
+        and all(type(conv) is nn.Conv2d and _keeps_size(conv) for conv in (block.conv1, block.conv2))
         and (block.conv_shortcut is None or type(block.conv_shortcut) is nn.Conv2d)
         and (block.dropout.p == 0 or not block.training)
     )
 
 
-def _same_size(conv: nn.Conv2d) -> bool:
+def _keeps_size(conv: nn.Conv2d) -> bool:
     return (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode) == (
         (3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros"
     )  # fmt: skip
 
 
-def _striped(block: Any, elements: int) -> Any:
+def _with_strips(block: Any, elements: int) -> Any:
     own = block.forward
 
     def forward(x: Tensor, temb: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
@@ -94,8 +94,8 @@ class _Strips(torch.autograd.Function):
         gradient = gradients[0] / block.output_scale_factor
         first = _Half(block.norm1, block.nonlinearity, block.conv1, ctx.elements)
         second = _Half(block.norm2, block.nonlinearity, block.conv2, ctx.elements)
-        back = second.pulled(first(x), gradient)
-        back = first.pulled(x, back)
+        back = second.pull_back(first(x), gradient)
+        back = first.pull_back(x, back)
         if block.conv_shortcut is None:
             back += gradient
         else:
@@ -128,8 +128,8 @@ class _Half:
             out[:, :, top:bottom] = self._local(x[:, :, max(top - 1, 0) : bottom + 1], mean, scale, top, bottom, x)
         return out
 
-    def pulled(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """The gradient with respect to x of the result's product with another."""
+    def pull_back(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """The gradient with respect to x, from the one with respect to the result."""
         mean, scale = (part.requires_grad_(True) for part in self._statistics(x))
         back = torch.zeros_like(x)
         sums = [torch.zeros_like(mean), torch.zeros_like(scale)]
@@ -145,25 +145,25 @@ class _Half:
         count = x[0].numel() // self.norm.num_groups
         shift, slope = sums[0] / count, -sums[1] * scale**3 / count
         for top, bottom in self.strips(x):
-            groups = self._grouped(x[:, :, top:bottom]) - mean
+            groups = self._group(x[:, :, top:bottom]) - mean
             back[:, :, top:bottom] += (shift + slope * groups).reshape(back[:, :, top:bottom].shape).to(back.dtype)
         return back
 
-    def _grouped(self, x: Tensor) -> Tensor:
+    def _group(self, x: Tensor) -> Tensor:
         """`(B, G, C / G * H * W)`, in at least single precision, as the norm computes."""
         return x.reshape(x.shape[0], self.norm.num_groups, -1).to(torch.promote_types(x.dtype, torch.float32))
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and scale of each group, `(B, G, 1)`."""
         strips, count = self.strips(x), x[0].numel() // self.norm.num_groups
-        sums = [self._grouped(x[:, :, a:b]).sum(2, keepdim=True) for a, b in strips]
+        sums = [self._group(x[:, :, a:b]).sum(2, keepdim=True) for a, b in strips]
         mean = torch.stack(sums).sum(0) / count
-        squares = [(self._grouped(x[:, :, a:b]) - mean).square().sum(2, keepdim=True) for a, b in strips]
+        squares = [(self._group(x[:, :, a:b]) - mean).square().sum(2, keepdim=True) for a, b in strips]
         return mean, (torch.stack(squares).sum(0) / count + self.norm.eps).rsqrt()
 
     def _local(self, strip: Tensor, mean: Tensor, scale: Tensor, top: int, bottom: int, x: Tensor) -> Tensor:
         """Rows top to bottom of the result, from those rows of x and one more on either side, where there is one."""
-        normed = ((self._grouped(strip) - mean) * scale).reshape(strip.shape)
+        normed = ((self._group(strip) - mean) * scale).reshape(strip.shape)
         if self.norm.affine:
             normed = normed * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
         active = self.act(normed.to(x.dtype))

@@ -12,13 +12,13 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from noiseward.contain import Contained
 from noiseward.errors import ArgumentError, choices
 from noiseward.options.parts import build
 from noiseward.rewards.reward import Reward
 from noiseward.rewards.weights import Repo
+from noiseward.user_code import ErrorBoundary
 
-__all__ = ["ENTRIES", "GROUP", "Entry", "installed", "maker", "needed", "state"]
+__all__ = ["ENTRIES", "GROUP", "Entry", "installed", "is_available", "maker", "needed", "state"]
 
 GROUP = "noiseward.rewards"
 
@@ -111,7 +111,7 @@ def maker(name: str) -> Callable[..., Reward]:
         return _at(ENTRIES[name].where)
     point = installed()[name]
     package = point.dist.name if point.dist else point.value
-    with Contained(f"reward '{name}' of {package}", "on import"):
+    with ErrorBoundary(f"reward '{name}' of {package}", "on import"):
         return point.load()
 
 
@@ -125,7 +125,7 @@ def needed(text: str) -> tuple[Repo, ...]:
     name = name.strip()
     if name not in ENTRIES:
         known = [*ENTRIES, *installed()]
-        raise ArgumentError(f"no reward is called '{name}': {choices(name, known)}")
+        raise ArgumentError(f"unknown reward '{name}'; {choices(name, known)}")
     where = ENTRIES[name].weights
     return build(f"{name}{mark}{rest}", {name: _at(where)}, "reward") if where else ()
 
@@ -141,6 +141,11 @@ def state(name: str) -> list[tuple[str, str, str]]:
         (f"{repo.id} ({', '.join(repo.wanted)})", f"{repo.megabytes} MB", "yes" if repo.cached() else "no")
         for repo in repos
     ]
+
+
+def is_available(name: str) -> bool:
+    """Whether the weights that a reward takes by default, if any, are on this machine."""
+    return not any(here.startswith("no") for _, _, here in state(name))
 
 
 def _unlisted(name: str) -> tuple[str, str, str]:

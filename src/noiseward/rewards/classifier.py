@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from noiseward import lfs
-from noiseward.errors import ArgumentError, ModelError, choices
+from noiseward.errors import ArgumentError, ModelError, choices, describe_error
 from noiseward.rewards.preprocess import Preprocess
 from noiseward.rewards.reward import Reward
 from noiseward.rewards.weights import JSON, Repo, files, without_bars
@@ -42,20 +42,17 @@ class Classifier(Reward):
         wanted = str(target).strip().lower()
         found = by_label.get(wanted, int(wanted) if wanted.isdecimal() and int(wanted) in labels else None)
         if found is None:
-            hint = choices(wanted, by_label) if len(labels) <= 20 else _near(wanted, by_label)
-            raise ArgumentError(f"the classifier has no class '{target}' among its {len(labels)}: {hint}")
+            holding = [label for label in by_label if wanted and wanted in label][:3] if len(labels) > 20 else []
+            hint = (
+                f"did you mean {' or '.join(map(repr, holding))}?" if holding else choices(wanted, by_label, limit=20)
+            )
+            raise ArgumentError(f"the classifier has no class '{target}' among its {len(labels)}; {hint}")
         self.target = found
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         model = self.model.to(sample.device, torch.float32)
         logits = model(pixel_values=self.preprocess(sample.float())).logits
         return logits.log_softmax(1)[:, self.target].to(sample.dtype)
-
-
-def _near(wanted: str, labels: dict[str, int]) -> str:
-    """Of many labels those that hold the word, or the nearest, or a few."""
-    holding = [label for label in labels if wanted and wanted in label][:3]
-    return "did you mean " + " or ".join(map(repr, holding)) + "?" if holding else choices(wanted, list(labels)[:20])
 
 
 def classifier_repo(model: str) -> Repo:
@@ -92,6 +89,5 @@ def classifier(model: str = "", *, target: str = "") -> Classifier:
             config = AutoImageProcessor.from_pretrained(folder, backend="pil").to_dict()
     except Exception as error:  # transformers and safetensors raise kinds of their own
         lfs.check(Path(folder))
-        first = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(f"{folder} cannot be loaded as an image classifier: {first}") from None
+        raise ModelError(f"{folder} cannot be loaded as an image classifier: {describe_error(error, 200)}") from None
     return Classifier(network, Preprocess.of(config), target=target)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noiseward import lfs
-from noiseward.errors import ModelError, RewardError
+from noiseward.errors import ModelError, RewardError, describe_error
 from noiseward.rewards.preprocess import Preprocess
 from noiseward.rewards.reward import Reward
 from noiseward.rewards.texts import warn_if_cut
@@ -110,8 +110,7 @@ class DualEncoder(Reward):
                 config = CLIPImageProcessorPil.from_pretrained(where).to_dict()
         except Exception as error:  # transformers, tokenizers and safetensors raise kinds of their own
             lfs.check(Path(where))
-            first = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ModelError(f"{where} cannot be loaded as a CLIP model: {first}") from None
+            raise ModelError(f"{where} cannot be loaded as a CLIP model: {describe_error(error, 200)}") from None
         wrong = [f"'{key}' is missing" for key in sorted(found["missing_keys"])]
         wrong += [
             f"'{key}' is {tuple(have)}, not {tuple(need)}" for key, have, need in sorted(found["mismatched_keys"])

@@ -116,7 +116,7 @@ def repos(version: str = "2.1", *, path: str = "", tokenizer: str = "") -> tuple
 def _known(version: str) -> str:
     version = version.removeprefix("v")
     if version not in HPSV2:
-        raise ArgumentError(f"version '{version}' of reward 'hpsv2' given: {choices(version, HPSV2)}")
+        raise ArgumentError(f"unknown version '{version}' of reward 'hpsv2'; {choices(version, HPSV2)}")
     return version
 
 

@@ -22,12 +22,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from noiseward.contain import Contained
 from noiseward.errors import ArgumentError, RewardError, choices
 from noiseward.options.parts import build
 from noiseward.rewards.catalog import ENTRIES, Entry, installed, maker
 from noiseward.rewards.reward import FunctionReward, Reward, UnitGradient, WeightedSum
 from noiseward.rewards.shaping import Augmented, Clamped
+from noiseward.user_code import ErrorBoundary
 
 __all__ = ["ENTRIES", "Entry", "named", "parse", "weighted"]
 
@@ -52,10 +52,9 @@ def named(text: str) -> Reward:
     known = [*ENTRIES, *installed()] if name not in ENTRIES else [name]
     if name not in known:
         raise ArgumentError(
-            f"no reward is called '{name}': {choices(name, known)} (or give path/to/file.py:function, or "
-            "http://host:port)"
+            f"unknown reward '{name}'; {choices(name, known)}, or path/to/file.py:function, or http://host:port"
         )
-    with Contained(f"reward '{name}'", "when it was made"):
+    with ErrorBoundary(f"reward '{name}'", "when it was made"):
         made = build(text, {name: maker(name)}, "reward")
     if not isinstance(made, Reward):
         raise RewardError(f"reward '{name}' is a {type(made).__name__}: its package was to make a noiseward.Reward")
@@ -152,12 +151,12 @@ def _from_file(path: Path, name: str) -> Reward:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None  # always so for a .py file
     module = importlib.util.module_from_spec(spec)
-    with Contained(str(path), "when it was run"):
+    with ErrorBoundary(str(path), "when it was run"):
         spec.loader.exec_module(module)
         if not hasattr(module, name):
             functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
             raise ArgumentError(
-                f"{path} has no '{name}': {choices(name, functions or ['nothing, it defines no function'])}"
+                f"{path} has no '{name}'; {choices(name, functions) if functions else 'it defines no function'}"
             )
         found = getattr(module, name)
         return found if isinstance(found, Reward) else FunctionReward(found, name=name)

@@ -136,10 +136,10 @@ def jpeg() -> FunctionReward:
     """
 
     def size(images: Tensor) -> Tensor:
-        from noiseward.pictures import images as to_pictures
+        from noiseward.images import to_images
 
         sizes = []
-        for picture in to_pictures(pictures(images)):
+        for picture in to_images(pictures(images)):
             file = io.BytesIO()
             picture.save(file, format="JPEG", quality=95)
             sizes.append(-file.tell() / 1000)

@@ -39,8 +39,8 @@ from typing import Any, TypeVar, final
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, RewardError, line
-from noiseward.pictures import images
+from noiseward.errors import ArgumentError, RewardError, shorten
+from noiseward.images import to_images
 from noiseward.rewards.deadline import handlers
 from noiseward.rewards.reward import Reward
 
@@ -108,10 +108,9 @@ class RemoteReward(Reward):
         self._opener = urllib.request.build_opener(*handlers(), *proxies)
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
-        pictures = images(sample)
         items = [
             {"id": str(row), "prompt": prompt[row] if prompt else None, "image": _png(picture)}
-            for row, picture in enumerate(pictures)
+            for row, picture in enumerate(to_images(sample))
         ]
         batches = [items[begin : begin + self.batch] for begin in range(0, len(items), self.batch)]
         answers = together(self._scores, batches, workers=self.workers)
@@ -131,7 +130,7 @@ class RemoteReward(Reward):
                 return self._ordered(self._post(body, end - time.monotonic()), [item["id"] for item in items])
             except urllib.error.HTTPError as error:
                 with error:
-                    failure = f"answered {error.code} {line(error.reason, 100)}{_said(error)}"
+                    failure = f"answered {error.code} {shorten(error.reason, 100)}{_said(error)}"
                 if error.code not in AGAIN:
                     raise RewardError(f"reward server {self.url} {failure}") from None
             except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
@@ -139,7 +138,7 @@ class RemoteReward(Reward):
                 if isinstance(reason, TimeoutError) and time.monotonic() >= end:
                     failure = f"did not answer within {self.timeout:g} s: raise timeout= if it needs longer"
                     break
-                said = line(str(reason), 200) or type(reason).__name__
+                said = shorten(str(reason), 200) or type(reason).__name__
                 failure = f"cannot be reached ({said}): is it up?"
         raise RewardError(f"reward server {self.url} {failure} ({tries} {'try' if tries == 1 else 'tries'})")
 
@@ -244,6 +243,6 @@ def _png(picture: Any) -> str:
 def _said(error: urllib.error.HTTPError) -> str:
     """The server's own sentence, if it sent one."""
     try:
-        return ": " + line(str(json.loads(error.read(4096))["error"]), 300)
+        return ": " + shorten(str(json.loads(error.read(4096))["error"]), 300)
     except (ValueError, TypeError, KeyError, RecursionError, OSError, http.client.HTTPException):
         return ""

@@ -20,8 +20,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from noiseward.contain import Contained
 from noiseward.errors import ArgumentError, GradientError, RewardError
+from noiseward.user_code import ErrorBoundary
 
 __all__ = ["FunctionReward", "Reward", "UnitGradient", "WeightedSum", "check_rows", "score"]
 
@@ -215,7 +215,7 @@ def score(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> tuple
 
 def _checked(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
     version = _version(sample)
-    with Contained(f"reward '{reward.name}'"):
+    with ErrorBoundary(f"reward '{reward.name}'"):
         scores = reward(sample, prompt)
         if _version(sample) != version:
             raise RewardError(

@@ -39,7 +39,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, NoisewardError, line, told
+from noiseward.errors import ArgumentError, NoisewardError, describe_error, shorten
 from noiseward.rewards.remote import loopback
 from noiseward.rewards.reward import Reward, score
 
@@ -153,7 +153,11 @@ class RewardServer(ThreadingHTTPServer):
         """A connection that broke off is ignored; anything else is a line. The others go on."""
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, OSError):
-            print(f"noiseward: a request failed ({type(error).__name__}: {told(error)})", file=sys.stderr, flush=True)
+            print(
+                f"noiseward: a request failed ({describe_error(error, kind=True)})",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def take(self, count: int) -> bool:
         """Whether there is room for some more bytes of a request; takes it if there is."""
@@ -233,19 +237,19 @@ class Handler(BaseHTTPRequestHandler):
         except MemoryError:
             raise
         except Exception as error:  # whatever Pillow's readers raise for files made to break them
-            return 400, {"error": f"the request cannot be read ({type(error).__name__}: {told(error, 300)})"}
+            return 400, {"error": f"the request cannot be read ({describe_error(error, 300, kind=True)})"}
         try:
             with torch.no_grad():
                 total, _ = score(self.server.reward, sample, prompts)
             scores = total.tolist()
         except NoisewardError as error:
-            return 422, {"error": told(error)}
+            return 422, {"error": describe_error(error)}
         except Exception as error:  # memory that ran out, of the processor or another device
-            return 503, {"error": f"the reward could not be computed ({type(error).__name__}: {told(error, 300)})"}
+            return 503, {"error": f"the reward could not be computed ({describe_error(error, 300, kind=True)})"}
         for one, number in zip(ids, scores, strict=True):
             if not abs(number) < float("inf"):
                 return 422, {"error": f"reward '{self.server.reward.name}' must give finite numbers, got {number} for "
-                                      f"item {line(one, 40)}"}  # fmt: skip
+                                      f"item {shorten(one, 40)}"}  # fmt: skip
         return 200, {"scores": [{"id": one, "score": number} for one, number in zip(ids, scores, strict=True)]}
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, RewardError, line
+from noiseward.errors import ArgumentError, RewardError, shorten
 from noiseward.rewards.reward import Reward
 
 __all__ = ["Augmented", "Clamped"]
@@ -50,7 +50,7 @@ class Augmented(Reward):
         if cutouts < 1:
             raise ArgumentError(f"cutouts={cutouts} given: at least 1 wanted")
         if cutouts > MOST:
-            said = line(str(cutouts), 40)
+            said = shorten(str(cutouts), 40)
             raise ArgumentError(f"cutouts must be <= {MOST:,}, got {said}: each costs a call of the reward")
         if not 0 < least <= 1:
             raise ArgumentError(f"least={least} given: a part of the shorter side wanted, above 0 and at most 1")

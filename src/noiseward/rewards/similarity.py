@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
-from noiseward.pictures import read, upright
+from noiseward.images import read_image, turn_upright
 from noiseward.rewards.dual_encoder import DualEncoder, clip_folder
 from noiseward.rewards.dual_encoder import repos as clip_repos
 from noiseward.rewards.reward import Reward
@@ -50,7 +50,7 @@ def read_picture(path: str | Path) -> Tensor:
     import numpy
     from PIL import Image
 
-    picture = read(os.path.expanduser(path), "similarity:path", lambda given: upright(given).convert("RGBA"))
+    picture = read_image(os.path.expanduser(path), "similarity:path", lambda given: turn_upright(given).convert("RGBA"))
     flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return torch.from_numpy(numpy.array(flat)).permute(2, 0, 1)[None].float() / 255
 

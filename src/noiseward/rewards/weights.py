@@ -140,7 +140,7 @@ def read(path: Path) -> dict[str, Tensor]:
 def one(state: Mapping[str, Tensor], key: str, path: Path) -> Tensor:
     """A tensor without which one cannot even tell how large the model is."""
     if key not in state:
-        raise ModelError(f"{path} does not fit: it has no '{key}' ({choices(key, list(state)[:3])})")
+        raise ModelError(f"{path} does not fit: it has no '{key}' ({choices(key, state, limit=3)})")
     return state[key]
 
 

@@ -17,12 +17,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, final
 
-from noiseward.api import prepare_spec
+from noiseward.api import Loaded, prepare_spec
 from noiseward.errors import NoisewardError, RunError
 from noiseward.loop.budget import Status
 from noiseward.loop.executor import Executor
 from noiseward.loop.progress import share_spent
-from noiseward.parts import Parts
 from noiseward.runs.claim import vacant
 from noiseward.runs.consistency import Told, told
 from noiseward.runs.execute import performing
@@ -83,25 +82,31 @@ class Local(Engine):
     """
 
     def __init__(self) -> None:
-        self._parts = Parts()
+        self._loaded = Loaded()
 
     def run(self, packs: Sequence[Pack], out: Path) -> Iterator[Beat]:
         for pack in packs:
-            for beat in work(pack, out, self._parts):
+            for beat in work(pack, out, self._loaded):
                 yield beat
                 if beat.state == "interrupted":
                     return
 
 
 def work(
-    pack: Pack, out: Path, parts: Parts, *, executor: Executor | None = None, every: float = 0.0, patience: float = 0.0
+    pack: Pack,
+    out: Path,
+    loaded: Loaded,
+    *,
+    executor: Executor | None = None,
+    every: float = 0.0,
+    patience: float = 0.0,
 ) -> Iterator[Beat]:
     """Do a pack, or go on with it; the last beat says how it ended. Errors are beats too.
 
     Arguments:
         pack: what to do.
         out: the batch directory.
-        parts: models and rewards of the packs before.
+        loaded: models and rewards of the packs before.
         executor: who samples candidates; default: this process.
         every: seconds between two beats, at least.
         patience: seconds to wait for another process to let go of the run's directory.
@@ -110,7 +115,7 @@ def work(
     yield (beat := Beat(pack.name, "running", size))
     made = False
     try:
-        problem = prepare_spec(pack.spec, parts)
+        problem = prepare_spec(pack.spec, loaded)
         if executor is not None:
             problem = dataclasses.replace(problem, objective=problem.objective.with_executor(executor))
         made = True

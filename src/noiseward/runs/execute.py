@@ -16,7 +16,6 @@ from noiseward.loop.progress import Bars
 from noiseward.loop.solution import Solution
 from noiseward.loop.step import Step
 from noiseward.options.run import RunSpec
-from noiseward.pipelines import DiffusersSampler
 from noiseward.runs import first
 from noiseward.runs import spec as specs
 from noiseward.runs.claim import Claim
@@ -113,9 +112,7 @@ def performing(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, No
 
 def _written(spec: RunSpec, problem: Problem) -> RunSpec:
     """A spec with what was chosen for it: a run that goes on takes the same mode, whatever is free then."""
-    sampler, memory = problem.objective.sampler, spec.memory
-    if memory == "auto" and isinstance(sampler, DiffusersSampler):
-        memory = sampler.memory
+    memory = problem.objective.sampler.memory if spec.memory == "auto" else spec.memory
     return spec.replace(method=problem.method, memory=memory)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from noiseward import pictures
 from noiseward.errors import ArgumentError, RunError
+from noiseward.images import draw_grid, enlarge
 from noiseward.runs.consistency import initial_of, told
 from noiseward.runs.files import check_target, replace
 from noiseward.runs.images import frames_of, images_of
@@ -42,7 +42,7 @@ def grid(folder: RunFolder, path: Path) -> Path:
     lines = [images_of(folder, said, "initial"), images_of(folder, said, "best")] if said.lines else [[], []]
     if not all(lines):
         raise RunError(f"{folder.path} has no pictures: its samples are none, or it ended before its first step")
-    image = pictures.grid([[pictures.enlarge(image) for image in line] for line in lines])
+    image = draw_grid([[enlarge(image) for image in line] for line in lines])
     replace(path, lambda beside: image.save(beside, format=_kind(path)))
     return path
 
@@ -61,7 +61,7 @@ def animation(folder: RunFolder, path: Path, *, milliseconds: int = 120) -> Path
     steps = [] if start is None else [images for _, images in frames_of(folder, said.lines, start)]
     if not steps or not best:
         raise RunError(f"{folder.path} has no frames: its samples are no pictures, or it ended before its first step")
-    frames = [pictures.grid([[pictures.enlarge(image) for image in row]]) for row in (*steps, best)]
+    frames = [draw_grid([[enlarge(image) for image in row]]) for row in (*steps, best)]
     kind = path.suffix[1:].upper()
     first, *rest = frames + frames[-1:] * HOLD
     more = {"save_all": True, "append_images": rest, "duration": milliseconds, "loop": 0}

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from noiseward.api import Problem
 from noiseward.errors import RunError
-from noiseward.pipelines import DiffusersSampler
 from noiseward.runs.store import RunFolder
 from noiseward.samplers.sampler import Sampler
 
@@ -20,9 +19,9 @@ def fingerprint(sampler: Sampler) -> str:
     """A short digest of the draws of a sampler and a few numbers of every weight of its model."""
     digest = hashlib.blake2b(digest_size=8)
     digest.update(repr([(draw.name, draw.shape, draw.role, draw.live) for draw in sampler.layout]).encode())
-    if isinstance(sampler, DiffusersSampler):
-        modules = (part for _, part in sorted(sampler.pipe.components.items()) if isinstance(part, torch.nn.Module))
-        parameters = [parameter.detach().flatten()[:8] for module in modules for parameter in module.parameters()]
+    modules = [module for _, module in sorted(sampler.modules.items())]
+    parameters = [parameter.detach().flatten()[:8] for module in modules for parameter in module.parameters()]
+    if parameters:
         digest.update(torch.cat([part.float().cpu() for part in parameters]).numpy().tobytes())
     return digest.hexdigest()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from noiseward.errors import ArgumentError, line
+from noiseward.errors import ArgumentError, shorten
 from noiseward.options.parts import join, split_arguments
 
 __all__ = ["upgrade", "upgrade_method"]
@@ -39,7 +39,7 @@ def upgrade(content: Mapping[str, Any]) -> dict[str, Any]:
     }
     for name, value in moves.items():
         if not isinstance(value, _TYPES.get(name, str)) or isinstance(value, bool):
-            raise ArgumentError(f"{name} is not what it was when it was written, got {line(repr(value), 60)}")
+            raise ArgumentError(f"{name} is not what it was when it was written, got {shorten(repr(value), 60)}")
     return {**fields, "method": _method(moves)} if moves else fields
 
 

@@ -11,8 +11,8 @@ from typing import Literal
 from PIL import Image
 from torch import Tensor
 
-from noiseward import pictures
 from noiseward.errors import RunError
+from noiseward.images import to_images
 from noiseward.runs.binding import digest_of_images
 from noiseward.runs.consistency import Told, best_of, initial_of, recorded, slack
 from noiseward.runs.files import read_bytes
@@ -34,7 +34,7 @@ def images_of(folder: RunFolder, said: Told, which: Literal["initial", "best"]) 
     if not pictured(sample):
         return []
     size = (sample.shape[3], sample.shape[2])
-    fitting = [{one} for one in digest_of_images(pictures.images(sample))]
+    fitting = [{one} for one in digest_of_images(to_images(sample))]
     early = which == "best" and said.status["state"] in ("running", "failed")  # written now and then
     for line in said.lines if early else ():
         for row, one in enumerate((line.bound or {}).get("pixels") or ()):

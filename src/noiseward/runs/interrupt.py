@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
-from noiseward.contain import SIGNALS
-from noiseward.errors import RewardError, told
+from noiseward.errors import RewardError, describe_error
 from noiseward.loop.step import Step
+from noiseward.user_code import SIGNALS
 
 __all__ = ["Interruptible"]
 
@@ -74,8 +74,8 @@ class Interruptible:
                 if len(Interruptible.heard) > self._begun:  # this one, or one inside the steps
                     raise
                 raise RewardError(
-                    f"a step raised {type(error).__name__} ({told(error)}), which would end the command: let the "
-                    "reward, its gradient and the pipeline raise only what is an Exception"
+                    f"a step raised {type(error).__name__} ({describe_error(error)}), which would end the command: let "
+                    "the reward, its gradient and the pipeline raise only what is an Exception"
                 ) from error
             finally:
                 self._stepping = False

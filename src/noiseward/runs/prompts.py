@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from noiseward.errors import ArgumentError, choices, line
+from noiseward.errors import ArgumentError, choices, shorten
 from noiseward.methods import read as read_method
 from noiseward.options.parts import literal
 from noiseward.options.replaced import REPLACED, renamed
@@ -82,7 +82,7 @@ def read(source: str | Path, base: RunSpec, *, template: str = "{}") -> list[Row
     path = sets().get(str(source)) or Path(source)
     if "{}" not in template:
         raise ArgumentError(
-            f"template '{line(template, 80)}' given: it wants a {{}} where the prompt goes, as in 'a {{}}'"
+            f"template '{shorten(template, 80)}' given: it wants a {{}} where the prompt goes, as in 'a {{}}'"
         )
     rows: list[Row] = []
     ids = _Ids()
@@ -114,10 +114,10 @@ def _contents(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The number and the content of each line that says something."""
     if not os.path.exists(path):
         known = list(sets())
-        said = line(str(path), 300)
-        raise ArgumentError(f"{said} is no file and no set of prompts: {choices(str(path)[:80], known)}, or a path")
+        said = shorten(str(path), 300)
+        raise ArgumentError(f"unknown prompt file or set '{said}'; {choices(str(path)[:80], known)}, or a path")
     if path.suffix not in (".txt", ".jsonl", ".csv") and os.path.isfile(path):
-        raise ArgumentError(f"{line(str(path), 300)} given: prompts in a .txt, .jsonl or .csv file wanted")
+        raise ArgumentError(f"{shorten(str(path), 300)} given: prompts in a .txt, .jsonl or .csv file wanted")
     text = read_text(path)
     if path.suffix == ".csv":
         yield from _cells(path, text)
@@ -213,7 +213,7 @@ class _Ids:
         """The id of a line."""
         name = self._free(prompt) if given is None else str(given)
         if given is not None and (not re.fullmatch(r"[\w.-]{1,80}", name) or name.startswith(".")):
-            said = line(name, 80)
+            said = shorten(name, 80)
             raise ArgumentError(f"{where}: id '{said}' given: letters, digits, '-', '_' and '.' wanted, 80 at most")
         if name in self._lines:
             raise ArgumentError(f"{where}: id '{name}' is that of line {self._lines[name]} too: give each its own")

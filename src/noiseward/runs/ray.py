@@ -26,11 +26,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from noiseward.api import prepare_spec
+from noiseward.api import Loaded, prepare_spec
 from noiseward.loop.executor import Executor, run_piece
 from noiseward.methods import default, read
 from noiseward.options.run import RunSpec
-from noiseward.parts import Parts
 from noiseward.rewards.catalog import ENTRIES
 from noiseward.runs.cluster import Cluster, package
 from noiseward.runs.engine import Beat, Engine, work
@@ -58,17 +57,17 @@ class Worker:
         torch.set_num_threads(threads)
         if os.path.isdir(folder):
             os.chdir(folder)
-        self._parts = Parts()
+        self._loaded = Loaded()
         self._pieces = 0
 
     def work(self, pack: Pack, out: str, helpers: Sequence[Any], every: float) -> Iterator[Beat]:
         """The beats of a pack."""
         executor = Spread(pack.spec, helpers) if helpers else None
-        yield from work(pack, Path(out), self._parts, executor=executor, every=every, patience=PATIENCE)
+        yield from work(pack, Path(out), self._loaded, executor=executor, every=every, patience=PATIENCE)
 
     def sample(self, spec: RunSpec, noise: Tensor, prompt: Prompt) -> tuple[Tensor, NFE]:
         """The samples of a piece of some pack's candidates."""
-        problem = self._parts.kept("problem", text(spec), lambda: prepare_spec(spec, self._parts))
+        problem = self._loaded.get("problem", text(spec), lambda: prepare_spec(spec, self._loaded))
         self._pieces += 1
         with torch.no_grad():
             sample, nfe = run_piece(problem.objective.sampler, noise.to(problem.noise.device), prompt)

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from noiseward import pictures
+from noiseward.images import TILE, draw_grid, enlarge
 from noiseward.noise.typicality import SUSPECT
 from noiseward.runs.batch import Batch
 from noiseward.runs.engine import look
@@ -136,7 +136,7 @@ def contact(found: Sequence[Outcome], out: Path, path: Path) -> Path | None:
     fitting = [[image.resize(size) for image in pair if image] for pair in tiles]
     wide = min(LINE, len(fitting))
     lines = [sum(fitting[at : at + wide], []) for at in range(0, len(fitting), wide)]
-    sheet = pictures.grid(lines, ["before", "after"] * wide)
+    sheet = draw_grid(lines, ["before", "after"] * wide)
     replace(path, lambda beside: sheet.save(beside, format="PNG"))
     return path
 
@@ -144,10 +144,10 @@ def contact(found: Sequence[Outcome], out: Path, path: Path) -> Path | None:
 def _small(file: Path) -> Image.Image | None:
     try:
         with Image.open(file) as image:
-            small = pictures.enlarge(image.convert("RGB"))
+            small = enlarge(image.convert("RGB"))
     except OSError:
         return None
-    small.thumbnail((2 * pictures.TILE, 2 * pictures.TILE))
+    small.thumbnail((2 * TILE, 2 * TILE))
     return small
 
 

@@ -15,8 +15,8 @@ import numpy
 import torch
 from torch import Tensor
 
-from noiseward import pictures
 from noiseward.errors import ArgumentError, RunError
+from noiseward.images import to_images
 from noiseward.loop.budget import Status, update_pace
 from noiseward.loop.collect import Past
 from noiseward.loop.objective import Evaluation
@@ -103,7 +103,7 @@ def mark_running(folder: RunFolder, found: Core, *, again: bool = False) -> None
     """
     sample = found.initial["sample"]
     if pictured(sample) and not all((folder.path / "initial" / f"{k:02d}.png").exists() for k in range(len(sample))):
-        save_images(folder.path / "initial", pictures.images(sample))
+        save_images(folder.path / "initial", to_images(sample))
     last = None if again or not found.lines else found.lines[-1].record
     begun = folder.lines()[0].record
     record = last or begun

@@ -33,8 +33,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from noiseward import pictures
 from noiseward.errors import ArgumentError, NoisewardError, RunError
+from noiseward.images import plot_history, to_images
 from noiseward.loop.panel import find_hacked
 from noiseward.loop.solution import Frames, Solution
 from noiseward.loop.step import Step
@@ -93,31 +93,19 @@ class RunFolder:
         """Write the closing images and the final status."""
         run = run_id(self.spec())
         if pictured(solution.sample):
-            save_images(self.path / "best", pictures.images(solution.sample))
+            save_images(self.path / "best", to_images(solution.sample))
             replace(self.path / "strip.png", lambda path: solution.strip().save(path, format="PNG"))
         if any(solution.hacking):
             before = solution.best(by="pareto")
             found = plain(vars(before))
             tensors(self.path / "pareto.safetensors", found, mark(found, run))
             if pictured(before.sample):
-                save_images(self.path / "pareto", pictures.images(before.sample))
+                save_images(self.path / "pareto", to_images(before.sample))
         replace(
             self.path / "plot.png",
-            lambda path: pictures.plot(solution.history, hacked=find_hacked(solution.history)).save(path, format="PNG"),
+            lambda path: plot_history(solution.history, hacked=find_hacked(solution.history)).save(path, format="PNG"),
         )
-        step = solution.last
-        status = {
-            "state": state,
-            "step": step.index,
-            "seconds": step.seconds,
-            "best": step.best.reward.tolist(),
-            "found": step.best.index.tolist(),
-            "rows": [status.name for status in solution.status],
-            "dead_draws": list(solution.dead_draws),
-            "strict": solution.strict_probability,
-            "suspect": solution.suspect,
-        }
-        save_json(self.path / "status.json", status, run)
+        save_json(self.path / "status.json", {"state": state, **summarize(solution)}, run)
 
     def fail(self, error: Exception) -> None:
         """Note in a directory that was begun that the run ended with an error; never raises."""
@@ -172,6 +160,21 @@ class RunFolder:
     def write_spec(self, spec: RunSpec) -> None:
         """Replace the spec: a run that goes on is asked for more."""
         replace(self.path / "spec.json", lambda path: path.write_text(text(spec) + "\n"))
+
+
+def summarize(solution: Solution) -> dict[str, Any]:
+    """How a run ended, as `status.json` holds it."""
+    step = solution.last
+    return {
+        "step": step.index,
+        "seconds": step.seconds,
+        "best": step.best.reward.tolist(),
+        "found": step.best.index.tolist(),
+        "rows": [status.name for status in solution.status],
+        "dead_draws": list(solution.dead_draws),
+        "strict": solution.strict_probability,
+        "suspect": solution.suspect,
+    }
 
 
 def find(folder: Path) -> list[RunFolder]:

@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from noiseward.errors import ArgumentError, line
+from noiseward.errors import ArgumentError, shorten
 
 __all__ = ["LARGEST", "read_text"]
 
@@ -26,7 +26,7 @@ def read_text(path: Path) -> str:
     Raises:
         ArgumentError: it is no regular file, too large, or no UTF-8; the message says what it is.
     """
-    said = line(str(path), 300)
+    said = shorten(str(path), 300)
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
         content = b""

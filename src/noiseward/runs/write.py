@@ -15,7 +15,8 @@ from typing import Any, final
 from PIL import Image
 from torch import Tensor
 
-from noiseward import __version__, pictures
+from noiseward import __version__
+from noiseward.images import to_images
 from noiseward.loop.solution import Frames
 from noiseward.loop.step import Step
 from noiseward.options.run import RunSpec
@@ -55,7 +56,7 @@ class Writer:
         if self._log is None:
             self._begin(step)
             self._log = Log(self._path / "steps.jsonl", run=self._run)
-        images = pictures.images(step.evaluation.sample) if pictured(step.evaluation.sample) else None
+        images = to_images(step.evaluation.sample) if pictured(step.evaluation.sample) else None
         place, loop = _place(step)
         best = plain(vars(step.best)) if self._written["best"] is None or _improved(step) else None
         peaks = _peaks(step)
@@ -69,7 +70,7 @@ class Writer:
         if best:
             tensors(self._path / "best.safetensors", best, mark(best, self._run))
             if time.monotonic() - self._pictured > IMAGES_EVERY and pictured(step.best.sample):
-                save_images(self._path / "best", pictures.images(step.best.sample))
+                save_images(self._path / "best", to_images(step.best.sample))
                 self._pictured = time.monotonic()
         if peaks and bound["peaks"] != self._written["peaks"]:
             tensors(self._path / "peaks.safetensors", peaks, mark(peaks, self._run))
@@ -96,7 +97,7 @@ class Writer:
         machine = {"python": platform.python_version(), "device": str(step.noise.device), "fingerprint": self._model}
         save_json(self._path / "env.json", {**machine, **libraries}, self._run)
         if pictured(step.evaluation.sample):
-            save_images(self._path / "initial", pictures.images(step.evaluation.sample))
+            save_images(self._path / "initial", to_images(step.evaluation.sample))
         evaluation = {name: getattr(step.evaluation, name) for name in ("sample", "reward", "penalty", "value")}
         terms = {f"terms.{name}": term for name, term in step.evaluation.terms.items()}
         found = plain({**evaluation, **terms})

@@ -31,7 +31,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from noiseward.errors import NoisewardWarning, TapeError, UnseenRandomness, exhausted
+from noiseward.errors import NoisewardWarning, TapeError, UnseenRandomness, is_out_of_memory
 from noiseward.noise.layout import Layout, name_draws
 from noiseward.noise.tape import NoiseTape, record, replay
 from noiseward.samplers.independence import Comparison
@@ -147,7 +147,7 @@ class Discovery:
         except TapeError:
             raise
         except Exception as error:  # whatever torch or a model raises where it cannot be differentiated
-            if exhausted(error):
+            if is_out_of_memory(error):
                 raise
             self._check_replay(found, noise, recorded, self._sample(found, noise))
             found.trouble = describe_fault(error)
@@ -206,7 +206,7 @@ class Discovery:
         try:
             return replayed.detach(), _gradient(replayed, noise)
         except RuntimeError as error:
-            if exhausted(error) or not self._narrow():
+            if is_out_of_memory(error) or not self._narrow():
                 raise
         try:  # some checkpoint functions want the gradient of weights
             replayed = self._sample(found, noise, self._witness, graph=True)

@@ -27,7 +27,7 @@ from noiseward.errors import (
     ModelError,
     NoisewardWarning,
     TapeError,
-    exhausted,
+    is_out_of_memory,
 )
 from noiseward.noise.layout import Layout
 from noiseward.noise.tape import NoiseTape, replay
@@ -189,13 +189,13 @@ class FunctionSampler(Sampler):
         except DrawMismatch:  # some draw's leading 1 was no batch axis: all rows share that draw
             fault = None
         except Exception as raised:  # a sampler that cannot take so many rows may raise anything
-            if exhausted(raised) or is_whole_required():
+            if is_out_of_memory(raised) or is_whole_required():
                 raise
             fault, error = f"it fails with a batch of {noise.shape[0]} ({summarize_error(raised)})", raised
         try:
             samples = self._one_by_one(found, noise, prompt)
         except Exception as raised:
-            if error is None or exhausted(raised):
+            if error is None or is_out_of_memory(raised):
                 raise
             raise error from None  # the batch is not to blame
         found.together, found.alone = False, fault

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from noiseward.errors import ArgumentError, OutOfMemory, exhausted
+from noiseward.errors import ArgumentError, OutOfMemory, is_out_of_memory
 
 __all__ = ["MODES", "attempt", "check_room", "choose_mode", "free_memory", "measure_kept", "lower_mode"]
 
@@ -161,7 +161,7 @@ def attempt(compute: Callable[[], T], when: str, lighter: str | None) -> T:
     try:
         return compute()
     except (RuntimeError, MemoryError) as error:
-        if not exhausted(error):
+        if not is_out_of_memory(error):
             raise
     remedy = (
         f"take {lighter}, or a smaller batch" if lighter else "take a smaller batch, smaller samples or fewer steps"

@@ -12,11 +12,12 @@ A **sampler** M turns noise z and a prompt c into a sample :math:`x = M(z, c)`. 
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from noiseward.errors import ArgumentError
 from noiseward.noise.layout import Layout
@@ -64,6 +65,33 @@ class Sampler(abc.ABC):
     @property
     def alone(self) -> str | None:
         """Why rows of a batch are sampled one at a time, where that is a fault; None otherwise."""
+        return None
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments that its model is called with, by name; empty for a sampler that has none."""
+        return {}
+
+    @property
+    def modules(self) -> Mapping[str, Module]:
+        """The networks of its model by name, as far as they are known."""
+        return {}
+
+    @property
+    def memory(self) -> str | None:
+        """The memory mode that gradients are taken in (`memory.py`); None for a sampler without modes."""
+        return None
+
+    def settle(self, batch: int, prompt: Prompt = None) -> None:
+        """Choose the memory mode for so many rows, where that was left open."""
+        return
+
+    def run_stock(self, prompt: Prompt = None, *, seed: int) -> Tensor | None:
+        """The model's own sample of a seed, `(1, *X)`, made without tape or graph; None if it has no way of its own."""
+        return None
+
+    def show_stock(self, prompt: Prompt = None, *, seed: int) -> Tensor | None:
+        """The same sample as the model itself shows it, in levels from 0 to 255; None if it shows no images."""
         return None
 
     def expect(self, prompt: Prompt) -> None:

@@ -18,13 +18,14 @@ import difflib
 import json
 import re
 import warnings
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from noiseward.errors import NoisewardWarning
 
-__all__ = ["check_words", "colors", "nouns", "path"]
+__all__ = ["check_prompt", "colors", "nouns", "path", "words"]
 
 GRAMMAR = ("a", "an", "on", "background")
 
@@ -46,24 +47,31 @@ def path(part: Literal["model", "clip", "judge"] = "model") -> Path:
 
 
 @cache
-def _words() -> dict[str, list[str]]:
-    return json.loads((_HERE / "words.json").read_text(encoding="utf-8"))
+def words() -> Mapping[str, tuple[str, ...]]:
+    """The words this version was trained on, `nouns` and `colors`.
+
+    Example:
+        >>> sorted(words())
+        ['colors', 'nouns']
+    """
+    known = json.loads((_HERE / "words.json").read_text(encoding="utf-8"))
+    return {kind: tuple(known[kind]) for kind in ("nouns", "colors")}
 
 
-def check_words(caption: str) -> None:
+def check_prompt(prompt: str) -> None:
     """Warn of words that mean nothing to the model, naming the nearest it knows.
 
     Example:
         >>> import warnings
         >>> with warnings.catch_warnings(record=True, action="always") as caught:
-        ...     check_words("a duck on a red background")
-        ...     check_words("two ducks")
+        ...     check_prompt("a duck on a red background")
+        ...     check_prompt("two ducks")
         >>> print(*(warning.message for warning in caught))
         stickers does not know 'two', 'ducks' (but 'duck'): 'noiseward models stickers' lists what it knows
     """
     known = [*nouns(), *colors()]
     said = []
-    for word in re.findall(r"[\w'-]+", caption.lower()):
+    for word in re.findall(r"[\w'-]+", prompt.lower()):
         if word not in (*known, *GRAMMAR):
             near = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
             said.append(f"'{word}'" + (f" (but {', '.join(map(repr, near))})" if near else ""))
@@ -79,7 +87,7 @@ def nouns() -> tuple[str, ...]:
         >>> "rabbit" in nouns()
         True
     """
-    return tuple(_words()["nouns"])
+    return words()["nouns"]
 
 
 def colors() -> tuple[str, ...]:
@@ -89,4 +97,4 @@ def colors() -> tuple[str, ...]:
         >>> len(colors())
         12
     """
-    return tuple(_words()["colors"])
+    return words()["colors"]

@@ -71,7 +71,7 @@ class FKSteering(Guide):
             raise ArgumentError(f"particles must be a whole number >= 2, got {particles}")
         check_positive(scale=scale)
         if potential not in POTENTIALS:
-            raise ArgumentError(f"unknown potential '{potential}': {choices(potential, POTENTIALS)}")
+            raise ArgumentError(f"unknown potential '{potential}'; {choices(potential, POTENTIALS)}")
         if not 0 < every <= 0.5:
             raise ArgumentError(f"every must be in (0, 0.5], a share of the run, got {every}")
         self.particles, self.scale, self.potential = particles, scale, potential

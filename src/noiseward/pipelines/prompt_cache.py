@@ -1,8 +1,8 @@
-"""Encoded prompts, remembered: prompts do not change while the noise does.
+"""A cache of encoded prompts: prompts do not change while the noise does.
 
 What `encode_prompt` returns depends on its arguments and on the models that read the prompt. Both are the key: which
-weights a model has and how often each was edited, and what its adapters are set to, so that an encoder with other LoRA
-weights, or without those it had, is asked again.
+weights a model has and how often each was edited, and how its adapters are set, so that an encoder with other LoRA
+weights, or without those it had, encodes again.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-__all__ = ["Memo"]
+__all__ = ["PromptCache"]
 
 _ADAPTER = ("_active_adapter", "_disable_adapters", "merged_adapters", "scaling", "use_dora")  # of a layer with LoRA
 
 
-class Memo:
-    """Remembers what pipelines' `encode_prompt` returned.
+class PromptCache:
+    """Caches what pipelines' `encode_prompt` returns.
 
     Arguments:
-        besides: models that read no prompt and need not be looked at: the denoisers.
-        size: how many answers are kept.
+        exclude: models that read no prompt: the denoisers.
+        size: how many results are kept.
     """
 
-    def __init__(self, besides: list[Module], size: int = 64) -> None:
-        self._besides, self._size, self._known = besides, size, OrderedDict[Any, Any]()
+    def __init__(self, exclude: list[Module], size: int = 64) -> None:
+        self._exclude, self._size, self._results = exclude, size, OrderedDict[Any, Any]()
 
-    def around(self, pipe: Any) -> Callable[..., Any]:
-        """A pipeline's `encode_prompt`, answered from memory where possible; without a graph."""
+    def wrap(self, pipe: Any) -> Callable[..., Any]:
+        """A pipeline's `encode_prompt`, from the cache where possible; without a graph."""
         encode = pipe.encode_prompt
 
         @functools.wraps(encode)
-        def remembered(*args: Any, **kwargs: Any) -> Any:
+        def encode_cached(*args: Any, **kwargs: Any) -> Any:
             if any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
                 with torch.no_grad():
-                    return encode(*args, **kwargs)  # embeddings: there is nothing to spare
+                    return encode(*args, **kwargs)  # embeddings: there is nothing to save
             key = (id(pipe), tuple(self._state(pipe)), _key((args, sorted(kwargs.items()))))
-            if key not in self._known:
-                with torch.no_grad():
-                    self._known[key] = encode(*args, **kwargs), (args, kwargs)  # kept, so that no id is used again
-                if len(self._known) > self._size:
-                    self._known.popitem(last=False)
-            return self._known[key][0]
+            if key not in self._results:
+                with torch.no_grad():  # the arguments are kept, so that no id is used again
+                    self._results[key] = encode(*args, **kwargs), (args, kwargs)
+                if len(self._results) > self._size:
+                    self._results.popitem(last=False)
+            return self._results[key][0]
 
-        return remembered
+        return encode_cached
 
     def _state(self, pipe: Any) -> Iterator[Hashable]:
-        """What the models that may read the prompt are now."""
+        """The state of the models that may read the prompt."""
         for name, module in pipe.components.items():
-            if isinstance(module, Module) and module not in self._besides:
+            if isinstance(module, Module) and module not in self._exclude:
                 yield name, id(module)
                 for part in module.modules():
                     own = vars(part)
@@ -66,7 +66,7 @@ class Memo:
 
 
 def _key(value: Any) -> Hashable:
-    """A hashable stand-in for an argument: text, numbers and images by value, everything else by identity."""
+    """A hashable key of an argument: text, numbers and images by value, everything else by identity."""
     from PIL.Image import Image
 
     if isinstance(value, list | tuple):

@@ -11,10 +11,10 @@ import threading
 import pytest
 import torch
 
-from noiseward.contain import Contained, Listening, Streams
 from noiseward.errors import GradientError, ModelError, RewardError
 from noiseward.rewards.reward import FunctionReward, WeightedSum, score
 from noiseward.runs.interrupt import Interruptible
+from noiseward.user_code import ErrorBoundary, InterruptListener, StandardStreams
 
 SAMPLE = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -122,7 +122,7 @@ def test_in_another_thread_nothing_is_a_real_ctrl_c():
     found = []
 
     def run():
-        with pytest.raises(RewardError, match="raised KeyboardInterrupt"), Contained("it"):
+        with pytest.raises(RewardError, match="raised KeyboardInterrupt"), ErrorBoundary("it"):
             raise KeyboardInterrupt
         found.append(True)
 
@@ -135,7 +135,7 @@ def test_in_another_thread_nothing_is_a_real_ctrl_c():
 def test_handlers_that_the_code_sets_stay():
     before = signal.getsignal(signal.SIGTERM)
     try:
-        with Listening():
+        with InterruptListener():
             signal.signal(signal.SIGTERM, theirs := lambda number, frame: None)
         assert signal.getsignal(signal.SIGTERM) is theirs
     finally:
@@ -144,7 +144,7 @@ def test_handlers_that_the_code_sets_stay():
 
 def test_errors_of_this_library_and_memory_that_ran_out_pass_as_they_are():
     for error in (GradientError("mine"), MemoryError("no room"), RuntimeError("CUDA out of memory")):
-        with pytest.raises(type(error)) as caught, Contained("it"):
+        with pytest.raises(type(error)) as caught, ErrorBoundary("it"):
             raise error
         assert caught.value is error
 
@@ -152,7 +152,7 @@ def test_errors_of_this_library_and_memory_that_ran_out_pass_as_they_are():
 def test_the_kind_of_error_and_when_are_told():
     with (
         pytest.raises(ModelError, match="^m.py raised ValueError when it was run: no$"),
-        Contained("m.py", "when it was run", kind=ModelError),
+        ErrorBoundary("m.py", "when it was run", kind=ModelError),
     ):
         raise ValueError("no")
 
@@ -160,7 +160,7 @@ def test_the_kind_of_error_and_when_are_told():
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_a_stream_that_is_closed_is_an_error_and_open_again(monkeypatch, name):
     monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO()))
-    monkeypatch.setattr(Streams, "kept", Streams())
+    monkeypatch.setattr(StandardStreams, "saved", StandardStreams())
     with pytest.raises(RewardError, match=f"reward 'r' closed {name}: leave the streams open"):
         score(FunctionReward(lambda x: getattr(sys, name).close() or x.mean((1, 2, 3)), name="r"), SAMPLE, None)
     assert not getattr(sys, name).closed

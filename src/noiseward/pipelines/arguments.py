@@ -1,14 +1,14 @@
-"""What a pipeline is asked for some rows: its call's arguments, once per row where they go by row.
+"""The arguments of a pipeline's call for some rows, once per row where they go by row.
 
 Text is repeated, one embedding is expanded, and a prompt that the pipeline does not take as text becomes what it does
-take: DiT wants a class, by number or by name. Pipelines that draw whatever they like take a number of rows.
+take: DiT takes a class, by number or by name. Unconditional pipelines take a number of rows.
 
 An argument with several entries, a list of negative prompts, embeddings with a longer first axis, a list of images, has
 one per prompt or one per row: each row gets its own (`entries.py`). Where a list of images is one sample's, as the
 inputs of several ControlNets are, a list of such lists has an entry per row.
 
-Every call gets copies of what can be edited. Some pipelines edit the lists they are given, and a replay must get what
-its recording got.
+Every call gets copies of what can be edited. Some pipelines edit the lists they are called with, and a replay must get
+what its recording got.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, choices
-from noiseward.pictures import image, read
+from noiseward.images import convert_image, read_image
 from noiseward.samplers.entries import Entry, plain_prompts
 
-__all__ = ["arguments", "entries", "opened", "runs_alone"]
+__all__ = ["build_arguments", "count_entries", "open_images", "runs_alone"]
 
 _IMAGES = re.compile(r"(^|_)(images?|masks?)(_\d+)?$")
 
 
-def arguments(
+def build_arguments(
     pipe: Any, parameters: set[str], call: Mapping[str, Any], batch: int, prompt: Sequence[str] | None
 ) -> dict[str, Any]:
-    """The arguments for `batch` rows.
+    """The arguments of a call for `batch` rows.
 
     Arguments:
         pipe: the pipeline.
         parameters: names of its call's parameters.
-        call: what the user gave. Embeddings and classes given here beat the prompt, which then is the reward's alone.
+        call: the user's arguments. Embeddings and classes among them replace the prompt, which is then only the
+            reward's.
         batch: number of rows.
         prompt: one per row, or None; an `Entry` says which entries of lists are its row's.
 
@@ -46,29 +47,28 @@ def arguments(
         ArgumentError: a prompt for a pipeline without any, no class or an unknown one, or entries for other rows.
     """
     rows = prompt or [""] * batch
-    given = {name: _copied(_per_row(pipe, parameters, name, value, rows)) for name, value in call.items()}
+    result = {name: _copy(_per_row(pipe, parameters, name, value, rows)) for name, value in call.items()}
     prompt = plain_prompts(prompt)
-    if given.get("prompt_embeds") is not None or given.get("class_labels") is not None:
-        return given
+    if result.get("prompt_embeds") is not None or result.get("class_labels") is not None:
+        return result
+    name = type(pipe).__name__
     if "prompt" in parameters:
-        given["prompt"] = prompt or [""] * batch
+        result["prompt"] = prompt or [""] * batch
         if batch == 1:  # some pipelines take one prompt and no list
-            given = {name: _alone(name, value) for name, value in given.items()}
+            result = {name: _unlist(name, value) for name, value in result.items()}
     elif "class_labels" in parameters and (any(prompt or ()) or _takes_classes(pipe)):
         if prompt is None:
-            raise ArgumentError(
-                f"no class given: {type(pipe).__name__} draws one, give it as class_labels= or as prompt"
-            )
-        given["class_labels"] = [_class(pipe, text) for text in prompt]
+            raise ArgumentError(f"{name} needs a class, got none; give it as class_labels= or as prompt")
+        result["class_labels"] = [_class(pipe, text) for text in prompt]
     elif any(prompt or ()):
-        raise ArgumentError(f"prompt '{next(filter(None, prompt or ()))}' given: {type(pipe).__name__} takes none")
+        raise ArgumentError(f"{name} takes no prompt, got '{next(filter(None, prompt or ()))}'; give none")
     if "batch_size" in parameters:
-        given["batch_size"] = batch
-    return given
+        result["batch_size"] = batch
+    return result
 
 
-def entries(pipe: Any, parameters: set[str], name: str, value: Any) -> int:
-    """How many entries an argument's value has, one per prompt or row; 1 where all rows share it."""
+def count_entries(pipe: Any, parameters: set[str], name: str, value: Any) -> int:
+    """The number of entries of an argument's value, one per prompt or row; 1 where all rows share it."""
     if isinstance(value, Tensor) or type(value).__module__ == "numpy":
         rank = getattr(value, "ndim", 0)
         by_row = _is_embedding(name) and rank > 0 or _is_image(name) and rank == 4
@@ -78,23 +78,21 @@ def entries(pipe: Any, parameters: set[str], name: str, value: Any) -> int:
     if name == "class_labels" or "prompt" in name:
         return len(value)
     if _is_image(name):
-        nested = all(isinstance(part, list | tuple) for part in value)
-        return len(value) if nested or not _belongs_together(pipe, parameters, name) else 1
+        is_nested = all(isinstance(part, list | tuple) for part in value)
+        return len(value) if is_nested or not _belongs_together(pipe, parameters, name) else 1
     return 1
 
 
 def runs_alone(names: Sequence[str]) -> bool:
     """Whether rows with entries of their own for these arguments run one at a time.
 
-    Text and embeddings go by row in every pipeline. What a list of images is, one per row or several for all, they
-    do not agree on.
+    Text and embeddings go by row in every pipeline. On a list of images, one per row or several for all, they differ.
     """
     return any(_is_image(name) for name in names)
 
 
-def opened(name: str, value: Any) -> Any:
-    """An argument as it was given, with images as Pillow's loader should have them (`images.py`): named by their path
-    where the argument is one for images, as on a command line, or given as Pillow images.
+def open_images(name: str, value: Any) -> Any:
+    """An argument with its images converted (`images.py`): Pillow images, and, in an argument for images, paths.
 
     Raises:
         ArgumentError: there is no such image.
@@ -102,13 +100,13 @@ def opened(name: str, value: Any) -> Any:
     from PIL.Image import Image
 
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return type(value)(opened(name, part) for part in value)
+        return type(value)(open_images(name, part) for part in value)
 
-    def prepare(given: Any) -> Any:
-        return image(given, mask="mask" in name)
+    def prepare(image: Any) -> Any:
+        return convert_image(image, mask="mask" in name)
 
     if isinstance(value, str | Path) and _is_image(name):
-        return read(value, name, prepare)
+        return read_image(value, name, prepare)
     return prepare(value) if isinstance(value, Image) else value
 
 
@@ -117,22 +115,22 @@ def _is_image(name: str) -> bool:
 
 
 def _is_embedding(name: str) -> bool:
-    embedded = "prompt" in name or name.endswith(("_embeds", "_embeddings", "attention_mask"))
-    return embedded and not name.startswith("ip_adapter")
+    is_encoded = "prompt" in name or name.endswith(("_embeds", "_embeddings", "attention_mask"))
+    return is_encoded and not name.startswith("ip_adapter")
 
 
 def _belongs_together(pipe: Any, parameters: set[str], name: str) -> bool:
-    """Whether a list of images given to a pipeline is one sample's: frames, references, inputs of several nets."""
+    """Whether a pipeline takes a list of images as one sample's: frames, references, inputs of several nets."""
     nets = any(len(getattr(part, "nets", ())) > 1 for part in pipe.components.values())
     control = "control_image" if "control_image" in parameters else "image"
     return "video" in parameters or name.endswith("s") or (nets and name == control)
 
 
 def _per_row(pipe: Any, parameters: set[str], name: str, value: Any, rows: Sequence[str]) -> Any:
-    count, batch = entries(pipe, parameters, name, value), len(rows)
+    count, batch = count_entries(pipe, parameters, name, value), len(rows)
     if count == 1:
-        return _shared(name, value, batch)
-    places = [row.among(count) if isinstance(row, Entry) else 0 for row in rows]  # 0: what there is to know of any row
+        return _share(name, value, batch)
+    places = [row.among(count) if isinstance(row, Entry) else 0 for row in rows]  # 0: discovery, before rows are known
     known = [place for place in places if place is not None]
     if len(known) < batch:
         if _is_image(name):
@@ -147,7 +145,7 @@ def _per_row(pipe: Any, parameters: set[str], name: str, value: Any, rows: Seque
     return value[known]
 
 
-def _shared(name: str, value: Any, batch: int) -> Any:
+def _share(name: str, value: Any, batch: int) -> Any:
     """One entry for all rows."""
     if name == "class_labels":
         return ([value] if isinstance(value, int) else list(value)) * batch
@@ -162,30 +160,30 @@ def _shared(name: str, value: Any, batch: int) -> Any:
     return value
 
 
-def _copied(value: Any) -> Any:
-    """A copy of a value, which may be edited freely."""
+def _copy(value: Any) -> Any:
+    """A copy of a value, which may be edited."""
     from PIL.Image import Image
 
     if isinstance(value, Tensor):
         return value.clone(memory_format=torch.contiguous_format)
     if type(value) in (list, tuple):
-        return type(value)(_copied(part) for part in value)
+        return type(value)(_copy(part) for part in value)
     if type(value) is dict:
-        return {key: _copied(part) for key, part in value.items()}
+        return {key: _copy(part) for key, part in value.items()}
     return value.copy() if isinstance(value, Image) or type(value).__module__ == "numpy" else value
 
 
-def _alone(name: str, value: Any) -> Any:
+def _unlist(name: str, value: Any) -> Any:
     """One row's text, without a list around it."""
-    listed = "prompt" in name and isinstance(value, list) and len(value) == 1
-    return value[0] if listed and isinstance(value[0], str) else value
+    is_listed = "prompt" in name and isinstance(value, list) and len(value) == 1
+    return value[0] if is_listed and isinstance(value[0], str) else value
 
 
 def _takes_classes(pipe: Any) -> bool:
     """Whether a model with an argument for classes has any; some of the same architecture have none."""
     configs = [getattr(part, "config", {}) for part in pipe.components.values()]
-    named = ("num_class_embeds", "num_embeds_ada_norm", "class_embed_type")
-    return any(config.get(name) for config in configs if isinstance(config, Mapping) for name in named)
+    names = ("num_class_embeds", "num_embeds_ada_norm", "class_embed_type")
+    return any(config.get(name) for config in configs if isinstance(config, Mapping) for name in names)
 
 
 def _class(pipe: Any, text: str) -> int:
@@ -196,5 +194,6 @@ def _class(pipe: Any, text: str) -> int:
     if text in labels:
         return labels[text]
     if not text:
-        return 0  # no prompt: what there is to know does not depend on the class
-    raise ArgumentError(f"no class is called '{text}': {choices(text, sorted(labels) or ['a class number'])}")
+        return 0  # discovery, which does not depend on the class
+    hint = choices(text, sorted(labels)) if labels else "give its number"
+    raise ArgumentError(f"unknown class '{text}'; {hint}")

@@ -1,8 +1,8 @@
-"""Images in and out: samples as images, strips of a trajectory, plots of a run, and images that a user gives.
+"""Images in and out: samples as images, grids and strips of them, plots of a run, and images that a user passes in.
 
 Everything returns PIL images, so that a notebook shows them and `.save(path)` keeps them.
 
-What :func:`image` gives is what `diffusers.utils.load_image` gives, an upright 8-bit image in RGB, and 8-bit gray for a
+:func:`convert_image` gives what `diffusers.utils.load_image` gives, an upright 8-bit image in RGB, and 8-bit gray for a
 mask. In one thing it goes further: an image with more than 8 bits per pixel, as depth maps have, is scaled to 8 bits,
 where Pillow's own conversion cuts off everything above 255 and leaves it white.
 """
@@ -20,39 +20,48 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, line
+from noiseward.errors import ArgumentError, describe_error, shorten
 
-__all__ = ["grid", "image", "images", "plot", "read", "strip", "upright"]
+__all__ = [
+    "convert_image",
+    "draw_grid",
+    "draw_strip",
+    "enlarge",
+    "plot_history",
+    "read_image",
+    "to_images",
+    "turn_upright",
+]
 
-_DEEP = 65535  # the largest value of 16 bits
+_MAX_16_BITS = 65535
 GAP = 4  # pixels between tiles
-TILE = 128  # small pictures are enlarged to about this, by whole factors, so that one can see them
+TILE = 128  # small images are enlarged to about this, by whole factors, to be seen
 
 
-def images(sample: Tensor) -> list[Image.Image]:
-    """Samples `(B, 3, H, W)` or `(B, 1, H, W)` in [0, 1] as one RGB picture per row.
+def to_images(sample: Tensor) -> list[Image.Image]:
+    """Convert samples `(B, 3, H, W)` or `(B, 1, H, W)` in [0, 1] to one RGB image per row.
 
     Raises:
-        ArgumentError: they are no pictures.
+        ArgumentError: samples of another shape.
 
     Example:
-        >>> images(torch.ones(2, 3, 8, 8))[0].getpixel((0, 0))
+        >>> to_images(torch.ones(2, 3, 8, 8))[0].getpixel((0, 0))
         (255, 255, 255)
     """
     if sample.ndim != 4 or sample.shape[1] not in (1, 3):
-        raise ArgumentError(f"samples of shape {tuple(sample.shape)} are no pictures: (B, 3, H, W) in [0, 1] wanted")
+        raise ArgumentError(f"expected images (B, 3, H, W) in [0, 1], got samples of shape {tuple(sample.shape)}")
     levels = (sample.detach().float().cpu().nan_to_num(0).clamp(0, 1) * 255).round().to(torch.uint8)
     return [Image.fromarray(numpy.ascontiguousarray(row.expand(3, -1, -1).permute(1, 2, 0).numpy())) for row in levels]
 
 
 def enlarge(image: Image.Image) -> Image.Image:
-    """A small picture enlarged by a whole factor to about `TILE` pixels; a larger one as it is."""
+    """Enlarge a small image by a whole factor to about `TILE` pixels; return a larger one as it is."""
     factor = max(1, TILE // image.width)
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-def grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str] = ()) -> Image.Image:
-    """Pictures of one size in rows, with an optional title above each column."""
+def draw_grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str] = ()) -> Image.Image:
+    """Arrange images of one size in rows, with an optional title above each column."""
     width, height = rows[0][0].size
     top = 16 if titles else 0
     columns = max(len(row) for row in rows)
@@ -65,55 +74,57 @@ def grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str] = ()) -> I
     return canvas
 
 
-def strip(initial: Tensor, frames: Sequence[tuple[int, Tensor]], best: Tensor, index: Sequence[int]) -> Image.Image:
-    """A trajectory, one line per row: the start, frames along the way, and the best.
+def draw_strip(
+    initial: Tensor, frames: Sequence[tuple[int, Tensor]], best: Tensor, index: Sequence[int]
+) -> Image.Image:
+    """Draw a trajectory, one line per row: the start, frames along the way, and the best.
 
     Arguments:
         initial: samples of the start, `(B, 3, H, W)`.
         frames: (step, samples) along the way.
         best: the best samples.
-        index: the step each best was found at.
+        index: the step at which each best was found.
     """
     between = [(k, sample) for k, sample in frames if k > 0]
-    columns = [images(initial), *(images(sample) for _, sample in between), images(best)]
+    columns = [to_images(initial), *(to_images(sample) for _, sample in between), to_images(best)]
     titles = ["start", *(f"step {k}" for k, _ in between), "best" if len(set(index)) > 1 else f"best ({index[0]})"]
-    return grid([[enlarge(column[row]) for column in columns] for row in range(len(index))], titles)
+    return draw_grid([[enlarge(column[row]) for column in columns] for row in range(len(index))], titles)
 
 
-def plot(
+def plot_history(
     history: Sequence[dict[str, Any]], *, hacked: Mapping[int, int] = MappingProxyType({}), title: str = ""
 ) -> Image.Image:
     """Plot reward, watched rewards, and P(z) of every row against the step, one line per row, legible in gray.
 
     Arguments:
         history: records as `Step.record` gives them.
-        hacked: by row, the step at which reward hacking is said to have begun; it is marked (`panel.find_hacked`).
+        hacked: by row, the step at which likely reward hacking begins; it is marked (`panel.find_hacked`).
         title: above the plot.
     """
     from matplotlib.figure import Figure  # not pyplot: no global state, no window
 
     watched = [record for record in history if record.get("watched")]
-    panel = list(watched[0]["watched"]) if watched else []
+    names = list(watched[0]["watched"]) if watched else []
     steps = [record["index"] for record in history]
     rows = len(history[0]["reward"])
-    figure = Figure(figsize=(7, 5 + len(panel)), layout="constrained")
-    ratios = (3, *(1 for _ in panel), 1)
-    above, *held, below = figure.subplots(2 + len(panel), 1, sharex=True, height_ratios=ratios)
+    figure = Figure(figsize=(7, 5 + len(names)), layout="constrained")
+    ratios = (3, *(1 for _ in names), 1)
+    above, *between, below = figure.subplots(2 + len(names), 1, sharex=True, height_ratios=ratios)
     styles = ["-", "--", ":", "-."]
     for row in range(rows):
         style = {"color": f"C{row % 10}", "linestyle": styles[row % 4], "marker": "." if len(steps) < 3 else ""}
         above.plot(steps, [record["reward"][row] for record in history], label=f"row {row}", **style)
         below.plot(steps, [max(record["probability"][row], 1e-12) for record in history], **style)
-        for name, axes in zip(panel, held, strict=True):
+        for name, axes in zip(names, between, strict=True):
             axes.plot([one["index"] for one in watched], [one["watched"][name][row] for one in watched], **style)
         if row in hacked:
-            for axes in (above, *held):
+            for axes in (above, *between):
                 axes.axvline(hacked[row], color=style["color"], linewidth=0.8, linestyle=":")
-    for name, axes in zip(panel, held, strict=True):
-        axes.set_ylabel(f"{line(name, 40)}\n(watched)", fontsize=8, parse_math=False)  # no formula in $...$
+    for name, axes in zip(names, between, strict=True):
+        axes.set_ylabel(f"{shorten(name, 40)}\n(watched)", fontsize=8, parse_math=False)  # no formula in $...$
         axes.grid(alpha=0.3)
-    above.set_ylabel(line(f"reward ({' + '.join(history[0]['terms'])})", 80), parse_math=False)
-    above.set_title(line(title, 120), parse_math=False)
+    above.set_ylabel(shorten(f"reward ({' + '.join(history[0]['terms'])})", 80), parse_math=False)
+    above.set_title(shorten(title, 120), parse_math=False)
     above.grid(alpha=0.3)
     below.set(ylabel="P(z)", xlabel="step", yscale="log", ylim=(1e-12, 2))
     below.axhline(0.1, color="0.5", linewidth=0.8)
@@ -129,39 +140,38 @@ def plot(
     return Image.open(buffer).convert("RGB")
 
 
-def image(given: Any, *, mask: bool = False) -> Any:
-    """A Pillow image of any mode as an upright 8-bit image: in RGB, or in gray for a mask.
+def convert_image(image: Any, *, mask: bool = False) -> Any:
+    """Convert a Pillow image of any mode to an upright 8-bit image in RGB, or in gray for a mask.
 
     Example:
-        >>> from PIL import Image
         >>> depth = Image.new("I;16", (1, 1), 32896)
-        >>> image(depth).getpixel((0, 0))
+        >>> convert_image(depth).getpixel((0, 0))
         (128, 128, 128)
     """
-    turned = upright(given)
-    if mask and turned.mode == "LAB":  # Pillow knows no way from there to gray but through RGB
-        turned = turned.convert("RGB")
-    return turned.convert("L" if mask else "RGB")
+    upright = turn_upright(image)
+    if mask and upright.mode == "LAB":  # Pillow converts it to gray only by way of RGB
+        upright = upright.convert("RGB")
+    return upright.convert("L" if mask else "RGB")
 
 
-def upright(given: Any) -> Any:
-    """A Pillow image turned as its EXIF data say, and in 8 bits per channel; its channels are what they were."""
-    turned = ImageOps.exif_transpose(given)
-    if turned.mode == "La":  # multiplied by its opacity, which Pillow undoes into LA alone
-        turned = turned.convert("LA")
-    return _shallow(turned) if turned.mode == "F" or turned.mode.startswith("I") else turned
+def turn_upright(image: Any) -> Any:
+    """Turn a Pillow image as its EXIF data say, and convert it to 8 bits per channel; its channels stay."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "La":  # multiplied by its opacity, which Pillow undoes into LA alone
+        upright = upright.convert("LA")
+    return _scale(upright) if upright.mode == "F" or upright.mode.startswith("I") else upright
 
 
-def read(path: str | Path, name: str, prepare: Callable[[Any], Any] = image) -> Any:
-    """The image in a file.
+def read_image(path: str | Path, name: str, prepare: Callable[[Any], Any] = convert_image) -> Any:
+    """Read an image file.
 
     Arguments:
         path: of the file.
-        name: what the argument is called, for messages.
-        prepare: what is done with it, `image` or `upright`.
+        name: of the argument, for messages.
+        prepare: applied to the image: `convert_image` or `turn_upright`.
 
     Raises:
-        ArgumentError: there is none, or it cannot be read.
+        ArgumentError: there is no such file, or it cannot be read.
     """
     try:
         with Image.open(Path(path).expanduser()) as file:
@@ -169,21 +179,22 @@ def read(path: str | Path, name: str, prepare: Callable[[Any], Any] = image) -> 
     except ArgumentError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
-        why = " ".join(str(error).split())
-        raise ArgumentError(f"{name}: expected the path of an image, got '{path}' ({why}); check the file") from error
+        raise ArgumentError(
+            f"{name}: expected the path of an image, got '{path}' ({describe_error(error)}); check the file"
+        ) from error
 
 
-def _shallow(deep: Any) -> Any:
+def _scale(image: Any) -> Any:
     """A gray image of 16-bit, 32-bit or floating-point values in 8 bits: its whole range, scaled."""
-    values = numpy.asarray(deep).astype(numpy.float64)
+    values = numpy.asarray(image).astype(numpy.float64)
     top = values.max(initial=0.0)
-    if deep.mode.startswith("I;16") or (deep.mode == "I" and top > 255):
-        scale = _DEEP
+    if image.mode.startswith("I;16") or (image.mode == "I" and top > 255):
+        scale = _MAX_16_BITS
     else:
-        scale = 1 if deep.mode == "F" and top <= 1 else 255
+        scale = 1 if image.mode == "F" and top <= 1 else 255
     if not (0 <= values.min(initial=0.0) and top <= scale):
         raise ArgumentError(
-            f"expected a gray image with values from 0 to {scale}, got mode {deep.mode} with values from "
+            f"expected a gray image with values from 0 to {scale}, got mode {image.mode} with values from "
             f"{values.min():.4g} to {top:.4g}; convert it to 8 or 16 bits"
         )
     return Image.fromarray(numpy.rint(values * (255 / scale)).astype(numpy.uint8))

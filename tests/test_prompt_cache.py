@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from noiseward import DiffusersSampler
-from noiseward.pipelines.encoded import _key
+from noiseward.pipelines.prompt_cache import _key
 from tests.tiny import CALL, stable_diffusion
 
 

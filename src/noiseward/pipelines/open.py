@@ -1,0 +1,60 @@
+"""A sampler of a model, however that is given: a sampler, a pipeline, or a name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from noiseward.errors import ArgumentError, choices
+from noiseward.pipelines.adapter import DiffusersSampler
+from noiseward.pipelines.calls import list_parameters
+from noiseward.pipelines.cards import card_of
+from noiseward.pipelines.load import load_pipeline
+from noiseward.samplers.function import FunctionSampler
+from noiseward.samplers.sampler import Sampler
+
+__all__ = ["open_sampler"]
+
+_OURS = inspect.signature(DiffusersSampler.__init__).parameters.keys() - {"call"}
+
+
+def open_sampler(
+    model: Any,
+    *,
+    memory: str | None = None,
+    call: Mapping[str, Any] = MappingProxyType({}),
+    loading: Mapping[str, Any] = MappingProxyType({}),
+) -> Sampler:
+    """A sampler of a model.
+
+    Arguments:
+        model: a `Sampler`, which is passed through, a diffusers pipeline, or what `load_pipeline` takes.
+        memory: the mode that gradients are taken in; default: the model card's, else `balanced`.
+        call: arguments of the pipeline's own call. Default: those of the model's card, and 1 for `eta`.
+        loading: arguments of `load_pipeline`.
+
+    Raises:
+        ModelError: a model that cannot be loaded or driven.
+        ArgumentError: an argument that is unknown, or of no use to such a model.
+    """
+    if isinstance(model, Sampler):
+        if given := [*call, *loading]:
+            raise ArgumentError(f"expected a pipeline or a name with {', '.join(given)}, got a sampler; set it there")
+        if memory:
+            message = f"memory= is for pipelines, got a {type(model).__name__}; set it where the sampler is made"
+            hint = ", with recompute=True and denoiser= to keep less" if isinstance(model, FunctionSampler) else ""
+            raise ArgumentError(f"{message}{hint}")
+        return model
+    by_name, card = isinstance(model, str | Path), card_of(model)
+    if loading and not by_name:
+        raise ArgumentError(f"expected a model's name with {', '.join(loading)}, got a pipeline; set it up yourself")
+    pipe = load_pipeline(model, **loading) if by_name else model
+    known = list_parameters(pipe)
+    for name in call.keys() & _OURS:
+        raise ArgumentError(f"{type(pipe).__name__} has no argument '{name}'; {choices(name, sorted(known))}")
+    defaults = {"eta": 1.0, **(card.call if card else {})}
+    chosen = {name: value for name, value in defaults.items() if name in known} | dict(call)
+    return DiffusersSampler(pipe, memory=memory or (card.memory if card else "balanced"), **chosen)
