@@ -266,7 +266,7 @@ def test_cheaper_gradients_that_cannot_be_are_refused_by_what_they_lack():
         Backprop(0)
     with pytest.raises(ArgumentError, match="unknown through 'lin'; did you mean 'linear'"):
         Backprop(through="lin")
-    with pytest.raises(ArgumentError, match="moves must be >= 1, got 0"):
+    with pytest.raises(ArgumentError, match="until must be >= 1, got 0"):
         Annealed(0)
     unknown = Objective(FunctionSampler(lambda batch: 2 * torch.randn(batch, 2)), Linear(1.0))
     for estimator in (Backprop(1), Backprop(through="linear"), Annealed()):

@@ -94,7 +94,7 @@ OPTIMIZERS = {
     "Rprop": GradientAscent(update=optim.Rprop, lr=0.1),
     **{f"Adam, {name}": GradientAscent(estimator, lr=0.1) for name, estimator in ESTIMATORS.items()},
     "best of n": BestOfN(4, chunk=5),
-    "relay": Relay(BestOfN(4, chunk=5), GradientAscent(lr=0.1), moves=2),
+    "relay": Relay(BestOfN(4, chunk=5), GradientAscent(lr=0.1), steps=2),
     "zero-order search": ZeroOrderSearch(4, 0.8, chunk=5),
     "trust region": TrustRegion(4, 2, chunk=5),
     "channel evolution": ChannelEvolution(4, chunk=5),

@@ -36,7 +36,7 @@ def run(objective, optimizer, rows=2, **budget):
 def test_the_first_steps_are_by_the_first_optimizer_and_the_others_by_the_second_without_a_state(moves):
     objective = Objective(model().sampler(), Quadratic(2.0))
     search, ascent = TrustRegion(6, 2), GradientAscent(lr=0.1)
-    steps = run(objective, Relay(search, ascent, moves=moves), steps=6)
+    steps = run(objective, Relay(search, ascent, steps=moves), steps=6)
     for one, two in zip(steps, run(objective, search, steps=moves), strict=False):
         assert torch.equal(one.noise, two.noise)
     noise, state = steps[moves].noise, {}
@@ -49,7 +49,7 @@ def test_the_first_steps_are_by_the_first_optimizer_and_the_others_by_the_second
 @pytest.mark.parametrize("moves", [1, 2])
 def test_a_run_resumed_from_any_step_is_bit_for_bit_the_run_that_never_stopped(moves):
     objective = Objective(model().sampler(), Quadratic(0.3))
-    relay = Relay(TrustRegion(6, 2), GradientAscent(lr=0.1), moves=moves)
+    relay = Relay(TrustRegion(6, 2), GradientAscent(lr=0.1), steps=moves)
     whole = run(objective, relay, 3, steps=5)
     for k, step in enumerate(whole[:-1]):
         rest = list(iterate(objective, step, optimizer=relay, budget=Budget(steps=5)))
@@ -88,8 +88,8 @@ def test_both_are_asked_whether_they_fit():
     for pair in ((BestOfN(2), GradientAscent()), (GradientAscent(), BestOfN(2))):
         with pytest.raises(GradientError, match="black box"):
             run(objective, Relay(*pair), steps=1)
-    with pytest.raises(ArgumentError, match="moves must be >= 1, got 0"):
-        Relay(BestOfN(2), GradientAscent(), moves=0)
+    with pytest.raises(ArgumentError, match="steps must be >= 1, got 0"):
+        Relay(BestOfN(2), GradientAscent(), steps=0)
 
 
 def test_align_tries_some_noises_first():

@@ -168,7 +168,7 @@ class Annealed(Estimator):
     sampler steps, and the sampler's own path leads through those before; from step m on the gradient is exact.
 
     Arguments:
-        moves: m, in optimization steps. Take about half as many as the run has: its end is exact.
+        until: m, the optimization step from which the gradient is exact. Take about half as many as the run has.
 
     Raises:
         ArgumentError: less than one step.
@@ -186,18 +186,18 @@ class Annealed(Estimator):
         NFE(forward=12, backward=6, recomputed=0)
     """
 
-    def __init__(self, moves: int = 15) -> None:
-        if moves < 1:
-            raise ArgumentError(f"moves must be >= 1, got {moves}")
-        self.moves = moves
+    def __init__(self, until: int = 15) -> None:
+        if until < 1:
+            raise ArgumentError(f"until must be >= 1, got {until}")
+        self.until = until
 
     def check(self, reward: Reward) -> None:
         Backprop().check(reward)
 
     def __call__(self, objective: Objective, noise: Tensor, seeds: Seeds) -> tuple[Evaluation, Tensor]:
-        if seeds.step >= self.moves:
+        if seeds.step >= self.until:
             return Backprop()(objective, noise, seeds)
-        steps = objective.sampler.layout.steps * seeds.step // self.moves
+        steps = objective.sampler.layout.steps * seeds.step // self.until
         return Backprop(steps or None, through="linear")(objective, noise, seeds)
 
 

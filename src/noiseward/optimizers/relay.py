@@ -31,7 +31,7 @@ class Relay(Optimizer):
     Arguments:
         first: for the first steps: a search, whose noise is the best it found.
         then: for those after.
-        moves: how many steps the first one makes.
+        steps: how many steps the first one makes.
 
     Raises:
         ArgumentError: less than one step.
@@ -46,17 +46,17 @@ class Relay(Optimizer):
         NFE(forward=48, backward=8, recomputed=0)
     """
 
-    def __init__(self, first: Optimizer, then: Optimizer, *, moves: int = 1) -> None:
-        if moves < 1:
-            raise ArgumentError(f"moves must be >= 1, got {moves}")
-        self.first, self.then, self.moves = first, then, moves
+    def __init__(self, first: Optimizer, then: Optimizer, *, steps: int = 1) -> None:
+        if steps < 1:
+            raise ArgumentError(f"steps must be >= 1, got {steps}")
+        self.first, self.then, self.steps = first, then, steps
 
     def check(self, objective: Objective) -> None:
         self.first.check(objective)
         self.then.check(objective)
 
     def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
-        if seeds.step >= self.moves:
+        if seeds.step >= self.steps:
             return self.then.step(objective, noise, state, seeds)
         move = self.first.step(objective, noise, state, seeds)
-        return dataclasses.replace(move, state={}) if seeds.step == self.moves - 1 else move
+        return dataclasses.replace(move, state={}) if seeds.step == self.steps - 1 else move

@@ -35,14 +35,9 @@ from noiseward.errors import NoisewardWarning, TapeError, UnseenRandomness, is_o
 from noiseward.noise.layout import Layout, name_draws
 from noiseward.noise.tape import NoiseTape, record, replay
 from noiseward.samplers.independence import Comparison
+from noiseward.samplers.location import is_library_file
 from noiseward.samplers.trouble import Trouble, describe_cut, describe_fault
-from noiseward.samplers.witness import (
-    Everywhere,
-    Witness,
-    explain_randomness,
-    is_library_file,
-    watch_generators,
-)
+from noiseward.samplers.witness import Everywhere, Witness, explain_randomness, watch_generators
 
 __all__ = ["Discovery", "Findings", "report_calls"]
 

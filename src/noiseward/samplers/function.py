@@ -36,6 +36,7 @@ from noiseward.samplers.differentiable import Lift
 from noiseward.samplers.discovery import Discovery, Findings
 from noiseward.samplers.frozen import Frozen
 from noiseward.samplers.independence import coarsest_eps, is_whole_required
+from noiseward.samplers.location import summarize_error
 from noiseward.samplers.memory import attempt, measure_kept
 from noiseward.samplers.precision import is_half
 from noiseward.samplers.recompute import (
@@ -48,7 +49,7 @@ from noiseward.samplers.recompute import (
     replace_forward,
 )
 from noiseward.samplers.sampler import Prompt, Sampler, expand_prompts
-from noiseward.samplers.witness import Witness, summarize_error
+from noiseward.samplers.witness import Witness
 
 __all__ = ["FunctionSampler"]
 

@@ -6,7 +6,8 @@ import dataclasses
 from typing import Literal
 
 from noiseward.errors import GradientError
-from noiseward.samplers.witness import Witness, error_location, summarize_error
+from noiseward.samplers.location import error_location, summarize_error
+from noiseward.samplers.witness import Witness
 
 __all__ = ["Trouble", "describe_cut", "describe_fault"]
 

@@ -15,12 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import random
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -28,25 +25,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from noiseward.noise import tape
+from noiseward.samplers.location import asking_location, caller_location, no_grad_switch
 
-__all__ = [
-    "NumpyArray",
-    "Event",
-    "Everywhere",
-    "GraphCut",
-    "Witness",
-    "explain_randomness",
-    "caller_location",
-    "watch_generators",
-    "is_library_file",
-    "error_location",
-    "summarize_error",
-]
+__all__ = ["Event", "Everywhere", "GraphCut", "NumpyArray", "Witness", "explain_randomness", "watch_generators"]
 
-_TORCH, _HERE = (f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
-_MODES = (__file__, tape.__file__)
-_LIFTING = str(Path(__file__).with_name("differentiable.py"))
 _CUTS = {
     torch._C.TensorBase.detach: "Tensor.detach",
     torch.Tensor.detach_: "Tensor.detach_",
@@ -109,8 +91,8 @@ class Witness:
         if func in _CONVERSIONS and args and _is_array(args[0]):
             self._array(args[0])
         elif func is torch._C._set_grad_enabled:
-            if not args[0] and torch.is_grad_enabled() and (switch := _switch()) is not None:
-                self._without = None if (at := _asked()) is None else GraphCut(switch, at)
+            if not args[0] and torch.is_grad_enabled() and (switch := no_grad_switch()) is not None:
+                self._without = None if (at := asking_location()) is None else GraphCut(switch, at)
         elif torch.is_inference_mode_enabled():
             if _carries((args, kwargs)):
                 self._cut(GraphCut("torch.inference_mode()", caller_location(sys._getframe(1)) or ""))
@@ -118,7 +100,7 @@ class Witness:
             if self._without is not None and _carries((args, kwargs)):
                 self._cut(self._without)
         elif (cut := _CUTS.get(getattr(func, "__wrapped__", func))) is not None:
-            if isinstance(args[0], Tensor) and args[0].requires_grad and (at := _asked()) is not None:
+            if isinstance(args[0], Tensor) and args[0].requires_grad and (at := asking_location()) is not None:
                 self._cut(GraphCut(cut, at))
 
     def around(self, module: torch.nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -231,79 +213,6 @@ def watch_generators() -> Iterator[list[str]]:
     before = [state() for _, state in known]
     yield advanced
     advanced.extend(name for (name, state), was in zip(known, before, strict=True) if state() != was)
-
-
-def caller_location(frame: FrameType | None) -> str | None:
-    """The line nearest to a frame that is neither torch's nor ours, as `file.py:12`; None where there is none."""
-    while frame is not None and _inner(frame.f_code):
-        frame = frame.f_back
-    return None if frame is None else _at(frame.f_code, frame.f_lineno)
-
-
-def error_location(error: BaseException) -> str | None:
-    """The line nearest to where an error was raised that is neither torch's nor ours."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    place, trace = None, error.__traceback__
-    while trace is not None:
-        if not _inner(trace.tb_frame.f_code):
-            place = _at(trace.tb_frame.f_code, trace.tb_lineno)
-        trace = trace.tb_next
-    return place
-
-
-def summarize_error(error: BaseException) -> str:
-    """An error's type and first line."""
-    line = (str(error).strip().splitlines() or [""])[0][:200].strip().rstrip(".:")
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
-def is_library_file(file: str) -> bool:
-    """Whether a file is torch's or ours."""
-    return file.startswith((_TORCH, _HERE)) or file == contextlib.__file__
-
-
-def _inner(code: CodeType) -> bool:
-    return is_library_file(code.co_filename)
-
-
-def _at(code: CodeType, line: int) -> str:
-    return f"{Path(code.co_filename).name}:{line}"
-
-
-def _asked() -> str | None:
-    """The line of the sampler's code that makes the call a mode sees now; None where it is made by this library."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        mode = file in _MODES and frame.f_code.co_name in ("__torch_function__", "see")
-        if file.startswith(_HERE) and file != _LIFTING and not mode:
-            return None
-        if not _inner(frame.f_code):
-            return _at(frame.f_code, frame.f_lineno)
-        code = getattr(_decorated(frame), "__code__", None)
-        if code is not None and not _inner(code):
-            return _at(code, code.co_firstlineno)
-        frame = frame.f_back
-    return None
-
-
-def _decorated(frame: FrameType) -> Any:
-    """The function that a decorator of torch's calls in a frame, if it does."""
-    return frame.f_locals.get("func") if Path(frame.f_code.co_filename).name == "_contextlib.py" else None
-
-
-def _switch() -> str | None:
-    """What turns gradients off now: `torch.no_grad()`, and on which function where it is a decorator; None for what
-    only puts back what was."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and _inner(frame.f_code):
-        if frame.f_code.co_name == "__exit__":
-            return None
-        if (decorated := _decorated(frame)) is not None:
-            return f"torch.no_grad() on {getattr(decorated, '__name__', 'a function')}"
-        frame = frame.f_back
-    return "torch.no_grad()"
 
 
 def _is_array(value: Any) -> bool:
