@@ -147,7 +147,7 @@ def test_a_solution_is_saved_whole(pipe, tmp_path):
         ({"step": 3}, "no argument 'step'"),
         ({"prompt": []}, "expected at least one prompt, got none"),
         ({"reward": []}, "no reward given"),
-        ({"reward": "shine"}, "no reward is called 'shine'"),
+        ({"reward": "shine"}, "unknown reward 'shine'"),
         ({"method": "dno:guard=concentrate"}, "unknown guard 'concentrate'; .*concentration"),
         ({"method": "dno:guard=concentration:-1"}, "weight must be a number >= 0, got -1.0"),
         ({"method": "dno:guard=concentration:target=2"}, "min_probability must be between 0 and 1, got 2"),

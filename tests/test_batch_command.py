@@ -57,7 +57,7 @@ def test_bad_input_is_one_line_before_anything_is_written(run, small, file, tmp_
     (tmp_path / "p.csv").write_text("prompt,colour\na,red\n")
     for arguments, says in (
         (("p.csv",), "p.csv, line 1: unknown column 'colour'"),
-        (("nowhere",), "nowhere is no file and no set of prompts"),
+        (("nowhere",), "unknown prompt file or set 'nowhere'"),
     ):
         status, out, err = run("batch", *arguments, "--out", "out", *small, *OPTIONS)
         assert status == 1 and says in err and err.count("\n") == 1 and out == ""

@@ -151,7 +151,7 @@ def test_align_gives_entries_to_prompts_or_to_rows(pipe, count):
     negatives = ["d", "e f", "g", ""][:count]
     SEEN.clear()
     solution = align(
-        pipe, ["a", "b"], REWARD, batch=2, negative_prompt=negatives, optimizer=BestOfN(2), steps=1, progress=False,
+        pipe, ["a", "b"], REWARD, batch=2, negative_prompt=negatives, method=BestOfN(2), steps=1, progress=False,
         **CALL,
     )  # fmt: skip
     mine = [negatives[0], negatives[0], negatives[1], negatives[1]] if count == 2 else negatives

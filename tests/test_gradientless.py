@@ -99,7 +99,7 @@ def test_cheaper_gradients_that_go_around_the_denoiser_still_work():
     with pytest.warns(NoisewardWarning, match="its gradient fails"):
         sampler.init()
     solution = align(
-        sampler, None, MEAN, estimator="backprop:through=linear", steps=3, method="dno:lr=0.1", progress=False
+        sampler, None, MEAN, steps=3, method="dno:lr=0.1,estimator=backprop:through=linear", progress=False
     )
     assert (solution.gain > 0).all()
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.resources
 import os
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -176,11 +177,61 @@ def test_only_its_card_and_its_rewards_know_the_built_in_model():
     users = {path for path in modules() if any(each.target == "noiseward.stickers" for each in imports(read(path)))}
     assert {module_of(path) for path in users} <= rooms
     named = {path for path in modules() for node in ast.walk(ast.parse(read(path))) if _is_text(node, "stickers")}
-    assert {module_of(path) for path in named} <= {*rooms, "pipelines"}
+    assert {module_of(path) for path in named} <= {*rooms, "options", "pipelines"}  # it is the default
 
 
 def _is_text(node: ast.AST, text: str) -> bool:
     return isinstance(node, ast.Constant) and node.value == text
+
+
+def test_the_package_has_few_rooms_on_few_floors():
+    rooms = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(rooms) <= 28 and len(FLOORS) <= 12
+
+
+def circles(edges: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of modules that import each other, directly or on a detour."""
+    reach = {name: set(others) for name, others in edges.items()}
+    for middle in reach:
+        for others in reach.values():
+            if middle in others:
+                others |= reach[middle]
+    return [{other for other in others if name in reach.get(other, ())} for name, others in reach.items()
+            if name in others]  # fmt: skip
+
+
+def import_graph(folder: Path, prefix: str) -> dict[str, set[str]]:
+    """Which modules of a folder import which of them, also inside functions."""
+    names = {".".join((prefix, *path.relative_to(folder).with_suffix("").parts)).removesuffix(".__init__"): path
+             for path in folder.rglob("*.py")}  # fmt: skip
+    edges: dict[str, set[str]] = {name: set() for name in names}
+    for name, path in names.items():
+        for node in ast.walk(ast.parse(read(path))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+                targets = {whole if whole in names else node.module for whole in inner.values()}
+                edges[name] |= {target for target in targets if target in names} - {name, prefix}
+    return edges
+
+
+@pytest.mark.parametrize("folder", ["src/noiseward", "benchmarks", "training"])
+def test_no_modules_import_each_other(folder):
+    assert circles(import_graph(ROOT / folder, Path(folder).name)) == []
+
+
+def test_a_circle_is_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}] * 3
+
+
+def test_no_function_has_more_than_15_parameters():
+    long = []
+    for path in python_files():
+        for node in ast.walk(ast.parse(read(path))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                if len(every) + bool(node.args.vararg) + bool(node.args.kwarg) > 15:
+                    long.append(f"{path.name}: {node.name}")
+    assert long == []
 
 
 def python_files() -> list[Path]:
@@ -190,6 +241,10 @@ def python_files() -> list[Path]:
 def test_no_file_is_longer_than_400_lines():
     lines = {str(path.relative_to(ROOT)): len(read(path).splitlines()) for path in python_files()}
     assert {name: count for name, count in lines.items() if count > 400} == {}
+
+
+def test_half_of_the_files_have_at_most_150_lines():
+    assert statistics.median(len(read(path).splitlines()) for path in PACKAGE.rglob("*.py")) <= 150
 
 
 def test_files_are_named_after_what_they_do():

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from noiseward import ArgumentError, Budget, DiffusersSampler, ModelError, align
+from noiseward import ArgumentError, DiffusersSampler, ModelError, align
 from noiseward.api import prepare
+from noiseward.options.run import Settings
 from noiseward.pipelines.cards import card_of, load_cards, load_schedulers
 from noiseward.pipelines.load import DTYPES, load_pipeline
 from noiseward.pipelines.open import open_sampler
@@ -193,7 +194,7 @@ def test_the_command_line_needs_no_prompt_where_the_model_takes_none(run, tmp_pa
     status, _, err = run("align", "a duck", *given)
     assert status == 1 and "DDPMPipeline takes no prompt, got 'a duck'" in err and len(err.strip().splitlines()) == 1
     status, _, err = run("align", "--reward", "brightness")
-    assert status == 2 and "no prompt was given" in err
+    assert status == 2 and "PROMPT is missing" in err
 
 
 def test_cards_are_listed_and_explained(run):
@@ -238,7 +239,7 @@ def test_the_built_in_model_is_a_card_like_any_other(tmp_path, monkeypatch):
 
 def test_the_judge_is_left_out_where_its_files_are_missing(tmp_path, monkeypatch):
     def watched() -> tuple[str, ...]:
-        return prepare("stickers", "a duck", "brightness", budget=Budget(steps=0)).panel.names
+        return prepare("stickers", "a duck", "brightness", Settings(steps=0)).panel.names
 
     card = card_of("stickers")
     assert watched() == card.watch and card.judge.name == "judge"

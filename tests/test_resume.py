@@ -193,15 +193,15 @@ def test_a_run_of_a_newer_format_or_another_model_is_refused(spec, tmp_path):
     content = json.loads((folder / "spec.json").read_text())
     for change, says in (
         ({"format": 99}, "has format 99, this version reads up to 3; update noiseward"),
-        ({"colour": "red"}, "has unknown colour"),
-        ({"call": {**CALL, "num_inference_steps": 6}}, "spec.json was changed since it was written"),
+        ({"colour": "red"}, "unknown option 'colour'"),
+        ({"num_inference_steps": 6}, "spec.json was changed since it was written"),
     ):
         (folder / "spec.json").write_text(json.dumps({**content, **change}))
         with pytest.raises(RunError, match=says):
             resume(folder, quiet=True)
     del content["reward"]
     (folder / "spec.json").write_text(json.dumps(content))
-    with pytest.raises(RunError, match="has no reward"):
+    with pytest.raises(RunError, match="reward is missing"):
         resume(folder, quiet=True)
 
 

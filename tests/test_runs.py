@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from noiseward import DiffusersSampler, NoisewardError, RunError
 from noiseward.api import prepare_spec
-from noiseward.pipelines import load
+from noiseward.pipelines.load import load_pipeline
 from noiseward.runs import Claim, RunFolder, RunSpec, execute, find
 from tests.tiny import CALL
 
@@ -48,7 +48,9 @@ def test_a_run_holds_everything(run, spec):
 
 def test_pictures_and_noise_belong_together(run, spec):
     best = load_file(run.path / "best.safetensors")
-    sample = DiffusersSampler(load(spec.model), memory="balanced", **spec.arguments)(best["noise"], list(spec.prompt))
+    sample = DiffusersSampler(load_pipeline(spec.model), memory="balanced", **spec.arguments)(
+        best["noise"], list(spec.prompt)
+    )
     assert torch.equal(sample, best["sample"])
     torch.testing.assert_close(sample.mean((1, 2, 3)), best["reward"])
     for row in (0, 1):

@@ -317,7 +317,7 @@ def read(text: str) -> Recipe:
 
     Example:
         >>> read("dno:0.05,guard=concentration:min_probability=0.1,block=8").text
-        'dno:guard=concentration:min_probability=0.1,block=8,lr=0.05'
+        'dno:lr=0.05,guard=concentration:min_probability=0.1,block=8'
     """
     name = text.partition(":")[0].strip()
     if name not in METHODS:

@@ -15,7 +15,7 @@ from typing import Any
 from noiseward.errors import ArgumentError, RunError
 from noiseward.methods import DEFAULT_METHODS, METHODS
 from noiseward.methods import read as read_method
-from noiseward.options.run import FORMAT, Memory
+from noiseward.options.run import DEFAULT_MODEL, FORMAT, Memory
 from noiseward.options.storable import check_storable
 from noiseward.runs.binding import identity, seal, unseal
 from noiseward.runs.files import read_json
@@ -84,7 +84,7 @@ class CompareSpec:
     seeds: int = 4
     seed: int = 0
     watch: tuple[str, ...] | None = None
-    model: str = "stickers"
+    model: str = DEFAULT_MODEL
     memory: Memory | None = None
     scheduler: str | None = None
     lora: str | None = None

@@ -133,7 +133,7 @@ def explain(error: ValidationError, options: type[Options], spell: Callable[[str
     if kind == "extra_forbidden" and name in REPLACED:
         return renamed(spell(name), value)
     if kind == "extra_forbidden":
-        return f"unknown option {spell(name)!r}; {choices(name, options.model_fields)}"
+        return f"unknown option {spell(name)!r}; {choices(name, options.names())}"
     if kind == "missing":
         return f"{spell(name)} is missing; {options.model_fields[name].description}"
     return f"{spell(name)} must be {_expected(fault)}, got {_show(value)}" if name else _reason(fault)

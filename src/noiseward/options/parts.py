@@ -44,7 +44,7 @@ def build(text: str, parts: Mapping[str, Callable[..., Any]], what: str) -> Any:
         >>> build("power:exponent=3", {"power": power}, "function")
         Traceback (most recent call last):
         ...
-        noiseward.errors.ArgumentError: function 'power' has no argument 'exponent'; choose from: base, to
+        noiseward.errors.ArgumentError: function 'power' has no argument 'exponent'; available: base, to
     """
     name = text.partition(":")[0].strip()
     if name not in parts:

@@ -66,7 +66,7 @@ def cut(rows: Sequence[Row], size: int) -> list[Pack]:
 
     Example:
         >>> base = RunSpec(prompt=(), reward=("brightness",), batch=2)
-        >>> rows = [Row(name, dataclasses.replace(base, prompt=(name,)), 1) for name in "abc"]
+        >>> rows = [Row(name, base.replace(prompt=(name,)), 1) for name in "abc"]
         >>> [(pack.name, pack.ids, pack.spec.seed, pack.spec.batch) for pack in cut(rows, 4)]
         [('0000', ('a', 'b'), 0, 2), ('0001', ('c',), 0, 2)]
         >>> [(pack.ids, pack.spec.seed, pack.spec.batch) for pack in cut(rows[:1], 1)]
