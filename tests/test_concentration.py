@@ -18,11 +18,11 @@ FAMILIES = ["strided", "random"]
 @pytest.fixture(params=["at once", "one by one"])
 def way(request, monkeypatch):
     """Small noise is gathered in all orders at once, large noise in one after the other."""
-    module._kept.cache_clear()
+    module._build.cache_clear()
     if request.param == "one by one":
         monkeypatch.setattr(module, "AT_ONCE", 0)
     yield
-    module._kept.cache_clear()
+    module._build.cache_clear()
 
 
 def fresh(size, rows, seed=0):
@@ -59,7 +59,7 @@ def test_the_first_order_is_the_identity_and_the_others_are_permutations_always_
     assert first.tolist() == list(range(size))
     assert all(order.sort().values.tolist() == list(range(size)) for order in others)
     assert len({tuple(order.tolist()) for order in (first, *others)}) == 8
-    module._kept.cache_clear()
+    module._build.cache_clear()
     assert all(
         torch.equal(a, b) for a, b in zip(get_permutations(size, 7, k, family, CPU).index()[1:], others, strict=True)
     )

@@ -149,7 +149,7 @@ class RunSpec(Settings, ModelOptions):
     )
     method: str | None = option(
         None,
-        help="How the noise moves: NAME or NAME:ARG=VALUE,..., as in dno:lr=0.02,guard=concentration:0.5. "
+        help="How the noise moves: NAME or NAME:ARG=VALUE,..., as in dno:lr=0.02,guard=concentration:target=0.1. "
         "'noiseward methods' lists them. Default: dno, or trust-region for a reward without a gradient.",
     )
     watch: Texts | None = option(
