@@ -28,8 +28,9 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from benchmarks import sizes
 from benchmarks.timing import write
 from noiseward.pipelines.blocks import recompute_blocks
+from noiseward.samplers.cost import Meter
 from noiseward.samplers.memory import MODES
-from noiseward.samplers.recompute import Meter, recomputed
+from noiseward.samplers.recompute import recompute_call
 from tests.families import unets
 
 RATE = 200e12  # operations per second that the seconds in the table assume
@@ -158,7 +159,7 @@ def counted(build: Callable[[], Any], side: int) -> dict[str, Any]:
         return run
 
     def again(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        return lambda x: recomputed(function, Meter(), (x,), {})
+        return lambda x: recompute_call(function, Meter(), (x,), {})
 
     def plainly(function: Callable[[Tensor], Tensor]) -> Callable[[], None]:
         def run() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.timing import in_turns, ratio, say, write
 from noiseward.noise.layout import Draw, Layout
-from noiseward.noise.permutations import Family, orders
+from noiseward.noise.permutations import Family, get_permutations
 from noiseward.noise.project import NormProjection, SpectralProjection
 from noiseward.noise.regularize import Concentration, Regularizer, Shell, probability
 from noiseward.noise.typicality import strict_probability
@@ -68,7 +68,7 @@ def differ(regularizer: Regularizer, index: Tensor, noise: Tensor, layout: Layou
 
 
 def _index(family: Family, size: int, permutations: int) -> Tensor:
-    return orders(size, permutations, BLOCK, family, torch.device("cpu")).index()
+    return get_permutations(size, permutations, BLOCK, family, torch.device("cpu")).index()
 
 
 def main() -> None:
@@ -86,7 +86,7 @@ def main() -> None:
     results: dict[str, dict[str, dict[str, float]]] = {}
     differences: dict[str, dict[str, dict[str, float]]] = {}
     for title, scale in NOISES.items():
-        noise = scale * layout.fresh([0])
+        noise = scale * layout.draw_noise([0])
         differences[title] = {family: differ(*both, noise, layout) for family, both in families.items()}
         functions: dict[str, Callable[[], object]] = {}
         for family, (regularizer, index) in families.items():

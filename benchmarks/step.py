@@ -31,8 +31,9 @@ from noiseward import Backprop, Concentration, DiffusersSampler, FunctionReward,
 from noiseward.loop.budget import Budget
 from noiseward.loop.loop import iterate
 from noiseward.noise.tape import NoiseTape, record
+from noiseward.samplers.cost import Meter
 from noiseward.samplers.memory import MODES
-from noiseward.samplers.recompute import Meter, _Call, _differences, _thinned
+from noiseward.samplers.recompute import _Call, _differences, _thinned
 from noiseward.samplers.state import snapshot
 
 CALL = {"guidance_scale": 5.0, "eta": 1.0, "height": PIXELS, "width": PIXELS}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from noiseward import Budget, Objective, Optimizer, Seeds, Step, iterate
-from noiseward.loop.loop import Best
+from noiseward.loop.step import Best
 
 __all__ = ["anytime", "clock"]
 

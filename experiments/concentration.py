@@ -21,7 +21,7 @@ from torch import Tensor
 
 from experiments.frame import Claim, Outcome, Request, main
 from noiseward import Draw, Layout, strict_probability
-from noiseward.noise.concentration import bounds
+from noiseward.noise.concentration import log_bounds
 
 CLAIM = Claim(
     title="The concentration inequalities behind P(z) (Lemma 1)",
@@ -135,7 +135,7 @@ FLAWS: dict[str, Callable[[Tensor], Tensor]] = {
 def tested(flaw: str, rows: int, seed: int) -> dict[str, list[float]]:
     """What each test says of noise with a flaw: log p, one per row."""
     z = FLAWS[flaw](fresh(rows, seed))
-    both = torch.minimum(*bounds(z.flatten(1), block=4, permutations=100, family="random"))
+    both = torch.minimum(*log_bounds(z.flatten(1), block=4, permutations=100, family="random"))
     strict = strict_probability(z, Layout((LATENT,)))[0]
     parts = (both[:, 0], both[:, 1:].amin(1), both.amin(1), strict.clamp(min=1e-300).log())
     return {name: part.tolist() for name, part in zip(TESTS, parts, strict=True)}

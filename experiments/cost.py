@@ -54,7 +54,7 @@ def measured(setting: dict[str, int], memory: str, moves: int) -> dict[str, Any]
     before, times = high_water(), [time.process_time()]
     ascent, start = GradientAscent(lr=0.01), objective.sampler.init(setting["batch"])
     for step in iterate(objective, start, optimizer=ascent, budget=Budget(steps=moves)):
-        if step.moved is not None:
+        if step.next_noise is not None:
             times.append(time.process_time())
     return {
         "seconds": [b - a for a, b in zip(times[1:], times[2:], strict=False)],

@@ -24,7 +24,7 @@ from experiments.cells import CELLS, cell, mine
 from experiments.report import interval, model, say, write
 from noiseward import Budget, GradientAscent, coarse_to_fine
 from noiseward.api import prepare
-from noiseward.loop.solution import collect
+from noiseward.loop.collect import collect
 from noiseward.options.run import Settings
 
 CAPTIONS = ("a duck", "a rabbit", "a heart", "a cat")

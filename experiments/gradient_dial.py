@@ -55,7 +55,7 @@ def bias(reward: str, shape: dict[str, int]) -> dict[str, dict[str, list[float]]
     found: dict[str, dict[str, list[float]]] = {name: {} for name in cheap}
     every = max(shape["moves"] // 6, 1)
     for step in iterate(objective, noise, optimizer=GradientAscent(), budget=Budget(steps=shape["moves"])):
-        if step.index % every or step.moved is None:
+        if step.index % every or step.next_noise is None:
             continue
         seeds = Seeds(tuple(range(len(noise))), step=step.index)
         _, exact = Backprop()(objective, step.noise, seeds)

@@ -18,7 +18,7 @@ from experiments.judge import judged, right_background
 from noiseward import Step, strict_probability
 from noiseward.api import prepare
 from noiseward.images import draw_grid, to_images
-from noiseward.loop.solution import collect
+from noiseward.loop.collect import collect
 from noiseward.options.parts import join
 from noiseward.options.run import Settings
 from training.words import caption
@@ -100,7 +100,7 @@ def climb(
 
     def watched():
         for step in problem.iterate():
-            if step.index % every == 0 or step.moved is None:
+            if step.index % every == 0 or step.next_noise is None:
                 along.append(watch(step, sampler.layout, nouns, color))
             yield step
 

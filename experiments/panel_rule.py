@@ -26,8 +26,8 @@ from experiments.judge import right_noun
 from experiments.report import model, write
 from noiseward import stickers
 from noiseward.api import prepare
-from noiseward.loop.panel import verdict
-from noiseward.loop.solution import collect
+from noiseward.loop.collect import collect
+from noiseward.loop.panel import find_hacking
 from noiseward.options.run import Settings
 from training.evaluate import wilson
 from training.words import caption
@@ -73,7 +73,7 @@ def spoken(course: list[dict[str, Any]], panel: str, row: int) -> bool:
         for name, scores in seen[0]["watched"].items():
             highest = max(record["watched"][name][row] for record in seen)
             seen[0]["watched"][name] = [highest] * len(scores)
-    return verdict(seen, row) is not None
+    return find_hacking(seen, row) is not None
 
 
 def main() -> None:

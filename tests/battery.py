@@ -137,10 +137,10 @@ def slopes(tape: DiffusersSampler, prompt: str | None, width: float) -> dict[str
     (gradient,) = torch.autograd.grad(weigh(tape(noise, prompt)).sum(), noise)
     errors = {}
     for k, (draw, part) in enumerate(zip(layout, layout.split(gradient), strict=True)):
-        if not draw.moves:
+        if not draw.movable:
             continue
         drawn = torch.randn(noise.shape, generator=torch.Generator().manual_seed(k), dtype=noise.dtype)
-        along = layout.where([j == k for j in range(len(layout))], drawn)
+        along = layout.keep([j == k for j in range(len(layout))], drawn)
         along = along / along.norm()
         slope, size = (gradient * along).sum().item(), part.norm().item() / part.numel() ** 0.5
         found = []

@@ -157,11 +157,11 @@ def _error(sampler: DiffusersSampler, prompt: str | None, *widths: float) -> flo
     layout = sampler.layout
     noise = sampler.init(1, seed=4).requires_grad_()
     (gradient,) = torch.autograd.grad(weigh(sampler(noise, prompt)).sum(), noise)
-    gradient = layout.movable(gradient).double()
+    gradient = layout.zero_fixed(gradient).double()
     drawn = torch.randn(noise.shape, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
-    along = layout.movable(drawn)
+    along = layout.zero_fixed(drawn)
     along = along / along.norm()
-    scale = gradient.norm() / sum(draw.size for draw in layout if draw.moves) ** 0.5
+    scale = gradient.norm() / sum(draw.size for draw in layout if draw.movable) ** 0.5
     found = float("inf")
     for width in widths:
         ends = (noise.detach().double() + sign * width * along for sign in (1, -1))

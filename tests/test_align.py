@@ -127,7 +127,7 @@ def test_a_solution_is_saved_whole(pipe, tmp_path):
     assert names == {*pictures, "strip.png", "plot.png", "best.safetensors", "steps.jsonl"}
     assert torch.equal(load_file(folder / "best.safetensors")["noise"], solution.noise)
     assert [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()] == solution.history
-    with pytest.raises(ArgumentError, match="not an empty folder"):
+    with pytest.raises(ArgumentError, match="expected a new or empty folder"):
         solution.save(folder)
 
 
@@ -149,9 +149,9 @@ def test_a_solution_is_saved_whole(pipe, tmp_path):
         ({"reward": []}, "no reward given"),
         ({"reward": "shine"}, "unknown reward 'shine'"),
         ({"method": "dno:guard=concentrate"}, "unknown guard 'concentrate'; .*concentration"),
-        ({"method": "dno:guard=concentration:-1"}, "regularizer weight -1.0 given: at least 0 wanted"),
-        ({"method": "dno:guard=concentration:target=2"}, "target=2 given: a probability between 0 and 1 wanted"),
-        ({"method": "dno:guard=concentration:block=7"}, "blocks of 7 given: they must divide"),
+        ({"method": "dno:guard=concentration:-1"}, "weight must be a number >= 0, got -1.0"),
+        ({"method": "dno:guard=concentration:target=2"}, "min_probability must be between 0 and 1, got 2"),
+        ({"method": "dno:guard=concentration:block=7"}, "block must divide"),
         ({"method": "dno:project=whiten"}, "unknown projection 'whiten'"),
         ({"method": "best-of-n:project=norm"}, "method 'best-of-n' has no argument 'project'"),
     ],

@@ -13,9 +13,9 @@ from noiseward.loop.budget import Budget
 from noiseward.loop.loop import iterate
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.guidance import FKSteering
-from noiseward.samplers.independence import coarsest, leaning
-from noiseward.samplers.recompute import NFE
-from noiseward.samplers.steps import steered
+from noiseward.samplers.cost import NFE, count_calls
+from noiseward.samplers.independence import coarsest_eps, row_dependence
+from noiseward.samplers.steps import run_guided
 from noiseward.toys import GaussianModel
 
 f64 = torch.float64
@@ -57,10 +57,11 @@ def corrected(dtype=torch.float32, **how):
 @pytest.mark.parametrize("recompute", [False, True])
 def test_a_corrector_that_takes_a_mean_over_the_batch_is_run_row_by_row(recompute):
     sampler = corrected(recompute=recompute)
-    noise, before = sampler.init(3, seed=5), sampler.nfe
-    with pytest.warns(NoisewardWarning, match="a row depends on the others in its batch.*one at a time") as said:
-        together = sampler(noise)
-    assert len(said) == 1 and sampler.nfe - before == NFE(10)
+    noise = sampler.init(3, seed=5)
+    with count_calls() as meter:
+        with pytest.warns(NoisewardWarning, match="a row depends on the others in its batch.*one at a time") as said:
+            together = sampler(noise)
+    assert len(said) == 1 and meter.nfe == NFE(10)
     alone = torch.cat([corrected()(noise[k : k + 1]) for k in range(3)])
     assert torch.equal(together, alone) and torch.equal(sampler(noise), alone)
 
@@ -116,10 +117,10 @@ def test_the_check_is_made_once_per_batch_size_and_not_counted():
     sampler = FunctionSampler(fn, net)
     noise = sampler.init(4)
     made.clear()
-    before = sampler.nfe
-    for size in (4, 4, 1, 2, 2, 4, 3):
-        sampler(noise[:size])
-    assert made == [4, 1, 1, 4, 1, 2, 1, 1, 2, 4, 3, 1, 1] and sampler.nfe - before == NFE(7)
+    with count_calls() as meter:
+        for size in (4, 4, 1, 2, 2, 4, 3):
+            sampler(noise[:size])
+    assert made == [4, 1, 1, 4, 1, 2, 1, 1, 2, 4, 3, 1, 1] and meter.nfe == NFE(7)
 
 
 def test_rounding_is_no_coupling():
@@ -138,21 +139,21 @@ def test_chaos_is_no_coupling_and_coupling_is_seen_in_spite_of_it():
     generator = torch.Generator().manual_seed(0)
     batch, alone, nudged = (torch.randn(3, 50, generator=generator) for _ in range(3))
     alone = batch[-1:] + 0.02 * alone[:1]
-    assert leaning(batch, alone, lambda: alone + 0.02 * nudged[:1], 1e-7) is None
-    assert leaning(batch, alone, lambda: alone + 1e-4 * nudged[:1], 1e-7) == pytest.approx(0.014, rel=0.3)
+    assert row_dependence(batch, alone, lambda: alone + 0.02 * nudged[:1], 1e-7) is None
+    assert row_dependence(batch, alone, lambda: alone + 1e-4 * nudged[:1], 1e-7) == pytest.approx(0.014, rel=0.3)
 
 
 def test_the_coarsest_precision_counts():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert coarsest([torch.float32, torch.bfloat16, torch.int64], cpu) == torch.finfo(torch.bfloat16).eps
-    assert coarsest([torch.float32], cuda) == 1e-3 and coarsest([f64], cuda) == torch.finfo(f64).eps
+    assert coarsest_eps([torch.float32, torch.bfloat16, torch.int64], cpu) == torch.finfo(torch.bfloat16).eps
+    assert coarsest_eps([torch.float32], cuda) == 1e-3 and coarsest_eps([f64], cuda) == torch.finfo(f64).eps
 
 
 def test_a_guided_run_is_not_compared_with_one_that_is_not():
     sampler = GaussianModel(steps=4).sampler()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        steered(sampler, sampler.init(4), None, FKSteering(2), score=lambda x: x.sum(1), seeds=Seeds((0, 1)))
+        run_guided(sampler, sampler.init(4), None, FKSteering(2), score=lambda x: x.sum(1), seeds=Seeds((0, 1)))
 
 
 def test_a_well_behaved_sampler_gives_the_bits_it_gave():

@@ -38,7 +38,7 @@ def test_a_batch_ends_with_a_table_and_says_where_its_files_are(run, small, file
     status, out, _ = run("list", "out")
     assert status == 0 and "0000" in out
     status, out, err = run("resume", "out")
-    assert status == 1 and "is a batch; give its 'noiseward batch' command again" in err
+    assert status == 1 and "is a batch; run its 'noiseward batch' command again" in err
 
 
 def test_a_program_reads_a_line_of_json_per_event(run, small, file):

@@ -20,7 +20,7 @@ from noiseward import (
 from noiseward.api import prepare
 from noiseward.doctor import Finding, examine, verdict
 from noiseward.options.run import Settings
-from noiseward.samplers.recompute import NFE
+from noiseward.samplers.cost import NFE
 from tests.tiny import CALL, stable_diffusion
 
 MEAN = FunctionReward(lambda sample: sample.flatten(1).mean(1), name="mean")

@@ -51,7 +51,8 @@ def plain(stood: ResumePoint | None) -> Any:
         return None
     place, best = stood.place, stood.place.best
     assert best is not None
-    parts = {"noise": place.noise, **place.state, **{f"best {name}": part for name, part in vars(best).items()}}
+    parts = {} if place.multiplier is None else {"multiplier": place.multiplier}
+    parts |= {"noise": place.noise, **place.state, **{f"best {name}": part for name, part in vars(best).items()}}
     seen = {} if stood.seen is None else {name: part.tolist() for name, part in stood.seen.highest.items()}
     return (
         {name: part.tolist() for name, part in parts.items()},

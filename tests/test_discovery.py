@@ -128,13 +128,13 @@ def with_a_posterior(net):
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["with a denoiser", "without"])
-def test_draws_made_aside_are_other_and_never_move(named):
+def test_draws_made_aside_are_other_and_fixed(named):
     net = nn.Tanh()
     layout = FunctionSampler(with_a_posterior(net), net if named else None).layout
-    assert [(draw.name, draw.role, draw.moves) for draw in layout] == [
+    assert [(draw.name, draw.role, draw.movable) for draw in layout] == [
         ("other 1", "other", False), ("start", "start", True), ("other 2", "other", False), ("step 1", "step", True),
     ]  # fmt: skip
-    moved = layout.movable(torch.ones(1, 4, 2))
+    moved = layout.zero_fixed(torch.ones(1, 4, 2))
     assert moved[0, :, 0].tolist() == [0, 1, 0, 1]
 
 

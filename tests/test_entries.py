@@ -17,7 +17,7 @@ from noiseward import (
     align,
 )
 from noiseward.optimizers.candidates import evaluate
-from noiseward.samplers.entries import Entry, numbered, spoken
+from noiseward.samplers.entries import Entry, number_prompts, plain_prompts
 from noiseward.samplers.function import FunctionSampler
 from tests.families import guided, pixels
 from tests.tiny import CALL, stable_diffusion
@@ -178,16 +178,16 @@ def test_a_model_without_prompts_has_entries_too_and_its_reward_no_prompt():
 
 
 def test_an_entry_is_a_string_that_travels():
-    entry = numbered(["a duck"] * 4, 4, batch=2)[3]
+    entry = number_prompts(["a duck"] * 4, 4, batch=2)[3]
     again = pickle.loads(pickle.dumps(entry))
     assert (again, again.places, again.silent) == ("a duck", ((1, 2), (3, 4)), False)
-    assert numbered([again], 1) == [entry] and numbered([again], 1)[0].places == entry.places
-    assert [type(text) for text in spoken([entry])] == [str]
-    assert spoken(None) is None and spoken(numbered(None, 2)) is None
+    assert number_prompts([again], 1) == [entry] and number_prompts([again], 1)[0].places == entry.places
+    assert [type(text) for text in plain_prompts([entry])] == [str]
+    assert plain_prompts(None) is None and plain_prompts(number_prompts(None, 2)) is None
     assert isinstance(entry, Entry) and entry.among(3) is None
 
 
-def test_a_pipeline_that_edits_what_it_is_given_edits_a_copy(pipe):
+def test_a_pipeline_that_edits_its_arguments_edits_a_copy(pipe):
     class Editing(type(pipe)):
         @torch.no_grad()
         def __call__(self, prompt, negative_prompt=None, **kwargs):
@@ -206,7 +206,7 @@ def test_a_pipeline_that_edits_what_it_is_given_edits_a_copy(pipe):
     assert (given, texts) == (["d", "g"], ["a", "b"])
 
 
-def test_one_row_is_given_as_one_prompt(pipe):
+def test_one_row_is_one_prompt(pipe):
     class Single(type(pipe)):
         @torch.no_grad()
         def __call__(self, prompt, negative_prompt=None, **kwargs):

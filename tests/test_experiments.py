@@ -13,7 +13,7 @@ import torch
 from experiments import built_in, cells, concentration, frame, judge, page, report, ring_model, smoothness, table1
 from experiments.anytime import anytime
 from noiseward import GradientAscent, Objective, stickers
-from noiseward.noise.concentration import bounds
+from noiseward.noise.concentration import log_bounds
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests.checkpoints import linear_head, open_clip, small_clip
 from tests.families import unets
@@ -164,7 +164,7 @@ def test_the_bounds_drawn_are_the_librarys():
         torch.randn(6, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         * torch.linspace(1, 2, 6)[:, None]
     )
-    one, two = bounds(z, block=4, permutations=0)
+    one, two = log_bounds(z, block=4, permutations=0)
     blocks = z.view(6, 16, 4)
     mean = blocks.mean(1).norm(dim=1)
     deviation = blocks.mT @ blocks / 16 - torch.eye(4, dtype=z.dtype)

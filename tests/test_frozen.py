@@ -90,7 +90,7 @@ def test_nothing_but_the_noise_gets_a_gradient(how, recompute):
 
 
 @pytest.mark.parametrize("how", ["own", "none"])
-def test_weights_are_given_back_as_they_were(how):
+def test_weights_are_restored(how):
     net = network(how)
     kept = net[0].body[0].bias.requires_grad_(how == "own")
     tape = sampler(net)

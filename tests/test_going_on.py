@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from noiseward import RunError
 from noiseward.runs import RunFolder, RunSpec, execute, resume
@@ -123,3 +124,14 @@ def test_few_steps_of_another_run_are_not_gone_on_with(model, tmp_path):
     status.write_text(status.read_text().replace('"done"', '"interrupted"'))
     with pytest.raises(RunError, match="status.json was changed since it was written"):
         resume(tmp_path / "run", quiet=True)
+
+
+def test_logged_numbers_that_earlier_code_kept_in_the_state_are_dropped_and_the_multiplier_is_read(spec, tmp_path):
+    begin(older(spec, 1, lr=0.05, regularizer="concentration:target=0.3"), tmp_path, 2)
+    before = find_resume_point(RunFolder(tmp_path), torch.device("cpu")).place
+    saved, metadata = read_tensors(tmp_path / "latest.safetensors")
+    assert torch.equal(saved["state.multiplier"], before.multiplier)
+    save_file({**saved, "state.grad_norm": torch.ones(2)}, tmp_path / "latest.safetensors", metadata)
+    after = find_resume_point(RunFolder(tmp_path), torch.device("cpu")).place
+    assert after.state.keys() == before.state.keys() and torch.equal(after.multiplier, before.multiplier)
+    assert not after.state.keys() & {"grad_norm", "multiplier"}

@@ -62,7 +62,7 @@ FAILING = {
 @pytest.mark.parametrize(("fn", "message"), FAILING.values(), ids=FAILING)
 def test_a_search_goes_on_where_the_gradient_fails_and_a_gradient_is_refused_naming_the_place(fn, message):
     sampler = FunctionSampler(fn)
-    with pytest.warns(NoisewardWarning, match="all its draws count as live, and only a search can move them"):
+    with pytest.warns(NoisewardWarning, match="all its draws count as live, and only a search can change them"):
         solution = align(sampler, None, BLACK, steps=3, progress=False)
     assert (solution.gain > 0).all() and solution.dead_draws == ()
     with pytest.raises(GradientError, match=message) as caught:
@@ -131,7 +131,7 @@ def everything_dead_without_a_graph(batch):
 NOTHING = {
     "dead beside aside": (
         nothing_else,
-        r"no draw of the sampler can move: other \(made aside\), start \(without effect\)",
+        r"no draw of the sampler may change: other \(made aside\), start \(without effect\)",
     ),
     "dead": (everything_dead, r"depends on no draw \(start, step 1\)"),
     "dead without a graph": (everything_dead_without_a_graph, r"depends on no draw \(start\)"),
@@ -140,7 +140,7 @@ NOTHING = {
 
 @pytest.mark.parametrize("reward", [MEAN, BLACK], ids=["gradient", "search"])
 @pytest.mark.parametrize(("fn", "message"), NOTHING.values(), ids=NOTHING)
-def test_where_no_draw_can_move_the_draws_are_named(fn, message, reward):
+def test_where_no_draw_may_change_the_draws_are_named(fn, message, reward):
     with pytest.raises(TapeError, match=message) as caught:
         align(FunctionSampler(fn), None, reward, steps=2, progress=False)
     assert "\n" not in str(caught.value)
@@ -187,4 +187,4 @@ def test_a_gradient_that_fails_when_recomputed_is_found_where_activations_are_ke
         noise = sampler.init(1).requires_grad_()
     with pytest.raises(GradientError, match="recompute=False"):
         sampler(noise)
-    assert torch.autograd.grad(sampler.retaining(False)(noise).sum(), noise)[0].all()
+    assert torch.autograd.grad(sampler.with_memory(False)(noise).sum(), noise)[0].all()

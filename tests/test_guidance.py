@@ -9,15 +9,15 @@ from diffusers import DPMSolverMultistepScheduler
 from noiseward import DiffusersSampler
 from noiseward.errors import ArgumentError, GradientError, NoisewardWarning, TapeError
 from noiseward.loop.budget import Budget
+from noiseward.loop.collect import optimize
 from noiseward.loop.objective import Objective
-from noiseward.loop.solution import optimize
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.guidance import DPS, LGD, FKSteering, Guided
 from noiseward.optimizers.search import BestOfN
 from noiseward.rewards.reward import FunctionReward
+from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.function import FunctionSampler
-from noiseward.samplers.recompute import NFE
-from noiseward.samplers.steps import Guide, Pick, Shift, heard, steered
+from noiseward.samplers.steps import Guide, Resampling, StateShift, is_guided, run_guided
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests import test_laws as laws
 from tests.families import FAMILIES
@@ -35,7 +35,7 @@ def model(steps=5, **changes):
 
 def run(sampler, noise, guide, score=lambda x: SLOPE * x.flatten(1).sum(1), prompt=None):
     seeds = Seeds(tuple(range(100, 100 + noise.shape[0])))
-    return steered(sampler, noise, prompt, guide, score=score, seeds=seeds)
+    return run_guided(sampler, noise, prompt, guide, score=score, seeds=seeds)
 
 
 def sensitivity(toy, alpha):
@@ -61,12 +61,12 @@ class Recording(Guide):
 # ---- the seam ----
 
 
-def test_a_moment_shows_the_state_the_exact_prediction_and_its_levels():
+def test_a_sampler_step_shows_the_state_the_exact_prediction_and_its_levels():
     toy = model()
     sampler, guide = toy.sampler(), Recording()
     noise = sampler.init(3)
     end = run(sampler, noise, guide)
-    assert torch.equal(end.noise, noise) and torch.equal(end.sample, sampler(noise)) and not heard()
+    assert torch.equal(end.noise, noise) and torch.equal(end.sample, sampler(noise)) and not is_guided()
     assert [moment.index for moment in guide.seen] == list(range(5)) and {moment.of for moment in guide.seen} == {5}
     assert torch.equal(guide.seen[0].noisy, noise[:, 0])
     for moment, alpha in zip(guide.seen, toy.alphas[:0:-1], strict=True):
@@ -80,7 +80,7 @@ def test_a_shift_is_made_by_the_draw_of_its_step():
     sampler = toy.sampler()
     noise = sampler.init(2)
     by = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=f64)
-    end = run(sampler, noise, Recording(lambda moment: Shift(by) if moment.index == 2 else None, gradient=True))
+    end = run(sampler, noise, Recording(lambda moment: StateShift(by) if moment.index == 2 else None, gradient=True))
     sigma = toy._step(toy.alphas[3], toy.alphas[2])[2]
     expected = noise.clone()
     expected[:, 3] += by / sigma
@@ -102,7 +102,7 @@ def test_a_picked_row_brings_its_draws_and_its_memory():
     def answer(moment):
         if moment.index == 0:
             moment.memory["name"] = torch.tensor([0, 1, 2])
-        return Pick(torch.tensor([2, 2, 0])) if moment.index == 1 else None
+        return Resampling(torch.tensor([2, 2, 0])) if moment.index == 1 else None
 
     end = run(sampler, noise, Recording(answer))
     assert torch.equal(end.noise[:, :3], noise[[2, 2, 0], :3])  # the start and the draws of steps 0 and 1
@@ -133,11 +133,10 @@ def test_the_pulled_gradient_is_that_of_a_finite_difference():
 def test_calls_are_counted_with_their_gradients(recompute):
     sampler = model(4).sampler(recompute=recompute)
     noise = sampler.init(2)
-    before = sampler.nfe
-    run(sampler, noise, FKSteering(2))
-    assert sampler.nfe - before == NFE(4)
-    run(sampler, noise, DPS())
-    assert sampler.nfe - before == NFE(8, 4, 4 if recompute else 0)
+    for guide, cost in ((FKSteering(2), NFE(4)), (DPS(), NFE(4, 4, 4 if recompute else 0))):
+        with count_calls() as meter:
+            run(sampler, noise, guide)
+        assert meter.nfe == cost
 
 
 def test_a_sampler_that_announces_nothing_or_takes_rows_one_by_one_is_refused():
@@ -164,7 +163,7 @@ def test_a_denoiser_that_runs_without_a_graph_is_an_error_not_a_zero_gradient():
 # ---- closed forms ----
 
 
-def test_dps_moves_each_draw_by_the_gradient_of_the_prediction():
+def test_dps_shifts_each_draw_by_the_gradient_of_the_prediction():
     toy = model()
     sampler = toy.sampler()
     noise = sampler.init(2)
@@ -292,9 +291,9 @@ def test_guided_runs_beat_chance_at_the_same_cost(guide, samples):
     objective = Objective(model(10, dim=32).sampler(), Quadratic(1.0))
     start = objective.sampler.init(8, seed=50)
     optimizers = Guided(guide, samples=samples), BestOfN(3 * samples if guide.gradient else samples)
-    steered, chance = (optimize(objective, start, optimizer=o, budget=Budget(steps=2)) for o in optimizers)
-    assert steered.nfe.cost <= chance.nfe.cost
-    assert steered.gain.mean() > 1.25 * chance.gain.mean()
+    run_guided, chance = (optimize(objective, start, optimizer=o, budget=Budget(steps=2)) for o in optimizers)
+    assert run_guided.nfe.cost <= chance.nfe.cost
+    assert run_guided.gain.mean() > 1.25 * chance.gain.mean()
 
 
 def test_what_a_guide_cannot_do_is_said_before_anything_is_computed():
@@ -303,20 +302,20 @@ def test_what_a_guide_cannot_do_is_said_before_anything_is_computed():
     with pytest.raises(GradientError, match="'black' is a black box, DPS follows its gradient: guide with FKSteering"):
         Guided(DPS()).check(Objective(sampler, black))
     Guided(FKSteering()).check(Objective(sampler, black))
-    with pytest.raises(ArgumentError, match="no noise at its steps, FKSteering .* set eta=1"):
+    with pytest.raises(ArgumentError, match="FKSteering needs noise at .* set eta=1"):
         Guided(FKSteering()).check(Objective(model(eta=0.0).sampler(), black))
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: DPS(0.0), "scale=0.0"),
-        (lambda: LGD(0), "samples=0"),
-        (lambda: LGD(length=-1.0), "length=-1.0"),
-        (lambda: FKSteering(1), "particles=1"),
+        (lambda: DPS(0.0), "scale must be .*got 0.0"),
+        (lambda: LGD(0), "samples must be .*got 0"),
+        (lambda: LGD(length=-1.0), "length must be .*got -1.0"),
+        (lambda: FKSteering(1), "particles must be .*got 1"),
         (lambda: FKSteering(potential="sum"), "available: difference, max"),
-        (lambda: FKSteering(every=0.7), "every=0.7"),
-        (lambda: Guided(FKSteering(4), samples=2), "multiple of 4"),
+        (lambda: FKSteering(every=0.7), "every must be .*got 0.7"),
+        (lambda: Guided(FKSteering(4), samples=2), "multiple of the guide's 4 particles, got 2"),
     ],
 )
 def test_bad_arguments_are_refused(make, words):
@@ -366,7 +365,10 @@ def test_particles_take_a_multistep_schedulers_history_along():
     sampler = DiffusersSampler(pipe, **{**CALL, "num_inference_steps": 6})
     noise = sampler.init(4)
     end = run(
-        sampler, noise, Recording(lambda m: Pick(torch.tensor([3, 3, 0, 1])) if m.index == 2 else None), prompt="a"
+        sampler,
+        noise,
+        Recording(lambda m: Resampling(torch.tensor([3, 3, 0, 1])) if m.index == 2 else None),
+        prompt="a",
     )
     assert not torch.equal(end.noise, noise)
     with torch.no_grad():

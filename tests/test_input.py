@@ -221,7 +221,7 @@ def test_more_than_can_be_made_is_counted_before_it_is_made(run, small, tmp_path
 
 
 def test_rows_that_do_not_fit_into_memory_are_refused_with_what_they_take(model, monkeypatch):
-    monkeypatch.setattr("noiseward.samplers.memory.free", lambda device: 1e6)
+    monkeypatch.setattr("noiseward.samplers.memory.free_memory", lambda device: 1e6)
     said = refused(align, model, "a", "brightness", batch=1000, height=16, width=16, num_inference_steps=4)
     assert "1,000 rows are too many for one run" in said and "GB, and 0.0 GB are free" in said
 

@@ -15,18 +15,19 @@ from torch import nn
 
 from noiseward import DiffusersSampler, FunctionReward, FunctionSampler, GradientAscent, Objective, align
 from noiseward.api import prepare
-from noiseward.errors import NoisewardWarning, OutOfMemory, RewardError
+from noiseward.errors import NoisewardWarning, OutOfMemory, RewardError, is_out_of_memory
 from noiseward.loop.budget import Budget, Status
+from noiseward.loop.collect import optimize
 from noiseward.loop.loop import iterate
-from noiseward.loop.solution import optimize
 from noiseward.options.run import Settings
 from noiseward.pipelines import adapter
 from noiseward.pipelines.blocks import find_blocks, recompute_blocks
 from noiseward.pipelines.strips import use_strips
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.samplers import memory
-from noiseward.samplers.memory import MODES, attempt, fitting, free, is_out_of_memory, lower
-from noiseward.samplers.recompute import Meter, recomputed
+from noiseward.samplers.cost import Meter, count_calls
+from noiseward.samplers.memory import MODES, attempt, choose_mode, free_memory, lower_mode
+from noiseward.samplers.recompute import recompute_call
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests.holding import peak
 from tests.tiny import CALL, stable_diffusion
@@ -158,10 +159,10 @@ def test_blocks_inside_a_recomputed_call_are_recomputed_from_their_inputs():
             return pipe.unet(x, 5, words).sample
 
     def pulled():
-        torch.autograd.grad(recomputed(call, Meter(), (x,), {}).sum(), x)
+        torch.autograd.grad(recompute_call(call, Meter(), (x,), {}).sum(), x)
 
     def whole():
-        torch.autograd.grad(recomputed(lambda x: pipe.unet(x, 5, words).sample, Meter(), (x,), {}).sum(), x)
+        torch.autograd.grad(recompute_call(lambda x: pipe.unet(x, 5, words).sample, Meter(), (x,), {}).sum(), x)
 
     assert peak(pulled, [pipe.unet]) < 0.6 * peak(whole, [pipe.unet])
 
@@ -171,29 +172,31 @@ def test_blocks_inside_a_recomputed_call_are_recomputed_from_their_inputs():
 
 def test_auto_takes_the_first_mode_that_fits_into_what_is_free(monkeypatch):
     pipe, chosen = stable_diffusion(), []
-    step, rest = driven(pipe, "fast")._inner.weighed("a", [pipe.unet, pipe.vae, pipe.text_encoder])
+    step, rest = driven(pipe, "fast")._inner.measure_memory("a", [pipe.unet, pipe.vae, pipe.text_encoder])
     assert step > 100 * 4 * 4 * 8 * 8 and rest > 0
     for available in (1e12, 1.6 * (3 * step + rest), 1.4 * (3 * step + rest), 1.4 * (step + rest), None):
-        monkeypatch.setattr(adapter, "free", lambda device, available=available: available)
+        monkeypatch.setattr(adapter, "free_memory", lambda device, available=available: available)
         sampler = driven(pipe, "auto", 3)
         assert (sampler.memory, sampler.lighter) == ("auto", "memory='low'")
         noise = sampler.init(1)
-        before = sampler.nfe
-        with torch.no_grad():
-            sampler(noise, "a")
-        assert sampler.memory == "auto"  # nothing was asked to be kept
-        gradient(sampler, noise)
-        assert (sampler.nfe - before).forward == 6  # finding out is not on the bill
+        with count_calls() as meter:
+            with torch.no_grad():
+                sampler(noise, "a")
+            assert sampler.memory == "auto"  # nothing was asked to be kept
+            gradient(sampler, noise)
+        assert meter.nfe.forward == 6  # finding out is not on the bill
         chosen.append((sampler.memory, sampler.lighter))
     names = ["fast", "fast", "balanced", "low", "balanced"]
     assert [mode for mode, _ in chosen] == names
-    assert [said for _, said in chosen] == [f"memory='{lower(mode)}'" if lower(mode) else None for mode in names]
+    assert [said for _, said in chosen] == [
+        f"memory='{lower_mode(mode)}'" if lower_mode(mode) else None for mode in names
+    ]
 
 
 def test_auto_asks_for_the_whole_batch(monkeypatch):
     pipe = stable_diffusion()
-    step, rest = driven(pipe, "fast")._inner.weighed("a", [pipe.unet, pipe.vae, pipe.text_encoder])
-    monkeypatch.setattr(adapter, "free", lambda device: 2 * (4 * step + rest))
+    step, rest = driven(pipe, "fast")._inner.measure_memory("a", [pipe.unet, pipe.vae, pipe.text_encoder])
+    monkeypatch.setattr(adapter, "free_memory", lambda device: 2 * (4 * step + rest))
     for batch, mode in ((1, "fast"), (2, "balanced")):
         sampler = driven(pipe, "auto")
         sampler.settle(batch, "a")
@@ -201,30 +204,30 @@ def test_auto_asks_for_the_whole_batch(monkeypatch):
 
 
 def test_a_run_keeps_the_mode_that_was_chosen_for_it(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(adapter, "free", lambda device: None)
+    monkeypatch.setattr(adapter, "free_memory", lambda device: None)
     spec = RunSpec(prompt=("a",), reward=("brightness",), model=model, steps=1, memory="auto", call=CALL)
     execute(spec, tmp_path / "run", quiet=True)
     assert RunFolder(tmp_path / "run").spec().memory == "balanced"
-    monkeypatch.setattr(adapter, "free", lambda device: 1e15)
+    monkeypatch.setattr(adapter, "free_memory", lambda device: 1e15)
     resume(tmp_path / "run", steps="2", quiet=True)
     assert RunFolder(tmp_path / "run").spec().memory == "balanced"
 
 
 def test_what_is_free_is_some_of_what_there_is(monkeypatch, tmp_path):
-    found = free(torch.device("cpu"))
+    found = free_memory(torch.device("cpu"))
     assert found is None or 0 < found < 2**50
     monkeypatch.setattr(memory, "_available", lambda: 8e9)
-    monkeypatch.setattr(memory, "_confined", lambda: 3e9)  # a container's limit counts
-    assert free(torch.device("cpu")) == 3e9
-    monkeypatch.setattr(memory, "_confined", lambda: None)
-    assert free(torch.device("cpu")) == 8e9
+    monkeypatch.setattr(memory, "_container_limit", lambda: 3e9)  # a container's limit counts
+    assert free_memory(torch.device("cpu")) == 3e9
+    monkeypatch.setattr(memory, "_container_limit", lambda: None)
+    assert free_memory(torch.device("cpu")) == 8e9
 
 
 def test_modes_in_order():
-    assert [lower(mode) for mode in MODES] == ["balanced", "low", None]
-    assert fitting(step=1.0, rest=2.0, steps=10, available=18.0) == "fast"
-    assert fitting(step=1.0, rest=2.0, steps=10, available=17.9) == "balanced"
-    assert fitting(step=1.0, rest=2.0, steps=10, available=4.4) == "low"
+    assert [lower_mode(mode) for mode in MODES] == ["balanced", "low", None]
+    assert choose_mode(step=1.0, rest=2.0, steps=10, available=18.0) == "fast"
+    assert choose_mode(step=1.0, rest=2.0, steps=10, available=17.9) == "balanced"
+    assert choose_mode(step=1.0, rest=2.0, steps=10, available=4.4) == "low"
 
 
 # ---- when it runs out ----
@@ -364,7 +367,7 @@ def test_a_run_on_disk_goes_on_in_the_mode_below(run, small, monkeypatch, tmp_pa
         failing(patch, 4 + 4 + 2 * 4 + 1)
         status, out, err = run(*whole, "--out", "run")
     assert "noiseward: out of memory at step 2: take memory='balanced'" in err
-    assert status == 0 and "memory: memory ran out" in out
+    assert status == 0 and "memory: out of memory" in out
     folder = RunFolder(tmp_path / "run")
     assert folder.read("status.json")["state"] == "interrupted" and len(folder.steps()) == 2
     assert run("resume", "run", "--memory", "balanced")[0] == 0

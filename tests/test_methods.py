@@ -9,8 +9,8 @@ import torch
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget
+from noiseward.loop.collect import optimize
 from noiseward.loop.objective import Objective
-from noiseward.loop.solution import optimize
 from noiseward.methods import DEFAULT_METHODS, ESTIMATORS, GUARDS, METHODS, PROJECTIONS, choose, read
 from noiseward.noise.layout import Draw, Layout
 from noiseward.noise.project import NormProjection, StartOnly
@@ -49,9 +49,9 @@ def test_reno_is_nesterov_on_a_clipped_gradient_of_the_first_draw():
     noise = problem.sampler.init(2)
     before, state, moves = noise, {}, []
     for _ in range(2):
-        _, after, state = method.optimizer.step(problem, before, state, None)
-        moves.append(after - before)
-        before = after
+        move = method.optimizer.step(problem, before, state, None)
+        moves.append(move.noise - before)
+        before, state = move.noise, move.state
     direction = torch.full((2, 8), 0.1 / 8**0.5, dtype=f64)
     velocity = 0.0
     for move in moves:
@@ -75,7 +75,7 @@ def test_arguments_of_a_method_reach_its_parts():
     reward = Quadratic(1.0)
     assert isinstance(choose("dno", reward).regularizer, NoRegularizer)
     guarded = choose("dno:guard=concentration:target=0.2,block=2", reward).regularizer
-    assert isinstance(guarded, Concentration) and (guarded.target, guarded.block) == (0.2, 2)
+    assert isinstance(guarded, Concentration) and (guarded.min_probability, guarded.block) == (0.2, 2)
     ascent = choose("dno:0.05,project=start+norm", reward).optimizer
     assert isinstance(ascent, GradientAscent) and ascent.lr == 0.05
     assert [type(part) for part in ascent.project] == [StartOnly, NormProjection]

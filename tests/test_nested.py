@@ -10,9 +10,9 @@ from diffusers import EulerAncestralDiscreteScheduler
 from noiseward import DiffusersSampler, align
 from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget, Status
+from noiseward.loop.collect import collect
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
-from noiseward.loop.solution import collect
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.coarse_to_fine import coarse_to_fine
 from noiseward.pipelines.coarsen import coarsen, list_levels
@@ -52,8 +52,8 @@ def test_carried_noise_is_exactly_gaussian(coarse, fine):
 def test_going_down_and_up_again_changes_nothing(coarse, fine):
     pair = Nested(coarse, fine)
     noise, other = torch.randn(2, len(fine), 3, dtype=f64), torch.randn(2, len(coarse), 3, dtype=f64)
-    torch.testing.assert_close(pair.refined(pair.coarsened(noise), rest=noise), noise)
-    torch.testing.assert_close(pair.coarsened(pair.refined(other, rest=noise)), other)
+    torch.testing.assert_close(pair.refine(pair.coarsen(noise), rest=noise), noise)
+    torch.testing.assert_close(pair.coarsen(pair.refine(other, rest=noise)), other)
 
 
 def test_two_fine_steps_get_the_weights_of_the_formula():
@@ -81,7 +81,7 @@ def test_while_the_prediction_stands_still_both_samplers_pass_the_same_states(fe
 
     rest = torch.randn(2, many + 1, 3, dtype=f64)
     noise = torch.randn(2, few + 1, 3, dtype=f64)
-    coarse, fine = states(few, noise), states(many, toy(few, many).refined(noise, rest=rest))
+    coarse, fine = states(few, noise), states(many, toy(few, many).refine(noise, rest=rest))
     assert len(coarse) == few
     for level, state in coarse.items():
         torch.testing.assert_close(fine[level], state)
@@ -93,7 +93,7 @@ def test_the_sample_is_closer_the_finer_the_coarse_sampler():
     wanted = model(80).sampler()(noise)
     gaps = []
     for few in (5, 10, 20, 40):
-        carried = toy(few, 80).coarsened(noise)
+        carried = toy(few, 80).coarsen(noise)
         gaps.append(float((model(few).sampler()(carried) - wanted).square().mean().sqrt()))
     strangers = float((model(10).sampler()(torch.randn(64, 11, 3, dtype=f64)) - wanted).square().mean().sqrt())
     assert gaps[0] < strangers / 2 and all(a > 1.4 * b for a, b in itertools.pairwise(gaps))
@@ -102,11 +102,11 @@ def test_the_sample_is_closer_the_finer_the_coarse_sampler():
 @pytest.mark.parametrize(
     ("coarse", "fine", "words"),
     [
-        ([0.1, 0.5, 1.0], [0.1, 0.4, 0.7, 1.0], "not among"),
-        ([0.1, 0.4], [0.1, 0.4, 1.0], "not among"),
-        ([0.5, 0.1, 1.0], [0.1, 0.5, 1.0], "rising ones"),
-        ([0.1], [0.1, 0.5], "rising ones"),
-        ([0.1, 1.0], [0.1, 0.5, 1.2], "up to 1"),
+        ([0.1, 0.5, 1.0], [0.1, 0.4, 0.7, 1.0], "must be among"),
+        ([0.1, 0.4], [0.1, 0.4, 1.0], "must be among"),
+        ([0.5, 0.1, 1.0], [0.1, 0.5, 1.0], "must rise within"),
+        ([0.1], [0.1, 0.5], "must rise within"),
+        ([0.1, 1.0], [0.1, 0.5, 1.2], r"must rise within \(0, 1\]"),
     ],
 )
 def test_levels_that_are_not_nested_are_refused(coarse, fine, words):
@@ -115,16 +115,16 @@ def test_levels_that_are_not_nested_are_refused(coarse, fine, words):
 
 
 def test_noise_of_another_sampler_is_refused():
-    with pytest.raises(ArgumentError, match="5 draws wanted"):
-        toy(2, 4).coarsened(torch.zeros(1, 4, 3))
-    with pytest.raises(ArgumentError, match="rest of shape"):
-        toy(2, 4).refined(torch.zeros(1, 3, 3), rest=torch.zeros(1, 5, 2))
+    with pytest.raises(ArgumentError, match="expected 5 draws, got"):
+        toy(2, 4).coarsen(torch.zeros(1, 4, 3))
+    with pytest.raises(ArgumentError, match="rest must fit noise of shape"):
+        toy(2, 4).refine(torch.zeros(1, 3, 3), rest=torch.zeros(1, 5, 2))
 
 
-# ---- the climb ----
+# ---- coarse to fine ----
 
 
-def climb(first, budget, few=4, many=20, rows=2, seed=0):
+def run_both(first, budget, few=4, many=20, rows=2, seed=0):
     coarse, fine = (Objective(model(steps).sampler(), Quadratic(2.0)) for steps in (few, many))
     start = fine.sampler.init(2, seed=7)[:rows]
     steps = list(
@@ -136,7 +136,7 @@ def climb(first, budget, few=4, many=20, rows=2, seed=0):
 
 
 def test_it_starts_at_the_fine_samplers_start_and_pays_for_both():
-    steps, fine, start = climb(Budget(steps=3), Budget(steps=5))
+    steps, fine, start = run_both(Budget(steps=3), Budget(steps=5))
     assert [step.index for step in steps] == [0, 3, 4, 5] and torch.equal(steps[0].noise, start)
     coarse = 4 * 3 * 3 + 4  # three moves at 4 calls forward and 4 backward, one evaluation
     costs = [step.nfe.cost for step in steps]
@@ -147,16 +147,16 @@ def test_it_starts_at_the_fine_samplers_start_and_pays_for_both():
 
 
 def test_rows_are_carried_by_themselves():
-    together, *_ = climb(Budget(steps=3), Budget(steps=5))
-    alone, *_ = climb(Budget(steps=3), Budget(steps=5), rows=1)
+    together, *_ = run_both(Budget(steps=3), Budget(steps=5))
+    alone, *_ = run_both(Budget(steps=3), Budget(steps=5), rows=1)
     for one, two in zip(together, alone, strict=True):
         torch.testing.assert_close(one.noise[:1], two.noise)
 
 
 def test_it_gets_there_for_fewer_calls():
     """The reward that plain ascent reaches, reached for less than half of its denoiser calls."""
-    plain = climb(Budget(steps=0), Budget(steps=30))[0][-1]
-    steps, *_ = climb(Budget(steps=20), Budget(steps=26))
+    plain = run_both(Budget(steps=0), Budget(steps=30))[0][-1]
+    steps, *_ = run_both(Budget(steps=20), Budget(steps=26))
     assert (steps[-1].best.value >= plain.best.value).all()
     assert steps[-1].nfe.cost < plain.nfe.cost / 2
 
@@ -185,13 +185,13 @@ def test_what_few_steps_found_survives_an_interruption(ctrl_c):
     assert solution.status == (Status.INTERRUPTED,) * 2 and not solution.gain.any()
 
 
-def test_at_the_raised_rate_moves_on_few_steps_take_the_sample_as_far():
+def test_at_the_raised_rate_coarse_steps_change_the_sample_as_much():
     """Adam on many steps, on few at the same rate, and on few at the raised one: how far the sample is after 10 moves;
     what is left is the last coarse step, whose draw has no weight while all fine ones but one there have."""
 
     def moved(steps, rate):
         objective = Objective(model(steps).sampler(), Quadratic(4.0))
-        start = toy(20, 100).coarsened(noise) if steps == 20 else noise
+        start = toy(20, 100).coarsen(noise) if steps == 20 else noise
         *_, last = iterate(objective, start, optimizer=GradientAscent(lr=rate), budget=Budget(steps=10))
         return (last.evaluation.sample - objective.sampler(start)).norm().item()
 
@@ -223,12 +223,12 @@ def test_a_pipelines_levels_are_those_its_scheduler_steps_by():
         assert Nested(*map(list_levels, pair)).matrix.shape == (6, 21)
 
 
-def test_a_pipelines_picture_is_close_to_that_of_more_steps():
+def test_a_pipelines_image_is_close_to_that_of_more_steps():
     fine = sd(20)
     coarse, pair = coarsen(fine, 5)
     noise = fine.init(4)
     with torch.no_grad():
-        wanted, found = fine(noise, "a"), coarse(pair.coarsened(noise), "a")
+        wanted, found = fine(noise, "a"), coarse(pair.coarsen(noise), "a")
         stranger = coarse(coarse.init(4, seed=50), "a")
     gap, apart = ((each - wanted).square().mean().sqrt() for each in (found, stranger))
     assert gap < apart / 2
@@ -251,7 +251,7 @@ def test_align_takes_few_steps_first():
     assert solution.nfe.backward == 3 * 2 + 4
     stock = DiffusersSampler(pipe, **CALL, eta=1.0).run_stock("a", seed=3)
     assert torch.equal(solution.initial.sample, stock) and (solution.gain > 0).all()
-    with pytest.raises(ArgumentError, match="not among"):
+    with pytest.raises(ArgumentError, match="must be among"):
         align(pipe, "a", "brightness", method="dno:coarse=3", **how)
     with pytest.raises(ArgumentError, match="coarse_to_fine"):
         align(model(4).sampler(), None, Quadratic(1.0), method="dno:coarse=2", steps=1)

@@ -48,19 +48,19 @@ def test_draws_lie_in_the_noise_in_order_and_rows_stay_apart(layout):
 
 def test_where_keeps_the_named_draws_and_zeroes_the_others():
     noise = some(UNEQUAL) + 1
-    start, first, second = UNEQUAL.split(UNEQUAL.where([True, False, True], noise))
+    start, first, second = UNEQUAL.split(UNEQUAL.keep([True, False, True], noise))
     assert torch.equal(start, UNEQUAL.split(noise)[0])
     assert not first.any()
     assert torch.equal(second, UNEQUAL.split(noise)[2])
 
 
-def test_dead_draws_and_draws_of_something_else_do_not_move():
-    moved = MIXED.movable(torch.ones(1, 4, 2))
+def test_dead_draws_and_draws_of_something_else_are_fixed():
+    moved = MIXED.zero_fixed(torch.ones(1, 4, 2))
     assert moved[0, :, 0].tolist() == [1, 0, 0, 1]
 
 
-def test_only_draws_that_move_count_for_plausibility():
-    assert MIXED.live(some(MIXED, 2)).tolist() == [[0, 1, 6, 7], [8, 9, 14, 15]]
+def test_only_movable_draws_count_for_plausibility():
+    assert MIXED.movable_part(some(MIXED, 2)).tolist() == [[0, 1, 6, 7], [8, 9, 14, 15]]
 
 
 def test_dead_draws_are_listed_by_name():
@@ -71,7 +71,7 @@ def test_dead_draws_are_listed_by_name():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_fresh_noise_is_the_sequence_of_one_generator_per_row(dtype):
     layout = Layout((Draw("start", (3, 5), "start", dtype=dtype), Draw("step 1", (15,), dtype=dtype)))
-    noise = layout.fresh([7, 12])
+    noise = layout.draw_noise([7, 12])
     assert noise.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     for row, seed in enumerate([7, 12]):
         generator = torch.Generator().manual_seed(seed)
@@ -83,7 +83,7 @@ def test_fresh_noise_is_the_sequence_of_one_generator_per_row(dtype):
 def test_fresh_noise_loses_nothing_of_draws_of_different_precision():
     layout = Layout((Draw("start", (20,), "start"), Draw("step 1", (20,), dtype=torch.float64)))
     generator = torch.Generator().manual_seed(3)
-    noise = layout.fresh([3])
+    noise = layout.draw_noise([3])
     assert torch.equal(noise[0, 0].float(), torch.randn(20, generator=generator))
     assert torch.equal(noise[0, 1], torch.randn(20, generator=generator, dtype=torch.float64))
 
@@ -91,12 +91,12 @@ def test_fresh_noise_loses_nothing_of_draws_of_different_precision():
 @pytest.mark.parametrize(
     ("noise", "message"),
     [
-        (torch.zeros(2, 4, 3), r"shape \(2, 4, 3\)"),
-        (torch.zeros(4, 2), r"\(B, 4, 2\) wanted"),
-        (torch.zeros(()), "wanted"),
+        (torch.zeros(2, 4, 3), r"got \(2, 4, 3\)"),
+        (torch.zeros(4, 2), r"expected shape \(B, 4, 2\)"),
+        (torch.zeros(()), "expected shape"),
         (torch.zeros(1, 4, 2, dtype=torch.float16), "low precision"),
         (torch.zeros(1, 4, 2, dtype=torch.bfloat16), "low precision"),
-        (torch.zeros(1, 4, 2, dtype=torch.int64), "float32 or float64 wanted"),
+        (torch.zeros(1, 4, 2, dtype=torch.int64), "expected float32 or float64"),
     ],
 )
 def test_noise_that_does_not_fit_is_refused(noise, message):
@@ -129,9 +129,9 @@ def test_choices_do_not_share_a_stream_with_the_initial_noise():
 
 
 def test_draws_without_the_generator_come_after_those_with_it():
-    draws = [Draw("other", (2,), "other"), Draw("start", (3,), "start", handed=True), Draw("step", (2,))]
+    draws = [Draw("other", (2,), "other"), Draw("start", (3,), "start", from_generator=True), Draw("step", (2,))]
     layout = Layout(tuple(draws))
-    other, start, step = layout.split(layout.fresh([7]))
+    other, start, step = layout.split(layout.draw_noise([7]))
     generator = torch.Generator().manual_seed(7)
     for part in (start, other, step):
         assert torch.equal(part[0], torch.randn(part.shape[1:], generator=generator))

@@ -13,7 +13,7 @@ from noiseward.toys import GaussianModel, Linear, Quadratic
 
 class Squares(Regularizer):
     def __call__(self, noise, layout):
-        return 0.25 * layout.live(noise).square().sum(1)
+        return 0.25 * layout.movable_part(noise).square().sum(1)
 
     def check(self, layout):
         pass
@@ -27,7 +27,7 @@ def length(sample, prompt):
     return sample[:, 0] * 0 + torch.tensor([float(len(text)) for text in prompt])
 
 
-def test_value_is_reward_less_penalty_each_of_the_given_noise():
+def test_value_is_reward_less_penalty_of_the_same_noise():
     model = GaussianModel(steps=4, dtype=torch.float64)
     sampler = model.sampler()
     noise = sampler.init(3)
@@ -105,8 +105,8 @@ def test_a_detached_evaluation_has_the_same_numbers_and_no_graph():
 @pytest.mark.parametrize(
     ("sampler", "reward", "message"),
     [
-        (lambda: torch.randn(2), Linear(1.0), "as sampler: wrap a function in FunctionSampler"),
-        (GaussianModel().sampler(), lambda x: x, "as reward: wrap a function in FunctionReward"),
+        (lambda: torch.randn(2), Linear(1.0), "expected a Sampler, got .* wrap a function in FunctionSampler"),
+        (GaussianModel().sampler(), lambda x: x, "expected a Reward, got .* wrap a function in FunctionReward"),
     ],
 )
 def test_bare_functions_are_refused_with_what_to_wrap_them_in(sampler, reward, message):

@@ -12,9 +12,9 @@ from noiseward import ArgumentError, FunctionReward, GradientAscent, align, iter
 from noiseward.api import prepare
 from noiseward.cli import main
 from noiseward.loop.budget import Budget
+from noiseward.loop.collect import collect
 from noiseward.loop.objective import Objective
-from noiseward.loop.panel import Panel, verdict
-from noiseward.loop.solution import collect
+from noiseward.loop.panel import Panel, find_hacking
 from noiseward.options.run import Settings
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.toys import GaussianModel, Linear
@@ -46,7 +46,7 @@ def run(reward, panel, steps=150, batch=1, lr=0.05, **more):
 
 def test_a_run_past_the_maximum_of_the_panel_is_hacking_from_there_on():
     solution = run(Linear(1.0), [held(1.5, "judge")])
-    (said,) = solution.verdicts
+    (said,) = solution.hacking
     scores = [record["watched"]["judge"][0] for record in solution.history]
     peak = scores.index(max(scores))
     assert 3 < peak < 50
@@ -65,7 +65,7 @@ def test_what_is_kept_holds_the_pair_law():
     solution = run(Linear(1.0), [held(1.5, "judge")], batch=3)
     kept, sampler = solution.best(by="pareto"), MODEL.sampler()
     assert torch.equal(sampler(kept.noise), kept.sample)
-    for row, said in enumerate(solution.verdicts):
+    for row, said in enumerate(solution.hacking):
         assert said is not None and said.before == kept.index[row].item()
         assert solution.history[said.before]["reward"][row] == kept.reward[row].item()
 
@@ -82,14 +82,14 @@ def test_what_is_kept_holds_the_pair_law():
 )
 def test_a_run_that_gets_what_it_stands_for_is_not_hacking(panel):
     solution = run(held(3.0, "target"), panel)
-    assert solution.gain.item() > 1 and solution.verdicts == [None]
+    assert solution.gain.item() > 1 and solution.hacking == [None]
     assert torch.equal(solution.best(by="pareto").noise, solution.noise)
 
 
 def test_more_than_half_of_a_panel_decides_by_the_peak_that_makes_the_majority():
     panel = [held(0.6, "first"), held(1.5, "second"), Linear(1.0)]
-    (said,) = run(FunctionReward(lambda x: x.flatten(1).sum(1), name="far"), panel).verdicts
-    alone = run(FunctionReward(lambda x: x.flatten(1).sum(1), name="far"), panel[1:2]).verdicts[0]
+    (said,) = run(FunctionReward(lambda x: x.flatten(1).sum(1), name="far"), panel).hacking
+    alone = run(FunctionReward(lambda x: x.flatten(1).sum(1), name="far"), panel[1:2]).hacking[0]
     assert said.falling == ("first", "second") and (said.since, said.before) == (alone.since, alone.before)
 
 
@@ -97,14 +97,14 @@ def test_rows_are_judged_alone():
     together = run(Linear(1.0), [held(1.5, "judge")], batch=3)
     for row in range(3):
         alone = run(Linear(1.0), [held(1.5, "judge")], seed=row)
-        assert alone.verdicts[0] == together.verdicts[row]
+        assert alone.hacking[0] == together.hacking[row]
         torch.testing.assert_close(alone.best(by="pareto").noise[0], together.best(by="pareto").noise[row])
 
 
 def test_watching_every_third_step_and_the_last():
     solution = run(Linear(1.0), [held(1.5, "judge")], steps=148, watch_every=3)
     assert [r["index"] for r in solution.history if "watched" in r] == [*range(0, 148, 3), 148]
-    (said,) = solution.verdicts
+    (said,) = solution.hacking
     assert said.since % 3 == 0 and solution.best(by="pareto").index.item() == said.before == said.since - 3
 
 
@@ -128,7 +128,7 @@ def test_a_run_that_is_interrupted_is_judged_up_to_there():
 
     steps = iterate(objective, objective.sampler.init(1), optimizer=GradientAscent(lr=0.2), budget=Budget(steps=99))
     solution = collect(stopping(Panel([held(1.5, "judge")]).watch(steps)), objective)
-    assert len(solution.history) == 41 and solution.verdicts[0].before == solution.best(by="pareto").index.item()
+    assert len(solution.history) == 41 and solution.hacking[0].before == solution.best(by="pareto").index.item()
 
 
 # ---- the rule, on numbers ----
@@ -157,57 +157,59 @@ def tent(peak, up=0.001, down=0.05):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_jitter_alone_is_no_fall_and_a_fall_is_seen_through_jitter(seed):
-    assert verdict(history(RISING, held=noise(1.0, seed)), 0) is None
+    assert find_hacking(history(RISING, held=noise(1.0, seed)), 0) is None
     up = [0.05 * k + one for k, one in enumerate(noise(0.3, seed))]
-    assert verdict(history(RISING, held=up), 0) is None
+    assert find_hacking(history(RISING, held=up), 0) is None
     shaken = [one + two for one, two in zip(tent(15, up=0.05, down=0.15), noise(0.1, seed), strict=True)]
-    said = verdict(history(RISING, held=shaken), 0)
+    said = find_hacking(history(RISING, held=shaken), 0)
     assert said is not None and abs(said.before - 15) <= 6
 
 
 def test_a_panel_that_falls_with_its_target_is_no_hacking():
     falls = [*RISING[:20], *(RISING[19] - 0.05 * k for k in range(20))]
-    assert verdict(history(falls, held=tent(19)), 0) is None
-    assert verdict(history(RISING, held=tent(19)), 0) is not None
+    assert find_hacking(history(falls, held=tent(19)), 0) is None
+    assert find_hacking(history(RISING, held=tent(19)), 0) is not None
 
 
 def test_a_target_that_does_not_get_beyond_what_it_had_is_no_hacking():
     fresh_start = [*RISING[:20], *(0.01 * k for k in range(20))]
-    assert verdict(history(fresh_start, held=tent(19)), 0) is None
-    assert verdict(history([*RISING[:20], *(2 + 0.01 * k for k in range(20))], held=tent(19)), 0) is not None
+    assert find_hacking(history(fresh_start, held=tent(19)), 0) is None
+    assert find_hacking(history([*RISING[:20], *(2 + 0.01 * k for k in range(20))], held=tent(19)), 0) is not None
 
 
 def test_a_panel_past_its_peak_and_better_than_at_the_start_is_no_hacking():
-    assert verdict(history(RISING, held=tent(19, up=0.05)), 0) is None
-    assert verdict(history(RISING, held=tent(19, up=0.03)), 0) is None  # below the start, by less than it was above
-    assert verdict(history(RISING, held=tent(19, up=0.02)), 0) is not None
+    assert find_hacking(history(RISING, held=tent(19, up=0.05)), 0) is None
+    assert (
+        find_hacking(history(RISING, held=tent(19, up=0.03)), 0) is None
+    )  # below the start, by less than it was above
+    assert find_hacking(history(RISING, held=tent(19, up=0.02)), 0) is not None
 
 
 def test_statistics_of_pixels_have_no_say():
     far = FunctionReward(lambda x: x.flatten(1).sum(1), name="far")
     plain = FunctionReward(lambda x: -(x - 1.5).square().flatten(1).sum(1), name="plain", statistic=True)
-    assert run(far, [plain]).verdicts == [None]
+    assert run(far, [plain]).hacking == [None]
     alone = run(far, [held(1.5, "judge")])
     beside = run(far, [plain, held(1.5, "judge"), FunctionReward(lambda x: x[:, 0] * 0, name="flat", statistic=True)])
-    assert beside.verdicts[0] is not None and beside.verdicts == alone.verdicts
+    assert beside.hacking[0] is not None and beside.hacking == alone.hacking
     assert beside.history[0]["silent"] == ["plain", "flat"] and set(beside.history[0]["watched"]) > {"plain"}
 
 
 def test_a_panel_that_recovers_after_a_drop_is_no_hacking():
-    assert verdict(history(RISING, held=[1.0] * 20 + [0.01 * k for k in range(20)]), 0) is None
-    assert verdict(history(RISING, held=[1.0] * 20 + [-0.01 * k for k in range(20)]), 0) is not None
+    assert find_hacking(history(RISING, held=[1.0] * 20 + [0.01 * k for k in range(20)]), 0) is None
+    assert find_hacking(history(RISING, held=[1.0] * 20 + [-0.01 * k for k in range(20)]), 0) is not None
 
 
 @pytest.mark.parametrize(("peak", "says"), [(34, True), (35, True), (36, False), (39, False)])
 def test_four_watched_steps_after_the_peak_are_needed(peak, says):
-    assert (verdict(history(RISING, held=tent(peak)), 0) is not None) == says
+    assert (find_hacking(history(RISING, held=tent(peak)), 0) is not None) == says
 
 
 def test_scores_that_are_no_numbers_are_passed_over():
     broken = [math.nan if k % 7 == 3 else one for k, one in enumerate(tent(15))]
-    assert verdict(history(RISING, held=broken), 0) == verdict(history(RISING, held=tent(15)), 0)
-    assert verdict(history(RISING, held=[math.nan] * 40), 0) is None
-    assert verdict([{"index": 0, "reward": [1.0], "value": [1.0]}], 0) is None and verdict([], 0) is None
+    assert find_hacking(history(RISING, held=broken), 0) == find_hacking(history(RISING, held=tent(15)), 0)
+    assert find_hacking(history(RISING, held=[math.nan] * 40), 0) is None
+    assert find_hacking([{"index": 0, "reward": [1.0], "value": [1.0]}], 0) is None and find_hacking([], 0) is None
 
 
 # ---- arguments ----
@@ -216,18 +218,18 @@ def test_scores_that_are_no_numbers_are_passed_over():
 def test_bad_panels_are_refused():
     with pytest.raises(ArgumentError, match="got 'linear', which is optimized"):
         run(Linear(1.0), [Linear(2.0)])
-    with pytest.raises(ArgumentError, match="two watched rewards have the same name"):
+    with pytest.raises(ArgumentError, match="watched rewards must have different names, got"):
         run(Linear(1.0), [held(0.0, "a"), held(1.0, "a")])
     with pytest.raises(ArgumentError, match="watch_every must be >= 1, got 0"):
         run(Linear(1.0), [held(0.0, "a")], watch_every=0)
-    with pytest.raises(ArgumentError, match="'jpeg:0.5' given to watch: what only looks on has no weight"):
+    with pytest.raises(ArgumentError, match="expected a watched reward without a weight, got 'jpeg:0.5'"):
         run(Linear(1.0), ["jpeg:0.5"])
     with pytest.raises(ArgumentError, match="did you mean 'jpeg'"):
         run(Linear(1.0), "jepg")
     plain = run(Linear(1.0), (), steps=1)
-    with pytest.raises(ArgumentError, match="nothing was watched: give watch="):
+    with pytest.raises(ArgumentError, match="pass watch="):
         plain.best(by="pareto")
-    with pytest.raises(ArgumentError, match="best by 'front' given: value or pareto"):
+    with pytest.raises(ArgumentError, match="by must be 'value' or 'pareto', got 'front'"):
         plain.best(by="front")  # pyright: ignore
 
 

@@ -14,11 +14,11 @@ from noiseward.errors import NoisewardWarning
 from noiseward.noise.layout import Draw, Layout
 from noiseward.optimizers.gradient import Backprop
 from noiseward.optimizers.guidance import DPS
-from noiseward.optimizers.zeroth_order import Hybrid1, Hybrid2
+from noiseward.optimizers.hybrid import Hybrid1, Hybrid2
 from noiseward.rewards.parse import parse
 from noiseward.samplers.memory import MODES
 from noiseward.samplers.precision import pull_back, pull_scores
-from noiseward.samplers.steps import steered
+from noiseward.samplers.steps import run_guided
 from tests.tiny import stable_diffusion
 
 CALL = {"num_inference_steps": 3, "height": 32, "width": 32, "eta": 1.0}
@@ -91,7 +91,7 @@ def test_guides_are_scaled_too(pipes):
         def score(sample, objective=objective, noise=noise):
             return objective.judge(noise, sample).reward
 
-        end = steered(sampler, noise, "a", DPS(0.5), score=score, seeds=Seeds((0,)))
+        end = run_guided(sampler, noise, "a", DPS(0.5), score=score, seeds=Seeds((0,)))
         ends.append(end.noise - noise)
     assert ends[0].norm() > 1e-3 and close(*ends).min() > 0.99
 

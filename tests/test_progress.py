@@ -14,7 +14,7 @@ from noiseward.api import align
 from noiseward.loop.budget import Budget
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
-from noiseward.loop.progress import Bars, spent
+from noiseward.loop.progress import Bars, share_spent
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.coarse_to_fine import coarse_to_fine
 from noiseward.samplers.function import FunctionSampler
@@ -26,7 +26,7 @@ FEW, MANY = (GaussianModel(steps=steps) for steps in (2, 4))
 
 def lines(steps, budget):
     out = io.StringIO()
-    passed = list(Bars(Console(file=out, width=200)).watch(steps, budget))
+    passed = list(Bars(Console(file=out, width=200)).track(steps, budget))
     return passed, out.getvalue().splitlines()
 
 
@@ -43,8 +43,8 @@ def test_a_line_for_every_tenth_of_the_budget_and_the_steps_themselves():
 def test_whichever_limit_is_nearest_counts():
     objective = Objective(MANY.sampler(), Linear(1.0))
     steps = list(iterate(objective, objective.sampler.init(1), optimizer=GradientAscent(), budget=Budget(steps=4)))
-    assert [spent(step, Budget(steps=4)) for step in steps] == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert spent(steps[1], Budget(steps=4, nfe=2 * steps[1].nfe.cost)) == 0.5
+    assert [share_spent(step, Budget(steps=4)) for step in steps] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert share_spent(steps[1], Budget(steps=4, nfe=2 * steps[1].nfe.cost)) == 0.5
 
 
 def few_first(**how):
@@ -63,8 +63,8 @@ def test_a_run_that_takes_few_steps_first_is_not_done_at_its_start():
 def test_few_steps_are_shown_below_the_run_they_are_part_of():
     out = io.StringIO()
     bars = Bars(Console(file=out, width=200))
-    steps = few_first(through=functools.partial(bars.watch, budget=Budget(steps=5), name="few"))
-    assert [step.index for step in bars.watch(steps, Budget(steps=10))] == [0, 5, 6, 7, 8, 9, 10]
+    steps = few_first(through=functools.partial(bars.track, budget=Budget(steps=5), name="few"))
+    assert [step.index for step in bars.track(steps, Budget(steps=10))] == [0, 5, 6, 7, 8, 9, 10]
     said = out.getvalue().splitlines()
     coarse = [line for line in said if line.startswith("few: step")]
     assert said.index(coarse[0]) == 1 and len(coarse) == 6 and said.index(coarse[-1]) == 6
@@ -74,9 +74,9 @@ def test_few_steps_are_shown_below_the_run_they_are_part_of():
 def test_on_a_terminal_one_bar_stands_below_the_other_and_both_go():
     screen = io.StringIO()
     bars = Bars(Console(file=screen, width=160, force_terminal=True, force_interactive=True))
-    steps = few_first(through=functools.partial(bars.watch, budget=Budget(steps=5), name="few"))
+    steps = few_first(through=functools.partial(bars.track, budget=Budget(steps=5), name="few"))
     shown = []
-    for step in bars.watch(steps, Budget(steps=10)):
+    for step in bars.track(steps, Budget(steps=10)):
         shown.append((step.index, [task.description.split("  ")[0] for task in bars._progress.tasks]))
     assert [names for _, names in shown] == [[f"step {index}"] for index, _ in shown]
     assert not bars._progress.tasks and not bars._progress.live.is_started
@@ -89,7 +89,7 @@ def test_a_line_says_what_it_has_room_for_the_most_telling_first(width, seen, go
     screen = io.StringIO()
     console = Console(file=screen, width=width, force_terminal=True, force_interactive=True, color_system=None)
     bars = Bars(console)
-    for _ in bars.watch(few_first(), Budget(steps=10)):
+    for _ in bars.track(few_first(), Budget(steps=10)):
         bars._progress.refresh()  # sooner than its own pace, which toys outrun
     shown = screen.getvalue()
     assert seen in shown and "\u2026" not in shown and (gone is None or gone not in shown)
@@ -104,7 +104,7 @@ def test_a_bar_ends_with_what_it_watches_however_that_ends():
 
     bars = Bars(Console(file=io.StringIO(), force_terminal=True))
     with pytest.raises(RuntimeError):
-        list(bars.watch(broken(), Budget(steps=10)))
+        list(bars.track(broken(), Budget(steps=10)))
     assert not bars._progress.tasks and not bars._progress.live.is_started
 
 
@@ -123,12 +123,12 @@ def slow(seconds):
 
 def test_finding_out_the_draws_gives_a_sign_of_life_once_it_takes_a_while():
     out = io.StringIO()
-    with Bars(Console(file=out, width=200)).waiting(patience=0.05):
+    with Bars(Console(file=out, width=200)).show_discovery(patience=0.05):
         slow(0.03).init()
     (line,) = out.getvalue().splitlines()
     assert re.fullmatch(r"finding out the sampler's draws: \d+ calls", line)
     out = io.StringIO()
-    with Bars(Console(file=out, width=200)).waiting(patience=5.0):
+    with Bars(Console(file=out, width=200)).show_discovery(patience=5.0):
         slow(0.0).init()
     for timer in [one for one in threading.enumerate() if isinstance(one, threading.Timer)]:
         timer.join(1.0)  # it was cancelled: long before its five seconds are over
@@ -139,7 +139,7 @@ def test_finding_out_the_draws_gives_a_sign_of_life_once_it_takes_a_while():
 def test_on_a_terminal_its_calls_are_counted_and_it_goes():
     screen = io.StringIO()
     bars = Bars(Console(file=screen, width=160, force_terminal=True, force_interactive=True))
-    with bars.waiting(patience=0.02):
+    with bars.show_discovery(patience=0.02):
         slow(0.03).init()
         assert not bars._progress.tasks
     assert re.search(r"finding out the sampler's draws: \d+ calls", screen.getvalue())
@@ -152,7 +152,7 @@ def test_a_sign_of_life_ends_with_what_fails():
         raise ValueError("mine")
 
     bars = Bars(Console(file=io.StringIO(), width=160, force_terminal=True))
-    with pytest.raises(ValueError, match="mine"), bars.waiting(patience=0.02):
+    with pytest.raises(ValueError, match="mine"), bars.show_discovery(patience=0.02):
         FunctionSampler(fn).init()
     assert not bars._progress.tasks and not bars._progress.live.is_started
 

@@ -26,7 +26,7 @@ PROJECTIONS = [NormProjection(), SpectralProjection()]
 
 
 def fresh(rows: int = 2) -> torch.Tensor:
-    return LAYOUT.fresh(range(rows)).double()
+    return LAYOUT.draw_noise(range(rows)).double()
 
 
 def structured() -> dict[str, torch.Tensor]:
@@ -60,7 +60,7 @@ def test_projecting_twice_is_projecting_once(projection):
 
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
-def test_draws_that_do_not_move_are_left_alone(projection):
+def test_fixed_draws_are_left_alone(projection):
     noise = 2 * fresh()
     assert torch.equal(projection.noise(noise, LAYOUT)[:, 2:], noise[:, 2:])
     assert torch.equal(projection.direction(noise, LAYOUT)[:, 2:], noise[:, 2:])
@@ -143,14 +143,14 @@ def test_a_zero_direction_stays_zero():
 
 def test_draws_that_are_no_multiple_of_32_are_refused():
     layout = Layout((Draw("start", (5, 7), "start"),))
-    with pytest.raises(ArgumentError, match="'start' has 35 elements"):
+    with pytest.raises(ArgumentError, match="got 35 in 'start'"):
         SpectralProjection().noise(torch.randn(1, 1, 5, 7), layout)
 
 
 @pytest.mark.parametrize(
     "projections", [[NormProjection()], [SpectralProjection()], [SpectralProjection(), NormProjection()]]
 )
-def test_ascent_stays_on_the_set_and_still_climbs(projections):
+def test_ascent_stays_on_the_set_and_still_gains(projections):
     slope = torch.randn(4, 32, 32, generator=torch.Generator().manual_seed(5)).double()
     sampler = FunctionSampler(lambda batch: torch.randn(batch, 4, 32, 32, dtype=torch.float64))
     objective = Objective(sampler, Linear(slope))  # type: ignore[arg-type]

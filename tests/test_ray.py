@@ -13,39 +13,40 @@ import torch
 from noiseward import ArgumentError, Hybrid2, Objective, RunError
 from noiseward.comparison import CompareSpec, compare
 from noiseward.comparison import run as comparing
-from noiseward.loop.executor import Alone, Crew, sampled
+from noiseward.loop.executor import Executor, LocalExecutor, run_piece
 from noiseward.noise.layout import Seeds
 from noiseward.rewards.reward import FunctionReward
 from noiseward.runs import RunSpec
 from noiseward.runs.batch import begin
 from noiseward.runs.engine import Local
 from noiseward.runs.prompts import read
+from noiseward.samplers.cost import count_calls
 from noiseward.toys import GaussianModel
 from tests.test_resume import equal
 from tests.tiny import CALL
 
 
-class Backward(Crew):
+class Backward(Executor):
     """Samples the last piece first."""
 
-    def samples(self, sampler, pieces):
+    def run(self, sampler, pieces):
         todo = list(pieces)
         assert len(todo) == 3
-        done = [sampled(sampler, noise, prompt) for noise, prompt in reversed(todo)]
+        done = [run_piece(sampler, noise, prompt) for noise, prompt in reversed(todo)]
         yield from reversed(done)
 
 
 def test_who_samples_candidates_makes_no_difference():
     steps = []
-    for crew in (Alone(), Backward()):
+    for executor in (LocalExecutor(), Backward()):
         objective = Objective(
             GaussianModel(steps=4, dim=3).sampler(),
             FunctionReward(lambda x: -(x**2).sum(1), name="black", differentiable=False),
-        ).helped(crew)
+        ).with_executor(executor)
         noise = objective.sampler.init(2, seed=3)
-        before = objective.nfe
-        evaluation, direction = Hybrid2(samples=5, chunk=4)(objective, noise, Seeds((0, 1)))
-        steps.append((evaluation.reward, direction, objective.nfe - before))
+        with count_calls() as meter:
+            evaluation, direction = Hybrid2(samples=5, chunk=4)(objective, noise, Seeds((0, 1)))
+        steps.append((evaluation.reward, direction, meter.nfe))
     assert all(torch.equal(one, other) for one, other in zip(steps[0][:2], steps[1][:2], strict=True))
     assert steps[0][2] == steps[1][2] and steps[0][2].forward == 4 * (5 + 1)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from noiseward.errors import ArgumentError
-from noiseward.noise.concentration import bounds
+from noiseward.noise.concentration import log_bounds
 from noiseward.noise.layout import Draw, Layout
-from noiseward.noise.permutations import orders
+from noiseward.noise.permutations import get_permutations
 from noiseward.noise.regularize import Concentration, NoRegularizer, Shell, probability
 from noiseward.noise.typicality import strict_probability
 
@@ -20,7 +20,7 @@ def layout(size):
 
 
 def fresh(size, rows, seed=0):
-    return layout(size).fresh(range(seed, seed + rows))[:, 0]
+    return layout(size).draw_noise(range(seed, seed + rows))[:, 0]
 
 
 def test_fresh_noise_is_plausible_and_scaled_or_shifted_noise_is_not():
@@ -33,14 +33,14 @@ def test_fresh_noise_is_plausible_and_scaled_or_shifted_noise_is_not():
 
 def test_probability_is_the_smallest_bound_met():
     z = 1.1 * fresh(256, 4)
-    log1, log2 = bounds(z, block=4, permutations=9)
+    log1, log2 = log_bounds(z, block=4, permutations=9)
     smallest = torch.cat([log1, log2], 1).exp().amin(1)
     torch.testing.assert_close(probability(z, permutations=9), smallest, rtol=1e-12, atol=0)
 
 
 def test_an_order_can_give_structure_away_that_others_hide():
     z = torch.tensor([1.0, -1.0] * 500, dtype=f64)[None]  # every block of 2 is (1, -1)
-    log1, _ = bounds(z, block=2, permutations=10)
+    log1, _ = log_bounds(z, block=2, permutations=10)
     assert log1[0, 0] < -200 and log1[0, 1:].min() > -10
     assert probability(z, block=2) < 1e-80
 
@@ -55,7 +55,7 @@ def test_the_gradient_of_the_penalty_agrees_with_finite_differences(scale, shift
     size, h = 32, 1e-6
     penalize = Concentration(0.7, block=2, permutations=3)
     z = (scale * fresh(size, 1) + shift).requires_grad_(True)
-    for log, bite in zip(bounds(z, block=2, permutations=3), bites, strict=True):
+    for log, bite in zip(log_bounds(z, block=2, permutations=3), bites, strict=True):
         assert ((log == 0) | (log < -0.02)).all()  # away from where a bound becomes 1
         assert (log.min() < -0.5) == bool(bite)
     (gradient,) = torch.autograd.grad(penalize(z[:, None], layout(size)).sum(), z)
@@ -66,7 +66,7 @@ def test_the_gradient_of_the_penalty_agrees_with_finite_differences(scale, shift
 
 def test_penalty_and_gradient_are_exactly_zero_where_all_bounds_are_one():
     z = fresh(64, 20).requires_grad_(True)
-    log1, log2 = bounds(z, block=1, permutations=0)
+    log1, log2 = log_bounds(z, block=1, permutations=0)
     plausible = (log1 + log2)[:, 0] == 0
     assert 5 < plausible.sum() < 20
     penalty = Concentration(block=1, permutations=0)(z[:, None], layout(64))
@@ -80,13 +80,13 @@ def test_penalty_and_gradient_are_exactly_zero_where_all_bounds_are_one():
 
 def test_the_penalty_is_weight_times_minus_the_mean_log_bounds():
     z = 1.5 * fresh(64, 2)
-    log1, log2 = bounds(z, block=4, permutations=6)
+    log1, log2 = log_bounds(z, block=4, permutations=6)
     penalty = Concentration(3.0, block=4, permutations=6)(z[:, None], layout(64))
     torch.testing.assert_close(penalty, -3 * (log1.mean(1) + log2.mean(1)), rtol=1e-12, atol=0)
     assert not NoRegularizer()(z, layout(64)).any()
 
 
-def test_draws_that_do_not_move_count_for_nothing():
+def test_fixed_draws_count_for_nothing():
     four = Layout(tuple(Draw(name, (64,), role, live=live) for name, role, live in [
         ("start", "start", True), ("posterior", "other", True), ("step 1", "step", True), ("step 2", "step", False),
     ]))  # fmt: skip
@@ -119,13 +119,13 @@ def test_a_row_does_not_depend_on_how_many_rows_there_are():
 @pytest.mark.parametrize("make", [Concentration, Shell])
 @pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
 def test_bad_weights_are_refused(make, weight):
-    with pytest.raises(ArgumentError, match=f"weight {weight} given: at least 0 wanted"):
+    with pytest.raises(ArgumentError, match=f"weight must be a number >= 0, got {weight}"):
         make(weight)
 
 
 @pytest.mark.parametrize("block", [5, 7, 0, -1])
 def test_blocks_that_do_not_divide_the_noise_are_refused_naming_some_that_do(block):
-    with pytest.raises(ArgumentError, match=rf"blocks of {block} given: .* 16 .* as \[1, 2, 4, 8, 16\] do"):
+    with pytest.raises(ArgumentError, match=rf"block must divide the 16 .* got {block}; .* \[1, 2, 4, 8, 16\]"):
         Concentration(block=block)(fresh(16, 1)[:, None], layout(16))
 
 
@@ -147,14 +147,14 @@ def published(z, permutations, k=4):
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.2, 0.0), (1.0, 0.3)])
 def test_the_reference_convention_is_the_published_number(family, scale, shift):
     z = scale * fresh(512, 1) + shift
-    permutations = orders(512, 20, 4, family, z.device).index()[1:]
+    permutations = get_permutations(512, 20, 4, family, z.device).index()[1:]
     penalty = Concentration(2.0, permutations=20, family=family, convention="reference")(z[:, None], layout(512))
     assert penalty.item() == pytest.approx(2 * published(z[0], permutations), rel=1e-9)
 
 
 def test_the_floor_of_the_reference_convention_is_4_log_2():
     z = fresh(64, 20)
-    log1, log2 = bounds(z, block=1, permutations=3)
+    log1, log2 = log_bounds(z, block=1, permutations=3)
     plausible = ((log1 + log2) == 0).all(1)
     penalty = Concentration(block=1, permutations=3, convention="reference")(z[:, None], layout(64))
     assert 5 < plausible.sum() < 20
@@ -166,7 +166,7 @@ def test_the_shell_is_minus_the_log_density_of_the_norm_of_each_draw():
     two = Layout(
         (Draw("start", (9,), "start", dtype=f64), Draw("step 1", (16,), dtype=f64), Draw("mask", (5,), "other"))
     )
-    noise = two.fresh([0, 1]).double().requires_grad_()
+    noise = two.draw_noise([0, 1]).double().requires_grad_()
     penalty = Shell(0.5)(noise, two)
     expected = 0.0
     for part, size in zip(two.split(noise)[:2], (9, 16), strict=True):
@@ -193,7 +193,7 @@ def test_the_shell_is_zero_on_itself_and_for_one_element_a_parabola():
 
 def test_the_strict_probability_is_had_by_asking_for_it():
     two = Layout((Draw("start", (64,), "start"), Draw("step 1", (64,))))
-    noise = two.fresh([0, 1, 2])
+    noise = two.draw_noise([0, 1, 2])
     noise[1, 0] *= 3
     assert torch.equal(probability(noise, two, strict=True), strict_probability(noise, two)[0].float())
     assert probability(noise, two, strict=True)[1] < 1e-9
@@ -202,10 +202,10 @@ def test_the_strict_probability_is_had_by_asking_for_it():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"family": "sorted"}, "unknown family 'sorted'; available: strided, random"),
+        ({"family": "sorted"}, "unknown family 'sorted'; did you mean 'strided'"),
         ({"convention": "code"}, "unknown convention 'code'; available: paper, reference"),
-        ({"permutations": -1}, "permutations=-1 given: at least 0 wanted"),
-        ({"permutations": 0, "convention": "reference"}, "permutations=0 given: at least 1 wanted"),
+        ({"permutations": -1}, "permutations must be >= 0, got -1"),
+        ({"permutations": 0, "convention": "reference"}, "permutations must be >= 1, got 0"),
     ],
 )
 def test_arguments_that_do_not_exist_are_refused(arguments, message):
@@ -215,5 +215,5 @@ def test_arguments_that_do_not_exist_are_refused(arguments, message):
 
 @pytest.mark.parametrize("judge", [probability, lambda z, where: probability(z, where, strict=True)])
 def test_noise_of_another_layout_is_refused(judge):
-    with pytest.raises(ArgumentError, match=r"noise of shape \(1, 1, 63\) given, \(B, 1, 64\) wanted"):
+    with pytest.raises(ArgumentError, match=r"expected shape \(B, 1, 64\), got \(1, 1, 63\)"):
         judge(torch.zeros(1, 1, 63), layout(64))

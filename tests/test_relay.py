@@ -8,9 +8,9 @@ import torch
 from noiseward.api import prepare
 from noiseward.errors import ArgumentError, GradientError
 from noiseward.loop.budget import Budget
+from noiseward.loop.collect import optimize
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
-from noiseward.loop.solution import optimize
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.relay import Relay
@@ -33,22 +33,23 @@ def run(objective, optimizer, rows=2, **budget):
 
 
 @pytest.mark.parametrize("moves", [1, 3])
-def test_the_first_moves_are_the_ones_and_the_rest_the_others_begun_anew(moves):
+def test_the_first_steps_are_by_the_first_optimizer_and_the_others_by_the_second_without_a_state(moves):
     objective = Objective(model().sampler(), Quadratic(2.0))
     search, ascent = TrustRegion(6, 2), GradientAscent(lr=0.1)
-    steps = run(objective, Relay(search, ascent, moves=moves), steps=6)
+    steps = run(objective, Relay(search, ascent, steps=moves), steps=6)
     for one, two in zip(steps, run(objective, search, steps=moves), strict=False):
         assert torch.equal(one.noise, two.noise)
     noise, state = steps[moves].noise, {}
     for step in steps[moves:]:
         assert torch.equal(step.noise, noise)
-        _, noise, state = ascent.step(objective, noise, state, Seeds((0, 1), step.index))
+        move = ascent.step(objective, noise, state, Seeds((0, 1), step.index))
+        noise, state = move.noise, move.state
 
 
 @pytest.mark.parametrize("moves", [1, 2])
 def test_a_run_resumed_from_any_step_is_bit_for_bit_the_run_that_never_stopped(moves):
     objective = Objective(model().sampler(), Quadratic(0.3))
-    relay = Relay(TrustRegion(6, 2), GradientAscent(lr=0.1), moves=moves)
+    relay = Relay(TrustRegion(6, 2), GradientAscent(lr=0.1), steps=moves)
     whole = run(objective, relay, 3, steps=5)
     for k, step in enumerate(whole[:-1]):
         rest = list(iterate(objective, step, optimizer=relay, budget=Budget(steps=5)))
@@ -56,7 +57,7 @@ def test_a_run_resumed_from_any_step_is_bit_for_bit_the_run_that_never_stopped(m
 
 
 def test_on_a_bumpy_reward_it_gets_further_than_either_at_the_same_cost():
-    """Bumps of height 1 along a slope: the climb finds the next top, luck a good slope, and both a good top."""
+    """Bumps of height 1 along a slope: the ascend finds the next top, luck a good slope, and both a good top."""
     reward = FunctionReward(lambda x: ((6 * x).cos() + x).sum(1), name="bumps")
     objective = Objective(model(dim=8).sampler(), reward)
     start, budget = objective.sampler.init(64), Budget(nfe=600)
@@ -73,7 +74,7 @@ def test_on_a_bumpy_reward_it_gets_further_than_either_at_the_same_cost():
         assert ahead.mean() > 4 * ahead.std() / math.sqrt(len(ahead))
 
 
-def test_a_dear_first_move_does_not_keep_the_budget_from_being_spent():
+def test_an_expensive_first_step_does_not_keep_the_budget_from_being_spent():
     objective = Objective(model().sampler(), Linear(1.0))
     relay = Relay(BestOfN(100, chunk=4096), GradientAscent(lr=0.1))
     steps = run(objective, relay, nfe=1000)
@@ -87,8 +88,8 @@ def test_both_are_asked_whether_they_fit():
     for pair in ((BestOfN(2), GradientAscent()), (GradientAscent(), BestOfN(2))):
         with pytest.raises(GradientError, match="black box"):
             run(objective, Relay(*pair), steps=1)
-    with pytest.raises(ArgumentError, match="moves=0 given"):
-        Relay(BestOfN(2), GradientAscent(), moves=0)
+    with pytest.raises(ArgumentError, match="steps must be >= 1, got 0"):
+        Relay(BestOfN(2), GradientAscent(), steps=0)
 
 
 def test_align_tries_some_noises_first():

@@ -18,9 +18,10 @@ from torch import nn
 
 from noiseward import DiffusersSampler, FunctionSampler
 from noiseward.errors import GradientError, NoisewardWarning
+from noiseward.samplers.cost import Meter
 from noiseward.samplers.memory import MODES
-from noiseward.samplers.recompute import Meter, recomputed
-from noiseward.samplers.state import refresh, snapshot
+from noiseward.samplers.recompute import recompute_call
+from noiseward.samplers.state import forget_parts, snapshot
 from tests.families import flows, text, unets
 
 
@@ -144,7 +145,7 @@ def entry(net):
 @contextlib.contextmanager
 def hook(net):
     handle = net.inner.register_forward_hook(lambda module, args, result: 2 * result)
-    refresh()  # hooks that were there when a run began
+    forget_parts()  # hooks that were there when a run began
     yield
     handle.remove()
 
@@ -181,7 +182,7 @@ def pulled_back(net, around, recompute):
     torch.manual_seed(1)
     x = torch.randn(2, 3, requires_grad=True)
     with around(net):
-        out = recomputed(net, Meter(), (x,), {}, module=net) if recompute else net(x)
+        out = recompute_call(net, Meter(), (x,), {}, module=net) if recompute else net(x)
     return torch.autograd.grad(out.square().sum(), x)[0]
 
 
@@ -189,7 +190,7 @@ def pulled_back(net, around, recompute):
 def test_whatever_a_call_depended_on_is_restored_for_its_repetition(around):
     torch.manual_seed(0)
     net = Scaled().requires_grad_(False)
-    refresh()
+    forget_parts()
     before = [dict(vars(part)) for part in net.modules()]
     torch.manual_seed(2)
     plain = pulled_back(net, around, False)
@@ -201,7 +202,7 @@ def test_whatever_a_call_depended_on_is_restored_for_its_repetition(around):
 
 def test_what_cannot_be_restored_is_detected_and_the_module_named():
     net, x = Scaled().requires_grad_(False), torch.ones(1, 3, requires_grad=True)
-    out = recomputed(net, Meter(), (x,), {}, module=net)
+    out = recompute_call(net, Meter(), (x,), {}, module=net)
     GLOBAL[0] = 1.01
     try:
         with pytest.raises(GradientError, match=r"^expected Scaled to give the same output .* by 1\.0%.*'fast'"):
@@ -213,7 +214,7 @@ def test_what_cannot_be_restored_is_detected_and_the_module_named():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_rounding_is_no_difference(dtype):
     net, x = Scaled().requires_grad_(False).to(dtype), torch.ones(1, 3, dtype=dtype, requires_grad=True)
-    out = recomputed(net, Meter(), (x,), {}, module=net)
+    out = recompute_call(net, Meter(), (x,), {}, module=net)
     GLOBAL[0] = 1 + 2 * torch.finfo(dtype).eps
     try:
         assert torch.autograd.grad(out.sum(), x)[0].any()
@@ -232,7 +233,7 @@ def test_a_sampler_whose_denoiser_changes_between_call_and_gradient_says_so():
         return x
 
     sampler = FunctionSampler(sample, denoiser=net, recompute=True)
-    with pytest.warns(NoisewardWarning, match="Scaled.*only a search can move them"):
+    with pytest.warns(NoisewardWarning, match="Scaled.*only a search can change them"):
         noise = sampler.init(1)
     with pytest.raises(GradientError, match="Scaled"):
         sampler(noise.requires_grad_())
@@ -251,7 +252,7 @@ def test_a_call_that_fills_the_cache_it_is_given_keeps_its_activations(change):
     net, x = Cached(), torch.ones(2, requires_grad=True)
     cache: Any = [] if change == "list" else {}
     meter = Meter()
-    total = sum(recomputed(net, meter, (x, cache), {}, module=net).sum() for _ in range(2))
+    total = sum(recompute_call(net, meter, (x, cache), {}, module=net).sum() for _ in range(2))
     assert len(cache) == (2 if change == "list" else 1)
     assert torch.autograd.grad(total, x)[0].tolist() == ([3.0, 3.0] if change == "list" else [6.0, 6.0])
     assert meter.nfe.recomputed == 0

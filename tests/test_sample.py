@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from noiseward.errors import ArgumentError, DrawMismatch, NoisewardWarning, TapeError
+from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.function import FunctionSampler
-from noiseward.samplers.recompute import NFE
-from noiseward.samplers.sampler import prompts
+from noiseward.samplers.sampler import expand_prompts
 
 f64 = torch.float64
 
@@ -130,8 +130,8 @@ def test_parameters_with_a_default_and_bound_by_partial_are_left_alone():
         (lambda n: torch.randn(n, 2), "takes n: only `batch` and `prompt`"),
         (lambda batch, steps: torch.randn(batch, steps), "takes steps: only .* bind the rest"),
         (lambda *args, **kwargs: torch.randn(1, 2), "takes args, kwargs"),
-        (3, "3 given: a function"),
-        (torch.randn, "given: a function"),
+        (3, "expected a function of .* got 3"),
+        (torch.randn, "expected a function of"),
     ],
 )
 def test_functions_that_cannot_be_called_are_refused_in_one_line(fn, message):
@@ -181,12 +181,13 @@ ONE_ROW = {
 @pytest.mark.parametrize(("fn", "message"), ONE_ROW.values(), ids=ONE_ROW)
 def test_a_function_that_fails_with_a_batch_takes_rows_one_at_a_time_and_says_so_once(fn, message):
     sampler = FunctionSampler(fn)
-    noise, before = sampler.init(3), sampler.nfe
-    with pytest.warns(NoisewardWarning, match=f"{message}.*one at a time") as said:
-        together = sampler(noise, "duck")
-        assert torch.equal(sampler(noise, "duck"), together)
-    assert len(said) == 1 and "\n" not in str(said[0].message)
-    assert sampler.nfe - before == NFE(2) and sampler.alone
+    noise = sampler.init(3)
+    with count_calls() as meter:
+        with pytest.warns(NoisewardWarning, match=f"{message}.*one at a time") as said:
+            together = sampler(noise, "duck")
+            assert torch.equal(sampler(noise, "duck"), together)
+        assert len(said) == 1 and "\n" not in str(said[0].message)
+    assert meter.nfe == NFE(2) and sampler.alone
     assert torch.equal(together, rows(FunctionSampler(fn), noise, ["duck"] * 3))
 
 
@@ -225,9 +226,9 @@ def test_an_error_in_the_sampler_leaves_no_hook_on_its_denoiser():
 def test_without_a_denoiser_whole_runs_are_counted_once_per_row(fn):
     sampler = FunctionSampler(fn)
     noise = sampler.init(3).requires_grad_(True)
-    before = sampler.nfe
-    sampler(noise).sum().backward()
-    assert sampler.nfe - before == NFE(forward=1, backward=1)
+    with count_calls() as meter:
+        sampler(noise).sum().backward()
+    assert meter.nfe == NFE(forward=1, backward=1)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -243,18 +244,18 @@ def test_denoiser_calls_are_counted_per_row_together_and_one_by_one(together, re
 
     sampler = FunctionSampler(fn, net, recompute=recompute)
     noise = sampler.init(3).requires_grad_(True)
-    before = sampler.nfe
-    sampler(noise).sum().backward()
-    assert sampler.nfe - before == NFE(forward=5, backward=5, recomputed=5 * recompute)
+    with count_calls() as meter:
+        sampler(noise).sum().backward()
+    assert meter.nfe == NFE(forward=5, backward=5, recomputed=5 * recompute)
 
 
 def test_several_denoisers_are_each_driven_and_their_calls_add_up():
     first, second = nn.Linear(2, 2), nn.Linear(2, 2)
     sampler = FunctionSampler(lambda batch: second(first(torch.randn(batch, 2))), [first, second], recompute=True)
     noise = sampler.init(2).requires_grad_()
-    before = sampler.nfe
-    torch.autograd.grad(sampler(noise).sum(), noise)
-    assert sampler.nfe - before == NFE(forward=2, backward=2, recomputed=2)
+    with count_calls() as meter:
+        torch.autograd.grad(sampler(noise).sum(), noise)
+    assert meter.nfe == NFE(forward=2, backward=2, recomputed=2)
     assert not any(parameter.requires_grad for net in (first, second) for parameter in net.parameters())
 
 
@@ -268,9 +269,9 @@ def test_counting_goes_on_after_a_row_that_failed():
     noise[0, 0, 0], noise[1, 0, 0] = 1.0, -1.0
     with pytest.raises(DrawMismatch, match="'step 1' and later"):
         sampler(noise)
-    before = sampler.nfe
-    sampler(noise[:1])
-    assert sampler.nfe - before == NFE(forward=1)
+    with count_calls() as meter:
+        sampler(noise[:1])
+    assert meter.nfe == NFE(forward=1)
 
 
 def test_one_integer_seeds_rows_consecutively_and_a_list_seeds_each():
@@ -296,7 +297,7 @@ def test_what_does_not_fit_the_batch_is_refused(call):
 
 
 def test_one_prompt_is_every_rows_prompt():
-    assert prompts("a duck", 2) == ["a duck", "a duck"]
-    assert prompts(("a", "b"), 2) == ["a", "b"]
-    assert prompts(None, 2) is None
-    assert prompts("", 2) == ["", ""]
+    assert expand_prompts("a duck", 2) == ["a duck", "a duck"]
+    assert expand_prompts(("a", "b"), 2) == ["a", "b"]
+    assert expand_prompts(None, 2) is None
+    assert expand_prompts("", 2) == ["", ""]

@@ -42,7 +42,7 @@ def test_bars_and_plots_show_text_as_it_is(text):
     console.file = io.StringIO()
     objective = Objective(GaussianModel(steps=2).sampler(), Quadratic(1.0))
     steps = iterate(objective, objective.sampler.init(1), optimizer=GradientAscent(), budget=Budget(steps=1))
-    records = [step.record() for step in Bars(console).watch(steps, Budget(steps=1), name=text)]
+    records = [step.record() for step in Bars(console).track(steps, Budget(steps=1), name=text)]
     assert f"{text}: step 1" in console.file.getvalue()
     named = [{**record, "terms": {text: record["reward"]}, "watched": {text: record["reward"]}} for record in records]
     assert plot_history([{**one, "silent": [], "found": [0]} for one in named], title=text).size[0] > 0

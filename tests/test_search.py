@@ -7,17 +7,17 @@ import torch
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget
+from noiseward.loop.collect import optimize
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
-from noiseward.loop.solution import optimize
 from noiseward.noise.layout import Draw, Layout
 from noiseward.noise.regularize import Concentration, probability
 from noiseward.noise.typicality import strict_probability
-from noiseward.optimizers.evolve import ChannelEvolution, rotated, utilities
-from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch, turned
+from noiseward.optimizers.evolve import ChannelEvolution, rank_utilities, rotate_channels
+from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch, turn
 from noiseward.rewards.reward import FunctionReward
+from noiseward.samplers.cost import NFE
 from noiseward.samplers.function import FunctionSampler
-from noiseward.samplers.recompute import NFE
 from noiseward.samplers.sampler import Sampler
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
@@ -64,7 +64,7 @@ def test_the_value_never_falls_and_counts_the_penalty(search):
 
 @searches
 @pytest.mark.parametrize("rows", [1, 3])
-def test_a_move_costs_a_row_one_evaluation_and_its_own_candidates(search, rows):
+def test_a_step_costs_a_row_one_evaluation_and_its_own_candidates(search, rows):
     steps = run(Objective(model().sampler(), Linear(1.0)), search, 2, rows)
     assert [step.nfe for step in steps] == [NFE(4 * 7), NFE(4 * 14), NFE(4 * 15)]
 
@@ -113,7 +113,7 @@ class Posed(Sampler):
 
 
 @searches
-def test_only_draws_that_move_are_tried_elsewhere(search):
+def test_candidates_keep_fixed_draws(search):
     start = torch.tensor([[[0.3, -0.2], [1.0, 2.0], [3.0, 4.0]]])
     seen = []
     reward = FunctionReward(lambda x: seen.append(x) or x.sum(1), name="sum")
@@ -140,7 +140,7 @@ def test_what_is_returned_has_the_norms_and_the_p_of_z_of_fresh_noise(search):
     # |z| of n elements is normal to good approximation, with deviation 1 / sqrt 2 whatever n is
     deviations = (spheres - math.sqrt(4 * 64 - 0.5)) * math.sqrt(2)
     assert deviations.abs().max() < 4 and deviations.mean().abs() < 4 / math.sqrt(2 * rows)
-    likely, fresh = probability(noise, layout), probability(layout.fresh(range(1000, 1000 + rows)), layout)
+    likely, fresh = probability(noise, layout), probability(layout.draw_noise(range(1000, 1000 + rows)), layout)
     assert (likely.mean() - fresh.mean()).abs() < 4 * fresh.std() * math.sqrt(2 / rows)
     assert likely.min() > 0.05
     assert (strict_probability(noise, layout)[0] > 1e-3).all()
@@ -148,17 +148,17 @@ def test_what_is_returned_has_the_norms_and_the_p_of_z_of_fresh_noise(search):
 
 def test_a_turn_keeps_each_draws_norm_and_has_the_angle_it_says():
     layout = Layout((Draw("a", (4, 32, 32), "start"), Draw("b", (4, 32, 32)), Draw("c", (4, 32, 32), live=False)))
-    z, xi = layout.fresh([1]).double()[0], layout.fresh([2]).double()[0]
+    z, xi = layout.draw_noise([1]).double()[0], layout.draw_noise([2]).double()[0]
     for angle in (0.1, 0.7, math.pi / 2):
-        new = turned(z, xi, angle, layout)
+        new = turn(z, xi, angle, layout)
         torch.testing.assert_close(new.flatten(1).norm(dim=1), z.flatten(1).norm(dim=1))
         cosine = torch.cosine_similarity(new[:2].flatten(), z[:2].flatten(), dim=0)
         assert cosine.item() == pytest.approx(math.cos(angle), abs=0.04)
         assert torch.equal(new[2], z[2])
-    assert torch.equal(turned(z, xi, 0.0, layout), z)
+    assert torch.equal(turn(z, xi, 0.0, layout), z)
     part = torch.zeros(z.shape, dtype=torch.bool)
     part[:, 0] = True
-    new = turned(z, xi, 0.7, layout, part)
+    new = turn(z, xi, 0.7, layout, part)
     shares = new[0, 1:] / z[0, 1:]
     assert shares.std() < 1e-12 and shares.mean().item() == pytest.approx(1, abs=0.02)
     assert torch.cosine_similarity(new[0, 0].flatten(), z[0, 0].flatten(), dim=0).item() == pytest.approx(0.76, abs=0.1)
@@ -166,7 +166,7 @@ def test_a_turn_keeps_each_draws_norm_and_has_the_angle_it_says():
 
 def test_a_draw_of_one_number_and_one_of_zeros_are_turned_without_harm():
     layout = Layout((Draw("a", (1,), "start"), Draw("b", (3,))))
-    new = turned(torch.tensor([[2.0, 0.0, 0.0, 0.0]]), torch.ones(1, 4), 0.5, layout)
+    new = turn(torch.tensor([[2.0, 0.0, 0.0, 0.0]]), torch.ones(1, 4), 0.5, layout)
     assert new.tolist() == [[2, 0, 0, 0]]
 
 
@@ -228,7 +228,7 @@ def test_the_centers_of_a_trust_region_are_the_best_of_all_it_ever_saw():
         torch.testing.assert_close(objective.rows([0])(step.state["center"][0]).reward, step.state["reward"][0])
         next_call = seen.pop()  # that check was not the search's
         assert len(next_call) == 3
-        assert torch.equal(step.moved[0], step.state["center"][0, 0])
+        assert torch.equal(step.next_noise[0], step.state["center"][0, 0])
 
 
 def test_a_trust_region_grows_with_success_and_shrinks_with_failure():
@@ -245,10 +245,10 @@ def test_a_trust_region_grows_with_success_and_shrinks_with_failure():
 
 def test_a_rotation_keeps_norms_and_angles_and_at_zero_everything():
     layout = Layout((Draw("a", (4, 6, 5), "start"), Draw("b", (4, 6, 5)), Draw("c", (4, 6, 5), live=False)))
-    z = layout.fresh([0]).double()[0]
-    torch.testing.assert_close(rotated(z, torch.zeros(20, dtype=f64), layout), z)
+    z = layout.draw_noise([0]).double()[0]
+    torch.testing.assert_close(rotate_channels(z, torch.zeros(20, dtype=f64), layout), z)
     unknowns = torch.randn(20, generator=torch.Generator().manual_seed(1), dtype=f64)
-    new = rotated(z, unknowns, layout)
+    new = rotate_channels(z, unknowns, layout)
     assert (new - z)[:2].flatten(1).norm(dim=1).min() > 1 and torch.equal(new[2], z[2])
     torch.testing.assert_close(new.flatten(1).norm(dim=1), z.flatten(1).norm(dim=1))
     before, after = z[1].flatten(1), new[1].flatten(1)
@@ -263,7 +263,7 @@ def test_utilities_are_those_of_natural_evolution_and_do_not_prefer_among_equals
     value = torch.tensor([[4.0, 1.0, 3.0, 2.0], [1.0, 1.0, 2.0, 2.0]], dtype=f64)
     by_rank = torch.tensor([math.log(3), math.log(3) - math.log(2), 0, 0], dtype=f64)
     by_rank = by_rank / by_rank.sum() - 0.25
-    found = utilities(value)
+    found = rank_utilities(value)
     torch.testing.assert_close(found[0], by_rank[[0, 3, 1, 2]])
     high, low = by_rank[:2].mean(), by_rank[2:].mean()
     torch.testing.assert_close(found[1], torch.stack([low, low, high, high]))
@@ -271,7 +271,9 @@ def test_utilities_are_those_of_natural_evolution_and_do_not_prefer_among_equals
 
 def test_evolution_refuses_what_has_no_channels():
     objective = Objective(GaussianModel(steps=2, dim=100).sampler(), Linear(1.0))
-    with pytest.raises(ArgumentError, match=r"draw 'start' has shape \(100,\).*at most 64 wanted; search with Zero"):
+    with pytest.raises(
+        ArgumentError, match=r"'start' must have at most 64 channels .*got shape \(100,\); search with Zero"
+    ):
         run(objective, ChannelEvolution(4), 1)
 
 
@@ -309,14 +311,14 @@ def test_evolution_of_channels_finds_a_color_faster_than_chance_and_stays_plausi
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: BestOfN(0), "samples=0 given: a whole number, at least 1"),
-        (lambda: BestOfN(4, chunk=0), "chunk=0"),
-        (lambda: ZeroOrderSearch(cosine=1.0), "cosine=1.0 given: at least 0 and below 1"),
-        (lambda: ZeroOrderSearch(cosine=math.nan), "cosine=nan"),
-        (lambda: TrustRegion(regions=0), "regions=0"),
-        (lambda: TrustRegion(4, 5), "regions=5 given with samples=4: at most one region per sample"),
-        (lambda: TrustRegion(sine=0.01), "sine=0.01 given: 0.05 to 1"),
-        (lambda: ChannelEvolution(scale=0.0), "scale=0.0 given: a positive number"),
+        (lambda: BestOfN(0), "samples must be a whole number >= 1, got 0"),
+        (lambda: BestOfN(4, chunk=0), "chunk must be .*got 0"),
+        (lambda: ZeroOrderSearch(cosine=1.0), r"cosine must be in \[0, 1\), got 1.0"),
+        (lambda: ZeroOrderSearch(cosine=math.nan), "cosine must be .*got nan"),
+        (lambda: TrustRegion(regions=0), "regions must be .*got 0"),
+        (lambda: TrustRegion(4, 5), "regions must be <= samples, got 5 and 4"),
+        (lambda: TrustRegion(sine=0.01), r"sine must be in \[0.05, 1\], got 0.01"),
+        (lambda: ChannelEvolution(scale=0.0), "scale must be a positive number, got 0.0"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_construction(make, message):

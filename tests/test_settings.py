@@ -266,7 +266,7 @@ def test_a_seed_gives_the_pipelines_image_where_an_encoder_draws_without_the_gen
     pipe = sharp(guided.sd3_controlnet())
     call = {"num_inference_steps": 2, "height": 16, "width": 16, "control_image": guided.picture()}
     sampler = DiffusersSampler(pipe, **call)
-    assert [(draw.role, draw.handed) for draw in sampler.layout] == [("other", False), ("start", True)]
+    assert [(draw.role, draw.from_generator) for draw in sampler.layout] == [("other", False), ("start", True)]
     stock = pipe("a", generator=torch.Generator().manual_seed(5), output_type="pt", **call).images
     torch.testing.assert_close(sampler(sampler.init(1, seed=5), "a"), stock, rtol=0, atol=1e-5)
 

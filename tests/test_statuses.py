@@ -27,7 +27,7 @@ def run(objective, start=2, *, lr=0.3, update=optim.Adam, **budget):
     return list(iterate(objective, start, optimizer=GradientAscent(update=update, lr=lr), budget=Budget(**budget)))
 
 
-def test_a_row_that_reaches_the_wanted_reward_stops_there_and_the_others_go_on():
+def test_a_row_that_reaches_the_target_reward_stops_and_the_others_continue():
     steps = run(problem(), 3, steps=60, reward=-0.3)
     reached = [next(k for k, step in enumerate(steps) if step.status[row] is Status.REWARD) for row in range(3)]
     assert len(set(reached)) > 1  # not all at once
@@ -94,7 +94,7 @@ def test_a_row_that_turns_non_finite_is_frozen_with_its_best_and_its_neighbors_d
         torch.testing.assert_close(one.noise[other], two.noise[0], rtol=1e-12, atol=1e-12)
 
 
-def test_a_move_that_would_be_infinite_is_refused():
+def test_a_step_to_infinite_noise_is_refused():
     reward = FunctionReward(lambda x: x.sum(1) * torch.tensor([1e15, 1e-30]), name="steep")
     objective = Objective(GaussianModel(steps=4).sampler(), reward)  # in float32
     start = objective.sampler.init(2)
@@ -118,16 +118,16 @@ def test_a_row_without_one_finite_number_has_no_best_and_the_others_do():
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_reward_that_is_not_finite_in_any_row_at_the_start_is_an_error(value):
     objective = problem(FunctionReward(lambda x: x.sum(1) * value, name="broken"))
-    with pytest.raises(RewardError, match=f"'broken' is -?{value} for every row at the start"):
+    with pytest.raises(RewardError, match=f"'broken' must be .* got -?{value} for every row at the start"):
         run(objective, steps=2)
 
 
 def test_when_the_last_row_turns_non_finite_the_run_ends():
     steps = run(problem(SPOILED["nan reward"]), 1, steps=100, lr=0.1)
-    assert len(steps) < 100 and steps[-1].status == (Status.NONFINITE,) and steps[-1].moved is None
+    assert len(steps) < 100 and steps[-1].status == (Status.NONFINITE,) and steps[-1].next_noise is None
 
 
-def test_a_wanted_reward_met_with_an_undefined_gradient_is_met():
+def test_the_target_reward_may_be_reached_with_an_undefined_gradient():
     peak = FunctionReward(lambda x: (x - x.detach()).sum(1).sqrt() * 0, name="peak")
     (only,) = run(problem(peak), 2, steps=5, reward=-0.1)
     assert only.status == (Status.REWARD,) * 2

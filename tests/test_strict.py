@@ -15,7 +15,7 @@ LAYOUT = Layout((Draw("start", (4, 16, 16), "start"), *(Draw(f"step {k}", (4, 16
 
 @pytest.fixture(scope="module")
 def fresh() -> torch.Tensor:
-    return LAYOUT.fresh(range(2000))
+    return LAYOUT.draw_noise(range(2000))
 
 
 def test_true_noise_is_suspected_no_more_often_than_said(fresh):
@@ -98,7 +98,7 @@ def test_a_dead_draw_can_pay_for_the_others_unless_it_is_left_out(fresh):
     assert (strict_probability(noise, dead)[0] < 1e-6).all()
 
 
-def test_draws_that_do_not_move_are_left_out(fresh):
+def test_fixed_draws_are_left_out(fresh):
     layout = Layout((*LAYOUT.draws[:-2], Draw("mask", (4, 16, 16), "other"), Draw("step 7", (4, 16, 16), live=False)))
     spoiled = fresh[:4].clone()
     spoiled[:, 6:] = 100.0
@@ -108,9 +108,9 @@ def test_draws_that_do_not_move_are_left_out(fresh):
 @pytest.mark.parametrize("shape", [(2,), (3, 5), (16000,), (2, 7, 9), (3, 4, 8, 8)])
 def test_draws_of_any_shape_are_tested_safely(shape):
     layout = Layout((Draw("start", shape, "start"), Draw("step 1", shape)))
-    found, _ = strict_probability(layout.fresh(range(100)), layout)
+    found, _ = strict_probability(layout.draw_noise(range(100)), layout)
     assert (found < 0.1).float().mean() <= 0.1 + 3 * math.sqrt(0.09 / 100)
-    spoiled, _ = strict_probability(layout.fresh(range(100)) * 6, layout)
+    spoiled, _ = strict_probability(layout.draw_noise(range(100)) * 6, layout)
     assert spoiled.median() < 1e-4 or math.prod(shape) < 10
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from noiseward.errors import DrawMismatch, TapeError
-from noiseward.noise.tape import record, recording, replay
+from noiseward.noise.tape import is_recording, record, replay
 
 MEAN, STD = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 2.0, 4.0])
 
@@ -275,10 +275,10 @@ def test_draws_that_are_asked_of_a_generator_are_noted():
         torch.randn(2)
         torch.randn(2, generator=generator)
         torch.empty(2).normal_(generator=generator)
-    assert tape.handed == {1, 2}
-    assert not recording()
+    assert tape.from_generator == {1, 2}
+    assert not is_recording()
     with record(0, into=[]):
-        assert recording()
+        assert is_recording()
     with replay([torch.zeros(2)], ["start"]):
         torch.randn(2)
-        assert not recording()
+        assert not is_recording()

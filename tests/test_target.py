@@ -10,10 +10,11 @@ import torch
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget, Status
-from noiseward.loop.loop import Best, iterate
+from noiseward.loop.collect import optimize
+from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
-from noiseward.loop.solution import optimize
-from noiseward.noise.regularize import Concentration, NoRegularizer, adapted, probability
+from noiseward.loop.step import Best
+from noiseward.noise.regularize import Concentration, NoRegularizer, adapt_multiplier, probability
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.rewards.reward import FunctionReward
 from noiseward.samplers.function import FunctionSampler
@@ -25,7 +26,7 @@ def objective(scale=1.0, target: float | None = TARGET):
     """The sum of the noise itself. P(z) >= target allows a mean block of norm M, so at most m sqrt(k) M in all."""
     sampler = FunctionSampler(lambda batch: torch.randn(batch, SIZE))
     reward = FunctionReward(lambda sample: scale * sample.sum(1), name="sum")
-    return Objective(sampler, reward, regularizer=Concentration(target=target) if target else NoRegularizer())
+    return Objective(sampler, reward, regularizer=Concentration(min_probability=target) if target else NoRegularizer())
 
 
 def optimum() -> float:
@@ -34,7 +35,7 @@ def optimum() -> float:
     return count * math.sqrt(BLOCK) * largest
 
 
-def climb(problem, steps, rows=2, **more):
+def ascend(problem, steps, rows=2, **more):
     start = problem.sampler.init(rows, seed=0)
     return iterate(problem, start, optimizer=GradientAscent(lr=0.03), budget=Budget(steps=steps, **more))
 
@@ -42,58 +43,58 @@ def climb(problem, steps, rows=2, **more):
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_the_constrained_optimum_is_reached_whatever_the_scale_of_the_reward(scale):
     problem = objective(scale)
-    steps = list(climb(problem, 120))
+    steps = list(ascend(problem, 120))
     best = steps[-1].best
     assert (best.probability >= TARGET).all()
     assert (0.85 * optimum() < best.reward / scale).all() and (best.reward / scale <= optimum()).all()
     torch.testing.assert_close(probability(best.noise, problem.sampler.layout), best.probability)
 
 
-def test_without_a_target_the_same_climb_leaves_the_distribution():
-    best = list(climb(objective(target=None), 120))[-1].best
+def test_without_a_minimum_probability_the_same_ascent_leaves_the_distribution():
+    best = list(ascend(objective(target=None), 120))[-1].best
     assert (best.reward > 2 * optimum()).all() and (best.probability < 1e-9).all()
 
 
 def test_the_weight_grows_while_the_target_is_missed_and_shrinks_while_there_is_room():
-    steps = list(climb(objective(), 40))
+    steps = list(ascend(objective(), 40))
     for before, after in zip(steps[:-2], steps[1:-1], strict=True):
-        was = before.state["multiplier"]
+        was = before.multiplier
         missed = after.probability < TARGET
-        assert torch.equal(after.state["multiplier"] > was, missed)
-        ratio = after.state["multiplier"] / was
+        assert torch.equal(after.multiplier > was, missed)
+        ratio = after.multiplier / was
         assert (ratio >= 0.5 - 1e-6).all() and (ratio <= 4 + 1e-6).all()
     assert 0 < sum(int((step.probability < TARGET).sum()) for step in steps) < 80
 
 
-def test_each_penalty_is_weighed_by_the_multiplier_its_step_was_given():
+def test_each_penalty_is_weighted_by_the_multiplier_of_its_step():
     problem = objective()
-    steps = list(climb(problem, 25))
+    steps = list(ascend(problem, 25))
     given = torch.ones(2)
     for step in steps:
         penalty = problem.regularizer(step.noise, problem.sampler.layout)
         torch.testing.assert_close(step.evaluation.penalty, given * penalty)
-        given = step.state["multiplier"]
-    assert steps[-1].moved is None and steps[-1].evaluation.penalty.max() > 0
+        given = step.multiplier
+    assert steps[-1].next_noise is None and steps[-1].evaluation.penalty.max() > 0
 
 
 def test_a_multiplier_follows_its_formula():
     likely = torch.tensor([0.1, 0.2, 0.05, 1e-9, 0.0, 1.0])
-    found = adapted(torch.full((6,), 3.0), likely, 0.1)
+    found = adapt_multiplier(torch.full((6,), 3.0), likely, 0.1)
     expected = [3.0, 3 * 0.5**0.25, 3 * 2**0.25, 12.0, 12.0, 3 * 0.1**0.25]
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
 def test_rows_have_multipliers_of_their_own_and_a_resumed_run_has_them_too():
     problem = objective()
-    together = list(climb(problem, 15, rows=3))
+    together = list(ascend(problem, 15, rows=3))
     start = problem.sampler.init(3, seed=0)
     for row in range(3):
         alone = list(iterate(problem, start[row : row + 1], optimizer=GradientAscent(lr=0.03), budget=Budget(steps=15)))
-        torch.testing.assert_close(alone[-1].state["multiplier"][0], together[-1].state["multiplier"][row])
+        torch.testing.assert_close(alone[-1].multiplier[0], together[-1].multiplier[row])
     again = list(iterate(problem, together[7], optimizer=GradientAscent(lr=0.03), budget=Budget(steps=15)))
     assert torch.equal(again[-1].noise, together[-1].noise)
     assert torch.equal(again[-1].best.noise, together[-1].best.noise)
-    assert torch.equal(again[-1].state["multiplier"], together[-1].state["multiplier"])
+    assert torch.equal(again[-1].multiplier, together[-1].multiplier)
 
 
 def found(index, reward, likely, value=0.0):
@@ -130,9 +131,9 @@ def test_nothing_that_is_not_finite_or_not_allowed_becomes_the_best():
     assert never.update(found(2, 0.0, 0.01), torch.tensor([True]), 0.1).index.item() == 2
 
 
-def test_a_wanted_reward_counts_only_where_the_target_is_met():
+def test_the_target_reward_counts_only_where_the_minimum_probability_is_met():
     wanted = 1.5 * optimum()  # out of reach within the target
-    steps = list(climb(objective(), 40, reward=wanted))
+    steps = list(ascend(objective(), 40, reward=wanted))
     rewards = torch.stack([step.evaluation.reward for step in steps])
     assert Status.REWARD not in steps[-1].status
     assert (rewards < wanted).all() or (torch.stack([s.probability for s in steps])[rewards >= wanted] < TARGET).all()
@@ -145,10 +146,10 @@ def test_a_wanted_reward_counts_only_where_the_target_is_met():
 
 @pytest.mark.parametrize("target", [0.0, 1.0, -0.1, 1.5, math.nan])
 def test_a_target_that_is_no_probability_is_refused(target):
-    with pytest.raises(ArgumentError, match="a probability between 0 and 1 wanted"):
-        Concentration(target=target)
+    with pytest.raises(ArgumentError, match="min_probability must be between 0 and 1, got"):
+        Concentration(min_probability=target)
 
 
 def test_a_target_wants_a_weight_to_start_from():
-    with pytest.raises(ArgumentError, match="weight 0 given with a target"):
-        Concentration(0.0, target=0.1)
+    with pytest.raises(ArgumentError, match="weight must be > 0 with min_probability, got 0"):
+        Concentration(0.0, min_probability=0.1)

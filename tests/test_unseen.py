@@ -138,6 +138,6 @@ def test_arrays_that_are_no_noise_are_not():
     FunctionSampler(fn).init()
 
 
-def test_a_sampler_that_draws_with_numpy_alone_is_told_where():
+def test_an_error_says_where_a_sampler_draws_with_numpy():
     with pytest.raises(Exception, match=rf"no Gaussian noise with torch \(it converts a numpy array at {HERE}\)"):
         FunctionSampler(lambda batch: torch.from_numpy(numpy.random.randn(batch, 2))).init()

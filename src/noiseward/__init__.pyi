@@ -27,14 +27,14 @@ from noiseward.errors import (
 )
 from noiseward.loop.budget import Budget as Budget
 from noiseward.loop.budget import Status as Status
-from noiseward.loop.loop import Optimizer as Optimizer
-from noiseward.loop.loop import Step as Step
+from noiseward.loop.collect import optimize as optimize
 from noiseward.loop.loop import iterate as iterate
 from noiseward.loop.objective import Evaluation as Evaluation
 from noiseward.loop.objective import Objective as Objective
+from noiseward.loop.optimizer import Optimizer as Optimizer
 from noiseward.loop.panel import Panel as Panel
 from noiseward.loop.solution import Solution as Solution
-from noiseward.loop.solution import optimize as optimize
+from noiseward.loop.step import Step as Step
 from noiseward.methods import Method as Method
 from noiseward.methods import Recipe as Recipe
 from noiseward.noise.layout import Draw as Draw
@@ -79,6 +79,8 @@ from noiseward.optimizers.guidance import DPS as DPS
 from noiseward.optimizers.guidance import LGD as LGD
 from noiseward.optimizers.guidance import FKSteering as FKSteering
 from noiseward.optimizers.guidance import Guided as Guided
+from noiseward.optimizers.hybrid import Hybrid1 as Hybrid1
+from noiseward.optimizers.hybrid import Hybrid2 as Hybrid2
 from noiseward.optimizers.relay import Relay as Relay
 from noiseward.optimizers.search import (
     BestOfN as BestOfN,
@@ -89,8 +91,6 @@ from noiseward.optimizers.search import (
 from noiseward.optimizers.search import (
     ZeroOrderSearch as ZeroOrderSearch,
 )
-from noiseward.optimizers.zeroth_order import Hybrid1 as Hybrid1
-from noiseward.optimizers.zeroth_order import Hybrid2 as Hybrid2
 from noiseward.optimizers.zeroth_order import ZerothOrder as ZerothOrder
 from noiseward.pipelines.adapter import DiffusersSampler as DiffusersSampler
 from noiseward.rewards.remote import RemoteReward as RemoteReward
@@ -108,15 +108,16 @@ from noiseward.rewards.reward import (
 )
 from noiseward.rewards.shaping import Augmented as Augmented
 from noiseward.rewards.shaping import Clamped as Clamped
+from noiseward.samplers.cost import NFE as NFE
+from noiseward.samplers.cost import count_calls as count_calls
 from noiseward.samplers.differentiable import differentiable as differentiable
 from noiseward.samplers.function import FunctionSampler as FunctionSampler
 from noiseward.samplers.nested import Nested as Nested
-from noiseward.samplers.recompute import NFE as NFE
 from noiseward.samplers.sampler import Sampler as Sampler
 from noiseward.samplers.steps import Guide as Guide
-from noiseward.samplers.steps import Moment as Moment
-from noiseward.samplers.steps import Pick as Pick
-from noiseward.samplers.steps import Shift as Shift
+from noiseward.samplers.steps import Resampling as Resampling
+from noiseward.samplers.steps import SamplerStep as SamplerStep
+from noiseward.samplers.steps import StateShift as StateShift
 
 __version__: str
 __all__: list[str]

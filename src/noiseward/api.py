@@ -17,14 +17,17 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget
-from noiseward.loop.loop import Optimizer, Place, Step, iterate
+from noiseward.loop.collect import collect
+from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
-from noiseward.loop.panel import Panel, Seen
+from noiseward.loop.optimizer import Optimizer
+from noiseward.loop.panel import Panel, PanelState
 from noiseward.loop.progress import Bars
-from noiseward.loop.solution import Solution, collect
+from noiseward.loop.solution import Solution
+from noiseward.loop.step import Checkpoint, Step
 from noiseward.methods import Method, choose
 from noiseward.noise.layout import Seeds
-from noiseward.optimizers.coarse_to_fine import First, Through, coarse_to_fine
+from noiseward.optimizers.coarse_to_fine import CoarseStage, Through, coarse_to_fine
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec, Settings
 from noiseward.options.table import describe
@@ -35,7 +38,7 @@ from noiseward.rewards.catalog import is_available
 from noiseward.rewards.parse import parse as parse_rewards
 from noiseward.rewards.parse import weighted
 from noiseward.rewards.reward import FunctionReward, Reward, WeightedSum
-from noiseward.samplers.entries import numbered, spoken
+from noiseward.samplers.entries import number_prompts, plain_prompts
 from noiseward.samplers.memory import check_room
 from noiseward.samplers.sampler import Sampler
 
@@ -85,7 +88,7 @@ class Problem:
     panel: Panel
     method: str | None = None
     chosen: bool = False
-    first: First | None = None
+    first: CoarseStage | None = None
 
     @property
     def note(self) -> str | None:
@@ -102,10 +105,10 @@ class Problem:
 
     def iterate(
         self,
-        start: Place | None = None,
-        seen: Seen | None = None,
+        start: Checkpoint | None = None,
+        seen: PanelState | None = None,
         *,
-        coarse: Place | None = None,
+        coarse: Checkpoint | None = None,
         through: Through = iter,
     ) -> Iterator[Step]:
         """Every step of the run, or those from a place on, watched by the panel, which saw the ones before.
@@ -125,13 +128,13 @@ class Problem:
 
     def shown(self, bars: Bars) -> Iterator[Step]:
         """Every step of the run, shown on its way."""
-        return bars.watch(self.iterate(through=self.showing(bars)), self.budget)
+        return bars.track(self.iterate(through=self.showing(bars)), self.budget)
 
     def showing(self, bars: Bars | None) -> Through:
         """Shows steps on few draws, where there are bars to show them."""
         if self.first is None or bars is None:
             return iter
-        return functools.partial(bars.watch, budget=self.first.part(self.budget), name="few steps")
+        return functools.partial(bars.track, budget=self.first.part(self.budget), name="few steps")
 
 
 def _sized(steps: Iterator[Step], sampler: Sampler) -> Iterator[Step]:
@@ -201,7 +204,7 @@ def align(
     given = {"steps": steps, "seconds": seconds, "nfe": nfe, "target": target, "batch": batch, "seed": seed, **options}
     settings = Settings.read(_sort(given))
     bars = Bars() if progress else None
-    with bars.waiting() if bars else contextlib.nullcontext():
+    with bars.show_discovery() if bars else contextlib.nullcontext():
         problem = prepare(model, prompt, reward, settings, method=method, watch=watch)
     if bars and problem.note:
         print(problem.note, file=sys.stderr)
@@ -250,18 +253,18 @@ def prepare(
             card.check_prompt(text)
     rows: list[str] | None = None if prompt is None else [text for text in each for _ in range(batch)]
     if sampler.by_row:
-        rows = list(numbered(rows, len(each) * batch, batch=batch))
+        rows = list(number_prompts(rows, len(each) * batch, batch=batch))
     seeds = [seed + b for _ in each for b in range(batch)]
     objective = Objective(sampler, score, rows, moves.regularizer)
     moves.optimizer.check(objective)
-    panel = Panel(held, prompt=spoken(rows), every=settings.watch_every)
+    panel = Panel(held, prompt=plain_prompts(rows), every=settings.watch_every)
     check_room(count, batch, sampler.noise_shape)
     start = sampler.init(len(seeds), seed=seeds)
     sampler.settle(len(seeds), rows[0] if rows else None)
     first = None
     if moves.coarse is not None:
         few, nested = coarsen(sampler, moves.coarse)
-        first = First(Objective(few, score, rows, moves.regularizer), nested)
+        first = CoarseStage(Objective(few, score, rows, moves.regularizer), nested)
     chosen, budget = method is None and not score.differentiable, Budget(**settings.limits)
     return Problem(objective, start, moves.optimizer, budget, Seeds(tuple(seeds)), panel, moves.text, chosen, first)
 

@@ -15,7 +15,8 @@ from noiseward.api import Problem
 from noiseward.errors import GradientError
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.optimizers.gradient import Backprop
-from noiseward.samplers.memory import kept
+from noiseward.samplers.cost import count_calls
+from noiseward.samplers.memory import measure_kept
 
 __all__ = ["Finding", "examine", "verdict"]
 
@@ -75,13 +76,14 @@ def examine(problem: Problem) -> Iterator[Finding]:
     yield Finding(gap < allowed, f"a row is the same alone and in a batch, to {gap:.1g}")
     if sampler.alone is not None:
         yield Finding(False, f"{sampler.alone}: rows are sampled one at a time", must=False)
-    before, begun = sampler.nfe, time.monotonic()
+    begun = time.monotonic()
     try:
-        _, direction = Backprop()(objective, noise, Seeds((0,)))
+        with count_calls() as meter:
+            _, direction = Backprop()(objective, noise, Seeds((0,)))
     except GradientError as error:
         yield Finding(False, str(error))
         return
-    seconds, calls = time.monotonic() - begun, max((sampler.nfe - before).forward, 1)
+    seconds, calls = time.monotonic() - begun, max(meter.nfe.forward, 1)
     slope, measured = _slopes(problem, noise, direction)
     error = abs(slope - measured) / max(abs(slope), abs(measured), 1e-30)
     yield Finding(
@@ -121,7 +123,7 @@ def _listed(layout: Layout) -> str:
 def _kept(problem: Problem, noise: Tensor) -> float:
     """Megabytes the graph of one evaluation holds until its gradient is taken, without the weights."""
     modules = problem.objective.sampler.modules.values()
-    return kept(lambda: problem.objective(noise.clone().requires_grad_()), modules) / 1e6
+    return measure_kept(lambda: problem.objective(noise.clone().requires_grad_()), modules) / 1e6
 
 
 def _slopes(
@@ -141,7 +143,7 @@ def _random_error(problem: Problem, noise: Tensor, gradient: Tensor) -> tuple[fl
     Also how far finite differences of two widths are apart: by less than that, the sampler is too rough to tell.
     """
     generator, layout = torch.Generator().manual_seed(0), problem.objective.sampler.layout
-    drawn = [layout.movable(torch.randn(noise.shape, generator=generator).to(noise)) for _ in range(RANDOM)]
+    drawn = [layout.zero_fixed(torch.randn(noise.shape, generator=generator).to(noise)) for _ in range(RANDOM)]
     widths = (RANDOM_WIDTH, RANDOM_WIDTH / 2)
     wide, near = ([_slopes(problem, noise, gradient, along, width) for along in drawn] for width in widths)
     scale = max(math.hypot(*(measured for _, measured in near)), 1e-30)

@@ -26,7 +26,7 @@ from noiseward.options.option import Options, option
 from noiseward.options.parts import build, join, split_arguments
 
 if TYPE_CHECKING:
-    from noiseward.loop.loop import Optimizer
+    from noiseward.loop.optimizer import Optimizer
     from noiseward.noise.regularize import Regularizer
     from noiseward.rewards.reward import Reward
 
@@ -128,8 +128,8 @@ PARTS = ("guard", "estimator", "project")  # arguments that have arguments
 ESTIMATORS = {
     "backprop": "optimizers.gradient:Backprop",
     "annealed": "optimizers.gradient:Annealed",
-    "hybrid2": "optimizers.zeroth_order:Hybrid2",
-    "hybrid1": "optimizers.zeroth_order:Hybrid1",
+    "hybrid2": "optimizers.hybrid:Hybrid2",
+    "hybrid1": "optimizers.hybrid:Hybrid1",
     "zeroth-order": "optimizers.zeroth_order:ZerothOrder",
 }
 GUARDS = {

@@ -82,10 +82,10 @@ class GaussianModel(torch.nn.Module):
 
             def step(output: Tensor, x: Tensor, now: float = now, after: float = after) -> tuple[Tensor, Tensor]:
                 keep, remove, sigma = self._step(now, after)
-                moved = keep * x + remove * output
+                after_x = keep * x + remove * output
                 if self.eta > 0:
-                    moved = moved + sigma * torch.randn(batch, self.dim, dtype=self.dtype)
-                return moved, (x - math.sqrt(1 - now) * output) / math.sqrt(now)
+                    after_x = after_x + sigma * torch.randn(batch, self.dim, dtype=self.dtype)
+                return after_x, (x - math.sqrt(1 - now) * output) / math.sqrt(now)
 
             steps = len(self.alphas) - 1
             x = announce(step, self(x, now), x, of=steps, time=now, signal=math.sqrt(now), sigma=math.sqrt(1 - now))

@@ -179,7 +179,7 @@ def test_every_draw_that_weighs_in_has_the_gradient_of_finite_differences(strang
     for k, (draw, part) in enumerate(zip(sampler.layout, sampler.layout.split(gradient), strict=True)):
         if not draw.live:
             continue
-        along = sampler.layout.where([j == k for j in range(stranger.draws)], gradient) / part.norm()
+        along = sampler.layout.keep([j == k for j in range(stranger.draws)], gradient) / part.norm()
         with torch.no_grad():
             up, down = (weigh(sampler(noise + sign * width * along)).item() for sign in (1, -1))
         assert abs(part.norm().item() - (up - down) / (2 * width)) < tolerance * part.norm(), draw.name

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from noiseward.loop.budget import Status
-from noiseward.loop.panel import verdict
-from noiseward.loop.solution import stalled
+from noiseward.loop.panel import find_hacking
+from noiseward.loop.solution import describe_stall
 from noiseward.noise.typicality import ADVICE, SUSPECT
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def report(
         if strict < SUSPECT:
             console.print(f"row {row}: strict P(z) {strict:.1g} ({aspect}): {ADVICE}", highlight=False, soft_wrap=True)
     for row in range(len(prompts)):
-        if note := stalled(steps, row):
+        if note := describe_stall(steps, row):
             console.print(f"row {row}: {note}", highlight=False, soft_wrap=True)
-        if said := verdict(steps, row):
+        if said := find_hacking(steps, row):
             console.print(f"row {row}: {said}", highlight=False, soft_wrap=True)
     if status.get("dead_draws"):
         console.print(f"without effect on the image, left alone: {', '.join(status['dead_draws'])}", highlight=False)

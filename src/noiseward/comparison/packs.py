@@ -20,8 +20,8 @@ from noiseward.api import Problem, prepare
 from noiseward.comparison.spec import SHARES, CompareSpec, Pack
 from noiseward.errors import ArgumentError, GradientError, RunError
 from noiseward.images import to_images
-from noiseward.loop.loop import Best, Step
 from noiseward.loop.panel import Panel
+from noiseward.loop.step import Best, Step
 from noiseward.noise.typicality import strict_probability
 from noiseward.options.run import Settings
 from noiseward.pipelines.cards import card_of

@@ -1,8 +1,8 @@
-"""When a run ends: a **budget** of moves, seconds, denoiser calls or reward; and why a row stopped.
+"""When a run ends: a **budget** of steps, seconds, denoiser calls or reward; and why a row stopped.
 
-No move is begun that would overrun the budget. What the next move costs is not known, so it is taken to cost what the
-dearest one did, which counts half as much with every move after it: a move may be slow by accident, or the first moves
-dearer than all others.
+No step is begun that would overrun the budget. What the next step costs is not known, so it is expected to cost as much
+as the most expensive recent one, which counts half as much with every step after it: a step may be slow by accident, or
+the first steps more expensive than the others.
 """
 
 from __future__ import annotations
@@ -11,41 +11,40 @@ import dataclasses
 import enum
 
 from noiseward.errors import ArgumentError
-from noiseward.samplers.recompute import NFE
+from noiseward.samplers.cost import NFE
 
-__all__ = ["Budget", "Status", "slowed"]
+__all__ = ["Budget", "Status", "update_pace"]
 
 
 class Status(enum.Enum):
     """Why a row stopped, each with what to do about it."""
 
-    RUNNING = "still moving"
-    STEPS = "all steps were made: more steps may raise the reward further"
+    RUNNING = "still running"
+    STEPS = "all steps are done: more steps may raise the reward further"
     SECONDS = "the time is up: more seconds may raise the reward further"
     NFE = "the denoiser calls are spent: more of them may raise the reward further"
-    REWARD = "the wanted reward was reached"
-    NONFINITE = "reward or noise became non-finite: the step was refused, the best before it kept; try a smaller lr"
+    REWARD = "the target reward was reached"
+    NONFINITE = "reward or noise became non-finite: the step was refused and the best before it kept; try a smaller lr"
     INTERRUPTED = "interrupted: the best so far was kept"
-    MEMORY = "memory ran out: the best so far was kept; go on with less memory per step (memory=), or fewer rows"
+    MEMORY = "out of memory: the best so far was kept; resume with less memory per step (memory=), or fewer rows"
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """When to stop: the first limit met.
+    """When to stop: at the first limit reached.
 
     Arguments:
-        steps: moves; N moves are N + 1 evaluations.
-        seconds: wall time. No move is begun that would overrun it at the pace of late, with a third of a move kept for
-            the closing evaluation: backpropagation costs at least twice its forward pass. The pace is that of the
-            slowest move, which counts half as much with every move after it.
-        nfe: denoiser calls, `NFE.cost`, in the same way. The first move is always made.
-        reward: a row that reaches it stops moving.
+        steps: optimization steps; N steps are N + 1 evaluations.
+        seconds: wall time. No step is begun that would overrun it at the recent pace, with a third of a step reserved
+            for the closing evaluation: backpropagation costs at least twice its forward pass.
+        nfe: denoiser calls, `NFE.cost`, in the same way. The first step is always made.
+        reward: a row that reaches it stops.
 
     Example:
         >>> Budget(steps=-1)
         Traceback (most recent call last):
         ...
-        noiseward.errors.ArgumentError: steps=-1 given: at least 0 wanted
+        noiseward.errors.ArgumentError: steps must be >= 0, got -1
     """
 
     steps: int | None = None
@@ -57,12 +56,12 @@ class Budget:
         for name in ("steps", "seconds", "nfe"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
-                raise ArgumentError(f"{name}={value} given: at least 0 wanted")
+                raise ArgumentError(f"{name} must be >= 0, got {value}")
         if (self.steps, self.seconds, self.nfe) == (None, None, None):
-            raise ArgumentError("no end given: set steps=, seconds= or nfe= (reward= alone may never be reached)")
+            raise ArgumentError("expected a limit, got none; set steps, seconds or nfe (reward may never be reached)")
 
-    def spent(self, index: int, seconds: float, nfe: NFE, pace: tuple[float, int]) -> Status | None:
-        """The reason not to make move number `index`, or None; `pace` is what a move costs (see `slowed`)."""
+    def stop_reason(self, index: int, seconds: float, nfe: NFE, pace: tuple[float, int]) -> Status | None:
+        """Why step number `index` must not begin, or None; `pace` is what a step costs (see `update_pace`)."""
         if self.steps is not None and index >= self.steps:
             return Status.STEPS
         if self.seconds is not None and seconds + pace[0] * 4 / 3 > self.seconds:
@@ -72,11 +71,11 @@ class Budget:
         return None
 
 
-def slowed(pace: tuple[float, int], seconds: float, cost: int) -> tuple[float, int]:
-    """The pace after a move of so many seconds and calls: the move's own, or half of what it was.
+def update_pace(pace: tuple[float, int], seconds: float, cost: int) -> tuple[float, int]:
+    """The pace after a step of that many seconds and calls: the step's own, or half of the pace before.
 
     Example:
-        >>> slowed((8.0, 300), 1.0, 60)
+        >>> update_pace((8.0, 300), 1.0, 60)
         (4.0, 150)
     """
     return max(pace[0] / 2, seconds), max(pace[1] // 2, cost)

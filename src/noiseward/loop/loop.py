@@ -1,206 +1,71 @@
-r"""The loop: an **optimizer** moves the noise uphill, step by step, until a budget is spent.
+r"""The loop: an **optimizer** changes the noise step by step, until a budget is spent.
 
 :func:`iterate` is the one loop of this library. It is a generator: progress bars, run directories, early stops and
-notebooks are all consumers of the same :class:`Step`; there are no callbacks. N moves are N + 1 evaluations, the last
+notebooks are all consumers of the same :class:`Step`; there are no callbacks. N steps are N + 1 evaluations, the last
 of which is forward only:
 
 .. math::
     (e_k, z_{k+1}, s_{k+1}) = \mathrm{step}(z_k, s_k), \quad k = 0 \dots N-1; \qquad e_N = \mathrm{evaluate}(z_N).
 
-*Pair law.* A step holds the noise :math:`z_k` and the evaluation :math:`e_k` of that very noise, never of the next one;
-the best so far is kept per row the same way, so that a result is never worse than its start. Best is what has the
-highest value. Where the regularizer has a target for P(z), its weight changes along the way and values do not compare:
-then best is the highest reward among the steps that meet the target, and the highest P(z) while none does.
+*Pair law.* A step holds the noise :math:`z_k` and the evaluation :math:`e_k` of that very noise, never of the next one,
+and so does the best so far of each row: a result is never worse than its start. Best is the highest value. Where the
+regularizer has a minimum probability, its weight changes along the way and values do not compare: then best is the
+highest reward among the steps that meet it, and the highest P(z) while none does.
 
-*Row law.* A row that reached the wanted reward, or whose reward or noise became non-finite, is frozen: it stays in the
-batch, does not move, and its neighbours do not notice.
+*Row law.* A row that reached the target reward, or whose reward or noise became non-finite, is frozen: it stays in the
+batch unchanged, and its neighbors are not affected.
 """
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from noiseward.errors import RewardError
-from noiseward.loop.budget import Budget, Status, slowed
+from noiseward.loop.budget import Budget, Status, update_pace
 from noiseward.loop.objective import Evaluation, Objective
+from noiseward.loop.optimizer import Move, Optimizer, State
+from noiseward.loop.step import Best, Checkpoint, Step, select_rows
 from noiseward.noise.layout import Seeds
-from noiseward.noise.regularize import adapted, probability
+from noiseward.noise.regularize import adapt_multiplier, probability
+from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.memory import attempt
-from noiseward.samplers.recompute import NFE
 
-__all__ = ["Best", "Optimizer", "Place", "State", "Step", "iterate", "select_rows"]
-
-State = dict[str, Tensor]
-
-
-class Optimizer(abc.ABC):
-    """Moves noise. Its state is plain data: tensors whose first axis is the row."""
-
-    @abc.abstractmethod
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
-        """One move: the evaluation of `noise`, the next noise and the next state.
-
-        Pure: nothing is kept between calls. The first call gets an empty state. `grad_norm` in the state, if there, is
-        logged. Row i of each result depends on row i of each argument alone.
-        """
-
-    @abc.abstractmethod
-    def check(self, objective: Objective) -> None:
-        """Raise if this optimizer cannot climb that objective, before anything is computed."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Best:
-    """The best evaluation of each row so far, with the noise it was made from.
-
-    Attributes:
-        noise: `(B, *noise_shape)`.
-        sample: `(B, *X)`.
-        reward, value: `(B,)`; -inf for a row that was never finite.
-        probability: P(z) of that noise, `(B,)`.
-        index: `(B,)`, the step it was found at.
-    """
-
-    noise: Tensor
-    sample: Tensor
-    reward: Tensor
-    value: Tensor
-    probability: Tensor
-    index: Tensor
-
-    def update(self, new: Best, allowed: Tensor, target: float | None = None) -> Best:
-        """The better of this and a new one, for each row that is allowed to change.
-
-        Arguments:
-            new: an evaluation, with its noise, P(z) and step.
-            allowed: `(B,)`.
-            target: the P(z) to keep, if the regularizer has one.
-        """
-        better = new.value > self.value
-        if target is not None:
-            met, was = new.probability >= target, self.probability >= target
-            higher = torch.where(met, new.reward > self.reward, new.probability > self.probability)
-            better = torch.where(met == was, higher, met) | ~self.value.isfinite()
-        better = allowed & new.value.isfinite() & better
-        fields = (field.name for field in dataclasses.fields(self))
-        return Best(**{name: select_rows(better, getattr(new, name), getattr(self, name)) for name in fields})
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where the loop stands before an evaluation: all it needs to go on. The fields are those of `Step`."""
-
-    index: int
-    noise: Tensor
-    state: State
-    status: tuple[Status, ...]
-    best: Best | None
-    nfe: NFE
-    seconds: float
-    pace: tuple[float, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """One step of the loop, and all that is needed to go on from it.
-
-    Attributes:
-        index: k.
-        noise, evaluation: :math:`z_k` and its evaluation.
-        probability: P(z) of this noise, `(B,)`.
-        grad_norm: norm of the direction before clipping, `(B,)`; None where no direction was asked for.
-        moved: :math:`z_{k+1}`; None after the last evaluation.
-        state: the optimizer's state that goes with `moved`, or with `noise` where that is None; and the `multiplier` of
-            a regularizer with a target.
-        status: one per row.
-        best: the best of each row up to here.
-        spent: denoiser calls of this step alone.
-        nfe, seconds: spent by the run up to here.
-        pace: seconds and NFE cost of the dearest move of late (see `slowed`).
-        watched: scores of held-out rewards, each `(B,)`, by name, where a panel watched this step (`panel.py`).
-        peaks: for each of them the best of each row up to the step where that reward was last highest.
-        silent: those of them that have no say (`panel.py`).
-    """
-
-    index: int
-    noise: Tensor
-    evaluation: Evaluation
-    probability: Tensor
-    grad_norm: Tensor | None
-    moved: Tensor | None
-    state: State
-    status: tuple[Status, ...]
-    best: Best
-    spent: NFE
-    nfe: NFE
-    seconds: float
-    pace: tuple[float, int]
-    watched: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    peaks: dict[str, Best] = dataclasses.field(default_factory=dict)
-    silent: tuple[str, ...] = ()
-
-    @property
-    def place(self) -> Place:
-        """Where the loop stands after this step; after one without `moved`, before it."""
-        status = tuple(old if old is Status.NONFINITE else Status.RUNNING for old in self.status)
-        if self.moved is None:
-            nfe = self.nfe - self.spent
-            return Place(self.index, self.noise, self.state, status, self.best, nfe, self.seconds, self.pace)
-        return Place(self.index + 1, self.moved, self.state, status, self.best, self.nfe, self.seconds, self.pace)
-
-    def record(self) -> dict[str, Any]:
-        """The step as plain numbers: what `steps.jsonl` and `Solution.history` hold."""
-        evaluation = self.evaluation
-        scores = {name: held.tolist() for name, held in self.watched.items()}
-        return {
-            "index": self.index,
-            "seconds": self.seconds,
-            "nfe": dataclasses.asdict(self.nfe),
-            "reward": evaluation.reward.tolist(),
-            "terms": {name: term.tolist() for name, term in evaluation.terms.items()},
-            "penalty": evaluation.penalty.tolist(),
-            "value": evaluation.value.tolist(),
-            "probability": self.probability.tolist(),
-            "grad_norm": None if self.grad_norm is None else self.grad_norm.tolist(),
-            **({"watched": scores, "silent": list(self.silent), "found": self.best.index.tolist()} if scores else {}),
-        }
+__all__ = ["iterate"]
 
 
 @torch.inference_mode(False)
 def iterate(
     objective: Objective,
-    start: Tensor | Step | Place,
+    start: Tensor | Step | Checkpoint,
     *,
     optimizer: Optimizer,
     budget: Budget,
     seeds: Seeds | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Step]:
-    """Climb, yielding every step.
+    """Optimize, yielding every step.
 
     Arguments:
-        objective: what to climb.
-        start: noise `(B, *noise_shape)`, or a `Step` (or its `Place`) to go on from: bit for bit as if the run had
-            never stopped. After a run's last step, whose evaluation was forward only, that noise is evaluated once
+        objective: what to maximize.
+        start: noise `(B, *noise_shape)`, or a `Step` (or its `Checkpoint`) to continue from: bit for bit as if the run
+            had never stopped. After a run's last step, whose evaluation was forward only, that noise is evaluated once
             more.
-        optimizer: how to move.
+        optimizer: what proposes the next noise.
         budget: when to stop.
         seeds: randomness of the optimizer, one seed per row; default: the row numbers.
         clock: seconds that only grow.
 
     Yields:
-        `Step` 0, 1, ...; the last one has no `moved`.
+        `Step` 0, 1, ...; the last one has no `next_noise`.
 
     Raises:
-        OutOfMemory: at some step; the one before is where to go on, with a sampler that takes less.
+        OutOfMemory: at some step; continue from the one before, with a sampler that needs less.
 
     Example:
         >>> from noiseward.optimizers.ascend import GradientAscent
@@ -208,87 +73,85 @@ def iterate(
         >>> sampler = GaussianModel(steps=4).sampler()
         >>> objective = Objective(sampler, Quadratic(1.0))
         >>> for step in iterate(objective, sampler.init(2), optimizer=GradientAscent(lr=0.1), budget=Budget(steps=2)):
-        ...     print(step.index, step.nfe.forward, step.moved is None)
+        ...     print(step.index, step.nfe.forward, step.next_noise is None)
         0 4 False
         1 8 False
         2 12 True
     """
     optimizer.check(objective)
-    layout, target = objective.sampler.layout, objective.regularizer.target
-    at = start.place if isinstance(start, Step) else start if isinstance(start, Place) else _begin(start)
+    layout, min_probability = objective.sampler.layout, objective.regularizer.min_probability
+    at = start.checkpoint if isinstance(start, Step) else start if isinstance(start, Checkpoint) else _begin(start)
     if at.noise.is_inference():  # made inside torch.inference_mode(): such a tensor never has a gradient
         at = dataclasses.replace(at, noise=at.noise.clone())
     layout.check(at.noise)
     objective.regularizer.check(layout)
     seeds = seeds or Seeds(tuple(range(at.noise.shape[0])))
-    begun = clock() - at.seconds
+    began = clock() - at.seconds
     while True:
-        now, calls = clock(), objective.nfe
-        over = budget.spent(at.index, now - begun, at.nfe, at.pace)
-        multiplier, own = at.state.get("multiplier"), {k: part for k, part in at.state.items() if k != "multiplier"}
-        weighed = objective if multiplier is None else objective.weighed(multiplier)
-        made = functools.partial(_made, over, optimizer, weighed, at, own, seeds.at(at.index))
-        evaluation, moved, state = attempt(made, f"at step {at.index}", objective.sampler.lighter)
-        grad_norm = None if moved is None else state.get("grad_norm")
-        likely = probability(at.noise, layout).to(evaluation.value.device)
-        if target is not None and moved is not None:
-            state = {**state, "multiplier": adapted(torch.ones_like(likely) if multiplier is None else multiplier,
-                                                    likely, target)}  # fmt: skip
-        new = _found(at.index, at.noise, evaluation, likely)
-        best = (at.best or _worst(new, objective)).update(new, _running(at.status, evaluation.value), target)
-        met = likely >= target if target is not None else torch.ones_like(likely, dtype=torch.bool)
-        status = _judge(at.status, evaluation, _sound(evaluation, moved, grad_norm), met, budget, over)
-        if moved is not None:
-            moved, state = _freeze(at, moved, state, status)
-        spent, seconds = objective.nfe - calls, clock() - begun
-        pace = at.pace if over else slowed(at.pace, seconds + begun - now, spent.cost)
+        now = clock()
+        over = budget.stop_reason(at.index, now - began, at.nfe, at.pace)
+        weighted = objective if at.multiplier is None else objective.with_multiplier(at.multiplier)
+        compute = functools.partial(_compute, over, optimizer, weighted, at, seeds.at(at.index))
+        with count_calls() as meter:
+            evaluation, move = attempt(compute, f"at step {at.index}", objective.sampler.lighter)
+        p = probability(at.noise, layout).to(evaluation.value.device)
+        index = torch.full((at.noise.shape[0],), at.index, device=at.noise.device)
+        new = Best(at.noise, evaluation.sample, evaluation.reward, evaluation.value, p, index)
+        best = (at.best or _worst(new, objective)).update(new, _running(at.status, p), min_probability)
+        met = p >= min_probability if min_probability is not None else torch.ones_like(p, dtype=torch.bool)
+        status = _judge(at.status, evaluation, _finite(evaluation, move), met, budget, over)
+        next_noise, state, multiplier = None, at.state, at.multiplier
+        running = _running(status, at.noise)
+        if move is not None and running.any():
+            next_noise, state = select_rows(running, move.noise, at.noise), _select(running, move.state, at.state)
+            if min_probability is not None:
+                old = torch.ones_like(p) if at.multiplier is None else at.multiplier
+                new_multiplier = adapt_multiplier(old, p, min_probability)
+                multiplier = new_multiplier if at.multiplier is None else select_rows(running, new_multiplier, old)
+        seconds = clock() - began
         step = Step(
             index=at.index,
             noise=at.noise,
             evaluation=evaluation,
-            probability=likely,
-            grad_norm=grad_norm,
-            moved=moved,
+            probability=p,
+            info={} if move is None else move.info,
+            next_noise=next_noise,
             state=state,
             status=status,
             best=best,
-            spent=spent,
-            nfe=at.nfe + spent,
+            spent=meter.nfe,
+            before=at.nfe,
             seconds=seconds,
-            pace=pace,
+            pace=at.pace if over else update_pace(at.pace, seconds + began - now, meter.nfe.cost),
+            multiplier=multiplier,
         )
         yield step
-        if moved is None:
+        if next_noise is None:
             return
-        at = step.place
+        at = step.checkpoint
 
 
-def _made(
-    over: Status | None, optimizer: Optimizer, objective: Objective, at: Place, own: State, seeds: Seeds
-) -> tuple[Evaluation, Tensor | None, State]:
-    """A move; or, once the budget is spent, the evaluation that closes the run."""
+def _compute(
+    over: Status | None, optimizer: Optimizer, objective: Objective, at: Checkpoint, seeds: Seeds
+) -> tuple[Evaluation, Move | None]:
+    """One step of the optimizer; or, once the budget is spent, the evaluation that closes the run."""
     if over is None:
-        return optimizer.step(objective, at.noise, own, seeds)
+        move = optimizer.step(objective, at.noise, at.state, seeds)
+        return move.evaluation, move
     with torch.no_grad():
-        return objective(at.noise), None, at.state
+        return objective(at.noise), None
 
 
-def _begin(noise: Tensor) -> Place:
-    return Place(0, noise.detach(), {}, (Status.RUNNING,) * noise.shape[0], None, NFE(), 0.0, (0.0, 0))
-
-
-def _found(index: int, noise: Tensor, evaluation: Evaluation, likely: Tensor) -> Best:
-    """An evaluation as a candidate for the best."""
-    found = torch.full((noise.shape[0],), index, device=noise.device)
-    return Best(noise, evaluation.sample, evaluation.reward, evaluation.value, likely, found)
+def _begin(noise: Tensor) -> Checkpoint:
+    return Checkpoint(0, noise.detach(), {}, (Status.RUNNING,) * noise.shape[0], None, NFE(), 0.0, (0.0, 0))
 
 
 def _worst(first: Best, objective: Objective) -> Best:
     """A best that anything finite improves on."""
     if not first.value.isfinite().any():
         raise RewardError(
-            f"reward '{objective.reward.name}' is {first.reward[0].item()} for every row at the start: a finite "
-            "number per row is wanted; check the reward, and the model's precision if its sample is not finite"
+            f"reward '{objective.reward.name}' must be a finite number per row, got {first.reward[0].item()} for every "
+            "row at the start; check the reward, and the model's precision if its sample is not finite"
         )
     worst = torch.full_like(first.value, -torch.inf)
     return dataclasses.replace(first, reward=worst, value=worst, index=torch.zeros_like(first.index))
@@ -298,49 +161,37 @@ def _running(status: Sequence[Status], like: Tensor) -> Tensor:
     return torch.tensor([one is Status.RUNNING for one in status], device=like.device)
 
 
-def _sound(evaluation: Evaluation, moved: Tensor | None, grad_norm: Tensor | None) -> list[bool]:
-    """Whether each row's value, direction and next noise are finite."""
-    sound = evaluation.value.isfinite()
-    if moved is not None:
-        sound = sound & moved.isfinite().flatten(1).all(1).to(sound.device)
-    if grad_norm is not None:
-        sound = sound & grad_norm.isfinite().to(sound.device)
-    return sound.tolist()
+def _finite(evaluation: Evaluation, move: Move | None) -> list[bool]:
+    """Whether each row's value, next noise and direction are finite."""
+    finite = evaluation.value.isfinite()
+    if move is not None:
+        finite = finite & move.noise.isfinite().flatten(1).all(1).to(finite.device)
+        if (grad_norm := move.info.get("grad_norm")) is not None:
+            finite = finite & grad_norm.isfinite().to(finite.device)
+    return finite.tolist()
 
 
-def _freeze(at: Place, moved: Tensor, state: State, status: Sequence[Status]) -> tuple[Tensor | None, State]:
-    """The next noise and state, with rows that stopped left where they were; None when all did."""
-    moving = _running(status, moved)
-    if not moving.any():
-        return None, at.state
-    kept = {name: select_rows(moving, new, at.state[name]) if name in at.state else new for name, new in state.items()}
-    return select_rows(moving, moved, at.noise), kept
+def _select(rows: Tensor, new: State, old: State) -> State:
+    """The new state in some rows, the old one elsewhere."""
+    return {name: select_rows(rows, part, old[name]) if name in old else part for name, part in new.items()}
 
 
 def _judge(
     status: Sequence[Status],
     evaluation: Evaluation,
-    sound: Sequence[bool],
+    finite: Sequence[bool],
     met: Tensor,
     budget: Budget,
     over: Status | None,
 ) -> tuple[Status, ...]:
-    """The status of each row after an evaluation; rows that stopped before stay as they are."""
-    wanted = evaluation.value.isfinite() & met
-    wanted = wanted & (evaluation.reward >= budget.reward) if budget.reward is not None else torch.zeros_like(wanted)
-    judged = []
-    for old, fine, done in zip(status, sound, wanted.tolist(), strict=True):
-        if old is not Status.RUNNING:
-            judged.append(old)
-        elif done:
-            judged.append(Status.REWARD)
-        elif not fine:
-            judged.append(Status.NONFINITE)
-        else:
-            judged.append(over or Status.RUNNING)
-    return tuple(judged)
-
-
-def select_rows(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """Rows of `yes` where `rows` is true, of `no` elsewhere."""
-    return torch.where(rows.to(yes.device).view(-1, *(1,) * (yes.ndim - 1)), yes, no)
+    """The status of each row after an evaluation; rows that stopped before keep theirs."""
+    reached = torch.zeros_like(met)
+    if budget.reward is not None:
+        reached = evaluation.value.isfinite() & met & (evaluation.reward >= budget.reward)
+    return tuple(
+        old if old is not Status.RUNNING
+        else Status.REWARD if done
+        else (over or Status.RUNNING) if fine
+        else Status.NONFINITE
+        for old, fine, done in zip(status, finite, reached.tolist(), strict=True)
+    )  # fmt: skip

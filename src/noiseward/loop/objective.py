@@ -3,29 +3,26 @@ r"""The equation: a **sampler** turns **noise** into a sample; a **reward** scor
 .. math::
     \max_z \; r(M(z, c), c) - \rho(z), \qquad z \sim N(0, I) \text{ a priori.}
 
-M is the sampler, c the prompt, r the reward, :math:`\rho` the penalty. What an **optimizer** climbs is the *value*, the
-reward less the penalty.
-
-An objective also keeps the bill, `nfe`: the denoiser calls each row took part in. A sampler counts its calls, however
-many rows they have; where several of them were candidates of one row, `charge` adds what that row took part in beyond.
+M is the sampler, c the prompt, r the reward, :math:`\rho` the penalty. What an **optimizer** maximizes is the *value*,
+the reward less the penalty.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
-from noiseward.loop.executor import Alone, Crew
+from noiseward.loop.executor import Executor, LocalExecutor
 from noiseward.noise.regularize import NoRegularizer, Regularizer
 from noiseward.rewards.reward import Reward, check_rows, score
-from noiseward.samplers.entries import numbered, spoken
-from noiseward.samplers.recompute import NFE, Meter
-from noiseward.samplers.sampler import Prompt, Sampler, prompts
+from noiseward.samplers.entries import number_prompts, plain_prompts
+from noiseward.samplers.sampler import Prompt, Sampler, expand_prompts
 
 __all__ = ["Evaluation", "Objective"]
 
@@ -51,8 +48,9 @@ class Evaluation:
     def detach(self) -> Evaluation:
         """The same numbers without their graph."""
         terms = {name: term.detach() for name, term in self.terms.items()}
-        plain = (tensor.detach() for tensor in (self.sample, self.reward, self.penalty, self.value))
-        sample, reward, penalty, value = plain
+        sample, reward, penalty, value = (
+            tensor.detach() for tensor in (self.sample, self.reward, self.penalty, self.value)
+        )
         return Evaluation(sample, reward, terms, penalty, value)
 
 
@@ -65,8 +63,8 @@ class Objective:
         reward: r.
         prompt: c, one string or one per row.
         regularizer: rho.
-        multiplier: what each row's penalty is multiplied by, `(B,)`; `iterate` adapts it where rho has a target.
-        crew: who samples candidates; default: this process.
+        multiplier: of each row's penalty, `(B,)`; `iterate` adapts it where rho has a minimum probability.
+        executor: what samples candidates; default: this process.
 
     Example:
         >>> from noiseward.toys import GaussianModel, Quadratic
@@ -85,43 +83,31 @@ class Objective:
         regularizer: Regularizer | None = None,
         *,
         multiplier: Tensor | None = None,
-        crew: Crew | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        for given, wanted in ((sampler, Sampler), (reward, Reward)):
-            if not isinstance(given, wanted):
-                raise ArgumentError(
-                    f"{given!r} given as {wanted.__name__.lower()}: wrap a function in Function{wanted.__name__}"
-                )
+        for value, kind in ((sampler, Sampler), (reward, Reward)):
+            if not isinstance(value, kind):
+                name = kind.__name__
+                raise ArgumentError(f"expected a {name}, got {value!r}; wrap a function in Function{name}")
         if sampler.by_row and prompt is not None and not isinstance(prompt, str):
-            prompt = numbered(prompt, len(prompt))
+            prompt = number_prompts(prompt, len(prompt))
         self.sampler, self.reward, self.prompt = sampler, reward, prompt
         sampler.expect(prompt)
-        self.regularizer = regularizer or NoRegularizer()
-        self.multiplier = multiplier
-        self.crew = crew or Alone()
-        self._charged = Meter()
-        self._rows_checked = [False]
-
-    @property
-    def nfe(self) -> NFE:
-        """Denoiser calls so far, per row."""
-        return self.sampler.nfe + self._charged.nfe
-
-    def charge(self, nfe: NFE) -> None:
-        """Add calls to the bill (or take them off) that the sampler counts otherwise than a row does."""
-        self._charged.nfe += nfe
+        self.regularizer, self.multiplier = regularizer or NoRegularizer(), multiplier
+        self.executor = executor or LocalExecutor()
+        self._rows_checked = [False]  # shared with copies
 
     def __call__(self, noise: Tensor) -> Evaluation:
         """Sample, score and weigh noise `(B, *noise_shape)`."""
         return self.judge(noise, self.sampler(noise, self.prompt))
 
     def judge(self, noise: Tensor, sample: Tensor) -> Evaluation:
-        """Score and weigh noise whose samples `(B, *X)` are there already; those in half precision become float32."""
+        """Score and weigh noise with its samples `(B, *X)`; those in half precision become float32."""
         sample = sample.float() if sample.dtype in (torch.float16, torch.bfloat16) else sample
-        named = spoken(prompts(self.prompt, noise.shape[0]))
-        reward, terms = score(self.reward, sample, named)
+        prompts = plain_prompts(expand_prompts(self.prompt, noise.shape[0]))
+        reward, terms = score(self.reward, sample, prompts)
         if not self._rows_checked[0] and noise.shape[0] > 1:
-            check_rows(self.reward, sample, named, terms)
+            check_rows(self.reward, sample, prompts, terms)
             self._rows_checked[0] = True
         penalty = self.penalty(noise)
         return Evaluation(sample, reward, terms, penalty, reward - penalty.to(reward.dtype))
@@ -131,38 +117,34 @@ class Objective:
         penalty = self.regularizer(noise, self.sampler.layout)
         return penalty if self.multiplier is None else penalty * self.multiplier.to(penalty)
 
-    def weighed(self, multiplier: Tensor | None) -> Objective:
-        """The objective with each row's penalty multiplied by a number of its own, `(B,)`; None for none."""
-        return self._asked(self.prompt, multiplier)
+    def with_multiplier(self, multiplier: Tensor | None) -> Objective:
+        """The same objective with each row's penalty multiplied by a number of its own, `(B,)`; None for none."""
+        return self._replace(multiplier=multiplier)
 
-    def helped(self, crew: Crew) -> Objective:
-        """The same objective with others to sample candidates; the bill is the same one."""
-        other = self._asked(self.prompt, self.multiplier)
-        other.crew = crew
-        return other
+    def with_executor(self, executor: Executor) -> Objective:
+        """The same objective with its candidates sampled elsewhere."""
+        return self._replace(executor=executor)
 
     def repeat(self, times: int) -> Objective:
-        """The objective of a batch in which each row stands `times` times in a row; the bill is the same one."""
-        prompt, multiplier = self.prompt, self.multiplier
-        rows = 1 if prompt is None or isinstance(prompt, str) else len(prompt)
-        rows = rows if multiplier is None else len(multiplier)
+        """The objective of a batch in which each row is repeated `times` times in succession."""
+        rows = 1 if self.prompt is None or isinstance(self.prompt, str) else len(self.prompt)
+        rows = rows if self.multiplier is None else len(self.multiplier)
         return self.rows([row for row in range(rows) for _ in range(times)])
 
     def rows(self, index: Sequence[int]) -> Objective:
-        """The objective of some rows of the batch; the bill is the same one."""
+        """The objective of some rows of the batch."""
         prompt, multiplier = self.prompt, self.multiplier
         if prompt is not None and not isinstance(prompt, str):
             prompt = [prompt[row] for row in index]
         elif self.sampler.by_row:
             raise ArgumentError(
                 f"prompt: expected one per row, since rows have a {self.sampler.by_row[0]} of their own, got "
-                f"{prompt!r} for all; repeat it, or pass entries.numbered(None, rows)"
+                f"{prompt!r} for all; repeat it, or pass entries.number_prompts(None, rows)"
             )
-        if multiplier is not None:
-            multiplier = multiplier[list(index)]
-        return self._asked(prompt, multiplier)
+        self.sampler.expect(prompt)
+        return self._replace(prompt=prompt, multiplier=None if multiplier is None else multiplier[list(index)])
 
-    def _asked(self, prompt: Prompt, multiplier: Tensor | None) -> Objective:
-        other = Objective(self.sampler, self.reward, prompt, self.regularizer, multiplier=multiplier, crew=self.crew)
-        other._charged, other._rows_checked = self._charged, self._rows_checked
+    def _replace(self, **changes: Any) -> Objective:
+        other = copy.copy(self)
+        vars(other).update(changes)
         return other

@@ -1,41 +1,33 @@
-r"""What came out: the best noise of each row, its sample, and how it got there.
-
-:func:`collect` folds the steps of :func:`~noiseward.optimize.iterate` into a :class:`Solution`; :func:`collecting` does
-so while others look at the steps; :func:`optimize` iterates and collects in one call. A Ctrl-C between the first step
-and the last ends the fold, not the program: the best so far is the result. So does memory
-that runs out.
-"""
+"""The result of a run: the best noise of each row, its sample, and how it got there."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import json
-import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, NoisewardWarning, OutOfMemory
-from noiseward.loop.budget import Budget, Status
-from noiseward.loop.loop import Best, Optimizer, Step, iterate
-from noiseward.loop.objective import Evaluation, Objective
-from noiseward.loop.panel import Verdict, before, find_hacked, verdict
-from noiseward.noise.layout import Layout, Seeds
+from noiseward.errors import ArgumentError
+from noiseward.loop.budget import Status
+from noiseward.loop.objective import Evaluation
+from noiseward.loop.panel import Hacking, best_before_hacking, find_hacked, find_hacking
+from noiseward.loop.step import Best, Step
+from noiseward.noise.layout import Layout
 from noiseward.noise.typicality import ADVICE, SUSPECT, strict_probability
-from noiseward.samplers.recompute import NFE
+from noiseward.samplers.cost import NFE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Frames", "Past", "Solution", "collect", "collecting", "optimize", "stalled"]
+__all__ = ["Frames", "Solution", "describe_stall"]
 
 
 class Frames:
-    """A few samples along the way, evenly spread however long the way turns out: every 1st, then 2nd, then 4th ...
-    step.
+    """A few samples along the way, evenly spread whatever its length: every 1st, then 2nd, then 4th ... step.
 
     Arguments:
         limit: how many to keep at most.
@@ -54,9 +46,9 @@ class Frames:
         self._kept: list[tuple[int, Tensor | None]] = []
 
     def add(self, index: int, sample: Tensor | None) -> None:
-        """Offer the samples `(B, *X)` of a step; one that is known already is replaced.
+        """Offer the samples `(B, *X)` of a step; a step that is known already is replaced.
 
-        A step whose samples are lost is offered as None: it has its part in the spreading, and no frame.
+        A step whose samples are lost is offered as None: it takes part in the spreading, without a frame.
         """
         if index % self._stride:
             return
@@ -86,7 +78,7 @@ class Solution:
         status: why each row stopped.
         history: one record of plain numbers per step (see `Step.record`).
         frames: a few (step, samples) along the way.
-        last: the last step; `iterate(objective, solution.last, ...)` goes on from it.
+        last: the last step; `iterate(objective, solution.last, ...)` continues from it.
         layout: the sampler's draws.
     """
 
@@ -114,7 +106,7 @@ class Solution:
 
     @property
     def strict_probability(self) -> list[float]:
-        """The strict probability of each row's best noise (`strict.py`); below 1e-3 it hardly passes for noise."""
+        """The strict probability of each row's best noise (`typicality.py`); below 1e-3 it hardly passes for noise."""
         return self._strict[0].tolist()
 
     @property
@@ -127,16 +119,16 @@ class Solution:
         return strict_probability(self.noise, self.layout)
 
     @functools.cached_property
-    def verdicts(self) -> list[Verdict | None]:
-        """For each row, what the panel says if its target left what it stands for (`panel.py`)."""
-        return [verdict(self.history, row) for row in range(len(self.status))]
+    def hacking(self) -> list[Hacking | None]:
+        """For each row, the likely reward hacking that the watched rewards show (`panel.py`)."""
+        return [find_hacking(self.history, row) for row in range(len(self.status))]
 
     def best(self, by: Literal["value", "pareto"] = "value") -> Best:
         """The best of each row, with its noise and sample.
 
         Arguments:
             by: `value`, which is what `noise`, `sample`, `reward` and `index` hold; `pareto` for the highest value from
-                before the panel fell, in rows where it did.
+                before the watched rewards fell, in rows where they did.
 
         Raises:
             ArgumentError: pareto, and nothing was watched.
@@ -145,12 +137,10 @@ class Solution:
         if by == "value":
             return best
         if by != "pareto":
-            raise ArgumentError(f"best by '{by}' given: value or pareto wanted")
+            raise ArgumentError(f"by must be 'value' or 'pareto', got {by!r}")
         if not self.last.peaks:
-            raise ArgumentError(
-                "best by pareto wants a panel and nothing was watched: give watch=, as in watch=['jpeg']"
-            )
-        return before(best, self.last.peaks, self.verdicts)
+            raise ArgumentError("by='pareto' needs watched rewards, got none; pass watch=, as in watch=['jpeg']")
+        return best_before_hacking(best, self.last.peaks, self.hacking)
 
     @property
     def gain(self) -> Tensor:
@@ -169,26 +159,26 @@ class Solution:
 
     @property
     def images(self) -> list[Image]:
-        """The best samples as pictures."""
+        """The best samples as images."""
         from noiseward.images import to_images
 
         return to_images(self.sample)
 
     @property
     def initial_images(self) -> list[Image]:
-        """The samples the run started from, as pictures."""
+        """The samples the run started from, as images."""
         from noiseward.images import to_images
 
         return to_images(self.initial.sample)
 
     def strip(self) -> Image:
-        """The trajectory as one picture: a row per row, from the start through the frames to the best."""
+        """The trajectory as one image: a line per row, from the start through the frames to the best."""
         from noiseward.images import draw_strip
 
         return draw_strip(self.initial.sample, list(self.frames), self.sample, self.index.tolist())
 
     def plot(self, path: str | Path | None = None) -> Image:
-        """Reward and P(z) against steps, as a picture; also saved when a path is given."""
+        """Plot reward and P(z) against steps; also saved when a path is given."""
         from noiseward.images import plot_history
 
         plot = plot_history(self.history, hacked=find_hacked(self.history))
@@ -197,7 +187,7 @@ class Solution:
         return plot
 
     def save(self, folder: str | Path) -> Path:
-        """Write the pictures, the plot and the noise into a new or empty folder.
+        """Write the images, the plot and the noise into a new or empty folder.
 
         Writes `initial/00.png` ..., `best/00.png` ..., `strip.png`, `plot.png`, `best.safetensors`, `steps.jsonl`.
 
@@ -208,7 +198,7 @@ class Solution:
 
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ArgumentError(f"{folder} is not an empty folder: give a new one")
+            raise ArgumentError(f"expected a new or empty folder, got {folder}; choose another")
         for name, images in (("initial", self.initial_images), ("best", self.images)):
             (folder / name).mkdir(parents=True, exist_ok=True)
             for row, image in enumerate(images):
@@ -222,121 +212,26 @@ class Solution:
     def __repr__(self) -> str:
         lines = [f"Solution of {len(self.history)} steps, {self.nfe.forward} denoiser calls, {self.seconds:.1f} s"]
         for row, status in enumerate(self.status):
-            start, best, likely = float(self.initial.reward[row]), float(self.reward[row]), self.probability[row]
-            lines.append(f"  row {row}: reward {start:.4g} -> {best:.4g}, P(z) {likely:.2g}; {status.value}")
+            start, best, p = float(self.initial.reward[row]), float(self.reward[row]), self.probability[row]
+            lines.append(f"  row {row}: reward {start:.4g} -> {best:.4g}, P(z) {p:.2g}; {status.value}")
             if self.strict_probability[row] < SUSPECT:
                 lines.append(f"    strict P(z) {self.strict_probability[row]:.1g} ({self.suspect[row]}): {ADVICE}")
-            if note := stalled(self.history, row):
-                lines.append(f"    {note}")
-            if said := self.verdicts[row]:
-                lines.append(f"    {said}")
+            lines += [f"    {note}" for note in (describe_stall(self.history, row), self.hacking[row]) if note]
         return "\n".join(lines)
 
 
-def stalled(history: Sequence[Mapping[str, Any]], row: int) -> str | None:
-    """What to say about a row whose direction was zero at some moves, from the records of its steps; None if at none.
+def describe_stall(history: Sequence[Mapping[str, Any]], row: int) -> str | None:
+    """Describe a row whose direction was zero at some steps, from their records; None if at none.
 
     Example:
-        >>> stalled([{"grad_norm": [0.0]}, {"grad_norm": [2.0]}, {"grad_norm": None}], 0)
-        'the gradient was zero at 1 of 2 steps, so the noise did not move: the reward is flat there (clamped, ...'
+        >>> describe_stall([{"grad_norm": [0.0]}, {"grad_norm": [2.0]}, {"grad_norm": None}], 0)
+        'the gradient was zero at 1 of 2 steps, so the noise did not change: the reward is flat there (clamped, ...'
     """
     norms = [record["grad_norm"][row] for record in history if record["grad_norm"] is not None]
     if 0.0 not in norms:
         return None
     return (
-        f"the gradient was zero at {norms.count(0.0)} of {len(norms)} steps, so the noise did not move: the reward is "
-        "flat there (clamped, saturated or rounded), or all candidates of an estimator scored the same (try a larger "
-        "scale)"
+        f"the gradient was zero at {norms.count(0.0)} of {len(norms)} steps, so the noise did not change: the reward "
+        "is flat there (clamped, saturated or rounded), or all candidates of an estimator scored the same (try a "
+        "larger scale)"
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Past:
-    """What a run that goes on already has: its first evaluation, its records, its frames."""
-
-    initial: Evaluation
-    history: list[dict[str, Any]]
-    frames: Frames
-
-
-def collect(steps: Iterable[Step], objective: Objective, *, past: Past | None = None) -> Solution:
-    """Fold steps into a solution: `collecting` without looking at the steps; the arguments are explained there."""
-    passing = collecting(steps, objective, past=past)
-    while True:
-        try:
-            next(passing)
-        except StopIteration as end:
-            return end.value
-
-
-def collecting(
-    steps: Iterable[Step], objective: Objective, *, past: Past | None = None
-) -> Generator[Step, None, Solution]:
-    """Pass steps on, and return the solution when they end (`solution = yield from collecting(...)`).
-
-    On KeyboardInterrupt after the first step, the rows still running get `Status.INTERRUPTED` and the fold ends; on
-    `OutOfMemory` they get `Status.MEMORY`, and a warning names what takes less.
-
-    Arguments:
-        steps: what `iterate` yields.
-        objective: what it climbs.
-        past: what was before, where the steps go on from a place of an earlier run.
-    """
-    history, frames = ([], Frames()) if past is None else (list(past.history), past.frames)
-    first = last = None
-    ended = None
-    try:
-        for step in steps:
-            history = [record for record in history if record["index"] < step.index] if first is None else history
-            history.append(step.record())
-            frames.add(step.index, step.evaluation.sample)
-            first, last = first or step, step
-            yield step
-    except KeyboardInterrupt:
-        if last is None:
-            raise
-        ended = Status.INTERRUPTED
-        history = [record for record in history if record["index"] <= last.index]
-    except OutOfMemory as error:
-        if last is None:
-            raise
-        ended = Status.MEMORY
-        warnings.warn(f"{error}; the best so far was kept", NoisewardWarning, stacklevel=2)
-    if first is None or last is None:
-        raise ArgumentError("no step was given to collect: the iterator was used up already")
-    status = tuple(ended if ended and old is Status.RUNNING else old for old in last.status)
-    best: Best = last.best
-    return Solution(
-        noise=best.noise,
-        sample=best.sample,
-        reward=best.reward,
-        value=best.value,
-        index=best.index,
-        initial=first.evaluation if past is None else past.initial,
-        status=status,
-        history=history,
-        frames=frames,
-        last=last,
-        layout=objective.sampler.layout,
-    )
-
-
-def optimize(
-    objective: Objective, start: Tensor | Step, *, optimizer: Optimizer, budget: Budget, seeds: Seeds | None = None
-) -> Solution:
-    """Climb until the budget is spent: `collect(iterate(...))`; see `iterate` for the arguments.
-
-    Example:
-        >>> from noiseward.optimizers.ascend import GradientAscent
-        >>> from noiseward.toys import GaussianModel, Quadratic
-        >>> sampler = GaussianModel(steps=4).sampler()
-        >>> solution = optimize(
-        ...     Objective(sampler, Quadratic(1.0)),
-        ...     sampler.init(2, seed=0),
-        ...     optimizer=GradientAscent(lr=0.1),
-        ...     budget=Budget(steps=50),
-        ... )
-        >>> bool((solution.reward > -0.01).all()), solution.dead_draws
-        (True, ('step 4',))
-    """
-    return collect(iterate(objective, start, optimizer=optimizer, budget=budget, seeds=seeds), objective)

@@ -1,4 +1,4 @@
-r"""The paper's two concentration inequalities, under many orders of the elements at once.
+r"""The paper's two concentration inequalities, under many permutations of the elements at once.
 
 Cut n elements into m blocks :math:`z^1, \dots, z^m \in \mathbb{R}^k`, n = mk, and let
 
@@ -12,9 +12,9 @@ For Gaussian z (Wainwright, 2019)
     \Pr[M_1 > M] &\le p_1(M) = \min\{1, 2 e^{-m M^2 / 2k}\}, \\
     \Pr[M_2 > M] &\le p_2(M) = \min\{1, 2 e^{-\frac m2 \max\{\sqrt{1+M} - 1 - \sqrt{k/m},\, 0\}^2}\} .
 
-A permutation of Gaussian noise is Gaussian noise, so both hold in any order :math:`\Pi z` of the elements; structured
-noise may pass in one order and fail in another. :func:`bounds` evaluates :math:`\log p_1` and :math:`\log p_2` in the
-order given and in J more (`orders.py`).
+A permutation of Gaussian noise is Gaussian noise, so both hold for any permutation :math:`\Pi z` of the elements;
+structured noise may pass under one and fail under another. :func:`log_bounds` evaluates :math:`\log p_1` and
+:math:`\log p_2` for the identity and J more (`permutations.py`).
 
 *Gradient.* With :math:`\bar z` the mean block, u and :math:`\pm M_2` the top eigenvector and eigenvalue of the
 deviation, and :math:`e = \sqrt{1+M_2} - 1 - \sqrt{k/m}`, where a bound is below 1
@@ -23,7 +23,7 @@ deviation, and :math:`e = \sqrt{1+M_2} - 1 - \sqrt{k/m}`, where a bound is below
     \nabla_{z^i} \log p_1 = -\bar z / k, \qquad
     \nabla_{z^i} \log p_2 = \mp \frac{e}{\sqrt{1 + M_2}} \, u u^\top z^i ,
 
-and zero elsewhere: orders in which both bounds are 1 are skipped.
+and zero elsewhere: permutations under which both bounds are 1 are skipped.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from noiseward.noise.permutations import Family, Orders, orders
+from noiseward.noise.permutations import Family, Permutations, get_permutations
 
-__all__ = ["bounds"]
+__all__ = ["log_bounds"]
 
 
-def bounds(flat: Tensor, *, block: int, permutations: int, family: Family = "strided") -> tuple[Tensor, Tensor]:
-    """log p1 and log p2 of rows `(B, n)`, in the order given and in each other: two `(B, 1 + permutations)`.
+def log_bounds(flat: Tensor, *, block: int, permutations: int, family: Family = "strided") -> tuple[Tensor, Tensor]:
+    """log p1 and log p2 of rows `(B, n)`, for the identity and each permutation: two `(B, 1 + permutations)`.
 
     Elements that are not finite, or too large to be squared, make both minus infinity.
     """
-    return _Bounds.apply(flat, orders(flat.shape[1], permutations, block, family, flat.device))
+    return _Bounds.apply(flat, get_permutations(flat.shape[1], permutations, block, family, flat.device))
 
 
 class _Bounds(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, flat: Tensor, which: Orders) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, flat: Tensor, which: Permutations) -> tuple[Tensor, Tensor]:
         count, block = flat.shape[1] // which.block, which.block
         mean, gram = which.moments(flat)
         deviation = gram - torch.eye(block, dtype=gram.dtype, device=gram.device)

@@ -1,4 +1,4 @@
-r"""What noise is: the Gaussian draws of one run of a sampler, as one tensor.
+r"""Noise: the Gaussian draws of one run of a sampler, as one tensor.
 
 A sampler asks for K Gaussian draws, one after the other: a start :math:`x_T`, then :math:`z_T, \dots, z_1`. For a
 batch of B independent rows they are packed into one float32 tensor whose first axis is the row:
@@ -10,14 +10,14 @@ A :class:`Layout` knows how to cut that tensor into draws and join it again. Eac
 
 * `start`: drawn before the denoiser is first called;
 * `step`: drawn afterwards, one per stochastic sampler step;
-* `other`: drawn for something else (a VAE posterior, say): replayed, never moved.
+* `other`: drawn for something else (a VAE posterior, say): replayed, never changed.
 
 and it is *live* when the sample depends on it. Many samplers make a last draw and multiply it by zero: such a dead draw
-can be moved freely without changing the picture, so it is listed, never moved, and kept out of every statement about
-how plausible the noise is.
+does not show in the image, so it is listed, never changed, and left out of every statement about how plausible the
+noise is.
 
 Random choices (initial noise, search directions, permutations) come from :class:`Seeds`: each has a row, a step and a
-purpose, hence no generator state is ever stored and a row's choices do not depend on its neighbours.
+purpose, hence no generator state is ever stored and a row's choices do not depend on its neighbors.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 
-__all__ = ["Draw", "Layout", "Role", "Seeds", "listed"]
+__all__ = ["Draw", "Layout", "Role", "Seeds", "name_draws"]
 
 Role = Literal["start", "step", "other"]
 
@@ -44,13 +44,13 @@ class Draw:
     """One Gaussian draw of one row.
 
     Arguments:
-        name: how messages call it, such as `start` or `step 3`.
+        name: in messages, such as `start` or `step 3`.
         shape: its shape for one row, without the batch axis.
         role: `start`, `step` or `other` (see the module).
         live: whether the sample depends on it.
         dtype: the precision in which the sampler asks for it.
         after: how many sampler steps have begun when it is made; 0 where the steps are not known.
-        handed: whether the sampler draws it from a generator it is handed; a pipeline keeps it from some draws.
+        from_generator: whether the sampler draws it from the generator it is given; pipelines do not for some draws.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Draw:
     live: bool = True
     dtype: torch.dtype = torch.float32
     after: int = 0
-    handed: bool = False
+    from_generator: bool = False
 
     @property
     def size(self) -> int:
@@ -67,20 +67,20 @@ class Draw:
         return math.prod(self.shape)
 
     @property
-    def moves(self) -> bool:
-        """Whether an optimizer may move it: live, and not the noise of something else."""
+    def movable(self) -> bool:
+        """Whether an optimizer may change it: live, and not the noise of something else."""
         return self.live and self.role != "other"
 
 
-def listed(
+def name_draws(
     shapes: Sequence[tuple[int, ...]],
     dtypes: Sequence[torch.dtype],
     *,
     others: set[int],
     begun: Sequence[int],
-    handed: Set[int] = frozenset(),
+    from_generator: Set[int] = frozenset(),
 ) -> tuple[Draw, ...]:
-    """The draws of a run, in order, named by their roles.
+    """Name the draws of a run, in order, by their roles.
 
     Arguments:
         shapes: of one row of each.
@@ -88,10 +88,10 @@ def listed(
         others: numbers of those made for something else.
         begun: for each sampler step, how many draws were made before it; empty where the steps are not known, and then
             the first is the start.
-        handed: numbers of those that were asked of a generator.
+        from_generator: numbers of those asked of a generator.
 
     Example:
-        >>> [draw.name for draw in listed([(2,)] * 3, [torch.float32] * 3, others={0}, begun=[2])]
+        >>> [draw.name for draw in name_draws([(2,)] * 3, [torch.float32] * 3, others={0}, begun=[2])]
         ['other', 'start', 'step 1']
     """
     own = [k for k in range(len(shapes)) if k not in others]
@@ -102,7 +102,7 @@ def listed(
         alone = role != "step" and roles.count(role) == 1
         name = role if alone else f"{role} {roles[: k + 1].count(role)}"
         after = bisect.bisect_right(begun, k)
-        draws.append(Draw(name, shape, role, dtype=dtype, after=after, handed=k in handed))
+        draws.append(Draw(name, shape, role, dtype=dtype, after=after, from_generator=k in from_generator))
     return tuple(draws)
 
 
@@ -154,11 +154,10 @@ class Layout:
     def check(self, noise: Tensor) -> None:
         """Raise `ArgumentError` unless `noise` is a batch of floating-point rows of this layout."""
         if noise.shape[1:] != self.noise_shape or noise.ndim == 0:
-            raise ArgumentError(f"noise of shape {tuple(noise.shape)} given, (B, {str(self.noise_shape)[1:-1]}) wanted")
+            shape = str(self.noise_shape)[1:-1]
+            raise ArgumentError(f"noise: expected shape (B, {shape}), got {tuple(noise.shape)}")
         if noise.dtype not in (torch.float32, torch.float64):
-            raise ArgumentError(
-                f"noise of {noise.dtype} given, float32 or float64 wanted: low precision loses its tails"
-            )
+            raise ArgumentError(f"noise: expected float32 or float64, got {noise.dtype}; low precision loses its tails")
 
     def split(self, noise: Tensor) -> list[Tensor]:
         """Cut noise `(B, *noise_shape)` into its draws, each `(B, *draw.shape)`; views, no copies."""
@@ -170,31 +169,31 @@ class Layout:
         flat = torch.cat([part.reshape(part.shape[0], -1) for part in draws], dim=1)
         return flat.reshape(-1, *self.noise_shape)
 
-    def where(self, keep: Sequence[bool], noise: Tensor) -> Tensor:
-        """Noise with every draw k set to zero unless `keep[k]`."""
+    def keep(self, keep: Sequence[bool], noise: Tensor) -> Tensor:
+        """Set every draw k of some noise to zero unless `keep[k]`."""
         if all(keep):
             return noise
         return self.join(
             [part if kept else torch.zeros_like(part) for part, kept in zip(self.split(noise), keep, strict=True)]
         )
 
-    def movable(self, direction: Tensor) -> Tensor:
-        """The part of a direction `(B, *noise_shape)` an optimizer may follow: zero on dead and `other` draws."""
-        return self.where([draw.moves for draw in self.draws], direction)
+    def zero_fixed(self, direction: Tensor) -> Tensor:
+        """Set a direction `(B, *noise_shape)` to zero on draws that may not change."""
+        return self.keep([draw.movable for draw in self.draws], direction)
 
-    def live(self, noise: Tensor) -> Tensor:
-        """The noise that counts for plausibility, `(B, n)`: the movable draws laid end to end."""
-        parts = [part for part, draw in zip(self.split(noise), self.draws, strict=True) if draw.moves]
+    def movable_part(self, noise: Tensor) -> Tensor:
+        """The noise that counts for plausibility, `(B, n)`: the draws that may change, laid end to end."""
+        parts = [part for part, draw in zip(self.split(noise), self.draws, strict=True) if draw.movable]
         return torch.cat([part.reshape(noise.shape[0], -1) for part in parts], dim=1)
 
-    def fresh(self, seeds: Sequence[int]) -> Tensor:
-        """Standard normal noise `(len(seeds), *noise_shape)`, float32, or float64 if any draw is.
+    def draw_noise(self, seeds: Sequence[int]) -> Tensor:
+        """Draw standard normal noise `(len(seeds), *noise_shape)`, float32, or float64 if any draw is.
 
         Row i draws the layout in order, in each draw's own precision, from one CPU generator seeded `seeds[i]`: what a
         diffusers pipeline does with `generator=torch.Generator().manual_seed(seeds[i])`. Draws for which a sampler does
-        not use the generator that it is handed come after those for which it does.
+        not use the generator it is given come after those for which it does.
         """
-        order = sorted(range(len(self.draws)), key=lambda k: not self.draws[k].handed)
+        order = sorted(range(len(self.draws)), key=lambda k: not self.draws[k].from_generator)
         rows = []
         for seed in seeds:
             generator = torch.Generator().manual_seed(seed)

@@ -1,20 +1,20 @@
-r"""Orders of the elements of some noise: the one given, and J permutations of it, always the same ones.
+r"""Permutations of the elements of some noise: the identity, and J random ones, always the same.
 
-Cut into blocks of k in each of these orders, noise is described by the mean block and the second moment of the blocks,
+Cut into blocks of k after each permutation, noise is described by the mean block and the second moment of the blocks,
 
 .. math:: \bar z = \frac1m \sum_i z^i, \qquad G = \frac1m \sum_i z^i {z^i}^\top,
 
 and the gradient of a function of those two is :math:`\nabla_{z^i} = c + s \, u u^\top z^i` (`concentration.py`).
-An :class:`Orders` computes the moments in all its orders, and sums such gradients over them.
+:class:`Permutations` computes the moments for all of them, and sums such gradients.
 
-A permutation is random access, and that is nearly all the time there is. So there are two families of permutations:
+A permutation is random access, which takes nearly all the time. So there are two families:
 
 * `random`: J stored random permutations, as published;
 * `strided`: four stored random permutations, each read J/4 times with another stride s and shift t, so that a block is
   its elements t, t + s, ..., t + (k-1)s. Reading with a stride is a view; only the stored ones are gathered. Each is a
-  random permutation like any other, and what holds for Gaussian noise in every order holds for it.
+  random permutation like any other, and what holds for Gaussian noise after every permutation holds for it.
 
-Small noise is gathered in all orders at once, whichever the family.
+Small noise is gathered for all permutations at once, whichever the family.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 
-__all__ = ["Family", "Orders", "check_blocks", "orders"]
+__all__ = ["Family", "Permutations", "check_blocks", "get_permutations"]
 
 Family = Literal["strided", "random"]
 STORED = 4  # permutations kept by the strided family
-AT_ONCE = 2**19  # elements of all orders of a row together, up to which gathering them at once is faster, and small
+AT_ONCE = 2**19  # elements of all permutations of a row, up to which gathering them at once is faster, and small
 PASS = 2**19  # elements gathered at once, for as many rows as that allows
 LENGTH = 4096  # elements summed in single precision before double precision takes over
 
 
-class Orders(abc.ABC):
-    """The order given, and permutations of it, with blocks of `block` elements."""
+class Permutations(abc.ABC):
+    """The identity and J permutations, with blocks of `block` elements."""
 
     block: int
 
     @abc.abstractmethod
     def index(self) -> Tensor:
-        """Every order as indices `(1 + J, n)`: block i is the elements at the indices k i ... k i + k - 1."""
+        """All as indices `(1 + J, n)`: block i is the elements at the indices k i ... k i + k - 1."""
 
     @abc.abstractmethod
     def moments(self, flat: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,40 +53,38 @@ class Orders(abc.ABC):
 
     @abc.abstractmethod
     def gradient(self, flat: Tensor, constant: Tensor, scale: Tensor, vector: Tensor) -> Tensor:
-        """The sum over orders of what each adds to its block i, :math:`c + s u u^T z^i`, `(B, n)`.
+        """The sum over permutations of what each adds to its block i, :math:`c + s u u^T z^i`, `(B, n)`.
 
         Arguments:
             flat: the rows `(B, n)`.
-            constant: c, `(B, 1 + J, k)`. Orders in which it and `scale` are zero cost nothing.
+            constant: c, `(B, 1 + J, k)`. Permutations for which it and `scale` are zero cost nothing.
             scale: s, `(B, 1 + J)`.
             vector: u, `(B, 1 + J, k)`.
         """
 
 
-def orders(size: int, permutations: int, block: int, family: Family, device: torch.device) -> Orders:
-    """The order given and `permutations` more of `size` elements; always the same ones.
+def get_permutations(size: int, permutations: int, block: int, family: Family, device: torch.device) -> Permutations:
+    """The identity and `permutations` random permutations of `size` elements; always the same ones.
 
     Raises:
         ArgumentError: the blocks do not divide the elements.
     """
     check_blocks(size, block)
-    return _kept(size, permutations, block, family, device)
+    return _build(size, permutations, block, family, device)
 
 
 def check_blocks(size: int, block: int) -> None:
     """Raise `ArgumentError` unless blocks of that many elements divide them; it names some that do."""
     if block < 1 or size % block:
         allowed = [k for k in (1, 2, 3, 4, 5, 6, 8, 16, 32) if size % k == 0]
-        raise ArgumentError(
-            f"blocks of {block} given: they must divide the {size} live elements of a row, as {allowed} do"
-        )
+        raise ArgumentError(f"block must divide the {size} live elements of a row, got {block}; try one of {allowed}")
 
 
 @functools.lru_cache(maxsize=4)
-def _kept(size: int, permutations: int, block: int, family: Family, device: torch.device) -> Orders:
-    kind = {"strided": StridedOrders, "random": RandomOrders}[family]
-    made = kind(size, permutations, block, device)
-    return SmallOrders(made.index(), block) if size * (1 + permutations) <= AT_ONCE else made
+def _build(size: int, permutations: int, block: int, family: Family, device: torch.device) -> Permutations:
+    kind = {"strided": StridedPermutations, "random": RandomPermutations}[family]
+    built = kind(size, permutations, block, device)
+    return SmallPermutations(built.index(), block) if size * (1 + permutations) <= AT_ONCE else built
 
 
 def _bases(size: int, count: int, generator: torch.Generator) -> Tensor:
@@ -111,13 +109,13 @@ def _total(columns: Tensor) -> Tensor:
 
 
 def _active(constant: Tensor, scale: Tensor) -> list[int]:
-    """The orders that add anything to any row."""
+    """The permutations that add anything to any row."""
     return ((constant != 0).any(2) | (scale != 0)).any(0).nonzero()[:, 0].tolist()
 
 
 @final
-class SmallOrders(Orders):
-    """Orders of so few elements that all are gathered at once."""
+class SmallPermutations(Permutations):
+    """Permutations of so few elements that all are gathered at once."""
 
     def __init__(self, index: Tensor, block: int) -> None:
         self._index, self.block = index, block
@@ -147,12 +145,12 @@ class SmallOrders(Orders):
 
 
 @final
-class RandomOrders(Orders):
+class RandomPermutations(Permutations):
     """Stored random permutations, 5 bytes an element each.
 
-    They are kept coordinate by coordinate, so that what is gathered is `(k, m)`: sums run along memory. What a constant
-    adds to an element depends only on the element's place in its block, of which there are k: a look-up, and one
-    look-up does for as many orders as their places together fit into a byte.
+    They are stored coordinate by coordinate, so that what is gathered is `(k, m)`: sums run along memory. What a
+    constant adds to an element depends only on the element's place in its block, of which there are k: a look-up, and
+    one look-up serves as many permutations as their places together fit into a byte.
     """
 
     def __init__(self, size: int, permutations: int, block: int, device: torch.device) -> None:
@@ -175,8 +173,8 @@ class RandomOrders(Orders):
         return self.size // self.block
 
     def index(self) -> Tensor:
-        given = torch.arange(self.size, device=self._columns.device)[None]
-        return torch.cat([given, self._columns.view(-1, self.block, self._count).transpose(1, 2).flatten(1).long()])
+        identity = torch.arange(self.size, device=self._columns.device)[None]
+        return torch.cat([identity, self._columns.view(-1, self.block, self._count).transpose(1, 2).flatten(1).long()])
 
     def moments(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         means, grams = [], []
@@ -220,7 +218,7 @@ class RandomOrders(Orders):
 
 
 class Read(NamedTuple):
-    """How an order reads a stored permutation: with a stride, from a shift on, wrapping around."""
+    """How a stored permutation is read: with a stride, from a shift on, wrapping around."""
 
     base: int
     stride: int
@@ -228,7 +226,7 @@ class Read(NamedTuple):
 
 
 @final
-class StridedOrders(Orders):
+class StridedPermutations(Permutations):
     """Few stored permutations, each read with many strides and shifts."""
 
     def __init__(self, size: int, permutations: int, block: int, device: torch.device) -> None:
@@ -243,8 +241,7 @@ class StridedOrders(Orders):
             self._reads.append(Read(j % STORED, strides[which], shift))
 
     def index(self) -> Tensor:
-        given = torch.arange(self.size, device=self._bases.device)
-        every = [given, *self._bases]
+        every = [torch.arange(self.size, device=self._bases.device), *self._bases]
         return torch.stack(
             [self._view(torch.cat([every[read.base + 1]] * 2)[None], read).mT.flatten() for read in self._reads]
         )
@@ -288,7 +285,7 @@ class StridedOrders(Orders):
         return [(j, read) for j, read in enumerate(self._reads) if read.base == base]
 
     def _doubled(self, flat: Tensor, base: int) -> Tensor:
-        """Rows in a stored order, twice in a row `(B, 2n)`."""
+        """Rows after a stored permutation, twice in succession `(B, 2n)`."""
         ordered = flat if base < 0 else flat.index_select(1, self._bases[base])
         return torch.cat([ordered, ordered], 1)
 

@@ -1,7 +1,7 @@
-r"""Projections: hard constraints that true noise meets, imposed on directions and on noise.
+r"""Projections: hard constraints that Gaussian noise meets, imposed on directions and on noise.
 
-A penalty asks the noise to stay plausible; a **projection** leaves it no choice. After each move the noise is replaced
-by the nearest point of a set on which (almost) all Gaussian noise lies, draw by draw and row by row:
+A penalty favors plausible noise; a **projection** enforces it. After each step the noise is replaced by the nearest
+point of a set on which (almost) all Gaussian noise lies, draw by draw and row by row:
 
 * :class:`NormProjection`: the sphere :math:`\|z\|_2 = \sqrt N` of each draw of N elements. Gaussian noise lies within
   :math:`1/\sqrt{2N}` of it.
@@ -17,7 +17,7 @@ by the nearest point of a set on which (almost) all Gaussian noise lies, draw by
   :math:`\tau` in closed form once the magnitudes are sorted. A wave, a checkerboard or a shift concentrates power in
   few frequencies, and loses it here. The same is done to the direction before the optimizer sees it.
 
-:class:`StartOnly` constrains what may move at all: the draws made before the first step.
+:class:`StartOnly` constrains what may change at all: the draws made before the first step.
 
 References: "Gradient preconditioning" for reward-guided noise optimization, https://arxiv.org/abs/2602.08646
 (re-derived).
@@ -40,7 +40,7 @@ __all__ = ["NormProjection", "Projection", "SpectralProjection", "StartOnly"]
 
 
 class Projection(abc.ABC):
-    """Replaces noise, and directions, by the nearest that meet a constraint; draws that do not move are left alone."""
+    """Replaces noise, and directions, by the nearest that meet a constraint; draws that may not change stay."""
 
     @abc.abstractmethod
     def noise(self, noise: Tensor, layout: Layout) -> Tensor:
@@ -50,9 +50,9 @@ class Projection(abc.ABC):
     def direction(self, direction: Tensor, layout: Layout) -> Tensor:
         """The projected direction, `(B, *noise_shape)`; its norm carries no meaning. Zero stays zero."""
 
-    @abc.abstractmethod
     def check(self, layout: Layout) -> None:
         """Raise `ArgumentError` if noise of that layout cannot be projected, before anything is sampled."""
+        return
 
 
 @final
@@ -62,7 +62,7 @@ class NormProjection(Projection):
     Example:
         >>> from noiseward.noise.layout import Draw
         >>> layout = Layout((Draw("start", (4, 8, 8), "start"),))
-        >>> z = NormProjection().noise(3 * layout.fresh([0]), layout)
+        >>> z = NormProjection().noise(3 * layout.draw_noise([0]), layout)
         >>> round(z.norm().item(), 4)
         16.0
     """
@@ -73,20 +73,17 @@ class NormProjection(Projection):
     def direction(self, direction: Tensor, layout: Layout) -> Tensor:
         return direction
 
-    def check(self, layout: Layout) -> None:
-        pass
-
 
 @final
 class SpectralProjection(Projection):
     """Each draw's spectrum made that of white noise, for the noise and for the direction.
 
-    Every draw that moves must have a multiple of 32 elements.
+    Every draw that may change must have a multiple of 32 elements.
 
     Example:
         >>> from noiseward.noise.layout import Draw
         >>> layout = Layout((Draw("start", (4, 8, 8), "start"),))
-        >>> z = layout.fresh([0])
+        >>> z = layout.draw_noise([0])
         >>> white = SpectralProjection().noise(z, layout)
         >>> shifted = SpectralProjection().noise(z + 1, layout)
         >>> bool(torch.cosine_similarity(z.flatten(), white.flatten(), dim=0) > 0.98), bool(shifted.mean() < 0.25)
@@ -111,10 +108,10 @@ class SpectralProjection(Projection):
 
     def check(self, layout: Layout) -> None:
         for draw in layout:
-            if draw.moves and draw.size % (2 * self.block):
+            if draw.movable and draw.size % (2 * self.block):
                 raise ArgumentError(
-                    f"draw '{draw.name}' has {draw.size} elements: spectral projection wants a multiple of "
-                    f"{2 * self.block}; use the norm projection"
+                    f"spectral projection: draws must have a multiple of {2 * self.block} elements, got {draw.size} in "
+                    f"'{draw.name}'; use the norm projection"
                 )
 
     def _whiten(self, flat: Tensor) -> Tensor:
@@ -126,14 +123,13 @@ class SpectralProjection(Projection):
         blocks = folded.unflatten(1, (-1, self.block))
         white = torch.polar(white_magnitudes(blocks.abs()), blocks.angle()).flatten(1)
         zero = torch.zeros_like(white[:, :1].real)
-        ends = (torch.complex(part * math.sqrt(2), zero) for part in (white[:, :1].real, white[:, :1].imag))
-        lowest, highest = ends
+        lowest, highest = (torch.complex(part * math.sqrt(2), zero) for part in (white[:, :1].real, white[:, :1].imag))
         return torch.fft.irfft(torch.cat([lowest, white[:, 1:], highest], 1), n=flat.shape[1], norm="ortho")
 
 
 @final
 class StartOnly(Projection):
-    """Only what is drawn before the first step moves; the noise of the steps stays as it was.
+    """Only what is drawn before the first step changes; the noise of the steps stays as it was.
 
     What methods for one-step models do, and ODE samplers by nature.
 
@@ -148,18 +144,18 @@ class StartOnly(Projection):
         return noise
 
     def direction(self, direction: Tensor, layout: Layout) -> Tensor:
-        return layout.where([draw.role == "start" for draw in layout], direction)
+        return layout.keep([draw.role == "start" for draw in layout], direction)
 
     def check(self, layout: Layout) -> None:
-        if not any(draw.role == "start" and draw.moves for draw in layout):
-            raise ArgumentError("the sampler has no first draw that can move: leave the projection 'start' out")
+        if not any(draw.role == "start" and draw.movable for draw in layout):
+            raise ArgumentError("the sampler has no first draw that may change: leave the projection 'start' out")
 
 
 def white_magnitudes(magnitudes: Tensor) -> Tensor:
     r"""The nearest magnitudes to `(..., b)` with sum :math:`\sqrt\pi b / 2` and sum of squares b.
 
     With the k largest magnitudes in the support, :math:`S_1` and :math:`S_2` their sum and sum of squares, and
-    :math:`R = \pi b / 4` the wanted squared sum over sum of squares, the threshold is
+    :math:`R = \pi b / 4` the target squared sum over sum of squares, the threshold is
 
     .. math:: \tau_k = \frac1k \Big( S_1 - \sqrt{R (k S_2 - S_1^2) / (k - R)} \Big), \qquad k > R,
 
@@ -186,9 +182,7 @@ def white_magnitudes(magnitudes: Tensor) -> Tensor:
 
 
 def _each_draw(noise: Tensor, layout: Layout, project: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply a projection of flat draws `(B, N)` to every draw that moves."""
+    """Apply a projection of flat draws `(B, N)` to every draw that may change."""
     parts = layout.split(noise)
-    done = [
-        project(part.flatten(1)).view_as(part) if draw.moves else part for part, draw in zip(parts, layout, strict=True)
-    ]
-    return layout.join(done)
+    pairs = zip(parts, layout, strict=True)
+    return layout.join([project(part.flatten(1)).view_as(part) if draw.movable else part for part, draw in pairs])

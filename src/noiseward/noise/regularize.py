@@ -1,43 +1,44 @@
 r"""Regularizers: how implausible some noise is. Zero at its most plausible, subtracted from the reward.
 
 Ascent may push the noise where no Gaussian would be, and the sample with it out of the model's distribution. The paper
-notices that with two concentration inequalities, :math:`p_1(M_1)` on the mean and :math:`p_2(M_2)` on the covariance of
-the noise cut into blocks, in the order given and in random other orders (`concentration.py`):
+measures that with two concentration inequalities, :math:`p_1(M_1)` on the mean and :math:`p_2(M_2)` on the covariance
+of the noise cut into blocks, in the given order and after random permutations (`concentration.py`):
 
 * :func:`probability`, the paper's P(z), is the smallest of these bounds;
 * :class:`Concentration` is the mean of :math:`-(\log p_1 + \log p_2)`.
 
-:class:`Shell` is simpler: it looks at the norm of each draw alone. Draws that do not move are left out of all of them.
+:class:`Shell` is simpler: the norm of each draw alone. Draws that may not change are left out of all of them.
 
-*Weight without guessing.* How strong a penalty must be depends on the reward's scale, which nobody knows beforehand. A
-regularizer with a **target** :math:`\tau` asks instead that :math:`P(z) \ge \tau`: its weight is multiplied, row by
-row, by a number :math:`\lambda` that the loop adapts after every step (:func:`adapted`),
+*Adaptive weight.* How strong a penalty must be depends on the reward's scale, which is not known beforehand. A
+regularizer with a **minimum probability** :math:`\tau` requires :math:`P(z) \ge \tau` instead: its weight is
+multiplied, row by row, by a number :math:`\lambda` that the loop adapts after every step (:func:`adapt_multiplier`),
 
 .. math::
     \lambda \leftarrow \lambda \exp \kappa \, (\log\tau - \log P(z)),
     \qquad \tfrac12 \le \text{factor} \le 4,
 
-so that it grows while the noise is too implausible and shrinks while there is room. What is returned is the highest
-reward among the steps that met the target.
+so that it grows while the noise is too implausible and shrinks while there is room. The result is the highest reward
+among the steps that meet the minimum.
 """
 
 from __future__ import annotations
 
 import abc
 import math
-from typing import Literal, final
+from typing import Literal, final, get_args
 
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError
-from noiseward.noise.concentration import bounds
+from noiseward.errors import ArgumentError, choices
+from noiseward.noise.concentration import log_bounds
 from noiseward.noise.layout import Layout
 from noiseward.noise.permutations import Family, check_blocks
 from noiseward.noise.typicality import strict_probability
 
-__all__ = ["Concentration", "NoRegularizer", "Regularizer", "Shell", "adapted", "probability"]
+__all__ = ["Concentration", "NoRegularizer", "Regularizer", "Shell", "adapt_multiplier", "probability"]
 
+Convention = Literal["paper", "reference"]
 PACE = 0.25  # kappa
 FACTORS = (0.5, 4.0)  # a weight that is too small lets the noise leave, one that is too large only costs time
 
@@ -46,18 +47,18 @@ class Regularizer(abc.ABC):
     """A penalty on noise: a pure function, one number per row, zero at its most plausible.
 
     Attributes:
-        target: the P(z) to keep, by a weight that the loop adapts; None for a fixed weight.
+        min_probability: the P(z) to keep, by a weight that the loop adapts; None for a fixed weight.
     """
 
-    target: float | None = None
+    min_probability: float | None = None
 
     @abc.abstractmethod
     def __call__(self, noise: Tensor, layout: Layout) -> Tensor:
         """The penalty `(B,)` of noise `(B, *noise_shape)` of that layout."""
 
-    @abc.abstractmethod
     def check(self, layout: Layout) -> None:
         """Raise `ArgumentError` if noise of that layout cannot be judged, before anything is sampled."""
+        return
 
 
 @final
@@ -67,9 +68,6 @@ class NoRegularizer(Regularizer):
     def __call__(self, noise: Tensor, layout: Layout) -> Tensor:
         return noise.new_zeros(noise.shape[0])
 
-    def check(self, layout: Layout) -> None:
-        pass
-
 
 @final
 class Concentration(Regularizer):
@@ -77,21 +75,21 @@ class Concentration(Regularizer):
 
     .. math:: \rho(z) = \gamma \, \mathbb{E}_\Pi [-\log p_1(M_1(\Pi z)) - \log p_2(M_2(\Pi z))]
 
-    where the mean is over the order given and `permutations` fixed other orders. It and its gradient are exactly
-    zero wherever both bounds are 1.
+    where the mean is over the identity and `permutations` fixed permutations. It and its gradient are exactly zero
+    wherever both bounds are 1.
 
     Arguments:
-        weight: :math:`\gamma`, at least 0; with a target, what the adapted weight starts from.
-        target: the P(z) to keep, between 0 and 1. 0.1 is about the 1 % quantile of fresh noise.
+        weight: :math:`\gamma`, at least 0; with `min_probability`, where the adapted weight starts.
+        min_probability: the P(z) to keep, between 0 and 1. 0.1 is about the 1 % quantile of fresh noise.
         block: k, elements per block; it must divide the number of live elements of a row.
-        permutations: how many other orders join the one given.
-        family: which, see `orders.py`.
-        convention: `paper`, as above; or `reference`, the number the published code gives: the order given counts once
-            beside the mean over the others, and every :math:`\log p` is :math:`\log 2` lower, so that the most
+        permutations: how many permutations in addition to the identity.
+        family: which, see `permutations.py`.
+        convention: `paper`, as above; or `reference`, the number the published code gives: the identity counts once in
+            addition to the mean over the others, and every :math:`\log p` is :math:`\log 2` lower, so that the most
             plausible noise has :math:`4 \log 2` instead of zero.
 
     Raises:
-        ArgumentError: a weight below 0, a target outside (0, 1), or a block that does not divide the noise.
+        ArgumentError: a weight below 0, a `min_probability` outside (0, 1), or a block that does not divide the noise.
 
     References:
         Inference-Time Alignment of Diffusion Models with Direct Noise Optimization
@@ -101,7 +99,7 @@ class Concentration(Regularizer):
         >>> import torch
         >>> from noiseward.noise.layout import Draw, Layout
         >>> layout = Layout((Draw("start", (4, 8, 8), "start"),))
-        >>> z = layout.fresh([0])
+        >>> z = layout.draw_noise([0])
         >>> bool(Concentration(1.0)(z, layout) < 0.1 < Concentration(1.0)(1.5 * z, layout))
         True
     """
@@ -110,37 +108,36 @@ class Concentration(Regularizer):
         self,
         weight: float = 1.0,
         *,
-        target: float | None = None,
+        min_probability: float | None = None,
         block: int = 4,
         permutations: int = 100,
         family: Family = "strided",
-        convention: Literal["paper", "reference"] = "paper",
+        convention: Convention = "paper",
     ) -> None:
         _check_weight(weight)
-        if target is not None and not 0 < target < 1:
-            raise ArgumentError(f"target={target} given: a probability between 0 and 1 wanted, such as 0.1")
-        if target is not None and weight == 0:
-            raise ArgumentError("weight 0 given with a target: it is what the adapted weight starts from, as 1.0")
-        if family not in ("strided", "random"):
-            raise ArgumentError(f"unknown family '{family}'; available: strided, random")
-        if convention not in ("paper", "reference"):
-            raise ArgumentError(f"unknown convention '{convention}'; available: paper, reference")
-        least = 1 if convention == "reference" else 0
-        if permutations < least:
-            raise ArgumentError(f"permutations={permutations} given: at least {least} wanted")
-        self.weight, self.target, self.block, self.permutations = weight, target, block, permutations
+        if min_probability is not None and not 0 < min_probability < 1:
+            raise ArgumentError(f"min_probability must be between 0 and 1, got {min_probability}; try 0.1")
+        if min_probability is not None and weight == 0:
+            raise ArgumentError("weight must be > 0 with min_probability, got 0; the weight is adapted from there")
+        for name, value, allowed in (("family", family, Family), ("convention", convention, Convention)):
+            if value not in get_args(allowed):
+                raise ArgumentError(f"unknown {name} '{value}'; {choices(value, get_args(allowed))}")
+        if permutations < (least := int(convention == "reference")):
+            raise ArgumentError(f"permutations must be >= {least}, got {permutations}")
+        self.weight, self.min_probability, self.block, self.permutations = weight, min_probability, block, permutations
         self.family: Family = family
         self.convention = convention
 
     def __call__(self, noise: Tensor, layout: Layout) -> Tensor:
-        log1, log2 = bounds(layout.live(noise), block=self.block, permutations=self.permutations, family=self.family)
+        live = layout.movable_part(noise)
+        log1, log2 = log_bounds(live, block=self.block, permutations=self.permutations, family=self.family)
         surprise = -(log1 + log2)
         if self.convention == "reference":
             return self.weight * (4 * math.log(2) + surprise[:, 0] + surprise[:, 1:].mean(1))
         return self.weight * surprise.mean(1)
 
     def check(self, layout: Layout) -> None:
-        check_blocks(sum(draw.size for draw in layout if draw.moves), self.block)
+        check_blocks(sum(draw.size for draw in layout if draw.movable), self.block)
 
 
 @final
@@ -161,7 +158,7 @@ class Shell(Regularizer):
     Example:
         >>> from noiseward.noise.layout import Draw, Layout
         >>> layout = Layout((Draw("start", (4, 8, 8), "start"),))
-        >>> z = layout.fresh([0])
+        >>> z = layout.draw_noise([0])
         >>> [round(Shell(1.0)(scale * z, layout).item(), 1) for scale in (0.5, 1.0, 1.5)]
         [93.0, 0.9, 38.7]
     """
@@ -173,35 +170,32 @@ class Shell(Regularizer):
     def __call__(self, noise: Tensor, layout: Layout) -> Tensor:
         total = noise.new_zeros(noise.shape[0])
         for part, draw in zip(layout.split(noise), layout, strict=True):
-            if draw.moves:
+            if draw.movable:
                 half, mode = part.flatten(1).square().sum(1) / 2, (draw.size - 1) / 2
                 total = total + half - mode - torch.special.xlogy(mode, half / max(mode, 0.5))
         return self.weight * total
 
-    def check(self, layout: Layout) -> None:
-        pass
 
-
-def adapted(multiplier: Tensor, likely: Tensor, target: float) -> Tensor:
-    """The weights' multipliers `(B,)` after noise of that P(z) `(B,)` was met; the formula stands in the module."""
-    step = PACE * (math.log(target) - likely.to(multiplier).log())
+def adapt_multiplier(multiplier: Tensor, p: Tensor, min_probability: float) -> Tensor:
+    """The weights' multipliers `(B,)` after noise of that P(z) `(B,)`; the formula stands in the module."""
+    step = PACE * (math.log(min_probability) - p.to(multiplier).log())
     return multiplier * step.clamp(*(math.log(factor) for factor in FACTORS)).exp()
 
 
 def probability(
     noise: Tensor, layout: Layout | None = None, *, block: int = 4, permutations: int = 100, strict: bool = False
 ) -> Tensor:
-    """The paper's P(z): the smallest bound met, over both tests and all permutations.
+    """The paper's P(z): the smallest bound, over both tests and all permutations.
 
     Fresh noise gives about 0.1 to 0.8; values near 0 are noise no Gaussian would give.
 
     Arguments:
         noise: `(B, *noise_shape)`.
-        layout: its layout; without it every element counts. Only draws that move are tested.
+        layout: its layout; without it every element counts. Only draws that may change are tested.
         block: elements per block; a smaller one is taken when it does not divide their number.
-        permutations: how many other orders join the one given.
-        strict: test every draw, and more of it, instead: `strict.strict_probability`, which also names what looks
-            wrong. Fresh noise then gives less than a with probability at most a.
+        permutations: how many permutations in addition to the identity.
+        strict: test every draw, and more of it, instead: `strict_probability`, which also names what looks wrong. Fresh
+            noise then gives less than a with probability at most a.
 
     Returns:
         `(B,)` in [0, 1].
@@ -211,12 +205,11 @@ def probability(
     if strict:
         return strict_probability(noise, layout)[0].to(noise.dtype)
     with torch.no_grad():
-        flat = noise.flatten(1) if layout is None else layout.live(noise)
-        block = math.gcd(block, flat.shape[1])
-        log1, log2 = bounds(flat, block=block, permutations=permutations)
+        flat = noise.flatten(1) if layout is None else layout.movable_part(noise)
+        log1, log2 = log_bounds(flat, block=math.gcd(block, flat.shape[1]), permutations=permutations)
         return torch.minimum(log1, log2).amin(1).exp()
 
 
 def _check_weight(weight: float) -> None:
     if not 0 <= weight < math.inf:
-        raise ArgumentError(f"regularizer weight {weight} given: at least 0 wanted")
+        raise ArgumentError(f"weight must be a number >= 0, got {weight}")

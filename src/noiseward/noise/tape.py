@@ -5,22 +5,22 @@ Every stochastic sampler in the PyTorch world gets its randomness from a handful
 `TorchFunctionMode` around one run of a sampler that answers those calls itself:
 
 * :func:`record` answers with fresh standard normal draws and keeps them;
-* :func:`replay` answers with tensors it was given, so that the sample becomes a function of them.
+* :func:`replay` answers with given tensors, so that the sample becomes a function of them.
 
-A draw :math:`z \sim N(0, I)` is what is recorded and replayed; a `mean` and `std` the caller asked for are applied on
-top, :math:`\mu + \sigma z`, and in-place targets and `out=` are filled. Draws are cloned on the way out, because
-callers scale them in place, and enter under `torch.enable_grad()`, because some callers draw under `no_grad`.
+What is recorded and replayed is :math:`z \sim N(0, I)`; the caller's `mean` and `std` are applied on top,
+:math:`\mu + \sigma z`, and in-place targets and `out=` are filled. Draws are cloned on the way out, because callers
+scale them in place, and enter under `torch.enable_grad()`, because some callers draw under `no_grad`.
 
 A replay that is asked for fewer, more, or differently shaped draws than it holds raises `DrawMismatch`. What the tape
 cannot see at all (numpy, other threads, Box-Muller from `torch.rand`, dropout) is caught by comparing a replay with its
-recording: see `sample.py`.
+recording: see `samplers/discovery.py`.
 
 Some code draws for a purpose of its own: an encoder's posterior, a mask's noise. Draws made :func:`aside` are recorded
-and replayed like all others, and noted as no part of the sampler's noise.
+and replayed like all others, and marked as no part of the sampler's noise.
 
-The mode costs a Python call per torch call, so it is stepped :meth:`~NoiseTape.off` around the denoiser, which draws
-nothing. That leaves the mode and enters it again; disabling torch functions instead would also disable tensor
-subclasses such as quantized weights.
+The mode costs a Python call per torch call, so it is :meth:`~NoiseTape.off` around the denoiser, which draws nothing.
+That leaves the mode and enters it again; disabling torch functions instead would also disable tensor subclasses such as
+quantized weights.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from noiseward.errors import DrawMismatch, TapeError
 
-__all__ = ["NoiseTape", "aside", "asked", "off", "record", "recording", "replay"]
+__all__ = ["NoiseTape", "aside", "count_draws", "off", "record", "is_recording", "replay"]
 
 Source = Callable[[int, tuple[int, ...], torch.dtype], Tensor]
 
 
 class NoiseTape(TorchFunctionMode):
-    """Answers the Gaussian draws of the code it is wrapped around; made by :func:`record` and :func:`replay`.
+    """Answers the Gaussian draws of the code it is wrapped around; use :func:`record` or :func:`replay`.
 
     Arguments:
         source: gives draw number k of a shape and dtype, on any device.
@@ -51,8 +51,8 @@ class NoiseTape(TorchFunctionMode):
         device: where the first draw was asked for; None before.
         seen: how many torch calls went through the mode, each of which costs a few microseconds.
         others: numbers of the draws that were made :func:`aside`.
-        watch: is shown every call that is not a draw, before it is made; None when nothing is to be found out.
-        handed: numbers of the draws that were asked of a generator.
+        watch: called with every call that is not a draw, before it is made; None for no watching.
+        from_generator: numbers of the draws asked of a generator.
         records: whether it answers with fresh draws.
     """
 
@@ -64,7 +64,7 @@ class NoiseTape(TorchFunctionMode):
         self.device: torch.device | None = None
         self.others: set[int] = set()
         self.watch: Callable[[Any, Any, Any], None] | None = None
-        self.handed: set[int] = set()
+        self.from_generator: set[int] = set()
         self.aside = self.records = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -75,7 +75,7 @@ class NoiseTape(TorchFunctionMode):
                 self.watch(func, args, kwargs)
             return func(*args, **(kwargs or {}))
         if kwargs and kwargs.get("generator") is not None:
-            self.handed.add(self.asked)
+            self.from_generator.add(self.asked)
         with torch.enable_grad():
             drawn = draw(self, *args, **(kwargs or {}))
             return drawn.requires_grad_() if kwargs and kwargs.get("requires_grad") else drawn
@@ -101,9 +101,7 @@ class NoiseTape(TorchFunctionMode):
         dtype = dtype or torch.get_default_dtype()
         device = torch.device(device) if device is not None else torch.get_default_device()
         if dtype.is_complex:
-            raise TapeError(
-                f"the sampler draws complex noise ({dtype}), draw {self.asked}: only real draws can be replayed"
-            )
+            raise TapeError(f"expected real noise, got {dtype} at draw {self.asked}: only real draws can be replayed")
         self.device = self.device or device
         if self.aside:
             self.others.add(self.asked)
@@ -151,14 +149,11 @@ def _normal_(tape: NoiseTape, tensor: Tensor, mean: float = 0.0, std: float = 1.
 
 
 def _fill(target: Tensor, drawn: Tensor) -> Tensor:
-    if target.is_leaf and target.requires_grad:  # a parameter being initialized: its old value must not be needed again
-        with torch.no_grad():
+    with contextlib.suppress(RuntimeError):  # a view made under no_grad: torch lets no graph enter it
+        if not (target.is_leaf and target.requires_grad):  # a parameter being initialized has no use for its old value
             return target.copy_(drawn)
-    try:
+    with torch.no_grad():
         return target.copy_(drawn)
-    except RuntimeError:  # a view made under no_grad: torch lets no graph enter it
-        with torch.no_grad():
-            return target.copy_(drawn)
 
 
 _DRAWS: dict[Any, Callable[..., Tensor]] = {
@@ -194,29 +189,32 @@ def record(seed: int, into: list[Tensor]) -> Iterator[NoiseTape]:
         yield tape
 
 
-def asked() -> int:
-    """How many draws were asked for so far, within the run of a sampler under a tape.
+def _tapes() -> list[NoiseTape]:
+    """The tapes that are on, the one on top last."""
+    return [mode for mode in _get_current_function_mode_stack() if isinstance(mode, NoiseTape)]
+
+
+def count_draws() -> int:
+    """Count the draws asked for so far, within the run of a sampler under a tape.
 
     Example:
         >>> with record(0, into=[]):
         ...     x = torch.randn(2) + torch.randn(2)
-        ...     asked()
+        ...     count_draws()
         2
     """
-    return next((mode.asked for mode in reversed(_get_current_function_mode_stack()) if isinstance(mode, NoiseTape)), 0)
+    return tapes[-1].asked if (tapes := _tapes()) else 0
 
 
-def recording() -> bool:
+def is_recording() -> bool:
     """Whether, within the run of a sampler, the tape on top answers with fresh draws.
 
     Example:
         >>> with record(0, into=[]):
-        ...     recording()
+        ...     is_recording()
         True
     """
-    stack = _get_current_function_mode_stack()
-    tapes = [mode for mode in stack if isinstance(mode, NoiseTape)]
-    return bool(tapes) and tapes[-1].records
+    return bool(tapes := _tapes()) and tapes[-1].records
 
 
 @contextlib.contextmanager
@@ -240,7 +238,7 @@ def off() -> Iterator[None]:
 def aside() -> Iterator[None]:
     """Within a sampler: the draws made in the body are not noise to optimize, but, say, a VAE's posterior.
 
-    They are given the role `other`: replayed, so that the sample repeats, and never moved. Without a tape this does
+    They get the role `other`: replayed, so that the sample repeats, and never changed. Without a tape this does
     nothing.
 
     Example:
@@ -251,7 +249,7 @@ def aside() -> Iterator[None]:
         >>> tape.others
         {1}
     """
-    tapes = [mode for mode in _get_current_function_mode_stack() if isinstance(mode, NoiseTape)]
+    tapes = _tapes()
     before = [tape.aside for tape in tapes]
     for tape in tapes:
         tape.aside = True
@@ -264,10 +262,10 @@ def aside() -> Iterator[None]:
 
 @contextlib.contextmanager
 def replay(draws: Sequence[Tensor], names: Sequence[str]) -> Iterator[NoiseTape]:
-    """Answer the Gaussian draws in the body with the given ones, in order; `names` is for messages.
+    """Answer the Gaussian draws in the body with given ones, in order; `names` is for messages.
 
     Raises:
-        DrawMismatch: a draw is asked for that is not there, has another shape, or was not asked for.
+        DrawMismatch: a draw is missing, has another shape, or was not asked for.
 
     Example:
         >>> z = torch.ones(2, requires_grad=True)

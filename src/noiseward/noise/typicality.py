@@ -1,7 +1,7 @@
-r"""The strict test of noise: every draw on its own and all of them together, by tests with exact or safe tails.
+r"""A strict test of noise: every draw on its own and all of them together, by tests with exact or conservative tails.
 
-The paper's P(z) pools all draws and looks at short blocks. It cannot see one draw scaled down among many, noise whose
-every element is +-1, or a slow wave over a latent. Here each draw z of N elements (shape (C, H, W), say) is asked:
+The paper's P(z) pools all draws and tests short blocks. It cannot see one draw scaled down among many, noise whose
+every element is +-1, or a slow wave over a latent. Here each draw z of N elements (shape (C, H, W), say) is tested:
 
 * `norm`: :math:`\|z\|^2 \sim \chi^2_N`, two-sided;
 * `mean`: :math:`\sqrt N \bar z \sim N(0, 1)`, two-sided;
@@ -32,15 +32,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from noiseward.noise.concentration import bounds
+from noiseward.noise.concentration import log_bounds
 from noiseward.noise.layout import Draw, Layout
 
 __all__ = ["ADVICE", "SUSPECT", "strict_probability"]
 
 SUSPECT = 1e-3  # noise whose strict probability is lower is marked
 ADVICE = (
-    "its noise no longer looks like noise, so the picture may have left what the model draws: compare it with the "
-    "start, or try fewer steps, a smaller lr, or a projection (norm, spectral)"
+    "the noise drifted out of distribution, and the image may have too: compare it with the start, or try fewer steps, "
+    "a smaller lr, or a projection (norm, spectral)"
 )
 
 
@@ -49,7 +49,7 @@ def strict_probability(noise: Tensor, layout: Layout | None = None) -> tuple[Ten
 
     Arguments:
         noise: `(B, *noise_shape)`.
-        layout: its layout; without it the rows are one draw each. Draws that do not move are left out.
+        layout: its layout; without it the rows are one draw each. Draws that may not change are left out.
 
     Returns:
         the probability `(B,)`, below a for a share of at most a of fresh noise; and per row the least plausible aspect,
@@ -57,7 +57,7 @@ def strict_probability(noise: Tensor, layout: Layout | None = None) -> tuple[Ten
 
     Example:
         >>> layout = Layout((Draw("start", (4, 16, 16), "start"), Draw("step 1", (4, 16, 16))))
-        >>> noise = layout.fresh([0])
+        >>> noise = layout.draw_noise([0])
         >>> noise[:, 0] *= 0.75
         >>> probability, aspect = strict_probability(noise, layout)
         >>> bool(probability < 1e-6), aspect
@@ -66,7 +66,7 @@ def strict_probability(noise: Tensor, layout: Layout | None = None) -> tuple[Ten
     layout = layout or Layout((Draw("noise", tuple(noise.shape[1:]), "start"),))
     with torch.no_grad():
         parts = zip(layout.split(noise.double()), layout, strict=True)
-        draws = [(part, draw) for part, draw in parts if draw.moves]
+        draws = [(part, draw) for part, draw in parts if draw.movable]
         results = [(f"{test} of {draw.name}", p) for part, draw in draws for test, p in _alone(part)]
         if len(draws) > 1:
             results += [(f"{test} of all draws", p) for test, p in _together([part for part, _ in draws])]
@@ -110,7 +110,7 @@ def _together(draws: list[Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _elements(flat: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """The tests that do not care where an element stands."""
+    """The tests that do not depend on where an element stands."""
     size = flat.shape[1]
     yield "norm", chi_square(flat.square().sum(1), size)
     yield "mean", normal(flat.mean(1).abs() * math.sqrt(size))
@@ -121,8 +121,8 @@ def _elements(flat: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def _blocks(flat: Tensor, block: int) -> Tensor:
-    """The smaller of the paper's two bounds in the order given, corrected for being two."""
-    log1, log2 = bounds(flat, block=block, permutations=0)
+    """The smaller of the paper's two bounds for the identity, corrected for being two."""
+    log1, log2 = log_bounds(flat, block=block, permutations=0)
     return (2 * torch.minimum(log1, log2)[:, 0].exp()).clamp(max=1)
 
 

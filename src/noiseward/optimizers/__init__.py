@@ -1,1 +1,1 @@
-"""Optimizers: how the noise moves, one file per idea."""
+"""Optimizers: how the next noise is chosen, one file per idea."""

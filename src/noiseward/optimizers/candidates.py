@@ -1,16 +1,17 @@
 """Candidates: many noises per row, evaluated without a graph.
 
 Row i of a batch gets q candidates. They are sampled in the order row 0's, row 1's, ... in pieces of at most `chunk`
-rows per call of the sampler, here or by a crew (`crew.py`), so that memory is that of one piece whatever q is. What is
-kept of all of them is their samples, which are small beside what it took to make them; a candidate's noise is made when
-its piece comes, and made again from its seed by whoever needs it again.
+rows per call of the sampler, here or elsewhere (`loop/executor.py`), so that memory is that of one piece whatever q is.
+Only their samples are kept; a candidate's noise is made when its piece comes, and made again from its seed where it is
+needed again.
 
 A black-box reward is then called once, with all candidates, so that one behind HTTP or on another machine can work on
-them at the same time. A differentiable one is a network on this device more often than not, and scores the pieces.
+them at the same time. A differentiable one is usually a network on this device, and scores the pieces.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -20,71 +21,85 @@ from noiseward.errors import ArgumentError, shorten
 from noiseward.loop.objective import Evaluation, Objective
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.rewards.reward import score
-from noiseward.samplers.entries import spoken
-from noiseward.samplers.recompute import NFE
-from noiseward.samplers.sampler import Prompt, prompts
+from noiseward.samplers.cost import NFE, current_meter
+from noiseward.samplers.entries import plain_prompts
+from noiseward.samplers.sampler import Prompt, expand_prompts
 
-__all__ = ["best", "check_counts", "compare", "evaluate", "fresh", "merged", "ranked", "scores"]
+__all__ = [
+    "Make",
+    "check_counts",
+    "check_positive",
+    "comparable",
+    "compare",
+    "draw_movable",
+    "evaluate",
+    "keep_fixed",
+    "score_chunks",
+    "select_best",
+]
 
 MOST = 65_536  # candidates of a row in one step: their samples are kept side by side
 
+Make = Callable[[int, int], Tensor]
+"""`make(row, i)` is candidate i of a row, `noise_shape`."""
+
 
 def evaluate(
-    objective: Objective, make: Callable[[int, int], Tensor], *, rows: int, count: int, chunk: int, penalty: bool = True
+    objective: Objective, make: Make, *, rows: int, count: int, chunk: int, penalty: bool = True
 ) -> Evaluation:
     """The evaluation of candidates, each field `(B, q, ...)`.
 
-    Every row is charged the calls of its own q candidates, however the batch was cut.
+    Every row is counted the calls of its own q candidates, however the batch was cut.
 
     Arguments:
         objective: of the batch, B rows.
-        make: `make(row, i)` is candidate i of a row, `noise_shape`.
+        make: the candidates.
         rows, count: B and q.
         chunk: rows per call of the sampler.
-        penalty: False for a penalty of zero, where nobody asks for it.
+        penalty: False for a penalty of zero, where it is not needed.
     """
-    repeated = objective.repeat(count)
-    total = rows * count
-    samples: Tensor | None = None
-    weighed: list[Tensor] = []
+    repeated, total = objective.repeat(count), rows * count
     pieces = [range(begin, min(begin + chunk, total)) for begin in range(0, total, chunk)]
-    before, once = objective.nfe, NFE()
+    samples: Tensor | None = None
+    penalties: list[Tensor] = []
+    once = NFE()
 
     def noises() -> Iterator[tuple[Tensor, Prompt]]:
         for piece in pieces:
             noise = torch.stack([make(index // count, index % count) for index in piece])
             mine = repeated.rows(piece)
-            weighed.append(mine.penalty(noise) if penalty else noise.new_zeros(len(piece)))
+            penalties.append(mine.penalty(noise) if penalty else noise.new_zeros(len(piece)))
             yield noise, mine.prompt
 
     with torch.no_grad():
-        for piece, (sample, nfe) in zip(pieces, objective.crew.samples(objective.sampler, noises()), strict=True):
+        for piece, (sample, nfe) in zip(pieces, objective.executor.run(objective.sampler, noises()), strict=True):
             samples = sample.new_empty(total, *sample.shape[1:]) if samples is None else samples
             samples[piece.start : piece.stop] = sample
             once = nfe
         assert samples is not None
-        objective.charge(NFE(forward=once.forward * count) - (objective.nfe - before))
-        reward, terms = scores(repeated, samples, chunk)
-    penalties = torch.cat(weighed)
-    evaluation = Evaluation(samples, reward, terms, penalties, reward - penalties.to(reward.dtype))
-    return _folded(evaluation, rows, count)
+        current_meter().count(once * count)
+        reward, terms = score_chunks(repeated, samples, chunk)
+    rho = torch.cat(penalties)
+    fields = (samples, reward, rho, reward - rho.to(reward.dtype))
+    sample, reward, rho, value = (field.unflatten(0, (rows, count)) for field in fields)
+    return Evaluation(sample, reward, {k: term.unflatten(0, (rows, count)) for k, term in terms.items()}, rho, value)
 
 
-def scores(objective: Objective, samples: Tensor, chunk: int) -> tuple[Tensor, dict[str, Tensor]]:
+def score_chunks(objective: Objective, samples: Tensor, chunk: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Rewards and terms of samples: at once by a black box, `chunk` rows at a time by a differentiable reward."""
-    texts = spoken(prompts(objective.prompt, samples.shape[0]))
-    step = chunk if objective.reward.differentiable else samples.shape[0]
-    found = []
+    texts = plain_prompts(expand_prompts(objective.prompt, samples.shape[0]))
+    size = chunk if objective.reward.differentiable else samples.shape[0]
+    scored = []
     with torch.no_grad():
-        for begin in range(0, samples.shape[0], step):
-            part = slice(begin, begin + step)
-            found.append(score(objective.reward, samples[part], texts[part] if texts else None))
-    terms = {name: torch.cat([one[name] for _, one in found]) for name in found[0][1]}
-    return torch.cat([total for total, _ in found]), terms
+        for begin in range(0, samples.shape[0], size):
+            part = slice(begin, begin + size)
+            scored.append(score(objective.reward, samples[part], texts[part] if texts else None))
+    terms = {name: torch.cat([one[name] for _, one in scored]) for name in scored[0][1]}
+    return torch.cat([total for total, _ in scored]), terms
 
 
 def compare(
-    objective: Objective, noise: Tensor, make: Callable[[int, int], Tensor], *, count: int, chunk: int
+    objective: Objective, noise: Tensor, make: Make, *, count: int, chunk: int
 ) -> tuple[Evaluation, Evaluation]:
     """The evaluations of the noise, without a graph, and of its candidates, `(B, q, ...)`."""
     with torch.no_grad():
@@ -92,48 +107,46 @@ def compare(
     return evaluation, evaluate(objective, make, rows=noise.shape[0], count=count, chunk=chunk)
 
 
-def ranked(value: Tensor) -> Tensor:
+def comparable(value: Tensor) -> Tensor:
     """Values to compare: what is not finite loses."""
     return torch.where(value.isfinite(), value, -torch.inf)
 
 
-def best(evaluation: Evaluation, noise: Tensor, found: Evaluation, make: Callable[[int, int], Tensor]) -> Tensor:
-    """Per row the candidate of the highest value if it beats the noise, else the noise."""
-    value, which = ranked(found.value).max(1)
-    wins = (value > ranked(evaluation.value)).tolist()
+def select_best(noise: Tensor, value: Tensor, values: Tensor, make: Make) -> Tensor:
+    """Per row the candidate of the highest of `values` `(B, q)` if that beats the noise's `value`, else the noise."""
+    highest, which = comparable(values).max(1)
+    wins = (highest > comparable(value)).tolist()
     return torch.stack([make(row, i) if wins[row] else noise[row] for row, i in enumerate(which.tolist())])
 
 
-def merged(new: Tensor, old: Tensor, layout: Layout) -> Tensor:
-    """One row's noise `noise_shape`: the new draws where they move, the old ones elsewhere."""
+def keep_fixed(new: Tensor, old: Tensor, layout: Layout) -> Tensor:
+    """One row's noise `noise_shape`: the new draws where they may change, the old ones elsewhere."""
     parts = zip(layout.split(new[None]), layout.split(old[None]), layout, strict=True)
-    return layout.join([a if draw.moves else b for a, b, draw in parts])[0]
+    return layout.join([a if draw.movable else b for a, b, draw in parts])[0]
 
 
-def fresh(noise: Tensor, layout: Layout, seeds: Seeds, row: int, purpose: str) -> Tensor:
-    """Standard normal noise for one row, `noise_shape`; zero on draws that do not move."""
+def draw_movable(noise: Tensor, layout: Layout, seeds: Seeds, row: int, purpose: str) -> Tensor:
+    """Standard normal noise for one row, `noise_shape`; zero on draws that may not change."""
     drawn = torch.randn(noise.shape[1:], generator=seeds.generator(row, purpose), dtype=noise.dtype)
     for part, draw in zip(layout.split(drawn[None]), layout, strict=True):  # views
-        if not draw.moves:
+        if not draw.movable:
             part.zero_()
     return drawn.to(noise.device)
 
 
 def check_counts(**counts: int) -> None:
-    """Raise `ArgumentError` unless every count is a whole number, at least 1, of things that can be made at all."""
+    """Raise `ArgumentError` unless every count is a whole number from 1 to the most that fits into one step."""
     for name, count in counts.items():
         if not (isinstance(count, int) and count >= 1):
-            raise ArgumentError(f"{name}={count} given: a whole number, at least 1, wanted")
+            raise ArgumentError(f"{name} must be a whole number >= 1, got {count}")
         if count > MOST:
             raise ArgumentError(
                 f"{name} must be <= {MOST:,}, got {shorten(str(count), 40)}: take fewer, and more steps"
             )
 
 
-def _folded(evaluation: Evaluation, rows: int, count: int) -> Evaluation:
-    sample, reward, penalty, value = (
-        part.unflatten(0, (rows, count))
-        for part in (evaluation.sample, evaluation.reward, evaluation.penalty, evaluation.value)
-    )
-    terms = {name: term.unflatten(0, (rows, count)) for name, term in evaluation.terms.items()}
-    return Evaluation(sample, reward, terms, penalty, value)
+def check_positive(**values: float) -> None:
+    """Raise `ArgumentError` unless every value is a positive, finite number."""
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ArgumentError(f"{name} must be a positive number, got {value}")

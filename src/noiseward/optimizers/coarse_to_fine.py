@@ -14,20 +14,22 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget, Status
-from noiseward.loop.loop import Optimizer, Place, Step, iterate
+from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
+from noiseward.loop.optimizer import Optimizer
+from noiseward.loop.step import Checkpoint, Step
 from noiseward.noise.layout import Seeds
 from noiseward.samplers.nested import Nested
 
-__all__ = ["First", "Through", "coarse_to_fine"]
+__all__ = ["CoarseStage", "Through", "coarse_to_fine"]
 
 Through = Callable[[Iterator[Step]], Iterator[Step]]
-"""What steps are passed through on their way, to be shown or written down: it yields them again."""
+"""What steps are passed through on their way, to be shown or written: it yields them again."""
 
 
 @dataclasses.dataclass(frozen=True)
-class First:
-    """What is done on few steps before many are taken.
+class CoarseStage:
+    """What is done on few sampler steps before many are taken.
 
     Arguments:
         objective: the same, on the coarse sampler.
@@ -41,7 +43,7 @@ class First:
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
-            raise ArgumentError(f"share={self.share} given: a part of the budget, between 0 and 1, wanted")
+            raise ArgumentError(f"share must be between 0 and 1, got {self.share}")
 
     def part(self, budget: Budget) -> Budget:
         """What the coarse sampler may spend of a budget.
@@ -50,7 +52,7 @@ class First:
             >>> from noiseward.toys import GaussianModel, Linear
             >>> models = [GaussianModel(steps=steps) for steps in (2, 4)]
             >>> nested = Nested(*(model.alphas[::-1] for model in models))
-            >>> First(Objective(models[0].sampler(), Linear(1.0)), nested, 0.7).part(Budget(steps=10)).steps
+            >>> CoarseStage(Objective(models[0].sampler(), Linear(1.0)), nested, 0.7).part(Budget(steps=10)).steps
             7
         """
         steps = None if budget.steps is None else round(self.share * budget.steps)
@@ -71,28 +73,28 @@ def coarse_to_fine(
     budget: Budget,
     seeds: Seeds | None = None,
     before: Optimizer | None = None,
-    at: Place | None = None,
+    at: Checkpoint | None = None,
     through: Through = iter,
 ) -> Iterator[Step]:
-    """Climb on the coarse sampler, carry the best noise over, and climb on.
+    """Optimize on the coarse sampler, carry the best noise over, and optimize on the fine one.
 
     Arguments:
         coarse, fine: the same but for the sampler.
         start: fine noise.
         nested: how the two samplers' noises belong together.
-        optimizer: how to move; it starts anew on the fine sampler.
+        optimizer: what proposes the next noise; it starts without a state on the fine sampler.
         first: what the coarse sampler may spend.
-        budget: what is spent in all, moves on both.
+        budget: what is spent in all, steps on both.
         seeds: as for `iterate`.
-        before: how to move on the coarse sampler; None: by `optimizer`, too.
-        at: where the climb on the coarse sampler goes on, if it was begun before.
+        before: the optimizer on the coarse sampler; None: `optimizer`, too.
+        at: where the optimization on the coarse sampler continues, if it was begun before.
         through: what the coarse sampler's steps are passed through, which are steps of another objective, of other
             noise, and not among those yielded.
 
     Yields:
         steps of the fine sampler: its evaluation of the start, step 0, then all from the carried noise on. Steps are
-        numbered by the moves made on both, and the bill, calls and seconds, includes what was spent on the coarse one:
-        whoever goes on from any but the first goes on with `iterate` and the same budget.
+        numbered by those made on both, and calls and seconds include what was spent on the coarse one. To continue from
+        any but the first, use `iterate` with the same budget.
 
     Raises:
         KeyboardInterrupt: as it came; on the coarse sampler only after what was found there was carried over.
@@ -101,7 +103,7 @@ def coarse_to_fine(
     begun = next(iterate(fine, start, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
     yield dataclasses.replace(begun, status=running)
     last, stopped = None, None
-    origin = nested.coarsened(start) if at is None else at
+    origin = nested.coarsen(start) if at is None else at
     steps = iterate(coarse, origin, optimizer=before or optimizer, budget=first, seeds=seeds)
     try:
         for step in through(steps):
@@ -110,11 +112,11 @@ def coarse_to_fine(
         stopped = stop
     if last is None:
         raise stopped or AssertionError("iterate yields at least one step")
-    carried = nested.refined(last.best.noise, rest=start)
+    carried = nested.refine(last.best.noise, rest=start)
     spent = begun.nfe + last.nfe, begun.seconds + last.seconds
-    place = Place(max(last.index, 1), carried, {}, running, begun.best, *spent, (0.0, 0))
+    checkpoint = Checkpoint(max(last.index, 1), carried, {}, running, begun.best, *spent, (0.0, 0))
     if stopped is not None:
-        found = next(iterate(fine, place, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
+        found = next(iterate(fine, checkpoint, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
         yield dataclasses.replace(found, status=running)
         raise stopped
-    yield from iterate(fine, place, optimizer=optimizer, budget=budget, seeds=seeds)
+    yield from iterate(fine, checkpoint, optimizer=optimizer, budget=budget, seeds=seeds)

@@ -12,7 +12,7 @@ where Q is the orthogonal factor of the QR decomposition with a positive diagona
 :math:`\bar z_1` are the means of the first draw's channels. A rotation leaves Gaussian noise Gaussian, and the means
 keep their norm, and with them every draw keeps its own.
 
-They evolve by natural evolution with a deviation of its own for each: with :math:`s_i \sim N(0, I)` and utilities
+They evolve by natural evolution with a deviation for each: with :math:`s_i \sim N(0, I)` and utilities
 :math:`u_i` that fall with the rank of candidate i and sum to zero,
 
 .. math::
@@ -29,12 +29,12 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
-from noiseward.loop.loop import Optimizer, State
-from noiseward.loop.objective import Evaluation, Objective
+from noiseward.loop.objective import Objective
+from noiseward.loop.optimizer import Move, Optimizer, State
 from noiseward.noise.layout import Draw, Layout, Seeds
-from noiseward.optimizers.candidates import best, check_counts, compare, merged, ranked
+from noiseward.optimizers.candidates import check_counts, check_positive, comparable, compare, keep_fixed, select_best
 
-__all__ = ["ChannelEvolution", "rotated"]
+__all__ = ["ChannelEvolution", "rotate_channels"]
 
 MOST_CHANNELS = 64
 
@@ -43,8 +43,8 @@ MOST_CHANNELS = 64
 class ChannelEvolution(Optimizer):
     """An evolution strategy on the rotation of the noise's channels: c + c^2 unknowns (see the module).
 
-    The noise is the best found so far; the strategy goes on around its own mean. It moves what channels carry, colors
-    and contrasts of a latent, and cannot move anything within the picture: its reach is short and soon exhausted.
+    The noise is the best found so far; the strategy continues around its own mean. It changes what channels carry,
+    colors and contrasts of a latent, and nothing within the image: its reach is short and soon exhausted.
 
     Arguments:
         samples: q, candidates per row and step.
@@ -61,9 +61,7 @@ class ChannelEvolution(Optimizer):
         https://doi.org/10.1145/2001576.2001692 (separable natural evolution)
 
     Example:
-        >>> from noiseward.loop.budget import Budget
-        >>> from noiseward.samplers.function import FunctionSampler
-        >>> from noiseward.loop.solution import optimize
+        >>> from noiseward import Budget, FunctionSampler, optimize
         >>> from noiseward.toys import Linear
         >>> objective = Objective(FunctionSampler(lambda batch: torch.randn(batch, 4, 8, 8)), Linear(1.0))
         >>> start = objective.sampler.init(2, seed=0)
@@ -74,19 +72,18 @@ class ChannelEvolution(Optimizer):
 
     def __init__(self, samples: int = 16, scale: float = 0.2, *, chunk: int = 16) -> None:
         check_counts(samples=samples, chunk=chunk)
-        if not 0 < scale < math.inf:
-            raise ArgumentError(f"scale={scale} given: a positive number wanted")
+        check_positive(scale=scale)
         self.samples, self.scale, self.chunk = samples, scale, chunk
 
     def check(self, objective: Objective) -> None:
         first = _first(objective.sampler.layout)
         if _channels(first) > MOST_CHANNELS:
             raise ArgumentError(
-                f"draw '{first.name}' has shape {first.shape}, its leading axis taken for channels: at most "
-                f"{MOST_CHANNELS} wanted; search with ZeroOrderSearch or TrustRegion"
+                f"draw '{first.name}' must have at most {MOST_CHANNELS} channels (its leading axis), got shape "
+                f"{first.shape}; search with ZeroOrderSearch or TrustRegion"
             )
 
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
         layout = objective.sampler.layout
         channels = _channels(_first(layout))
         size = channels + channels**2
@@ -102,21 +99,21 @@ class ChannelEvolution(Optimizer):
 
         def candidate(row: int, i: int) -> Tensor:
             unknowns = state["mean"][row] + state["deviation"][row] * shift(row, i)
-            return rotated(state["base"][row], unknowns, layout)
+            return rotate_channels(state["base"][row], unknowns, layout)
 
         evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
         mean, deviation = state["mean"].clone(), state["deviation"].clone()
         rate = (3 + math.log(size)) / (5 * math.sqrt(size))
-        for row, weight in enumerate(utilities(ranked(found.value)).to(noise.dtype)):
+        for row, weight in enumerate(rank_utilities(comparable(found.value)).to(noise.dtype)):
             shifts = torch.stack([shift(row, i) for i in range(self.samples)])
             mean[row] += deviation[row] * (weight @ shifts)
             deviation[row] *= (rate / 2 * (weight @ (shifts.square() - 1))).exp()
         after = {"base": state["base"], "mean": mean, "deviation": deviation}
-        return evaluation, best(evaluation, noise, found, candidate), after
+        return Move(evaluation, select_best(noise, evaluation.value, found.value, candidate), after)
 
 
-def rotated(noise: Tensor, unknowns: Tensor, layout: Layout) -> Tensor:
-    """One row's noise `noise_shape` with its channels rotated by unknowns `(c + c^2,)`; at zero, itself to rounding."""
+def rotate_channels(noise: Tensor, unknowns: Tensor, layout: Layout) -> Tensor:
+    """Rotate the channels of one row's noise `noise_shape` by unknowns `(c + c^2,)`; at zero, itself to rounding."""
     first = _first(layout)
     channels = _channels(first)
     shift, matrix = unknowns[:channels], unknowns[channels:].view(channels, channels)
@@ -127,20 +124,20 @@ def rotated(noise: Tensor, unknowns: Tensor, layout: Layout) -> Tensor:
         flat = part[0].reshape(_channels(draw), -1)
         if draw is first:
             means = flat.mean(1, keepdim=True)
-            moved = means + shift[:, None] / math.sqrt(flat.shape[1])
-            size = moved.norm().clamp(min=torch.finfo(noise.dtype).tiny)
-            flat = rotation @ (flat - means) + moved * (means.norm() / size)
-        elif draw.moves and _channels(draw) == channels:
+            shifted = means + shift[:, None] / math.sqrt(flat.shape[1])
+            size = shifted.norm().clamp(min=torch.finfo(noise.dtype).tiny)
+            flat = rotation @ (flat - means) + shifted * (means.norm() / size)
+        elif draw.movable and _channels(draw) == channels:
             flat = rotation @ flat
         parts.append(flat.reshape(part.shape))
-    return merged(layout.join(parts)[0], noise, layout)
+    return keep_fixed(layout.join(parts)[0], noise, layout)
 
 
-def utilities(value: Tensor) -> Tensor:
+def rank_utilities(value: Tensor) -> Tensor:
     """Utilities `(B, q)` of values to rank: falling with the rank, zero in the sum, equal for equal values.
 
     Example:
-        >>> utilities(torch.tensor([[3.0, 1.0, 2.0], [5.0, 5.0, 5.0]])).round(decimals=2).abs().tolist()
+        >>> rank_utilities(torch.tensor([[3.0, 1.0, 2.0], [5.0, 5.0, 5.0]])).round(decimals=2).abs().tolist()
         [[0.47, 0.33, 0.14], [0.0, 0.0, 0.0]]
     """
     count = value.shape[1]
@@ -154,8 +151,8 @@ def utilities(value: Tensor) -> Tensor:
 
 
 def _first(layout: Layout) -> Draw:
-    """The first draw that moves."""
-    return next(draw for draw in layout if draw.moves)
+    """The first draw that may change."""
+    return next(draw for draw in layout if draw.movable)
 
 
 def _channels(draw: Draw) -> int:

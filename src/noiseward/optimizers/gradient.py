@@ -1,4 +1,4 @@
-r"""Estimators: which way is up.
+r"""Estimators: where an ascent direction comes from.
 
 An **estimator** evaluates the objective at some noise and proposes a **direction** in which its value grows. For a
 differentiable reward that is the gradient itself,
@@ -7,17 +7,17 @@ differentiable reward that is the gradient itself,
     \nabla_z \big[ r(M(z)) - \rho(z) \big] = J_M(z)^\top \nabla r - \nabla \rho,
 
 by backpropagation through every step of the sampler: :class:`Backprop`. Where the reward has no gradient, it is
-estimated from candidates: see `perturb.py`.
+estimated from candidates: see `zeroth_order.py`.
 
-The exact gradient can be had cheaper, at the price of a bias. A step of most samplers is
+Optional cheaper gradients are biased. A step of most samplers is
 
 .. math::
     x_{t-1} = a_t x_t + b_t \, \epsilon_\theta(x_t, t) + \sigma_t z_t, \qquad
     \frac{\partial x_{t-1}}{\partial x_t} = a_t I + b_t \frac{\partial \epsilon_\theta}{\partial x_t},
 
-and what costs is the denoiser's Jacobian. `Backprop(steps=K)` takes the last K of N steps as they are and moves the
-draws made in them alone: what moves has its exact gradient. `Backprop(through="linear")` drops the Jacobian and keeps
-:math:`a_t I`, the sampler's own path, so that every draw moves and none exactly; with `steps=K` the last K steps keep
+and what costs is the denoiser's Jacobian. `Backprop(steps=K)` differentiates the last K of N steps and changes the
+draws made in them alone, with their exact gradient. `Backprop(through="linear")` drops the Jacobian and keeps
+:math:`a_t I`, the sampler's own path, so that every draw changes and none exactly; with `steps=K` the last K steps keep
 their Jacobian all the same. :class:`Annealed` begins with K = 0 and ends with K = N.
 
     cost in denoiser calls      forward     backward    (recomputed)
@@ -40,10 +40,10 @@ from noiseward.loop.objective import Evaluation, Objective
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.rewards.reward import Reward, WeightedSum
 from noiseward.samplers.precision import pull_back
-from noiseward.samplers.recompute import constant
+from noiseward.samplers.recompute import hold_constant
 from noiseward.samplers.sampler import Sampler
 
-__all__ = ["Annealed", "Backprop", "Estimator", "pulled"]
+__all__ = ["Annealed", "Backprop", "Estimator", "score_gradient"]
 
 THROUGH = ("exact", "linear")
 
@@ -55,12 +55,12 @@ class Estimator(abc.ABC):
     def __call__(self, objective: Objective, noise: Tensor, seeds: Seeds) -> tuple[Evaluation, Tensor]:
         """The evaluation of `noise`, without its graph, and an ascent direction of its shape.
 
-        The direction is zero on draws that do not move, and row i of it depends on row i alone.
+        The direction is zero on draws that may not change, and row i of it depends on row i alone.
         """
 
-    @abc.abstractmethod
     def check(self, reward: Reward) -> None:
-        """Raise `GradientError`, naming the alternatives, if this estimator cannot climb that reward."""
+        """Raise `GradientError`, naming the alternatives, if this estimator cannot follow that reward."""
+        return
 
 
 @final
@@ -70,14 +70,14 @@ class Backprop(Estimator):
     Arguments:
         steps: go back through the denoiser in the last so many sampler steps alone; None: in all of them. A scheduler
             or a guidance that calls the denoiser twice per step counts two steps.
-        through: what leads through the steps before. `exact`: nothing, draws made there do not move and the others
+        through: what leads through the steps before. `exact`: nothing, draws made there do not change and the others
             have their exact gradient. `linear`: the sampler's own path without the denoiser's Jacobian, so that all
-            draws move, with a bias; without `steps` the Jacobian is dropped everywhere.
+            draws change, with a bias; without `steps` the Jacobian is dropped everywhere.
 
     Raises:
-        ArgumentError: less than one step, or no such way through.
+        ArgumentError: less than one step, or an unknown `through`.
         GradientError: the reward is a black box, the sampler or the reward leaves the graph, the sampler's steps are
-            not known, or no draw is made in the steps asked for.
+            not known, or no draw is made in those steps.
 
     References:
         Inference-Time Alignment of Diffusion Models with Direct Noise Optimization
@@ -101,9 +101,9 @@ class Backprop(Estimator):
 
     def __init__(self, steps: int | None = None, *, through: str = "exact") -> None:
         if steps is not None and steps < 1:
-            raise ArgumentError(f"steps={steps} given: at least 1 sampler step wanted, or None for all of them")
+            raise ArgumentError(f"steps must be >= 1, got {steps}; pass None for all sampler steps")
         if through not in THROUGH:
-            raise ArgumentError(f"unknown through='{through}'; {choices(through, THROUGH)}")
+            raise ArgumentError(f"unknown through '{through}'; {choices(through, THROUGH)}")
         self.steps, self.through = steps, through
 
     def check(self, reward: Reward) -> None:
@@ -123,25 +123,25 @@ class Backprop(Estimator):
         skipped = self._skipped(layout)
         variable = noise.detach().requires_grad_(True)
         with torch.enable_grad():
-            with constant(skipped) if skipped else contextlib.nullcontext():
+            with hold_constant(skipped) if skipped else contextlib.nullcontext():
                 evaluation = objective(variable)
             if not evaluation.sample.requires_grad:
                 raise GradientError(
                     "no gradient reaches the sample: the sampler runs under torch.no_grad() or leaves torch; "
                     "run it with noiseward.differentiable()"
                 )
-            gradient = _pulled_back(evaluation, variable, objective.sampler)
+            gradient = _reward_gradient(evaluation, variable, objective.sampler)
             if gradient is None:
                 raise GradientError(
                     f"reward '{objective.reward.name}' returned a score without a gradient to the noise: it detaches "
                     "its input, leaves torch, or should be declared differentiable=False; or the sampler detaches it"
                 )
-            penalty = pulled(evaluation.penalty, variable)
+            penalty = score_gradient(evaluation.penalty, variable)
             if penalty is not None:
                 gradient = gradient - penalty
-        direction = layout.movable(gradient)
+        direction = layout.zero_fixed(gradient)
         if skipped and self.through == "exact":
-            direction = layout.where([draw.after >= skipped for draw in layout], direction)
+            direction = layout.keep([draw.after >= skipped for draw in layout], direction)
         return evaluation.detach(), direction
 
     def _skipped(self, layout: Layout) -> int:
@@ -154,62 +154,64 @@ class Backprop(Estimator):
                 "FunctionSampler(fn, denoiser=module), or take Backprop()"
             )
         skipped = max(layout.steps - (self.steps or 0), 0)
-        if self.through == "exact" and not any(draw.moves and draw.after >= skipped for draw in layout):
+        if self.through == "exact" and not any(draw.movable and draw.after >= skipped for draw in layout):
             raise GradientError(
-                f"no draw that moves is made in the last {self.steps} of {layout.steps} steps: take more of them, or "
-                "through='linear'; or a sampler that draws noise in each step (eta=1)"
+                f"no draw that may change is made in the last {self.steps} of {layout.steps} steps: take more of them, "
+                "or through='linear'; or a sampler that draws noise in each step (eta=1)"
             )
         return skipped
 
 
 @final
 class Annealed(Estimator):
-    r"""From cheap to exact: at move k the denoiser's Jacobian is kept in the last :math:`\lfloor N k / m \rfloor` of N
-    sampler steps, and the sampler's own path leads through those before; from move m on the gradient is exact.
+    r"""From cheap to exact: at step k the denoiser's Jacobian is kept in the last :math:`\lfloor N k / m \rfloor` of N
+    sampler steps, and the sampler's own path leads through those before; from step m on the gradient is exact.
 
     Arguments:
-        moves: m. Take about half as many as the run has: its end is exact.
+        until: m, the optimization step from which the gradient is exact. Take about half as many as the run has.
 
     Raises:
-        ArgumentError: less than one move.
+        ArgumentError: less than one step.
         GradientError: as `Backprop`.
 
     Example:
+        >>> from noiseward.samplers.cost import count_calls
         >>> from noiseward.toys import GaussianModel, Linear
         >>> objective = Objective(GaussianModel(steps=4).sampler(), Linear(1.0))
-        >>> noise, before = objective.sampler.init(1), objective.nfe
-        >>> for move in (0, 5, 10):
-        ...     _ = Annealed(10)(objective, noise, Seeds((0,), step=move))
-        >>> objective.nfe - before
+        >>> noise = objective.sampler.init(1)
+        >>> with count_calls() as meter:
+        ...     for step in (0, 5, 10):
+        ...         _ = Annealed(10)(objective, noise, Seeds((0,), step))
+        >>> meter.nfe
         NFE(forward=12, backward=6, recomputed=0)
     """
 
-    def __init__(self, moves: int = 15) -> None:
-        if moves < 1:
-            raise ArgumentError(f"moves={moves} given: at least 1 move before the gradient is exact wanted")
-        self.moves = moves
+    def __init__(self, until: int = 15) -> None:
+        if until < 1:
+            raise ArgumentError(f"until must be >= 1, got {until}")
+        self.until = until
 
     def check(self, reward: Reward) -> None:
         Backprop().check(reward)
 
     def __call__(self, objective: Objective, noise: Tensor, seeds: Seeds) -> tuple[Evaluation, Tensor]:
-        if seeds.step >= self.moves:
+        if seeds.step >= self.until:
             return Backprop()(objective, noise, seeds)
-        steps = objective.sampler.layout.steps * seeds.step // self.moves
+        steps = objective.sampler.layout.steps * seeds.step // self.until
         return Backprop(steps or None, through="linear")(objective, noise, seeds)
 
 
-def _pulled_back(evaluation: Evaluation, noise: Tensor, sampler: Sampler) -> Tensor | None:
+def _reward_gradient(evaluation: Evaluation, noise: Tensor, sampler: Sampler) -> Tensor | None:
     """The gradient of each row's reward; in two parts where float16 is on the way, the second of them scaled."""
     if not sampler.half:
-        return pulled(evaluation.reward, noise)
-    to_sample = pulled(evaluation.reward, evaluation.sample)
+        return score_gradient(evaluation.reward, noise)
+    to_sample = score_gradient(evaluation.reward, evaluation.sample)
     if to_sample is None:
         return None
     return pull_back(evaluation.sample, noise, to_sample, half=True, layout=sampler.layout)
 
 
-def pulled(scores: Tensor, noise: Tensor) -> Tensor | None:
+def score_gradient(scores: Tensor, noise: Tensor) -> Tensor | None:
     """The gradient of the sum of scores `(B,)`, or None where no graph leads from them to the noise."""
     if not scores.requires_grad:
         return None

@@ -1,25 +1,24 @@
-r"""One optimizer after the other: search first, then climb.
+r"""One optimizer after the other: search first, then ascend.
 
 Ascent is local: where it ends depends on where it starts. N fresh noises cost N runs of the sampler forward, as much as
-N / 3 moves of backpropagation, and where rewards are Gaussian the best of many is about :math:`\sqrt{2 \log N}`
-deviations above the mean. So a few may be worth trying before the climb begins. What comes out is still one noise that
-was drawn as the sampler draws it, moved as far as the ascent moved it.
+N / 3 steps of backpropagation, and where rewards are Gaussian the best of many is about :math:`\sqrt{2 \log N}`
+deviations above the mean. So a few may be worth trying before the ascent begins. The result is still one noise that was
+drawn as the sampler draws it, changed as far as the ascent changed it.
 
-When not to use it: for a picture one wants to keep. It begins at the seed's noise, and if another one is better, with
-another picture. Nor where every start can be climbed. On the built-in model it was level with plain ascent at equal
-calls on four captions (`experiments/compare.py`), and ahead of it at equal time on eight that leave the background open
-(`experiments/table1.py`): under two of three rewards at four seconds, under one of them at twenty.
+When not to use it: to improve one particular image, since it begins at the seed's noise and may end at another one; or
+where every start can be improved. Measured in docs/compare.md.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import final
 
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
-from noiseward.loop.loop import Optimizer, State
-from noiseward.loop.objective import Evaluation, Objective
+from noiseward.loop.objective import Objective
+from noiseward.loop.optimizer import Move, Optimizer, State
 from noiseward.noise.layout import Seeds
 
 __all__ = ["Relay"]
@@ -27,15 +26,15 @@ __all__ = ["Relay"]
 
 @final
 class Relay(Optimizer):
-    """The first moves by one optimizer, all others by another, which starts anew where the first one got to.
+    """The first steps by one optimizer, the others by another, which starts from the noise the first one reached.
 
     Arguments:
-        first: for the first moves: a search, whose noise is the best it found.
+        first: for the first steps: a search, whose noise is the best it found.
         then: for those after.
-        moves: how many the first one makes.
+        steps: how many steps the first one makes.
 
     Raises:
-        ArgumentError: less than one move.
+        ArgumentError: less than one step.
 
     Example:
         >>> from noiseward import BestOfN, Budget, GradientAscent, optimize
@@ -43,21 +42,21 @@ class Relay(Optimizer):
         >>> objective = Objective(GaussianModel(steps=4).sampler(), Linear(1.0))
         >>> start, relay = objective.sampler.init(2), Relay(BestOfN(8), GradientAscent(lr=0.1))
         >>> solution = optimize(objective, start, optimizer=relay, budget=Budget(steps=3))
-        >>> solution.nfe  # 9 runs of 4 calls; two moves; one evaluation
+        >>> solution.nfe  # 9 runs of 4 calls; two steps; one evaluation
         NFE(forward=48, backward=8, recomputed=0)
     """
 
-    def __init__(self, first: Optimizer, then: Optimizer, *, moves: int = 1) -> None:
-        if moves < 1:
-            raise ArgumentError(f"moves={moves} given: at least 1 move before the other optimizer wanted")
-        self.first, self.then, self.moves = first, then, moves
+    def __init__(self, first: Optimizer, then: Optimizer, *, steps: int = 1) -> None:
+        if steps < 1:
+            raise ArgumentError(f"steps must be >= 1, got {steps}")
+        self.first, self.then, self.steps = first, then, steps
 
     def check(self, objective: Objective) -> None:
         self.first.check(objective)
         self.then.check(objective)
 
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
-        if seeds.step >= self.moves:
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
+        if seeds.step >= self.steps:
             return self.then.step(objective, noise, state, seeds)
-        evaluation, moved, state = self.first.step(objective, noise, state, seeds)
-        return evaluation, moved, {} if seeds.step == self.moves - 1 else state
+        move = self.first.step(objective, noise, state, seeds)
+        return dataclasses.replace(move, state={}) if seeds.step == self.steps - 1 else move

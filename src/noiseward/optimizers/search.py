@@ -1,7 +1,7 @@
-r"""Search: climbing with no gradient at all, by trying noises and keeping the best.
+r"""Search: optimization with no gradient at all, by trying noises and keeping the best.
 
-Every step tries q candidates per row and moves to the best of them if it beats the noise it has, so the value never
-falls from one step to the next. What differs is where candidates come from:
+Every step tries q candidates per row and takes the best of them if it beats the noise it has, so the value never falls
+from one step to the next. Methods differ in where candidates come from:
 
 * :class:`BestOfN`: anywhere, :math:`z' \sim N(0, I)`;
 * :class:`ZeroOrderSearch`: around the noise, at a fixed angle;
@@ -16,16 +16,17 @@ All keep candidates Gaussian by construction. A *turn* by the angle :math:`\alph
 draw by draw, mixes two Gaussians into a third and puts it back on the sphere the draw came from: however many turns are
 chosen one after the other, no draw's norm changes. That holds for the candidates. Choosing is another matter: a reward
 that likes one direction, a color say, pulls the noise along it choice by choice, on the sphere but far out. The
-strict test (`strict.py`) sees that, the norm cannot; `BestOfN` alone is safe from it.
+strict test (`noise/typicality.py`) sees that, the norm cannot; `BestOfN` alone is safe from it.
 
 What a step costs, in denoiser calls per row: q + 1 runs of the sampler, all forward. The one more is the evaluation of
-the noise moved to, made again in the batch it will be reported in.
+the noise itself, repeated in the batch it is reported in.
 
-Draws that do not move are left alone. A candidate whose value is not finite loses against any other.
+Draws that may not change are left alone. A candidate whose value is not finite loses against any other.
 """
 
 from __future__ import annotations
 
+import abc
 import math
 from typing import final
 
@@ -33,28 +34,48 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError
-from noiseward.loop.loop import Optimizer, State
-from noiseward.loop.objective import Evaluation, Objective
+from noiseward.loop.objective import Objective
+from noiseward.loop.optimizer import Move, Optimizer, State
 from noiseward.noise.layout import Layout, Seeds
-from noiseward.optimizers.candidates import best, check_counts, compare, fresh, merged, ranked
+from noiseward.optimizers.candidates import check_counts, comparable, compare, draw_movable, keep_fixed, select_best
 
 __all__ = ["BestOfN", "TrustRegion", "ZeroOrderSearch"]
 
 
-@final
-class BestOfN(Optimizer):
-    """Fresh noise, again and again; the best of all is kept.
+class _Search(Optimizer):
+    """A search without a state: the best of some candidates around the noise."""
 
-    The baseline every other method has to beat at the same cost. N steps try N times `samples` noises. It never leaves
-    the model's own distribution, and it gains like the logarithm of what it tries.
+    samples: int
+    chunk: int
+
+    @abc.abstractmethod
+    def _candidate(self, noise: Tensor, xi: Tensor, layout: Layout) -> Tensor:
+        """A candidate for one row's noise, of fresh noise xi; each `noise_shape`."""
+
+    @final
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
+        layout = objective.sampler.layout
+
+        def make(row: int, i: int) -> Tensor:
+            return self._candidate(noise[row], draw_movable(noise, layout, seeds, row, f"candidate {i}"), layout)
+
+        evaluation, found = compare(objective, noise, make, count=self.samples, chunk=self.chunk)
+        return Move(evaluation, select_best(noise, evaluation.value, found.value, make), {})
+
+
+@final
+class BestOfN(_Search):
+    """Fresh noise at every step; the best of all is kept.
+
+    The baseline every method should beat at the same cost. N steps try N times `samples` noises. It never leaves the
+    model's own distribution, and it gains like the logarithm of what it tries.
 
     Arguments:
         samples: q, candidates per row and step.
         chunk: rows of candidates per call of the sampler.
 
     Example:
-        >>> from noiseward.loop.budget import Budget
-        >>> from noiseward.loop.solution import optimize
+        >>> from noiseward import Budget, optimize
         >>> from noiseward.toys import GaussianModel, Linear
         >>> objective = Objective(GaussianModel(steps=4).sampler(), Linear(1.0))
         >>> start = objective.sampler.init(2, seed=0)
@@ -67,21 +88,12 @@ class BestOfN(Optimizer):
         check_counts(samples=samples, chunk=chunk)
         self.samples, self.chunk = samples, chunk
 
-    def check(self, objective: Objective) -> None:
-        pass
-
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
-        layout = objective.sampler.layout
-
-        def candidate(row: int, i: int) -> Tensor:
-            return merged(fresh(noise, layout, seeds, row, f"candidate {i}"), noise[row], layout)
-
-        evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
-        return evaluation, best(evaluation, noise, found, candidate), {}
+    def _candidate(self, noise: Tensor, xi: Tensor, layout: Layout) -> Tensor:
+        return keep_fixed(xi, noise, layout)
 
 
 @final
-class ZeroOrderSearch(Optimizer):
+class ZeroOrderSearch(_Search):
     """Neighbors on the sphere around a pivot; the best becomes the pivot.
 
     Arguments:
@@ -94,8 +106,7 @@ class ZeroOrderSearch(Optimizer):
         https://arxiv.org/abs/2501.09732
 
     Example:
-        >>> from noiseward.loop.budget import Budget
-        >>> from noiseward.loop.solution import optimize
+        >>> from noiseward import Budget, optimize
         >>> from noiseward.toys import GaussianModel, Linear
         >>> objective = Objective(GaussianModel(steps=4, dim=64).sampler(), Linear(1.0))
         >>> start = objective.sampler.init(2, seed=0)
@@ -107,25 +118,16 @@ class ZeroOrderSearch(Optimizer):
     def __init__(self, samples: int = 16, cosine: float = 0.95, *, chunk: int = 16) -> None:
         check_counts(samples=samples, chunk=chunk)
         if not 0 <= cosine < 1:
-            raise ArgumentError(f"cosine={cosine} given: at least 0 and below 1 wanted")
+            raise ArgumentError(f"cosine must be in [0, 1), got {cosine}")
         self.samples, self.angle, self.chunk = samples, math.acos(cosine), chunk
 
-    def check(self, objective: Objective) -> None:
-        pass
-
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
-        layout = objective.sampler.layout
-
-        def candidate(row: int, i: int) -> Tensor:
-            return turned(noise[row], fresh(noise, layout, seeds, row, f"candidate {i}"), self.angle, layout)
-
-        evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
-        return evaluation, best(evaluation, noise, found, candidate), {}
+    def _candidate(self, noise: Tensor, xi: Tensor, layout: Layout) -> Tensor:
+        return turn(noise, xi, self.angle, layout)
 
 
 @final
 class TrustRegion(Optimizer):
-    r"""Several regions of trust, each around one of the best noises so far.
+    r"""Several trust regions, each around one of the best noises so far.
 
     A region has a center and a sine :math:`s`. Its candidates turn a random part of the center's elements, each with
     probability :math:`p \sim U(0.1, 0.9)`, by the angle :math:`\arcsin s`. A region with a candidate better than its
@@ -147,8 +149,7 @@ class TrustRegion(Optimizer):
         Trust-region search in noise space, https://arxiv.org/abs/2603.14504 (re-derived: turns instead of boxes)
 
     Example:
-        >>> from noiseward.loop.budget import Budget
-        >>> from noiseward.loop.solution import optimize
+        >>> from noiseward import Budget, optimize
         >>> from noiseward.toys import GaussianModel, Linear
         >>> objective = Objective(GaussianModel(steps=4, dim=64).sampler(), Linear(1.0))
         >>> start = objective.sampler.init(2, seed=0)
@@ -162,40 +163,36 @@ class TrustRegion(Optimizer):
     def __init__(self, samples: int = 16, regions: int = 4, sine: float = 0.4, *, chunk: int = 16) -> None:
         check_counts(samples=samples, regions=regions, chunk=chunk)
         if regions > samples:
-            raise ArgumentError(f"regions={regions} given with samples={samples}: at most one region per sample wanted")
+            raise ArgumentError(f"regions must be <= samples, got {regions} and {samples}")
         if not self.least <= sine <= 1:
-            raise ArgumentError(f"sine={sine} given: {self.least} to 1 wanted")
+            raise ArgumentError(f"sine must be in [{self.least}, 1], got {sine}")
         self.samples, self.regions, self.sine, self.chunk = samples, regions, sine, chunk
 
-    def check(self, objective: Objective) -> None:
-        pass
-
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
         layout, known = objective.sampler.layout, bool(state)
 
         def candidate(row: int, i: int) -> Tensor:
-            xi = fresh(noise, layout, seeds, row, f"candidate {i}")
+            xi = draw_movable(noise, layout, seeds, row, f"candidate {i}")
             if not known:
-                return merged(xi, noise[row], layout)
+                return keep_fixed(xi, noise[row], layout)
             region = i % self.regions
             angle = math.asin(min(1.0, float(state["sine"][row, region])))
-            return turned(state["center"][row, region], xi, angle, layout, _part(xi, seeds, row, i))
+            return turn(state["center"][row, region], xi, angle, layout, _choose_part(xi, seeds, row, i))
 
         evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
         if known:
             centers, rewards, sine, streak = (state[name] for name in ("center", "reward", "sine", "streak"))
             penalty = objective.repeat(self.regions).penalty(centers.flatten(0, 1)).view_as(rewards)
-            held = ranked(rewards - penalty.to(rewards.dtype))  # with today's multiplier
+            held = comparable(rewards - penalty.to(rewards.dtype))  # with the multiplier of this step
         else:
-            centers, rewards, held = noise[:, None], evaluation.reward[:, None], ranked(evaluation.value[:, None])
+            centers, rewards, held = noise[:, None], evaluation.reward[:, None], comparable(evaluation.value[:, None])
             sine, streak = torch.full_like(held, self.sine), torch.zeros_like(held)
-        value = ranked(found.value)
+        value = comparable(found.value)
         parent = torch.arange(self.samples, device=value.device) % held.shape[1]
         if known:
             best_child = torch.stack([value[:, parent == k].amax(1) for k in range(self.regions)], 1)
-            sine, streak = self._resized(
-                sine, torch.where(best_child > held, streak.clamp(min=0) + 1, streak.clamp(max=0) - 1)
-            )
+            streak = torch.where(best_child > held, streak.clamp(min=0) + 1, streak.clamp(max=0) - 1)
+            sine, streak = self._resize(sine, streak)
         order = torch.cat([held, value], 1).sort(dim=1, descending=True, stable=True).indices[:, : self.regions]
         source = torch.cat([torch.arange(held.shape[1], device=value.device), parent])[order]
         chosen = [
@@ -208,34 +205,34 @@ class TrustRegion(Optimizer):
             "sine": sine.gather(1, source),
             "streak": streak.gather(1, source),
         }
-        return evaluation, after["center"][:, 0], after
+        return Move(evaluation, after["center"][:, 0], after)
 
-    def _resized(self, sine: Tensor, streak: Tensor) -> tuple[Tensor, Tensor]:
+    def _resize(self, sine: Tensor, streak: Tensor) -> tuple[Tensor, Tensor]:
         grown = torch.where(streak >= self.patience, (sine * self.factor).clamp(max=1.0), sine)
         shrunk = torch.where(streak <= -self.patience, grown / self.factor, grown)
         sized = torch.where(shrunk < self.least, self.sine, shrunk)
         return sized, torch.where(streak.abs() >= self.patience, 0.0, streak)
 
 
-def turned(center: Tensor, xi: Tensor, angle: float, layout: Layout, part: Tensor | None = None) -> Tensor:
-    """One row's noise turned towards `xi` by an angle, draw by draw (see the module).
+def turn(center: Tensor, xi: Tensor, angle: float, layout: Layout, part: Tensor | None = None) -> Tensor:
+    """Turn one row's noise towards `xi` by an angle, draw by draw (see the module).
 
     Arguments:
         center, xi: `noise_shape`.
         angle: in radians.
-        part: which elements turn, a mask of that shape; default: all. The others keep their place but for the scaling
-            that puts a draw back on its sphere.
+        part: which elements turn, a mask of that shape; default: all. The others are only scaled, to put a draw back
+            on its sphere.
     """
     mixed = math.cos(angle) * center + math.sin(angle) * xi
     if part is not None:
         mixed = torch.where(part, mixed, center)
     before, after = layout.split(center[None]), layout.split(mixed[None])
     tiny = torch.finfo(center.dtype).tiny
-    turned = [new * (old.norm() / new.norm().clamp(min=tiny)) for old, new in zip(before, after, strict=True)]
-    return merged(layout.join(turned)[0], center, layout)
+    draws = [new * (old.norm() / new.norm().clamp(min=tiny)) for old, new in zip(before, after, strict=True)]
+    return keep_fixed(layout.join(draws)[0], center, layout)
 
 
-def _part(like: Tensor, seeds: Seeds, row: int, i: int) -> Tensor:
+def _choose_part(like: Tensor, seeds: Seeds, row: int, i: int) -> Tensor:
     generator = seeds.generator(row, f"part {i}")
     share = 0.1 + 0.8 * torch.rand((), generator=generator)
     return (torch.rand(like.shape, generator=generator) < share).to(like.device)

@@ -22,7 +22,7 @@ from noiseward.errors import ArgumentError, choices
 __all__ = ["build", "join", "literal", "split_arguments", "split_parts"]
 
 _WORDS = {"true": True, "false": False, "none": None}
-_ALIASES = {"target": "min_probability", "min_probability": "target"}
+_ALIASES = {"target": "min_probability", "moves": "until"}  # what earlier versions called them
 
 
 def build(text: str, parts: Mapping[str, Callable[..., Any]], what: str) -> Any:

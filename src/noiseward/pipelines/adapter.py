@@ -37,7 +37,7 @@ from noiseward.errors import (
     is_out_of_memory,
 )
 from noiseward.noise.layout import Layout
-from noiseward.noise.tape import off, record, recording
+from noiseward.noise.tape import is_recording, off, record
 from noiseward.pipelines.arguments import build_arguments, count_entries, open_images, runs_alone
 from noiseward.pipelines.autoencoders import exclude_posterior, upcast_copies
 from noiseward.pipelines.blocks import recompute_blocks
@@ -50,13 +50,12 @@ from noiseward.pipelines.refusals import check_modules
 from noiseward.pipelines.schedulers import copy_scheduler, is_stateful, replace_trees
 from noiseward.pipelines.steps import announce_steps, freeze_state, record_outputs, repeat_outputs, track_state
 from noiseward.samplers.differentiable import differentiable
-from noiseward.samplers.entries import numbered
+from noiseward.samplers.entries import number_prompts
 from noiseward.samplers.function import FunctionSampler
-from noiseward.samplers.memory import MODES, fitting, free, lower
+from noiseward.samplers.memory import MODES, choose_mode, free_memory, lower_mode
 from noiseward.samplers.precision import is_half
-from noiseward.samplers.recompute import NFE
-from noiseward.samplers.sampler import Prompt, Sampler, prompts
-from noiseward.samplers.steps import heard, unheard
+from noiseward.samplers.sampler import Prompt, Sampler, expand_prompts
+from noiseward.samplers.steps import is_guided, without_guide
 
 __all__ = ["DiffusersSampler"]
 
@@ -164,10 +163,6 @@ class DiffusersSampler(Sampler):
         self._inner.expect(prompt)
 
     @property
-    def nfe(self) -> NFE:
-        return self._inner.nfe
-
-    @property
     def half(self) -> bool:
         vae = self.pipe.components.get("vae")
         return self._inner.half or (isinstance(vae, Module) and any(map(is_half, vae.parameters())))
@@ -179,14 +174,14 @@ class DiffusersSampler(Sampler):
 
     def settle(self, batch: int, prompt: Prompt = None) -> None:
         if self._memory == "auto":
-            step, rest = self._inner.weighed(prompt, self.modules.values())
-            steps, available = self.layout.steps, free(self.layout.device)
-            self._set_memory(fitting(step=batch * step, rest=batch * rest, steps=steps, available=available))
+            step, rest = self._inner.measure_memory(prompt, self.modules.values())
+            steps, available = self.layout.steps, free_memory(self.layout.device)
+            self._set_memory(choose_mode(step=batch * step, rest=batch * rest, steps=steps, available=available))
 
     def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
-        rows = prompts(prompt, noise.shape[0])
+        rows = expand_prompts(prompt, noise.shape[0])
         if self.by_row:
-            rows = list[str](numbered(rows, noise.shape[0]))
+            rows = list[str](number_prompts(rows, noise.shape[0]))
         if self._memory == "auto" and noise.requires_grad and torch.is_grad_enabled():
             self.settle(noise.shape[0], rows[0] if rows else None)
         sample = self._inner(noise, rows)
@@ -196,20 +191,20 @@ class DiffusersSampler(Sampler):
 
     def _set_memory(self, memory: str) -> None:
         self._memory = memory
-        below = lower(memory) if memory != "auto" else "low"
+        below = lower_mode(memory) if memory != "auto" else "low"
         self.lighter = f"memory='{below}'" if below else None
         inside = recompute_blocks if memory == "low" else None
-        self._inner = self._inner.retaining(memory != "fast", inside=inside, lighter=self.lighter)
+        self._inner = self._inner.with_memory(memory != "fast", inside=inside, lighter=self.lighter)
 
     def run_stock(self, prompt: Prompt = None, *, seed: int) -> Tensor:
         """The pipeline's own sample of a seed, `(1, *X)`, without tape, graph, safety checker and watermark."""
-        rows = prompts(prompt, 1)
+        rows = expand_prompts(prompt, 1)
         return self._known_range()(self._tensor(self._run_plain(rows, seed, "pt")))
 
     def show_stock(self, prompt: Prompt = None, *, seed: int) -> Tensor | None:
         with contextlib.suppress(ModelError):
             if "output_type" in self._parameters:
-                return to_levels(self._run_plain(prompts(prompt, 1), seed, "pil"))
+                return to_levels(self._run_plain(expand_prompts(prompt, 1), seed, "pil"))
         return None
 
     def _run_plain(self, prompt: list[str] | None, seed: int, output_type: str) -> Any:
@@ -226,13 +221,13 @@ class DiffusersSampler(Sampler):
     def _run(self, batch: int, prompt: list[str] | None) -> Tensor:
         """Run the pipeline for some rows; its noise comes from the tape around it."""
         scheduler = getattr(self.pipe, "scheduler", None)
-        is_first = self._range is None and recording()
+        is_first = self._range is None and is_recording()
         with self._prepare(), contextlib.ExitStack() as stack:
-            if not heard() and not is_first:
+            if not is_guided() and not is_first:
                 return self._sample(batch, prompt)
             last = stack.enter_context(record_outputs(self._denoisers))
             decode = functools.partial(self._decode, scheduler=scheduler, last=last, batch=batch, prompt=prompt)
-            if heard():
+            if is_guided():
                 stack.enter_context(announce_steps(self.pipe.scheduler, decode))
             state = stack.enter_context(track_state(getattr(self.pipe, "scheduler", None)))
             sample = self._sample(batch, prompt)
@@ -252,7 +247,7 @@ class DiffusersSampler(Sampler):
     ) -> Any:
         """Decode predictions, which are in the pipeline's own space, as the pipeline does (see `steps.py`)."""
         with contextlib.ExitStack() as stack:
-            for each in (off(), unheard(), record(0, into=[]), repeat_outputs(self._denoisers, last)):
+            for each in (off(), without_guide(), record(0, into=[]), repeat_outputs(self._denoisers, last)):
                 stack.enter_context(each)
             stack.enter_context(override(self.pipe, "scheduler", freeze_state(copy_scheduler(scheduler), clean)))
             if output_type != "pt":
@@ -306,7 +301,7 @@ class DiffusersSampler(Sampler):
         """Call the prepared pipeline; returns the first part of its result."""
         name = type(self.pipe).__name__
         arguments = build_arguments(self.pipe, self._parameters, self._arguments, batch, prompt)
-        if generator is None and recording():  # so that the tape sees which draws the pipeline makes with it
+        if generator is None and is_recording():  # so that the tape sees which draws the pipeline makes with it
             generator = torch.Generator(self.pipe._execution_device)
         ours = {"generator": generator, "output_type": output_type, "return_dict": False}
         ours = {name: value for name, value in ours.items() if name in self._parameters}

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError, choices
 from noiseward.images import convert_image, read_image
-from noiseward.samplers.entries import Entry, spoken
+from noiseward.samplers.entries import Entry, plain_prompts
 
 __all__ = ["build_arguments", "count_entries", "open_images", "runs_alone"]
 
@@ -48,7 +48,7 @@ def build_arguments(
     """
     rows = prompt or [""] * batch
     result = {name: _copy(_per_row(pipe, parameters, name, value, rows)) for name, value in call.items()}
-    prompt = spoken(prompt)
+    prompt = plain_prompts(prompt)
     if result.get("prompt_embeds") is not None or result.get("class_labels") is not None:
         return result
     name = type(pipe).__name__

@@ -17,7 +17,8 @@ from typing import Any
 from torch.nn import Module, ModuleList
 
 from noiseward.pipelines.strips import use_strips
-from noiseward.samplers.recompute import Meter, recomputed, standing_in
+from noiseward.samplers.cost import Meter
+from noiseward.samplers.recompute import recompute_call, replace_forward
 
 __all__ = ["find_blocks", "recompute_blocks"]
 
@@ -61,14 +62,14 @@ def recompute_blocks(module: Module, *, strips: bool = False) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for block in find_blocks(module):
             own = block.forward
-            stack.enter_context(standing_in(block, _recompute(block, _with_strips(block, own) if strips else own)))
+            stack.enter_context(replace_forward(block, _recompute(block, _with_strips(block, own) if strips else own)))
         yield
 
 
 def _recompute(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(own)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        return recomputed(own, Meter(), args, kwargs, module=block)
+        return recompute_call(own, Meter(), args, kwargs, module=block)
 
     return forward
 
@@ -76,7 +77,7 @@ def _recompute(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
 def _with_strips(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(own)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        with standing_in(block, own), use_strips(block):
+        with replace_forward(block, own), use_strips(block):
             return block.forward(*args, **kwargs)
 
     return forward

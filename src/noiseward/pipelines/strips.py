@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from noiseward.samplers.recompute import standing_in
+from noiseward.samplers.recompute import replace_forward
 
 __all__ = ["use_strips"]
 
@@ -44,7 +44,7 @@ def use_strips(module: nn.Module, *, elements: int = ELEMENTS) -> Iterator[None]
     with contextlib.ExitStack() as stack:
         for block in module.modules():
             if _is_plain(block):
-                stack.enter_context(standing_in(block, _with_strips(block, elements)))
+                stack.enter_context(replace_forward(block, _with_strips(block, elements)))
         yield
 
 

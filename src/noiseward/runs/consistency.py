@@ -22,7 +22,7 @@ from torch import Tensor
 
 from noiseward.errors import RunError
 from noiseward.loop.budget import Status
-from noiseward.loop.loop import Best
+from noiseward.loop.step import Best
 from noiseward.options.run import RunSpec
 from noiseward.runs.binding import FILES, check_mark, previous_digest
 from noiseward.runs.files import read_tensors

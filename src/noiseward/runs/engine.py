@@ -20,8 +20,8 @@ from typing import Any, Literal, final
 from noiseward.api import Loaded, prepare_spec
 from noiseward.errors import NoisewardError, RunError
 from noiseward.loop.budget import Status
-from noiseward.loop.executor import Crew
-from noiseward.loop.progress import spent
+from noiseward.loop.executor import Executor
+from noiseward.loop.progress import share_spent
 from noiseward.runs.claim import is_vacant
 from noiseward.runs.consistency import RunRecord, read_record
 from noiseward.runs.execute import perform
@@ -93,7 +93,13 @@ class Local(Engine):
 
 
 def work(
-    pack: Pack, out: Path, loaded: Loaded, *, crew: Crew | None = None, every: float = 0.0, patience: float = 0.0
+    pack: Pack,
+    out: Path,
+    loaded: Loaded,
+    *,
+    executor: Executor | None = None,
+    every: float = 0.0,
+    patience: float = 0.0,
 ) -> Iterator[Beat]:
     """Do a pack, or go on with it; the last beat says how it ended. Errors are beats too.
 
@@ -101,7 +107,7 @@ def work(
         pack: what to do.
         out: the batch directory.
         loaded: models and rewards of the packs before.
-        crew: who samples candidates; default: this process.
+        executor: who samples candidates; default: this process.
         every: seconds between two beats, at least.
         patience: seconds to wait for another process to let go of the run's directory.
     """
@@ -110,8 +116,8 @@ def work(
     made = False
     try:
         problem = prepare_spec(pack.spec, loaded)
-        if crew is not None:
-            problem = dataclasses.replace(problem, objective=problem.objective.helped(crew))
+        if executor is not None:
+            problem = dataclasses.replace(problem, objective=problem.objective.with_executor(executor))
         made = True
         _wait(path, patience)
         performed, said, start = perform(problem, pack.spec, path), 0.0, None
@@ -125,7 +131,7 @@ def work(
             start = start or RunFolder(path).steps()[0]["reward"]
             gains = [best - begun for best, begun in zip(step.best.reward.tolist(), start, strict=True)]
             fine = tuple(gain for gain in gains if math.isfinite(gain))
-            beat = dataclasses.replace(beat, step=step.index, part=spent(step, problem.budget), gain=fine)
+            beat = dataclasses.replace(beat, step=step.index, part=share_spent(step, problem.budget), gain=fine)
             if time.monotonic() - said >= every:
                 said = time.monotonic()
                 yield beat

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from noiseward.api import Problem, prepare_spec
 from noiseward.errors import NoisewardError, RunError
 from noiseward.loop.budget import Status
-from noiseward.loop.loop import Step
+from noiseward.loop.collect import pass_and_collect
 from noiseward.loop.progress import Bars
-from noiseward.loop.solution import Solution, collecting
+from noiseward.loop.solution import Solution
+from noiseward.loop.step import Step
 from noiseward.options.run import RunSpec
 from noiseward.runs import first
 from noiseward.runs import spec as specs
@@ -47,7 +48,7 @@ def execute(spec: RunSpec, out: Path | Claim, *, console: Console | None = None,
     spec = specs.set_limits(spec)
     bars = None if quiet else Bars(console)
     with out if isinstance(out, Claim) else Claim(out) as path:
-        with bars.waiting() if bars else contextlib.nullcontext():
+        with bars.show_discovery() if bars else contextlib.nullcontext():
             problem = prepare_spec(spec)
         return _shown(_performing(problem, _written(spec, problem), RunFolder(path), bars=bars), problem, console, bars)
 
@@ -82,7 +83,7 @@ def resume(
         spec = extend(folder.spec(), steps=steps, seconds=seconds, nfe=nfe)
         spec = spec if memory is None else spec.replace(memory=memory)
         bars = None if quiet else Bars(console)
-        with bars.waiting() if bars else contextlib.nullcontext():
+        with bars.show_discovery() if bars else contextlib.nullcontext():
             problem = prepare_spec(spec)
         return _shown(_going_on(problem, _written(spec, problem), folder, bars), problem, console, bars)
 
@@ -151,7 +152,7 @@ def _performing(
     with Interruptible() as interruptible:
         kept = folder.keep(interruptible.within(steps), spec, fingerprint=model, frames=frames, log=log, hold=False)
         try:
-            solution = yield from collecting(kept, problem.objective, past=past)
+            solution = yield from pass_and_collect(kept, problem.objective, past=past)
         except Exception as error:
             if stood is not None and specs.run_id(spec) is None and not isinstance(error, NoisewardError):
                 # format 1 has no checksum that would have found it before
@@ -175,6 +176,6 @@ def _shown(
     def steps() -> Iterator[Step]:
         found.append((yield from performed))
 
-    for _ in bars.watch(steps(), problem.budget) if bars else steps():
+    for _ in bars.track(steps(), problem.budget) if bars else steps():
         pass
     return found[0]

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from noiseward.api import Problem
 from noiseward.errors import RunError
 from noiseward.loop.budget import Status
-from noiseward.loop.loop import Step
-from noiseward.loop.solution import collecting
+from noiseward.loop.collect import pass_and_collect
+from noiseward.loop.step import Step
 from noiseward.methods import read
-from noiseward.optimizers.coarse_to_fine import First, Through
+from noiseward.optimizers.coarse_to_fine import CoarseStage, Through
 from noiseward.options.run import RunSpec
 from noiseward.runs import spec as specs
 from noiseward.runs.fingerprint import compute_fingerprint
@@ -67,7 +67,7 @@ def record_first(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Resu
             made = interruptible.within(steps)
             # the lock of the run holds here, too
             written = own.keep(made, asked, fingerprint=model, frames=frames, log=log, hold=False)
-            solution = yield from collecting(written, few.objective, past=past)
+            solution = yield from pass_and_collect(written, few.objective, past=past)
             stopped = interruptible.asked or Status.INTERRUPTED in solution.status
             own.finish(solution, "interrupted" if stopped else "done")
         if stopped or interruptible.asked:
@@ -76,7 +76,7 @@ def record_first(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Resu
     return through
 
 
-def _spec(few: First, problem: Problem, spec: RunSpec) -> RunSpec:
+def _spec(few: CoarseStage, problem: Problem, spec: RunSpec) -> RunSpec:
     """What a separate run would be asked for, apart from its start."""
     part = few.part(problem.budget)
     recipe = read(spec.method or "dno")

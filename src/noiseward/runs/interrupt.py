@@ -16,7 +16,7 @@ from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
 from noiseward.errors import RewardError, describe_error
-from noiseward.loop.loop import Step
+from noiseward.loop.step import Step
 from noiseward.user_code import SIGNALS
 
 __all__ = ["Interruptible"]

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from noiseward.api import Loaded, prepare_spec
-from noiseward.loop.executor import Crew, sampled
+from noiseward.loop.executor import Executor, run_piece
 from noiseward.methods import default, read
 from noiseward.options.run import RunSpec
 from noiseward.rewards.catalog import ENTRIES
@@ -35,7 +35,7 @@ from noiseward.runs.cluster import Cluster, package
 from noiseward.runs.engine import Beat, Engine, work
 from noiseward.runs.packs import Pack
 from noiseward.runs.spec import to_text
-from noiseward.samplers.recompute import NFE
+from noiseward.samplers.cost import NFE
 from noiseward.samplers.sampler import Prompt, Sampler
 
 __all__ = ["RayEngine", "Spread", "Worker"]
@@ -62,15 +62,15 @@ class Worker:
 
     def work(self, pack: Pack, out: str, helpers: Sequence[Any], every: float) -> Iterator[Beat]:
         """The beats of a pack."""
-        crew = Spread(pack.spec, helpers) if helpers else None
-        yield from work(pack, Path(out), self._loaded, crew=crew, every=every, patience=PATIENCE)
+        executor = Spread(pack.spec, helpers) if helpers else None
+        yield from work(pack, Path(out), self._loaded, executor=executor, every=every, patience=PATIENCE)
 
     def sample(self, spec: RunSpec, noise: Tensor, prompt: Prompt) -> tuple[Tensor, NFE]:
         """The samples of a piece of some pack's candidates."""
         problem = self._loaded.get("problem", to_text(spec), lambda: prepare_spec(spec, self._loaded))
         self._pieces += 1
         with torch.no_grad():
-            sample, nfe = sampled(problem.objective.sampler, noise.to(problem.noise.device), prompt)
+            sample, nfe = run_piece(problem.objective.sampler, noise.to(problem.noise.device), prompt)
         return sample.cpu(), nfe
 
     def pieces(self) -> int:
@@ -79,7 +79,7 @@ class Worker:
 
 
 @final
-class Spread(Crew):
+class Spread(Executor):
     """Pieces dealt out to other workers, in rounds of one for each of them and one for this process.
 
     A helper that is lost is done without, and its piece done here.
@@ -92,7 +92,7 @@ class Spread(Crew):
     def __init__(self, spec: RunSpec, helpers: Sequence[Any]) -> None:
         self._spec, self._helpers = spec, list(helpers)
 
-    def samples(self, sampler: Sampler, pieces: Iterable[tuple[Tensor, Prompt]]) -> Iterator[tuple[Tensor, NFE]]:
+    def run(self, sampler: Sampler, pieces: Iterable[tuple[Tensor, Prompt]]) -> Iterator[tuple[Tensor, NFE]]:
         ray, left = package(), iter(pieces)
         while turn := list(itertools.islice(left, len(self._helpers) + 1)):
             helpers = self._helpers[: len(turn) - 1]
@@ -100,7 +100,7 @@ class Spread(Crew):
                 helper.sample.remote(self._spec, noise.cpu(), prompt)
                 for helper, (noise, prompt) in zip(helpers, turn[1:], strict=True)
             ]
-            yield sampled(sampler, *turn[0])
+            yield run_piece(sampler, *turn[0])
             for helper, answer, (noise, prompt) in zip(helpers, asked, turn[1:], strict=True):
                 try:
                     sample, nfe = ray.get(answer)
@@ -108,7 +108,7 @@ class Spread(Crew):
                     raise
                 except ray.exceptions.RayError:
                     self._helpers.remove(helper)
-                    yield sampled(sampler, noise, prompt)
+                    yield run_piece(sampler, noise, prompt)
                 else:
                     yield sample.to(noise.device), nfe
 

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError, RunError
 from noiseward.images import to_images
-from noiseward.loop.budget import Status, slowed
-from noiseward.loop.loop import Best, Place
+from noiseward.loop.budget import Status, update_pace
+from noiseward.loop.collect import Past
 from noiseward.loop.objective import Evaluation
-from noiseward.loop.panel import Seen
-from noiseward.loop.solution import Frames, Past
+from noiseward.loop.panel import PanelState
+from noiseward.loop.solution import Frames
+from noiseward.loop.step import Best, Checkpoint
 from noiseward.options.run import RunSpec
 from noiseward.runs.consistency import ResumeData, read_resume_data
 from noiseward.runs.images import read_frames
@@ -29,7 +30,7 @@ from noiseward.runs.log import Line, Log
 from noiseward.runs.spec import run_id, set_limits
 from noiseward.runs.store import RunFolder
 from noiseward.runs.write import FRAMES, has_images, save_images, save_json
-from noiseward.samplers.recompute import NFE
+from noiseward.samplers.cost import NFE
 
 __all__ = ["ResumePoint", "extend", "mark_running", "find_resume_point"]
 
@@ -46,10 +47,10 @@ class ResumePoint:
         data: what it was read from.
     """
 
-    place: Place
+    place: Checkpoint
     past: Past
     frames: Frames
-    seen: Seen | None
+    seen: PanelState | None
     data: ResumeData
 
     def log(self, folder: RunFolder, *, again: bool = False) -> Log:
@@ -71,11 +72,14 @@ def find_resume_point(folder: RunFolder, device: torch.device) -> ResumePoint | 
     seconds = [0.0, *(record["seconds"] for record in history)]
     pace = (0.0, 0)
     for before, after in zip(seconds, seconds[1:], strict=False):
-        pace = slowed(pace, max(after - before, 0.0), 0)
-    place = Place(
+        pace = update_pace(pace, max(after - before, 0.0), 0)
+    state = {name.removeprefix("state."): part for name, part in found.latest.items() if name != "noise"}
+    state.pop("grad_norm", None)  # earlier code kept there what was only logged
+    place = Checkpoint(
         index=found.loop["index"],
         noise=found.latest["noise"].to(device),
-        state={name.removeprefix("state."): part for name, part in found.latest.items() if name != "noise"},
+        multiplier=state.pop("multiplier", None),
+        state=state,
         status=tuple(Status[name] for name in found.loop["status"]),
         best=Best(**{name: part.to(device) for name, part in found.best.items()}),
         nfe=NFE(**found.loop["nfe"]),
@@ -117,7 +121,9 @@ def mark_running(folder: RunFolder, found: ResumeData, *, again: bool = False) -
     save_json(folder.path / "status.json", status, run_id(folder.spec()))
 
 
-def _seen(folder: RunFolder, found: ResumeData, history: list[dict[str, Any]], device: torch.device) -> Seen | None:
+def _seen(
+    folder: RunFolder, found: ResumeData, history: list[dict[str, Any]], device: torch.device
+) -> PanelState | None:
     """What the panel saw in the steps before."""
     watched = [record["watched"] for record in history if record.get("watched")]
     if not watched or found.peaks is None:
@@ -140,7 +146,7 @@ def _seen(folder: RunFolder, found: ResumeData, history: list[dict[str, Any]], d
     for name, best in peaks.items():
         if any(getattr(best, field).shape != part.shape for field, part in found.best.items()):
             raise RunError(f"{folder.path / 'peaks.safetensors'} has other shapes than the run for '{name}'; run again")
-    return Seen(highest, peaks)
+    return PanelState(highest, peaks)
 
 
 def _frames(folder: RunFolder, lines: list[Line], sample: Tensor) -> Frames:

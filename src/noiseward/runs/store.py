@@ -35,9 +35,9 @@ from typing import Any
 
 from noiseward.errors import ArgumentError, NoisewardError, RunError
 from noiseward.images import plot_history, to_images
-from noiseward.loop.loop import Step
 from noiseward.loop.panel import find_hacked
 from noiseward.loop.solution import Frames, Solution
+from noiseward.loop.step import Step
 from noiseward.options.run import RunSpec
 from noiseward.runs.binding import copy_tensors, mark, unseal
 from noiseward.runs.claim import Claim
@@ -95,7 +95,7 @@ class RunFolder:
         if has_images(solution.sample):
             save_images(self.path / "best", to_images(solution.sample))
             replace_file(self.path / "strip.png", lambda path: solution.strip().save(path, format="PNG"))
-        if any(solution.verdicts):
+        if any(solution.hacking):
             before = solution.best(by="pareto")
             found = copy_tensors(vars(before))
             write_tensors(self.path / "pareto.safetensors", found, mark(found, run))

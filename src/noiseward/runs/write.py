@@ -17,8 +17,8 @@ from torch import Tensor
 
 from noiseward import __version__
 from noiseward.images import to_images
-from noiseward.loop.loop import Step
 from noiseward.loop.solution import Frames
+from noiseward.loop.step import Step
 from noiseward.options.run import RunSpec
 from noiseward.runs.binding import FILES, Bound, copy_tensors, digest_images, digest_tensors, mark, seal
 from noiseward.runs.files import replace_file, write_tensors
@@ -165,8 +165,10 @@ def _peaks(step: Step) -> dict[str, Tensor] | None:
 
 def _place(step: Step) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What is needed to continue, without times: tensors, and the rest as plain data."""
-    place = step.place
+    place = step.checkpoint
     found = {"noise": place.noise, **{f"state.{name}": part for name, part in place.state.items()}}
+    if place.multiplier is not None:
+        found["state.multiplier"] = place.multiplier  # the key of earlier formats
     rest = {
         "index": place.index,
         "status": [status.name for status in place.status],

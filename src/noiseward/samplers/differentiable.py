@@ -1,12 +1,12 @@
-r"""Lift what keeps foreign code from having a gradient.
+r"""Lift what keeps other people's samplers from having a gradient.
 
 Samplers are written to be run, not differentiated: most stand under `torch.no_grad()` or `torch.inference_mode()`, as
 a decorator or as a `with` in their body, and some detach their state at every step. Each of these sets
 :math:`\partial x_{t-1} / \partial x_t` to zero, in whole or in part. Within :func:`differentiable` they do nothing.
 
-Lifted is what foreign code asks for. torch's own uses (a checkpoint, an optimizer, an initializer) and this library's
-keep their meaning, and so does a `torch.no_grad()` around the whole: the gradient mode stays what it was outside.
-Other threads are not affected.
+Only the calls of foreign code are lifted. torch's own uses (a checkpoint, an optimizer, an initializer) and this
+library's keep their meaning, and so does a `torch.no_grad()` around the whole: the gradient mode stays what it was
+outside. Other threads are not affected.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def differentiable(*, detach: bool = False) -> Iterator[None]:
     As a decorator it does so for a function: `FunctionSampler(differentiable()(sample))`.
 
     Arguments:
-        detach: lift `Tensor.detach` as well. Only where the sampler means nothing by it, as those do that were written
-            to be run alone: a detached tensor is the tensor itself then.
+        detach: lift `Tensor.detach` as well: a detached tensor is then the tensor itself. Only for samplers that use it
+            to save memory, not to stop a gradient on purpose.
 
     Example:
         >>> @torch.no_grad()
@@ -66,10 +66,10 @@ def differentiable(*, detach: bool = False) -> Iterator[None]:
 
 @final
 class Lift:
-    """What was lifted when the calls of a run were made: it is lifted again when they are recomputed after it.
+    """What was lifted when the calls of a run were made, to lift it again when they are recomputed after it.
 
     Attributes:
-        over: whether the run is.
+        over: whether the run is over.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Lift:
 
 
 def _install(change: int) -> None:
-    """Put the stand-ins in place when they are first needed, and take them away when they no longer are."""
+    """Install the stand-ins when they are first needed, and remove them when they no longer are."""
     global _open
     with _LOCK:
         before, _open = _open, _open + change
@@ -96,7 +96,7 @@ def _install(change: int) -> None:
 
 
 def _foreign(frame: FrameType | None) -> bool:
-    """Whether the code that asks is neither torch's nor ours; of a decorator, it is the decorated function's."""
+    """Whether the calling code is neither torch's nor ours; for a decorator, the decorated function counts."""
     if frame is None:
         return False
     code = frame.f_code

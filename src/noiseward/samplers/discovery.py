@@ -1,19 +1,19 @@
-r"""Discovery: what there is to know of a sampler, found out once, on one row.
+r"""Discovery: what there is to know about a sampler, found out once, on one row.
 
-A run under a recording tape and a replay of it with its graph tell
+A run under a recording tape and a replay of it with its graph show
 
 * the draws in order, and whether each has the batch as its leading axis;
-* that a replay gives the recorded sample again; else there is something the tape cannot see, which is looked for in two
-  more replays and named (`witness.py`);
+* that a replay gives the recorded sample again; else there is something the tape cannot see, which two more replays
+  find and name (`witness.py`);
 * which draws are *live*: those for which the gradient of a random linear functional :math:`\langle p, M(z) \rangle` of
   the sample exceeds 1e-6 of the largest.
 
-A gradient can be zero and the sample depend on the draw all the same: something cut the graph. So draws without a
-gradient are moved once, and where the sample changes they are live and a gradient is refused. Where a graph was left
-anywhere, :math:`\langle \nabla, u \rangle` is compared with a finite difference along a few random directions u.
+A gradient can be zero although the sample depends on the draw: something cut the graph. So draws without a gradient are
+changed once, and where the sample changes they are live and a gradient is refused. Where a graph was cut anywhere,
+:math:`\langle \nabla, u \rangle` is compared with a finite difference along a few random directions u.
 
-A search needs no gradient. Where none can be taken, all draws count as live, which is said in a warning, and the reason
-is looked for when a gradient is asked for.
+A search needs no gradient. Where none can be taken, all draws count as live, with a warning, and the reason is found
+out when a gradient is needed (`trouble.py`).
 """
 
 from __future__ import annotations
@@ -26,65 +26,53 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, final
+from typing import final
 
 import torch
 from torch import Tensor
 
-from noiseward.errors import GradientError, NoisewardWarning, TapeError, UnseenRandomness, is_out_of_memory
-from noiseward.noise.layout import Layout, listed
+from noiseward.errors import NoisewardWarning, TapeError, UnseenRandomness, is_out_of_memory
+from noiseward.noise.layout import Layout, name_draws
 from noiseward.noise.tape import NoiseTape, record, replay
 from noiseward.samplers.independence import Comparison
-from noiseward.samplers.witness import Everywhere, Witness, blamed, generators, inner, raised_at, said
+from noiseward.samplers.location import is_library_file
+from noiseward.samplers.trouble import Trouble, describe_cut, describe_fault
+from noiseward.samplers.witness import Everywhere, Witness, explain_randomness, watch_generators
 
-__all__ = ["Discovery", "Found", "telling"]
+__all__ = ["Discovery", "Findings", "report_calls"]
 
-Told = Callable[[int | None], None]
+Report = Callable[[int | None], None]
 Run = Callable[[NoiseTape, Witness | None], tuple[Tensor, list[int]]]
 
 DEAD = 1e-6  # of the largest gradient
-CHANGED = 1e-4  # of the largest value, that a sample changes by when a draw that it depends on moves
+CHANGED = 1e-4  # of the largest value, that a sample changes by when a draw that it depends on changes
 OFF = 0.1  # of its norm, that a gradient is off a finite difference by when it is wrong
 
-_TOLD = contextvars.ContextVar[Told | None]("what is told of the denoiser's calls", default=None)
+_REPORT = contextvars.ContextVar[Report | None]("what is called with the number of denoiser calls", default=None)
 
 
 @contextlib.contextmanager
-def telling(told: Told) -> Iterator[None]:
-    """For the body of a `with`, something is told how many denoiser calls a discovery made so far; None at its end."""
-    token = _TOLD.set(told)
+def report_calls(report: Report) -> Iterator[None]:
+    """For the body of a `with`, call a function with the number of denoiser calls discovery made; None at its end."""
+    token = _REPORT.set(report)
     try:
         yield
     finally:
-        _TOLD.reset(token)
-
-
-@dataclasses.dataclass(frozen=True)
-class Trouble:
-    """Why no gradient can be taken.
-
-    Arguments:
-        kind: `cut`: the graph does not reach the sample, and where it ends is looked for when a gradient is asked for;
-            `fails`: torch fails on the way back, and where is looked for likewise; or `other`.
-        says: as far as it is known.
-    """
-
-    kind: Literal["cut", "fails", "other"]
-    says: str
+        _REPORT.reset(token)
 
 
 @dataclasses.dataclass
-class Found:
-    """What is known of a sampler.
+class Findings:
+    """What is known about a sampler.
 
     Attributes:
         layout: its draws.
         leading: whether every draw has a leading axis of 1 for one row: the batch axis, presumably.
         together: whether rows go in one call.
         alone: why they do not, where that is a fault of the sampler.
-        rows: whether a row was compared with itself alone.
+        rows: compares a row with itself alone.
         trouble: why no gradient can be taken; None where one can.
-        bias: what to say when a gradient is taken.
+        bias: a warning for when a gradient is taken.
     """
 
     layout: Layout
@@ -98,15 +86,15 @@ class Found:
 
 @final
 class Discovery:
-    """Finds it out.
+    """Runs a sampler to find out about it.
 
     Arguments:
         run: one row of the sampler under a tape, watched: its sample, and how many draws were asked for before each of
             its steps.
-        name: how messages call the sampler.
+        name: of the sampler, in messages.
         batched: whether it takes a number of rows.
-        narrow: freezes weights within calls alone, for models with a checkpoint function of their own; whether that is
-            another way than before.
+        narrow: freezes weights within calls alone, for models with a checkpoint function of their own; returns whether
+            that is a change.
         widen: freezes them as before.
     """
 
@@ -115,20 +103,20 @@ class Discovery:
     ) -> None:
         self._run, self._name, self._batched = run, name, batched
         self._narrow, self._widen = narrow, widen
-        self._told = _TOLD.get()
-        self._witness = Witness(self._told)
+        self._report = _REPORT.get()
+        self._witness = Witness(self._report)
 
-    def find(self) -> Found:
-        """All of it."""
-        if self._told is not None:
-            self._told(0)
+    def find(self) -> Findings:
+        """Find out all of it."""
+        if self._report is not None:
+            self._report(0)
         try:
             return self._find()
         finally:
-            if self._told is not None:
-                self._told(None)
+            if self._report is not None:
+                self._report(None)
 
-    def _find(self) -> Found:
+    def _find(self) -> Findings:
         drawn: list[Tensor] = []
         with torch.no_grad(), record(0, into=drawn) as tape, self._witness.reading():
             tape.watch = self._witness.see
@@ -142,39 +130,41 @@ class Discovery:
             )
         leading = all(draw.shape[:1] == (1,) for draw in drawn)
         shapes = [tuple(draw.shape[1:] if leading else draw.shape) for draw in drawn]
-        draws = listed(shapes, [draw.dtype for draw in drawn], others=tape.others, begun=begun, handed=tape.handed)
+        draws = name_draws(
+            shapes, [draw.dtype for draw in drawn], others=tape.others, begun=begun, from_generator=tape.from_generator
+        )
         layout = Layout(draws, tape.device or torch.device("cpu"), len(begun))
-        found = Found(layout, leading, together=leading and self._batched)
+        found = Findings(layout, leading, together=leading and self._batched)
         rows = drawn if leading else [draw[None] for draw in drawn]
         noise = layout.join([row.to(torch.promote_types(row.dtype, torch.float32)) for row in rows]).to(layout.device)
         try:
-            replayed, gradient = self._pulled(found, noise, recorded)
+            replayed, gradient = self._replay_and_pull(found, noise, recorded)
         except TapeError:
             raise
         except Exception as error:  # whatever torch or a model raises where it cannot be differentiated
             if is_out_of_memory(error):
                 raise
-            self._agreeing(found, noise, recorded, self._sampled(found, noise))
-            found.trouble = _fault(error)
-            self._warn(f"{found.trouble.says}; all its draws count as live, and only a search can move them")
+            self._check_replay(found, noise, recorded, self._sample(found, noise))
+            found.trouble = describe_fault(error)
+            self._warn(f"{found.trouble.says}; all its draws count as live, and only a search can change them")
         else:
-            self._enliven(found, noise, replayed, gradient)
+            self._find_live(found, noise, replayed, gradient)
         self._warn_of_arrays([*(draw.numel() for draw in drawn), recorded.numel()])
         return found
 
-    def explain(self, found: Found, noise: Tensor) -> str:
-        """Why no gradient can be taken, in one line; the sampler is run once more to see where."""
+    def explain(self, found: Findings, noise: Tensor) -> str:
+        """Explain in one line why no gradient can be taken; the sampler is run once more to see where."""
         trouble = found.trouble or Trouble("other", "")
         if trouble.kind == "cut":
-            remedy = _remedy(self._looked(found, noise))
+            remedy = describe_cut(self._watch_everywhere(found, noise))
             return f"{self._name}: {trouble.says}: {remedy}; or take ZerothOrder or a search, which need none"
-        place = self._place(found, noise) if trouble.kind == "fails" else None
+        place = self._locate(found, noise) if trouble.kind == "fails" else None
         called = f" (from the call at {place})" if place else ""
         return f"{self._name}: {trouble.says}{called}; take ZerothOrder or a search, which need no gradient"
 
-    def _sampled(
+    def _sample(
         self,
-        found: Found,
+        found: Findings,
         noise: Tensor,
         witness: Witness | None = None,
         *,
@@ -194,18 +184,18 @@ class Discovery:
                 tape.watch = witness.see
             return self._run(tape, witness)[0]
 
-    def _looked(self, found: Found, noise: Tensor) -> Witness:
-        """What is seen of a run, in the denoiser as well."""
+    def _watch_everywhere(self, found: Findings, noise: Tensor) -> Witness:
+        """Watch a run, in the denoiser as well."""
         look, variable = Witness(), noise.detach()[:1].clone().requires_grad_()
         with contextlib.suppress(Exception):
-            self._sampled(found, variable, look, everywhere=True, graph=True)
+            self._sample(found, variable, look, everywhere=True, graph=True)
         return look
 
-    def _pulled(self, found: Found, noise: Tensor, recorded: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _replay_and_pull(self, found: Findings, noise: Tensor, recorded: Tensor) -> tuple[Tensor, Tensor | None]:
         """The replayed sample, and the gradient of a random functional of it, if it has any."""
         noise = noise.requires_grad_(True)
-        replayed = self._sampled(found, noise, self._witness, graph=True)
-        self._agreeing(found, noise, recorded, replayed.detach())
+        replayed = self._sample(found, noise, self._witness, graph=True)
+        self._check_replay(found, noise, recorded, replayed.detach())
         if not replayed.requires_grad:
             return replayed, None
         try:
@@ -214,19 +204,19 @@ class Discovery:
             if is_out_of_memory(error) or not self._narrow():
                 raise
         try:  # some checkpoint functions want the gradient of weights
-            replayed = self._sampled(found, noise, self._witness, graph=True)
+            replayed = self._sample(found, noise, self._witness, graph=True)
             return replayed.detach(), _gradient(replayed, noise)
         except BaseException:
             self._widen()
             raise
 
-    def _enliven(self, found: Found, noise: Tensor, replayed: Tensor, gradient: Tensor | None) -> None:
+    def _find_live(self, found: Findings, noise: Tensor, replayed: Tensor, gradient: Tensor | None) -> None:
         """Find out which draws are live, and whether the gradient can be relied on."""
         layout, names = found.layout, [draw.name for draw in found.layout]
         if gradient is None or not gradient.any():  # without a gradient anywhere, none of them is known to be dead
             every = [True] * len(layout)
             if not any(self._depends(found, noise, replayed, every, seed) for seed in (1, 2, 3)):
-                raise TapeError(f"the sample depends on no draw ({_listed(names)}): there is nothing to optimize")
+                raise TapeError(f"the sample depends on no draw ({_join(names)}): there is nothing to optimize")
             if gradient is None:  # a zero one may be right: of what rounds, or is flat
                 found.trouble = Trouble("cut", "no gradient reaches the sample")
             return
@@ -234,7 +224,7 @@ class Discovery:
         finite = sizes.isfinite()
         alive = (sizes > DEAD * sizes[finite].max() if finite.any() else finite) | ~finite
         if not finite.all():
-            broken = _listed([name for name, fine in zip(names, finite.tolist(), strict=True) if not fine])
+            broken = _join([name for name, fine in zip(names, finite.tolist(), strict=True) if not fine])
             self._warn(f"its gradient is not finite at {broken}: these draws count as live")
             if all(draw.dtype in (torch.float32, torch.float64) for draw in layout):
                 found.trouble = Trouble("other", f"its gradient is not finite at {broken}")
@@ -242,28 +232,28 @@ class Discovery:
         suspects = [not live and not late for live, late in zip(alive.tolist(), last, strict=True)]
         if any(suspects) and self._depends(found, noise, replayed, suspects):
             alive |= torch.tensor(suspects, device=alive.device)
-            if self._witness.cuts or self._looked(found, noise).cuts:  # else it may be right: of a sign, say
-                cut = _listed([name for name, suspect in zip(names, suspects, strict=True) if suspect])
+            if self._witness.cuts or self._watch_everywhere(found, noise).cuts:  # else it may be right: of a sign, say
+                cut = _join([name for name, suspect in zip(names, suspects, strict=True) if suspect])
                 found.trouble = Trouble("cut", f"no gradient reaches the sample from {cut}, though it depends on it")
         elif self._witness.cuts and finite.all():
-            off = self._off(found, noise, gradient)
+            off = self._gradient_error(found, noise, gradient)
             if off is not None:
-                found.bias = f"its gradient is {off:.0%} off finite differences: {_remedy(self._witness)}"
+                found.bias = f"its gradient is {off:.0%} off finite differences: {describe_cut(self._witness)}"
         draws = (dataclasses.replace(draw, live=live) for draw, live in zip(layout, alive.tolist(), strict=True))
         found.layout = dataclasses.replace(layout, draws=tuple(draws))
-        if not any(draw.moves for draw in found.layout):
+        if not any(draw.movable for draw in found.layout):
             why = [f"{draw.name} ({'made aside' if draw.live else 'without effect'})" for draw in found.layout]
-            raise TapeError(f"no draw of the sampler can move: {_listed(why)}: there is nothing to optimize")
+            raise TapeError(f"no draw of the sampler may change: {_join(why)}: there is nothing to optimize")
 
-    def _agreeing(self, found: Found, noise: Tensor, recorded: Tensor, replayed: Tensor) -> None:
+    def _check_replay(self, found: Findings, noise: Tensor, recorded: Tensor, replayed: Tensor) -> None:
         """Raise `UnseenRandomness` unless a replay repeats its recording: exactly on CPU, to rounding elsewhere."""
         detail = _difference(recorded, replayed)
         if detail is None:
             return
         looks, samples = (Witness(), Witness()), []
-        with generators() as moved, contextlib.suppress(Exception):
-            samples = [self._sampled(found, noise.detach(), look, everywhere=True) for look in looks]
-        seen = blamed(*looks, moved)
+        with watch_generators() as advanced, contextlib.suppress(Exception):
+            samples = [self._sample(found, noise.detach(), look, everywhere=True) for look in looks]
+        seen = explain_randomness(*looks, advanced)
         if seen is not None:
             raise UnseenRandomness(f"a replay of the same draws {detail}: randomness the tape cannot see, {seen}")
         if len(samples) == 2 and _difference(*samples) is None:
@@ -277,16 +267,16 @@ class Discovery:
             "generator of its own"
         )
 
-    def _depends(self, found: Found, noise: Tensor, sample: Tensor, which: Sequence[bool], seed: int = 1) -> bool:
-        """Whether the sample is another one with some of the draws moved."""
-        move = torch.randn(noise.shape, generator=torch.Generator().manual_seed(seed)).to(noise)
-        changed = self._sampled(found, noise.detach() + found.layout.where(which, move)).double()
+    def _depends(self, found: Findings, noise: Tensor, sample: Tensor, which: Sequence[bool], seed: int = 1) -> bool:
+        """Whether the sample changes with some of the draws."""
+        change = torch.randn(noise.shape, generator=torch.Generator().manual_seed(seed)).to(noise)
+        changed = self._sample(found, noise.detach() + found.layout.keep(which, change)).double()
         if changed.shape != sample.shape:
             return True
         slack, sample = max(CHANGED, 10 * _slack(sample)), sample.double()
         return bool((changed - sample).abs().max() > slack * sample.abs().max())
 
-    def _off(self, found: Found, noise: Tensor, gradient: Tensor) -> float | None:
+    def _gradient_error(self, found: Findings, noise: Tensor, gradient: Tensor) -> float | None:
         """How far the gradient is off finite differences, as a share of its norm; None where that is not certain."""
         eps = max(torch.finfo(draw.dtype).eps for draw in found.layout)
         width, scale = eps ** (1 / 3), gradient.double().norm().item()
@@ -295,24 +285,24 @@ class Discovery:
         at, gaps, doubts = noise.detach(), [], []
         for seed in (1, 2, 3):
             along = torch.randn(at.shape, generator=torch.Generator().manual_seed(seed)).to(at)
-            ends = [_weighed(self._sampled(found, at + sign * width * along)) for sign in (1.0, -1.0, 0.5, -0.5)]
+            ends = [_project(self._sample(found, at + sign * width * along)) for sign in (1.0, -1.0, 0.5, -0.5)]
             wide, near = (ends[0] - ends[1]) / (2 * width), (ends[2] - ends[3]) / width
             gaps.append(abs((gradient * along).double().sum().item() - near) / scale)
             doubts.append(abs(wide - near) / scale)
         off = statistics.median(gaps)
         return off if off > max(OFF, 3 * statistics.median(doubts)) else None
 
-    def _place(self, found: Found, noise: Tensor) -> str | None:
+    def _locate(self, found: Findings, noise: Tensor) -> str | None:
         """The line of the sampler's code whose gradient fails, as torch's anomaly mode finds it."""
         at = noise.detach()[:1].clone().requires_grad_()
         with warnings.catch_warnings(record=True) as caught, contextlib.suppress(Exception):
             warnings.simplefilter("always")
             with torch.autograd.set_detect_anomaly(True, check_nan=False):
-                _gradient(self._sampled(found, at, graph=True), at)
+                _gradient(self._sample(found, at, graph=True), at)
         for one in caught:
             if "Traceback of forward call" in str(one.message):
                 lines = re.findall(r'File "(.+?)", line (\d+)', str(one.message))
-                lines = [(file, line) for file, line in lines if not inner(file)]
+                lines = [(file, line) for file, line in lines if not is_library_file(file)]
                 return f"{Path(lines[-1][0]).name}:{lines[-1][1]}" if lines else None
         return None
 
@@ -325,42 +315,11 @@ class Discovery:
                 )
                 return
 
-    def _warn(self, says: str) -> None:
-        warnings.warn(f"{self._name}: {says}", NoisewardWarning, stacklevel=2)
+    def _warn(self, text: str) -> None:
+        warnings.warn(f"{self._name}: {text}", NoisewardWarning, stacklevel=2)
 
 
-def _fault(error: Exception) -> Trouble:
-    """What went wrong in taking a gradient."""
-    if isinstance(error, GradientError):
-        return Trouble("other", str(error))
-    if "Inference tensor" in str(error) or "inference tensor" in str(error):
-        return Trouble(
-            "other", "its weights, or other tensors, were made inside torch.inference_mode(); make them outside"
-        )
-    if "differentiated Tensors does not require grad" in str(error):
-        return Trouble("other", "its own checkpoint function wants the gradient of frozen weights; set them to "
-                       "requires_grad_(True), or turn its checkpointing off")  # fmt: skip
-    place = raised_at(error)
-    at = f" at {place}" if place else ""
-    return Trouble("fails" if place is None else "other", f"its gradient fails{at} ({said(error)})")
-
-
-def _remedy(witness: Witness) -> str:
-    """What cut a graph, and how to lift it."""
-    if not witness.cuts:
-        return "it leaves torch"
-    what, where = witness.cuts[0]
-    seen = f"{what} at {where} cuts its graph" if where else f"{what} cuts its graph"
-    if "no_grad" in what or "inference" in what:
-        return f"{seen}; run it with noiseward.differentiable(), as in FunctionSampler(differentiable()(fn))"
-    if "detach" in what:
-        return f"{seen}; run it with noiseward.differentiable(detach=True)"
-    if what == "no gradient":
-        return f"{where} returns a constant of what it is given; run it with noiseward.differentiable()"
-    return f"{seen}; keep to torch there"
-
-
-def _listed(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
@@ -372,7 +331,7 @@ def _gradient(sample: Tensor, noise: Tensor) -> Tensor | None:
     return torch.autograd.grad(sample, noise, _probe(sample), allow_unused=True)[0]
 
 
-def _weighed(sample: Tensor) -> float:
+def _project(sample: Tensor) -> float:
     return (sample.double() * _probe(sample).double()).sum().item()
 
 
@@ -385,8 +344,7 @@ def _difference(recorded: Tensor, replayed: Tensor) -> str | None:
     """How two samples of the same draws differ, if they do."""
     if recorded.shape != replayed.shape:
         return f"has shape {tuple(replayed.shape)}, not {tuple(recorded.shape)}"
-    gap = (recorded.double() - replayed.double()).abs().max()
-    scale = recorded.double().abs().max()
+    gap, scale = (recorded.double() - replayed.double()).abs().max(), recorded.double().abs().max()
     if gap <= _slack(recorded) * scale:
         return None
     return f"differs by up to {gap:.2g} (largest value {scale:.2g})"

@@ -3,14 +3,14 @@
 A batch of P prompts with B rows each is sampled whole, in pieces, or row by row, and its rows are repeated and selected
 (`Objective.rows`). What travels with a row through all of this is its prompt. An `Entry` is a prompt that also knows
 its number among the prompts and among the rows, so a sampler can look up the row's entry in a list of P or of P * B:
-its negative prompt, its image, its embedding. Rewards get plain strings (:func:`spoken`).
+its negative prompt, its image, its embedding. Rewards get plain strings (:func:`plain_prompts`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["Entry", "numbered", "spoken"]
+__all__ = ["Entry", "number_prompts", "plain_prompts"]
 
 
 class Entry(str):
@@ -39,7 +39,7 @@ class Entry(str):
         return next((index for index, of in self.places if of == count), None)
 
 
-def numbered(prompts: Sequence[str] | None, rows: int, *, batch: int | None = None) -> list[Entry]:
+def number_prompts(prompts: Sequence[str] | None, rows: int, *, batch: int | None = None) -> list[Entry]:
     """The prompts of a batch, one per row, each with its number; rows that have one keep it.
 
     Arguments:
@@ -48,7 +48,7 @@ def numbered(prompts: Sequence[str] | None, rows: int, *, batch: int | None = No
         batch: how many rows in succession share a prompt; default: each row has its own.
 
     Example:
-        >>> [entry.places for entry in numbered(["a", "a", "b", "b"], 4, batch=2)][1]
+        >>> [entry.places for entry in number_prompts(["a", "a", "b", "b"], 4, batch=2)][1]
         ((0, 2), (1, 4))
     """
     batch = batch or 1
@@ -59,7 +59,7 @@ def numbered(prompts: Sequence[str] | None, rows: int, *, batch: int | None = No
     return [text if isinstance(text, Entry) else Entry(text, place) for text, place in pairs]
 
 
-def spoken(prompts: Sequence[str] | None) -> list[str] | None:
+def plain_prompts(prompts: Sequence[str] | None) -> list[str] | None:
     """The prompts as plain strings, or None where there are none."""
     if prompts is None or any(isinstance(text, Entry) and text.silent for text in prompts):
         return None

@@ -1,7 +1,7 @@
 """Weights without a gradient, for as long as a sampler lives.
 
-What moves is the noise, so a denoiser's weights need no gradient, and to keep one costs memory. But the weights are
-the user's: they are given back as they were when the last of those who froze them is gone.
+What is optimized is the noise, so a denoiser's weights need no gradient, and keeping one costs memory. But the weights
+are the user's: they are restored when the last of those who froze them is gone.
 
 Some models recompute activations by a function of their own that asks for the gradient of their weights, whether it is
 needed or not (guided-diffusion's `CheckpointFunction`, and those copied from it). Such weights are frozen *within
@@ -21,7 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 __all__ = ["Frozen"]
 
-_HOLDERS = WeakTensorKeyDictionary()  # of each weight that was frozen here, how many still want it so
+_HOLDERS = WeakTensorKeyDictionary()  # of each weight that was frozen here, how many still need it so
 
 
 @final
@@ -60,7 +60,7 @@ class Frozen:
         self._finalize.atexit = False
 
     def release(self) -> None:
-        """Give the weights back as they were."""
+        """Restore the weights."""
         if self._finalize is not None:
             self._finalize()
 

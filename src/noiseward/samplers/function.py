@@ -1,8 +1,8 @@
 """Samplers made of functions: any code that draws its noise with torch, with a noise tape around it.
 
-What :class:`FunctionSampler` needs to know of the function it finds out once (`discovery.py`). The row law is tested:
-once per batch size a row is sampled alone as well (`independence.py`), and where rows depend on each other, or the
-function cannot take so many, they are sampled one at a time.
+What :class:`FunctionSampler` needs to know about the function it finds out once (`discovery.py`). The row law is
+tested: once per batch size a row is sampled alone as well (`independence.py`), and where rows depend on each other, or
+the function cannot take so many, they are sampled one at a time.
 """
 
 from __future__ import annotations
@@ -31,15 +31,25 @@ from noiseward.errors import (
 )
 from noiseward.noise.layout import Layout
 from noiseward.noise.tape import NoiseTape, replay
+from noiseward.samplers.cost import count_calls, current_meter
 from noiseward.samplers.differentiable import Lift
-from noiseward.samplers.discovery import Discovery, Found
+from noiseward.samplers.discovery import Discovery, Findings
 from noiseward.samplers.frozen import Frozen
-from noiseward.samplers.independence import coarsest, is_whole
-from noiseward.samplers.memory import attempt, kept
+from noiseward.samplers.independence import coarsest_eps, is_whole_required
+from noiseward.samplers.location import summarize_error
+from noiseward.samplers.memory import attempt, measure_kept
 from noiseward.samplers.precision import is_half
-from noiseward.samplers.recompute import NFE, Inside, Meter, Steps, constant, driven, is_partial, standing_in
-from noiseward.samplers.sampler import Prompt, Sampler, prompts
-from noiseward.samplers.witness import Witness, said
+from noiseward.samplers.recompute import (
+    Inside,
+    StepCounter,
+    count_output,
+    drive,
+    hold_constant,
+    is_partial,
+    replace_forward,
+)
+from noiseward.samplers.sampler import Prompt, Sampler, expand_prompts
+from noiseward.samplers.witness import Witness
 
 __all__ = ["FunctionSampler"]
 
@@ -54,14 +64,14 @@ class FunctionSampler(Sampler):
             `(batch, *X)`; without `batch`, one sample, with or without a leading axis of 1. Where it runs under
             `torch.no_grad()`, pass `differentiable()(fn)`.
         denoiser: the module it calls at each step, or several of them. They are frozen for as long as this sampler
-            lives, taken off the tape, and their calls are counted in `nfe` and, if asked, recomputed. Without it, whole
-            runs are counted instead.
+            lives, taken off the tape, counted (`cost.py`) and, if asked, recomputed. Without it, whole runs are
+            counted instead.
         recompute: recompute the denoiser's activations instead of keeping them.
-        name: how messages call it; default: the function's name.
+        name: in messages; default: the function's name.
 
     Raises:
         TapeError: nothing was drawn with torch, or the tape does not see all of the randomness.
-        GradientError: a gradient was asked for where there is none.
+        GradientError: a gradient is needed and there is none.
 
     Example:
         >>> import torch
@@ -87,15 +97,14 @@ class FunctionSampler(Sampler):
         self.name = name or f"the sampler {getattr(fn, '__name__', type(fn).__name__)}"
         self._denoisers, self._frozen = denoisers, Frozen(denoisers)
         self._recompute, self._inside = recompute, None
-        self._meter = Meter()
         self._expected: list[str] | None = [""]
-        self._found: Found | None = None
+        self._found: Findings | None = None
         self.lighter = None if recompute or not denoisers else "recompute=True"
 
-    def retaining(
+    def with_memory(
         self, recompute: bool, *, inside: Inside | None = None, lighter: str | None = None
     ) -> FunctionSampler:
-        """The same sampler, with the same bill, that keeps its activations otherwise.
+        """The same sampler with another way of keeping activations.
 
         Arguments:
             recompute: recompute the denoiser's activations instead of keeping them.
@@ -108,22 +117,22 @@ class FunctionSampler(Sampler):
             other._found = None  # there may be a gradient this way
         return other
 
-    def weighed(self, prompt: Prompt = None, modules: Iterable[Module] = ()) -> tuple[int, int]:
-        """Bytes that a row's graph holds with all activations kept: the denoiser's in one sampler step, and the rest.
+    def measure_memory(self, prompt: Prompt = None, modules: Iterable[Module] = ()) -> tuple[int, int]:
+        """Measure how many bytes a row's graph holds with all activations kept: the denoiser's in one sampler step, and
+        the rest.
 
-        Two samplings find out, not counted in the bill. The modules' weights are not counted either. A sampler that
-        has no gradient holds nothing.
+        Two runs find out, whose calls are counted apart. The modules' weights are left out. A sampler that has no
+        gradient holds nothing.
         """
         self.expect(prompt)
         noise, steps = self.init(1).requires_grad_(), self.layout.steps
         if self._found is not None and self._found.trouble is not None:
             return 0, 0
-        keeping = self.retaining(False)
-        keeping._meter = Meter()
+        keeping = self.with_memory(False)
         held = []
         for last in (0, 1):
-            with torch.enable_grad(), constant(steps - last):
-                held.append(kept(lambda: keeping(noise, prompt), modules))
+            with torch.enable_grad(), hold_constant(steps - last), count_calls(apart=True):
+                held.append(measure_kept(lambda: keeping(noise, prompt), modules))
         return held[1] - held[0], held[0]
 
     def expect(self, prompt: Prompt) -> None:
@@ -144,15 +153,11 @@ class FunctionSampler(Sampler):
         return any(draw.dtype == torch.float16 for draw in self.layout) or any(map(is_half, weights))
 
     @property
-    def nfe(self) -> NFE:
-        return self._meter.nfe
-
-    @property
     def alone(self) -> str | None:
         return None if self._found is None else self._found.alone
 
     def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
-        named = prompts(prompt, noise.shape[0])
+        named = expand_prompts(prompt, noise.shape[0])
         found = self._discover(named[:1] if named else None)
         found.layout.check(noise)
         if noise.requires_grad and torch.is_grad_enabled() and not is_partial():
@@ -161,7 +166,7 @@ class FunctionSampler(Sampler):
             return self._replay(found, noise, named)
         return self._batched(found, noise, named) if found.together else self._one_by_one(found, noise, named)
 
-    def _check_gradient(self, found: Found, noise: Tensor, prompt: list[str] | None) -> None:
+    def _check_gradient(self, found: Findings, noise: Tensor, prompt: list[str] | None) -> None:
         """Raise `GradientError` where no gradient can be taken, naming what is in its way."""
         if found.trouble is not None:
             raise GradientError(self._discovery(prompt and prompt[:1]).explain(found, noise))
@@ -169,24 +174,25 @@ class FunctionSampler(Sampler):
             self._warn(found.bias)
             found.bias = None
 
-    def _batched(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
-        """All rows in one call; or one at a time from now on, where that fails or rows depend on each other."""
-        before, error = self._meter.nfe, None
+    def _batched(self, found: Findings, noise: Tensor, prompt: list[str] | None) -> Tensor:
+        """Sample all rows in one call; or one at a time from now on, where that fails or rows depend on each other."""
+        outer, error = current_meter(), None
         try:
-            samples = self._replay(found, noise, prompt)
-            share = None if is_whole() else self._leaning(found, noise, prompt, samples)
+            with count_calls(apart=True) as meter:  # a trial that fails is discovery, and not counted
+                samples = self._replay(found, noise, prompt)
+                share = None if is_whole_required() else self._row_dependence(found, noise, prompt, samples)
             if share is None:
+                meter.join(outer)
                 return samples
             del samples
             by = f"by {share:.2g} of how far rows are apart" if share < math.inf else "and is not finite there"
             fault = f"a row depends on the others in its batch, {by}"
         except DrawMismatch:  # some draw's leading 1 was no batch axis: all rows share that draw
             fault = None
-        except Exception as raised:  # whatever a sampler raises that cannot take so many rows
-            if is_out_of_memory(raised) or is_whole():
+        except Exception as raised:  # a sampler that cannot take so many rows may raise anything
+            if is_out_of_memory(raised) or is_whole_required():
                 raise
-            fault, error = f"it fails with a batch of {noise.shape[0]} ({said(raised)})", raised
-        self._meter.nfe = before  # finding this out is discovery, made once and not counted in any run
+            fault, error = f"it fails with a batch of {noise.shape[0]} ({summarize_error(raised)})", raised
         try:
             samples = self._one_by_one(found, noise, prompt)
         except Exception as raised:
@@ -198,48 +204,43 @@ class FunctionSampler(Sampler):
             self._warn(f"{fault}; rows are sampled one at a time")
         return samples
 
-    def _leaning(self, found: Found, noise: Tensor, prompt: list[str] | None, samples: Tensor) -> float | None:
+    def _row_dependence(
+        self, found: Findings, noise: Tensor, prompt: list[str] | None, samples: Tensor
+    ) -> float | None:
         """How much a row depends on its batch, if one does."""
         weights = (next(module.parameters(), None) for module in self._denoisers)
         dtypes = [*(draw.dtype for draw in found.layout), samples.dtype, *(w.dtype for w in weights if w is not None)]
-        return found.rows.leaning(
+        return found.rows.dependence(
             noise,
             prompt,
             samples,
-            sample=functools.partial(self._unbilled, found),
-            fresh=found.layout.fresh,
-            eps=coarsest(dtypes, found.layout.device),
+            sample=functools.partial(self._sample_apart, found),
+            fresh=found.layout.draw_noise,
+            eps=coarsest_eps(dtypes, found.layout.device),
         )
 
-    def _unbilled(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+    def _sample_apart(self, found: Findings, noise: Tensor, prompt: list[str] | None) -> Tensor:
         """The samples of some noise, without a graph; no part of any run."""
-        meter, self._meter = self._meter, Meter()
-        try:
-            with torch.no_grad(), constant(0):
-                return self._replay(found, noise, prompt)
-        finally:
-            self._meter = meter
+        with torch.no_grad(), hold_constant(0), count_calls(apart=True):
+            return self._replay(found, noise, prompt)
 
-    def _one_by_one(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
-        samples, meter = [], self._meter
-        try:
-            for row in range(noise.shape[0]):
+    def _one_by_one(self, found: Findings, noise: Tensor, prompt: list[str] | None) -> Tensor:
+        samples = []
+        for row in range(noise.shape[0]):
+            with count_calls(apart=row > 0):  # a row takes part in its own calls only: the first row's are counted
                 samples.append(self._replay(found, noise[row : row + 1], prompt[row : row + 1] if prompt else None))
-                self._meter = Meter()  # a row takes part in its own calls only: the first row's are counted
-        finally:
-            self._meter = meter
         return torch.cat(samples)
 
-    def _replay(self, found: Found, noise: Tensor, prompt: list[str] | None) -> Tensor:
+    def _replay(self, found: Findings, noise: Tensor, prompt: list[str] | None) -> Tensor:
         draws = found.layout.split(noise)
         if not found.leading:
             draws = [draw[0] for draw in draws]
         with replay(draws, [draw.name for draw in found.layout]) as tape:
             return self._run(tape, noise.shape[0], prompt)
 
-    def _run(self, tape: NoiseTape, batch: int, prompt: list[str] | None, steps: Steps | None = None) -> Tensor:
-        given = {"batch": batch, "prompt": None if prompt is None else [*prompt]}  # some edit the list they are given
-        with self._watched(tape, steps or Steps()):
+    def _run(self, tape: NoiseTape, batch: int, prompt: list[str] | None, steps: StepCounter | None = None) -> Tensor:
+        given = {"batch": batch, "prompt": None if prompt is None else [*prompt]}  # some functions edit their list
+        with self._intercept(tape, steps or StepCounter()):
             sample = self._fn(**{name: given[name] for name in self._names})
         if not isinstance(sample, Tensor):
             raise TapeError(f"the sampler returned {type(sample).__name__}: return its samples as one tensor (B, ...)")
@@ -249,10 +250,10 @@ class FunctionSampler(Sampler):
             raise TapeError(
                 f"the sampler returned shape {tuple(sample.shape)} for a batch of {batch}: lead with the batch axis"
             )
-        return sample if self._denoisers else self._meter.output(sample)
+        return sample if self._denoisers else count_output(sample, current_meter())
 
     @contextlib.contextmanager
-    def _watched(self, tape: NoiseTape, steps: Steps) -> Iterator[None]:
+    def _intercept(self, tape: NoiseTape, steps: StepCounter) -> Iterator[None]:
         lift, frozen, given = Lift(), self._frozen, self._inside
 
         @contextlib.contextmanager
@@ -260,20 +261,20 @@ class FunctionSampler(Sampler):
             with lift.call(), frozen.call(), given(module) if given else contextlib.nullcontext():
                 yield
 
-        how: dict[str, Any] = {"tape": tape, "meter": self._meter, "recompute": self._recompute, "steps": steps}
+        how: dict[str, Any] = {"tape": tape, "meter": current_meter(), "recompute": self._recompute, "steps": steps}
         with contextlib.ExitStack() as stack:
             stack.callback(setattr, lift, "over", True)
             for module in self._denoisers:
-                stack.enter_context(driven(module, inside=inside, **how))
+                stack.enter_context(drive(module, inside=inside, **how))
             yield
 
     @torch.inference_mode(False)  # what is found out has to last, and to have a gradient
-    def _discover(self, prompt: list[str] | None) -> Found:
-        """What there is to know, found out once."""
+    def _discover(self, prompt: list[str] | None) -> Findings:
+        """Find out about the function, once."""
         if self._found is None:
             self._frozen.hold()
             try:
-                with constant(0):
+                with hold_constant(0), count_calls(apart=True):
                     found = attempt(self._discovery(prompt).find, "when the sampler was first run", self.lighter)
             except BaseException:
                 self._frozen.release()
@@ -282,29 +283,29 @@ class FunctionSampler(Sampler):
         return self._found
 
     def _discovery(self, prompt: list[str] | None) -> Discovery:
-        """What finds it out, with one row of a prompt."""
+        """A discovery with one row of a prompt."""
 
         def run(tape: NoiseTape, witness: Witness | None) -> tuple[Tensor, list[int]]:
-            steps = Steps()
+            steps = StepCounter()
             with contextlib.ExitStack() as stack:
                 if witness is not None:
                     for module in self._denoisers:
-                        stack.enter_context(standing_in(module, witness.around(module, module.forward)))
+                        stack.enter_context(replace_forward(module, witness.around(module, module.forward)))
                 return self._run(tape, 1, prompt, steps), steps.begun
 
         frozen, batched = self._frozen, "batch" in self._names
         return Discovery(run, name=self.name, batched=batched, narrow=frozen.narrow, widen=frozen.widen)
 
-    def _warn(self, says: str) -> None:
-        warnings.warn(f"{self.name}: {says}", NoisewardWarning, stacklevel=4)
+    def _warn(self, text: str) -> None:
+        warnings.warn(f"{self.name}: {text}", NoisewardWarning, stacklevel=4)
 
 
 def _names(fn: Callable[..., Tensor]) -> set[str]:
-    """Which of `batch` and `prompt` a sampler function takes; whatever else it takes must have a default."""
+    """Which of `batch` and `prompt` a sampler function takes; other parameters must have a default."""
     try:
         parameters = inspect.signature(fn).parameters.values()
     except (TypeError, ValueError):
-        raise ArgumentError(f"{fn!r} given: a function of `batch` and `prompt`, or of either or none, wanted") from None
+        raise ArgumentError(f"expected a function of `batch` and `prompt`, or of either or none, got {fn!r}") from None
     names = {parameter.name for parameter in parameters}
     unknown = [p.name for p in parameters if p.name not in ("batch", "prompt") and p.default is p.empty]
     if unknown:

@@ -8,7 +8,7 @@ mean over the batch, or something of the first row for all. It shows when a row 
 
 Matrix kernels round differently for other batch sizes, and a chaotic sampler makes much of little, so g is compared
 with two yardsticks: how far the other rows' samples are, which is what a neighbor's influence is a share of, and, where
-that is not small, how far row i alone moves when its noise is moved by as much as rounding would.
+that is not small, how far row i alone changes when its noise changes by as much as rounding would.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from typing import final
 import torch
 from torch import Tensor
 
-__all__ = ["Comparison", "coarsest", "is_whole", "leaning", "whole"]
+__all__ = ["Comparison", "coarsest_eps", "is_whole_required", "row_dependence", "require_whole"]
 
 SHARE = 1e-3  # of the distance between rows that rounding explains in float32; a tiny UNet takes 3e-5
 APART = 0.3  # of their size: rows of noise that are nearer to each other than this tell little
-BEYOND = 3.0  # times what rounding moves
+BEYOND = 3.0  # times what rounding changes
 
 
 _WHOLE = contextvars.ContextVar("whether rows go in one call as they are", default=False)
 
 
 @contextlib.contextmanager
-def whole() -> Iterator[None]:
+def require_whole() -> Iterator[None]:
     """For the body of a `with`, a batch that cannot go in one call is an error, and rows are not compared."""
     token = _WHOLE.set(True)
     try:
@@ -42,8 +42,8 @@ def whole() -> Iterator[None]:
         _WHOLE.reset(token)
 
 
-def is_whole() -> bool:
-    """Whether this is the body of one."""
+def is_whole_required() -> bool:
+    """Whether this is the body of :func:`require_whole`."""
     return _WHOLE.get()
 
 
@@ -59,7 +59,7 @@ class Comparison:
         self._sizes: set[int] = set()
         self._paired = False
 
-    def leaning(
+    def dependence(
         self,
         noise: Tensor,
         prompt: list[str] | None,
@@ -78,7 +78,7 @@ class Comparison:
             sample: samples some noise with its prompts.
             fresh: noise of some seeds. Where the rows are near to each other, as candidates are, they hardly tell, and
                 two rows that are not are asked instead, once.
-            eps: what `coarsest` says.
+            eps: see `coarsest_eps`.
         """
         if noise.shape[0] in self._sizes:
             return None
@@ -106,7 +106,7 @@ class Comparison:
         """How much one row depends on the others."""
         alone, of = noise[row : row + 1], prompt and prompt[row : row + 1]
         at_end = samples.roll(samples.shape[0] - 1 - row, 0)
-        return leaning(at_end, sample(alone, of), lambda: sample(_rounding(alone, eps), of), eps)
+        return row_dependence(at_end, sample(alone, of), lambda: sample(_rounding(alone, eps), of), eps)
 
 
 def _varied(noise: Tensor) -> bool:
@@ -120,7 +120,7 @@ def _varied(noise: Tensor) -> bool:
     return bool(((rows - rows[-1:]).norm(dim=1) > APART * rows[-1].norm()).any())
 
 
-def coarsest(dtypes: Iterable[torch.dtype], device: torch.device) -> float:
+def coarsest_eps(dtypes: Iterable[torch.dtype], device: torch.device) -> float:
     """The relative rounding error of the least precise of some types where a sampler computes."""
     epsilons = [torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point]
     eps = max(epsilons, default=torch.finfo(torch.float32).eps)
@@ -128,19 +128,19 @@ def coarsest(dtypes: Iterable[torch.dtype], device: torch.device) -> float:
 
 
 def _rounding(noise: Tensor, eps: float) -> Tensor:
-    """Noise moved by as much as the rounding of a whole network would move it."""
+    """Noise changed by as much as the rounding of a whole network would change it."""
     nudge = torch.randn(noise.shape, generator=torch.Generator().manual_seed(2)).to(noise)
     return noise.detach() + min(30 * eps, 0.02) * nudge
 
 
-def leaning(batch: Tensor, alone: Tensor, moved: Callable[[], Tensor], eps: float) -> float | None:
+def row_dependence(batch: Tensor, alone: Tensor, nudged: Callable[[], Tensor], eps: float) -> float | None:
     """How much the last row of a batch differs from itself alone, as a share of how far the rows are apart.
 
     Arguments:
         batch: samples `(B, *X)`.
         alone: `(1, *X)`.
-        moved: the last row alone, its noise moved by what rounding moves it by; asked for only where it matters.
-        eps: what `coarsest` says.
+        nudged: the last row alone, its noise changed by as much as by rounding; called only where it matters.
+        eps: see `coarsest_eps`.
 
     Returns:
         the share, or None where rounding explains it.
@@ -155,7 +155,7 @@ def leaning(batch: Tensor, alone: Tensor, moved: Callable[[], Tensor], eps: floa
     share = gap / (max(apart, default=0.0) or _size(single) or gap)
     if share <= max(SHARE, 10 * eps):
         return None
-    return share if gap > BEYOND * _size(moved().detach().double().flatten() - single) else None
+    return share if gap > BEYOND * _size(nudged().detach().double().flatten() - single) else None
 
 
 def _size(difference: Tensor) -> float:

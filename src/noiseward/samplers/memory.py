@@ -1,6 +1,6 @@
-r"""Memory: what a gradient keeps, how much is free, and what is said when it runs out.
+r"""Memory: what a gradient keeps, how much is free, and what to do when it runs out.
 
-For a gradient through N denoiser calls, each of which keeps a megabytes, beside b for everything else (the decoder,
+For a gradient through N denoiser calls, each of which keeps a megabytes, and b for everything else (the decoder,
 mostly), and B rows, a **mode** needs about
 
 | mode | keeps | memory | time of a call |
@@ -9,8 +9,8 @@ mostly), and B rows, a **mode** needs about
 | `balanced` | one call's at a time | B (a + b) | 2 F + B |
 | `low` | one block's of one call, strips of the decoder | less | 3 F + B |
 
-beside the weights and N latents; F is a forward, B a backward. The gradient is the same in all modes. `auto` is the
-first of them that fits into what is free. a and b are measured, by :func:`kept`.
+in addition to the weights and N latents; F is a forward, B a backward. The gradient is the same in all modes. `auto` is
+the first of them that fits into what is free. a and b are measured, by :func:`measure_kept`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch.nn import Module
 
 from noiseward.errors import ArgumentError, OutOfMemory, is_out_of_memory
 
-__all__ = ["MODES", "attempt", "check_room", "fitting", "free", "kept", "lower"]
+__all__ = ["MODES", "attempt", "check_room", "choose_mode", "free_memory", "measure_kept", "lower_mode"]
 
 MODES = ("fast", "balanced", "low")
 ROWS = 100_000  # of a run at most
@@ -36,18 +36,18 @@ MARGIN = 1.5  # of what is kept: gradients on their way, workspaces, and what a 
 T = TypeVar("T")
 
 
-def lower(mode: str) -> str | None:
-    """The mode that takes less memory than a given one; None below the last.
+def lower_mode(mode: str) -> str | None:
+    """The next mode that needs less memory; None below the last.
 
     Example:
-        >>> lower("fast"), lower("low")
+        >>> lower_mode("fast"), lower_mode("low")
         ('balanced', None)
     """
     below: dict[str, str] = dict(zip(MODES, MODES[1:], strict=False))
     return below.get(mode)
 
 
-def fitting(*, step: float, rest: float, steps: int, available: float | None) -> str:
+def choose_mode(*, step: float, rest: float, steps: int, available: float | None) -> str:
     """The fastest mode that fits.
 
     Arguments:
@@ -57,7 +57,7 @@ def fitting(*, step: float, rest: float, steps: int, available: float | None) ->
         available: bytes that are free; None where that is not known, which gives `balanced`.
 
     Example:
-        >>> [fitting(step=1e9, rest=1e9, steps=50, available=free) for free in (80e9, 24e9, 2e9, None)]
+        >>> [choose_mode(step=1e9, rest=1e9, steps=50, available=free) for free in (80e9, 24e9, 2e9, None)]
         ['fast', 'balanced', 'low', 'balanced']
     """
     if available is None:
@@ -67,12 +67,12 @@ def fitting(*, step: float, rest: float, steps: int, available: float | None) ->
     return "balanced" if MARGIN * (step + rest) <= available else "low"
 
 
-def kept(compute: Callable[[], object], modules: Iterable[Module] = ()) -> int:
-    """Bytes that the graph of a computation holds while its result is alive, without the modules' weights.
+def measure_kept(compute: Callable[[], object], modules: Iterable[Module] = ()) -> int:
+    """Measure how many bytes a computation's graph holds while its result is alive, without the modules' weights.
 
     Example:
         >>> x = torch.ones(10, requires_grad=True)
-        >>> kept(lambda: x.exp().exp())
+        >>> measure_kept(lambda: x.exp().exp())
         80
     """
     weights = {weight.untyped_storage().data_ptr() for module in modules for weight in module.parameters()}
@@ -90,20 +90,20 @@ def kept(compute: Callable[[], object], modules: Iterable[Module] = ()) -> int:
     return sum(sizes.values())
 
 
-def free(device: torch.device) -> float | None:
-    """Bytes that can still be had on a device; None where that is not known."""
+def free_memory(device: torch.device) -> float | None:
+    """Bytes that are still available on a device; None where that is not known."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    limits = [_available(), _confined()]
+    limits = [_available(), _container_limit()]
     known = [limit for limit in limits if limit is not None]
     return min(known) if known else None
 
 
 def check_room(rows: int, batch: int, noise_shape: Sequence[int] = ()) -> None:
-    """Raise `ArgumentError` if a run has more rows than can be held, before they are made.
+    """Raise `ArgumentError` if a run has more rows than fit into memory, before they are made.
 
     Arguments:
         rows: of the run.
@@ -117,14 +117,14 @@ def check_room(rows: int, batch: int, noise_shape: Sequence[int] = ()) -> None:
         noiseward.errors.ArgumentError: 1,000,000 rows are too many for one run (1,000,000 per prompt): more than
         100,000; take fewer, or 'noiseward batch', which does them in packs
     """
-    least, room = 3 * 4.0 * rows * math.prod(noise_shape), free(torch.device("cpu"))
+    least, room = 3 * 4.0 * rows * math.prod(noise_shape), free_memory(torch.device("cpu"))
     if rows <= ROWS and (room is None or least <= room):
         return
-    said = f"more than {ROWS:,}"
+    why = f"more than {ROWS:,}"
     if rows <= ROWS and room is not None:
-        said = f"noise, best noise and direction take {least / 1e9:,.1f} GB, and {room / 1e9:,.1f} GB are free"
+        why = f"noise, best noise and direction take {least / 1e9:,.1f} GB, and {room / 1e9:,.1f} GB are free"
     raise ArgumentError(
-        f"{rows:,} rows are too many for one run ({batch:,} per prompt): {said}; take fewer, or 'noiseward batch', "
+        f"{rows:,} rows are too many for one run ({batch:,} per prompt): {why}; take fewer, or 'noiseward batch', "
         "which does them in packs"
     )
 
@@ -142,7 +142,7 @@ def _available() -> float | None:
         return None
 
 
-def _confined() -> float | None:
+def _container_limit() -> float | None:
     """What is left of a container's limit."""
     folder = Path("/sys/fs/cgroup")
     try:
@@ -153,10 +153,10 @@ def _confined() -> float | None:
 
 
 def attempt(compute: Callable[[], T], when: str, lighter: str | None) -> T:
-    """What a computation gives.
+    """Run a computation and return its result.
 
     Raises:
-        OutOfMemory: memory ran out. The failed graph is let go first: it would hang on the error's traceback.
+        OutOfMemory: memory ran out. The failed graph is released first: it would hang on the error's traceback.
     """
     try:
         return compute()

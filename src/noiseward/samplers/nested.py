@@ -25,17 +25,16 @@ matrix Q, whose rows are orthonormal,
     \text{fine} = Q^\top \text{coarse} + (I - Q^\top Q) \cdot \text{rest}.
 
 Both keep Gaussian noise exactly Gaussian, since :math:`Q Q^\top = I` and :math:`[Q^\top, I - Q^\top Q]` has orthonormal
-rows as well. `rest` is fresh noise, or the very noise one came from: then going down and up again changes nothing, and
-whatever is moved in between is moved beside all that the coarse sampler does not see.
+rows as well. `rest` is fresh noise, or the noise one came from: then going down and up again changes nothing, and a
+change in between leaves alone all that the coarse sampler does not see.
 
-What carries over is as good as :math:`\hat x_0` is steady: the pictures are close, not equal. Other samplers do not mix
+What carries over is as good as :math:`\hat x_0` is steady: the images are close, not equal. Other samplers do not mix
 their noise this way, and are refused.
 
-*Moves as long.* Adam moves every element by about its rate. m fine draws that all move by it move the coarse draw they
-make up by :math:`\sum_j q_j \le \sqrt m` times as much. At :math:`\sqrt{M / N}` times the rate, for N coarse and M fine
-draws (`Nested.stretch`), moves on few steps are as long; a plain gradient step keeps its length by itself. It is not
-done unless asked for: measured (`experiments/few_steps.py`), it gains next to nothing and leaves the noise's
-distribution sooner.
+*Step length.* Adam changes every element by about its rate. m fine draws that all change by it change the coarse draw
+they make up by :math:`\sum_j q_j \le \sqrt m` times as much. At :math:`\sqrt{M / N}` times the rate, for N coarse and M
+fine draws (`Nested.stretch`), steps on the coarse sampler are as long; a plain gradient step keeps its length by
+itself. It is off by default: see docs/compare.md.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Nested:
 
     Attributes:
         matrix: Q, `(coarse draws, fine draws)`, float64; a draw for the start and one per step.
-        stretch: how many times the rate makes Adam's moves on the coarse sampler as long as on the fine one.
+        stretch: how many times the rate makes Adam's steps on the coarse sampler as long as on the fine one.
 
     Raises:
         ArgumentError: levels that do not rise within 0 to 1, or are not nested.
@@ -71,20 +70,20 @@ class Nested:
         >>> coarse, fine = (GaussianModel(steps=steps).alphas[::-1] for steps in (2, 4))
         >>> nested = Nested(coarse, fine)
         >>> noise = torch.randn(1, 5, 2)
-        >>> nested.coarsened(noise).shape
+        >>> nested.coarsen(noise).shape
         torch.Size([1, 3, 2])
-        >>> torch.allclose(nested.refined(nested.coarsened(noise), rest=noise), noise)
+        >>> torch.allclose(nested.refine(nested.coarsen(noise), rest=noise), noise)
         True
     """
 
     def __init__(self, coarse: Sequence[float], fine: Sequence[float]) -> None:
         for name, levels in (("coarse", coarse), ("fine", fine)):
             if len(levels) < 2 or not all(0 < a < b <= 1 for a, b in zip(levels, levels[1:], strict=False)):
-                raise ArgumentError(f"{name} levels {_shown(levels)} given: rising ones, above 0 and up to 1, wanted")
-        at = [_found(level, fine) for level in coarse]
+                raise ArgumentError(f"{name} levels must rise within (0, 1], got {_show(levels)}")
+        at = [_find(level, fine) for level in coarse]
         if None in at or at[-1] != len(fine) - 1:
             raise ArgumentError(
-                f"the coarse sampler's levels {_shown(coarse)} are not among the fine one's {_shown(fine)}: give "
+                f"the coarse sampler's levels must be among the fine one's {_show(fine)}, got {_show(coarse)}; take "
                 "numbers of steps of which one divides the other, as 10 and 50"
             )
         places = [place for place in at if place is not None]
@@ -95,24 +94,24 @@ class Nested:
         self.matrix = rows
         self.stretch = math.sqrt(len(fine) / len(coarse))
 
-    def coarsened(self, noise: Tensor) -> Tensor:
+    def coarsen(self, noise: Tensor) -> Tensor:
         """The coarse noise `(B, coarse draws, *S)` that does what fine noise `(B, fine draws, *S)` does."""
         return self._times(self.matrix, noise)
 
-    def refined(self, noise: Tensor, *, rest: Tensor) -> Tensor:
+    def refine(self, noise: Tensor, *, rest: Tensor) -> Tensor:
         """The fine noise of coarse noise.
 
         Arguments:
             noise: `(B, coarse draws, *S)`.
-            rest: `(B, fine draws, *S)`, for all that the coarse noise does not say.
+            rest: `(B, fine draws, *S)`, for all that the coarse noise does not determine.
         """
         if noise.shape[0] != rest.shape[0] or noise.shape[2:] != rest.shape[2:]:
-            raise ArgumentError(f"rest of shape {tuple(rest.shape)} given beside noise of {tuple(noise.shape)}")
+            raise ArgumentError(f"rest must fit noise of shape {tuple(noise.shape)}, got {tuple(rest.shape)}")
         return rest + self._times(self.matrix.T, noise - self._times(self.matrix, rest))
 
     def _times(self, matrix: Tensor, noise: Tensor) -> Tensor:
         if noise.ndim < 2 or noise.shape[1] != matrix.shape[1]:
-            raise ArgumentError(f"noise of shape {tuple(noise.shape)} given: {matrix.shape[1]} draws wanted")
+            raise ArgumentError(f"noise: expected {matrix.shape[1]} draws, got shape {tuple(noise.shape)}")
         return torch.einsum("cf,bf...->bc...", matrix.to(noise), noise)
 
 
@@ -122,7 +121,7 @@ def _weights(levels: Sequence[float], *, from_noise: bool) -> Tensor:
     sizes = [math.sqrt(1 - levels[0])] if from_noise else []
     sizes += [_sigma(u, s) for u, s in zip(levels, levels[1:], strict=False)]
     reached = levels if from_noise else levels[1:]
-    if end == 1:  # what is left of all noise is nothing; in the limit that of the last draw goes last
+    if end == 1:  # no noise is left; in the limit that of the last draw vanishes last
         return torch.tensor([0.0] * (len(sizes) - 1) + [1.0], dtype=torch.float64)
     weights = torch.tensor([size * _keep(u, end) for size, u in zip(sizes, reached, strict=True)], dtype=torch.float64)
     return weights / weights.norm()  # the norm is sigma of the whole way, to rounding
@@ -137,9 +136,9 @@ def _keep(u: float, s: float) -> float:
     return 1.0 if u == s else (1 - s) / (1 - u) * math.sqrt(u / s)
 
 
-def _found(level: float, levels: Sequence[float]) -> int | None:
+def _find(level: float, levels: Sequence[float]) -> int | None:
     return next((k for k, one in enumerate(levels) if math.isclose(level, one, rel_tol=1e-6)), None)
 
 
-def _shown(levels: Sequence[float]) -> str:
+def _show(levels: Sequence[float]) -> str:
     return ", ".join(f"{level:.4g}" for level in levels[:3]) + (", ..." if len(levels) > 3 else "")

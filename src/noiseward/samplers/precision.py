@@ -2,7 +2,7 @@ r"""Gradients through half precision: scaled by a power of two on the way, in ea
 
 float16 holds numbers from 6e-8 to 65504. The gradient of a mean over the pixels of an image is about 1e-6 per pixel and
 smaller inside the network: nearly all of it becomes exactly zero. (bfloat16 has the range of float32, and no such
-problem.) What is pulled back through a sampler M is therefore scaled, and the result unscaled in float32:
+problem.) So the cotangent pulled back through a sampler M is scaled, and the result unscaled in float32:
 
 .. math:: \nabla_z r = \frac1s J_M^\top \big( s \, \nabla_x r \big), \qquad
           s = 2^k, \quad \lVert s \, \nabla_x r \rVert \approx 2^{10},

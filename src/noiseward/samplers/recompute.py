@@ -8,17 +8,15 @@ defect behind a published implementation whose gradient never reached its denois
 with the number of calls.) Only what goes in and comes out as a tensor, or as a nesting of containers that hold tensors,
 has a gradient then; an object that hides tensors is refused rather than cut off.
 
-What is recomputed must be what was computed. A call's module is put back into the state it had (`state.py`), with the
+What is recomputed must be what was computed. A call's module is restored to the state it had (`state.py`), with the
 same context variables and autocast; and of each output up to 4096 values, spread evenly, are kept and compared with
 those of the repetition. Where they differ, a gradient would be that of another function: an error names the module. A
-call that changes the lists or dicts it is given, as caches do, cannot be repeated from its arguments: its activations
-are kept instead.
+call that changes its lists or dicts, as caches do, cannot be repeated from its arguments: its activations are kept
+instead.
 
-Part of the gradient can be left out on purpose. Within :func:`constant`, the first calls of each run are constants:
-they run once, forward, and nothing is pulled back through them. What the sampler itself does with its draws keeps its
-graph, so draws made before still reach the sample along that path, without :math:`\partial\epsilon/\partial x`.
-
-The cost of everything here is counted in denoiser calls: see :class:`NFE`.
+Part of the gradient can be left out on purpose. Within :func:`hold_constant`, the first calls of each run are
+constants: they run once, forward, and nothing is pulled back through them. What the sampler itself does with its draws
+keeps its graph, so draws made before still reach the sample that way, without :math:`\partial\epsilon/\partial x`.
 """
 
 from __future__ import annotations
@@ -38,73 +36,43 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from noiseward.errors import GradientError
 from noiseward.noise.tape import NoiseTape
-from noiseward.samplers.state import Snapshot, intercepting, refresh, snapshot
+from noiseward.samplers.cost import NFE, Meter
+from noiseward.samplers.state import Snapshot, forget_parts, mark_interceptor, snapshot
 
-__all__ = ["NFE", "Inside", "Meter", "Steps", "constant", "driven", "is_partial", "recomputed", "standing_in"]
+__all__ = [
+    "Inside",
+    "StepCounter",
+    "hold_constant",
+    "count_output",
+    "drive",
+    "is_partial",
+    "recompute_call",
+    "replace_forward",
+]
 
 Inside = Callable[[Module], contextlib.AbstractContextManager[None]]
 
 _CONSTANT = contextvars.ContextVar("steps whose denoiser calls are constants", default=0)
 
 
-@dataclasses.dataclass(frozen=True)
-class NFE:
-    """Number of denoiser calls one row took part in; a call on a whole batch counts once, one with several candidates
-    of the row as often.
+def count_output(result: Any, meter: Meter) -> Any:
+    """Count one forward call, and one backward once a gradient reaches any tensor of its result, which is returned."""
+    meter.count(NFE(forward=1))
+    counted = []
 
-    Arguments:
-        forward: calls made by the sampler.
-        backward: gradients pulled back through a call.
-        recomputed: calls made again for a gradient; what its blocks recompute beyond is not counted.
+    def count_backward(gradient: Tensor) -> None:
+        if not counted:
+            counted.append(True)
+            meter.count(NFE(backward=1))
 
-    Example:
-        >>> (NFE(20, 20) + NFE(20)).cost
-        80
-    """
-
-    forward: int = 0
-    backward: int = 0
-    recomputed: int = 0
-
-    def __add__(self, other: NFE) -> NFE:
-        return NFE(self.forward + other.forward, self.backward + other.backward, self.recomputed + other.recomputed)
-
-    def __sub__(self, other: NFE) -> NFE:
-        return NFE(self.forward - other.forward, self.backward - other.backward, self.recomputed - other.recomputed)
-
-    @property
-    def cost(self) -> int:
-        """In forward calls: a forward counts 1, a backward 2, a recomputed forward 1."""
-        return self.forward + 2 * self.backward + self.recomputed
+    for leaf in tree_flatten(result)[0]:
+        for tensor in [leaf] if isinstance(leaf, Tensor) else _hidden(leaf):
+            if tensor.requires_grad:
+                tensor.register_hook(count_backward)
+    return result
 
 
-class Meter:
-    """Counts calls as they happen; `nfe` is the sum so far."""
-
-    def __init__(self) -> None:
-        self.nfe = NFE()
-
-    def count(self, forward: int = 0, backward: int = 0, recomputed: int = 0) -> None:
-        self.nfe += NFE(forward, backward, recomputed)
-
-    def output(self, result: Any) -> Any:
-        """Count one forward, and one backward once a gradient reaches any tensor of `result`."""
-        self.count(forward=1)
-        counted = []
-
-        def arrived(gradient: Tensor) -> None:
-            if not counted:
-                counted.append(True)
-                self.count(backward=1)
-
-        for leaf in tree_flatten(result)[0]:
-            for tensor in [leaf] if isinstance(leaf, Tensor) else _hidden(leaf):
-                if tensor.requires_grad:
-                    tensor.register_hook(arrived)
-        return result
-
-
-class Steps:
+class StepCounter:
     """The sampler steps of one run: one begins when a denoiser is called that the last one has called already.
 
     Attributes:
@@ -116,7 +84,7 @@ class Steps:
         self._called: set[Module] = set()
 
     def enter(self, module: Module, asked: int) -> int:
-        """The number of the step in which a module is called now, after so many draws."""
+        """Note that a module is called now, after so many draws; returns the number of the step."""
         if not self.begun or module in self._called:
             self.begun.append(asked)
             self._called.clear()
@@ -125,16 +93,17 @@ class Steps:
 
 
 @contextlib.contextmanager
-def constant(first: int) -> Iterator[None]:
+def hold_constant(first: int) -> Iterator[None]:
     """For the body of a `with`, the denoiser calls of the first so many steps of each run are constants.
 
     Example:
+        >>> from noiseward.samplers.cost import count_calls
         >>> from noiseward.toys import GaussianModel
         >>> sampler = GaussianModel(steps=4).sampler()
-        >>> noise, before = sampler.init(1).requires_grad_(), sampler.nfe
-        >>> with constant(3):
+        >>> noise = sampler.init(1).requires_grad_()
+        >>> with count_calls() as meter, hold_constant(3):
         ...     sampler(noise).sum().backward()
-        >>> sampler.nfe - before
+        >>> meter.nfe
         NFE(forward=4, backward=1, recomputed=0)
     """
     token = _CONSTANT.set(first)
@@ -145,16 +114,16 @@ def constant(first: int) -> Iterator[None]:
 
 
 def is_partial() -> bool:
-    """Whether, within :func:`constant`, some denoiser calls are constants now."""
+    """Whether, within :func:`hold_constant`, some denoiser calls are constants now."""
     return _CONSTANT.get() > 0
 
 
 @contextlib.contextmanager
-def standing_in(module: Module, forward: Callable[..., Any]) -> Iterator[None]:
+def replace_forward(module: Module, forward: Callable[..., Any]) -> Iterator[None]:
     """For the body of a `with`, calls of the module go to another function."""
     attributes = vars(module)
     own = attributes.get("forward")
-    module.forward = intercepting(forward)
+    module.forward = mark_interceptor(forward)
     try:
         yield
     finally:
@@ -165,16 +134,16 @@ def standing_in(module: Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def driven(
+def drive(
     module: Module,
     *,
     tape: NoiseTape,
     meter: Meter,
     recompute: bool,
     inside: Inside | None = None,
-    steps: Steps | None = None,
+    steps: StepCounter | None = None,
 ) -> Iterator[None]:
-    """For the body of a `with`, run the module's calls off the tape, counted, and recomputed if asked.
+    """For the body of a `with`, run the module's calls off the tape, count them, and recompute them if asked.
 
     Nothing that draws noise may happen inside the module: it would not be seen.
 
@@ -186,7 +155,7 @@ def driven(
         inside: what to enter around each call of it, and around each recomputation.
         steps: what counts the run's sampler steps, shared by its denoisers.
     """
-    forward, run = module.forward, steps or Steps()
+    forward, run = module.forward, steps or StepCounter()
 
     @functools.wraps(forward)
     def computed(*args: Any, **kwargs: Any) -> Any:
@@ -198,17 +167,17 @@ def driven(
         still = run.enter(module, tape.asked) < _CONSTANT.get()
         with tape.off(), torch.set_grad_enabled(torch.is_grad_enabled() and not still):
             if recompute:
-                result = recomputed(computed, meter, args, kwargs, module=module)
+                result = recompute_call(computed, meter, args, kwargs, module=module)
             else:
                 result = computed(*args, **kwargs)
-            return meter.output(result)
+            return count_output(result, meter)
 
-    refresh()
-    with standing_in(module, call):
+    forget_parts()
+    with replace_forward(module, call):
         yield
 
 
-def recomputed(
+def recompute_call(
     function: Callable[..., Any],
     meter: Meter,
     args: tuple[Any, ...],
@@ -216,19 +185,19 @@ def recomputed(
     *,
     module: Module | None = None,
 ) -> Any:
-    """`function(*args, **kwargs)`, keeping only its tensor arguments for the gradient.
+    """Call `function(*args, **kwargs)`, keeping only its tensor arguments for the gradient.
 
     Arguments and result may be any nesting of tuples, lists, dicts and diffusers outputs.
 
     Arguments:
         function: what is called, and called again when the gradient comes back.
-        meter: counts the calls that are made again.
+        meter: counts the repeated calls.
         args, kwargs: its arguments.
         module: whose state the function depends on; it is the same for both calls, and named in messages.
 
     Raises:
         GradientError: an argument or the result hides tensors in an object of another kind. When the gradient comes
-            back: the repetition gave another result, or a second derivative was asked for.
+            back: the repetition gave another result, or a second derivative was needed.
     """
     leaves, spec = tree_flatten((args, kwargs))
     _check("takes", [leaf for leaf in leaves if any(tensor.requires_grad for tensor in _hidden(leaf))])
@@ -314,7 +283,7 @@ def _fill(leaves: list[Any], tensors: Sequence[Tensor]) -> list[Any]:
 
 
 def _autocast(kind: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    """What makes the autocast of now again, on a kind of device."""
+    """What enters the current autocast again, on a kind of device."""
     if not torch.amp.is_autocast_available(kind):
         return contextlib.nullcontext
     dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
@@ -322,18 +291,18 @@ def _autocast(kind: str) -> Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 def _thinned(output: Tensor, count: int = 4096) -> Tensor:
-    """A copy of at most so many values of a tensor, spread evenly."""
+    """A copy of at most that many values of a tensor, spread evenly."""
     flat = output.detach().reshape(-1)
     return flat[:: max(1, -(-flat.numel() // count))].clone()
 
 
-def _differences(outputs: Sequence[Tensor], kept: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, float]]:
-    """How far outputs are from those that were kept, how large these are, and what share of that rounding explains."""
+def _differences(outputs: Sequence[Tensor], before: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, float]]:
+    """How far outputs are from the kept ones, how large these are, and what share of that rounding explains."""
     found = []
-    for again, before in zip(map(_thinned, outputs), kept, strict=True):
-        if before.is_floating_point() and before.device.type != "meta":
-            wide = before.float()
-            tolerance = max(1e-4, 4 * torch.finfo(before.dtype).eps)
+    for again, first in zip(map(_thinned, outputs), before, strict=True):
+        if first.is_floating_point() and first.device.type != "meta":
+            wide = first.float()
+            tolerance = max(1e-4, 4 * torch.finfo(first.dtype).eps)
             found.append(((again.float() - wide).norm(), wide.norm(), tolerance))
     return found
 
@@ -346,7 +315,7 @@ class _Recompute(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         outputs = call.run(*tensors)
-        ctx.kept = [_thinned(output) for output in outputs]
+        ctx.thinned = [_thinned(output) for output in outputs]
         return outputs
 
     @staticmethod
@@ -363,9 +332,9 @@ class _Recompute(torch.autograd.Function):
             for autocast in ctx.autocast:
                 stack.enter_context(autocast())
             outputs = ctx.call.repeat(inputs)
-        ctx.call.meter.count(recomputed=1)
+        ctx.call.meter.count(NFE(recomputed=1))
         # Compared once all is done: to read a number earlier would make a GPU wait within every call.
-        judge = functools.partial(ctx.call.judge, _differences(outputs, ctx.kept))
+        judge = functools.partial(ctx.call.judge, _differences(outputs, ctx.thinned))
         torch.autograd.Variable._execution_engine.queue_callback(judge)  # pyright: ignore[reportAttributeAccessIssue]
         pairs = [
             (out, grad) for out, grad in zip(outputs, gradients, strict=True) if grad is not None and out.requires_grad

@@ -4,7 +4,7 @@ A **sampler** M turns noise z and a prompt c into a sample :math:`x = M(z, c)`. 
 
 * *function law*: the same noise gives the same sample, bit for bit on CPU;
 * *row law*: row i of a batch depends on row i of the noise and of the prompts alone;
-* *pair law* (see `optimize.py`): a reward is kept with the noise it was computed from.
+* *pair law* (see `loop/loop.py`): a reward is kept with the noise it was computed from.
 
 `FunctionSampler` (`function.py`) makes one of any code that draws its noise with torch.
 """
@@ -21,9 +21,8 @@ from torch.nn import Module
 
 from noiseward.errors import ArgumentError
 from noiseward.noise.layout import Layout
-from noiseward.samplers.recompute import NFE
 
-__all__ = ["Prompt", "Sampler", "prompts"]
+__all__ = ["Prompt", "Sampler", "expand_prompts"]
 
 Prompt = str | Sequence[str] | None
 
@@ -31,11 +30,11 @@ Prompt = str | Sequence[str] | None
 class Sampler(abc.ABC):
     """Noise and a prompt in, one sample per row out.
 
-    A concrete sampler gives `layout`, `nfe` and `__call__`; shapes and fresh noise follow. One that has to run to know
-    its layout gives `expect` as well.
+    A concrete sampler defines `layout` and `__call__`; shapes and fresh noise follow. One that has to run to know its
+    layout defines `expect` as well. Its denoiser calls are reported to `current_meter()` (`cost.py`).
 
     Attributes:
-        lighter: the argument with which it takes less memory, if there is one; named when memory runs out.
+        lighter: the argument with which it needs less memory, if there is one; named when memory runs out.
     """
 
     lighter: str | None = None
@@ -51,14 +50,9 @@ class Sampler(abc.ABC):
     def layout(self) -> Layout:
         """The draws of one run, in order."""
 
-    @property
-    @abc.abstractmethod
-    def nfe(self) -> NFE:
-        """Denoiser calls made through this sampler so far, per row."""
-
     @abc.abstractmethod
     def __call__(self, noise: Tensor, prompt: Prompt = None) -> Tensor:
-        """The samples of some noise.
+        """Sample some noise.
 
         Arguments:
             noise: `(B, *noise_shape)`, standard normal a priori.
@@ -101,7 +95,7 @@ class Sampler(abc.ABC):
         return None
 
     def expect(self, prompt: Prompt) -> None:
-        """Say which prompt will come, before the first call: with it, the layout is found out when it is asked for."""
+        """Announce the prompt, before the first call: with it, the layout is found out when it is needed."""
         return
 
     @property
@@ -123,17 +117,17 @@ class Sampler(abc.ABC):
         `pipe(..., generator=torch.Generator().manual_seed(seed + i))`.
         """
         if batch < 1:
-            raise ArgumentError(f"a batch of {batch} rows given, at least 1 wanted")
+            raise ArgumentError(f"batch must be >= 1, got {batch}")
         seeds = [seed + row for row in range(batch)] if isinstance(seed, int) else list(seed)
         if len(seeds) != batch:
-            raise ArgumentError(f"{len(seeds)} seeds given for {batch} rows: give one seed per row, or one integer")
-        return self.layout.fresh(seeds)
+            raise ArgumentError(f"seed: expected one integer or {batch} seeds, one per row, got {len(seeds)} seeds")
+        return self.layout.draw_noise(seeds)
 
 
-def prompts(prompt: Prompt, batch: int) -> list[str] | None:
+def expand_prompts(prompt: Prompt, batch: int) -> list[str] | None:
     """One prompt per row, or None when there is no prompt."""
     if prompt is None or isinstance(prompt, str):
         return None if prompt is None else [prompt] * batch
     if len(prompt) != batch:
-        raise ArgumentError(f"{len(prompt)} prompts given for {batch} rows of noise: give one prompt, or one per row")
+        raise ArgumentError(f"prompt: expected one prompt or {batch}, one per row, got {len(prompt)}")
     return list(prompt)

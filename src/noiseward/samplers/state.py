@@ -1,12 +1,12 @@
 """What a module's call depends on besides its arguments, kept so that the call can be repeated later.
 
-A call is repeated when a gradient comes back, and by then the module may no longer be what it was: a pipeline puts its
-attention processors back when its own call ends, an adapter's scale is set for one call and unset after it, a context
+A call is repeated when a gradient comes back, and by then the module may have changed: a pipeline restores its
+attention processors when its own call ends, an adapter's scale is set for one call and unset after it, a context
 manager around the sampler has been left. :func:`snapshot` keeps the attributes of a module and of all its parts,
 including what their lists and dicts hold, and the context variables; :func:`Snapshot.restored` puts them back for the
 time of a repetition. Weights and buffers are not copied: only which tensors they are.
 
-An attribute `forward` that this library put there to intercept calls (:func:`intercepting`) is left alone.
+An attribute `forward` that this library put there to intercept calls (:func:`mark_interceptor`) is left alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from torch.nn import Module
 
-__all__ = ["Snapshot", "intercepting", "refresh", "snapshot"]
+__all__ = ["Snapshot", "mark_interceptor", "forget_parts", "snapshot"]
 
 _IGNORED = ("_parameters", "_buffers", "_non_persistent_buffers_set")  # which tensors they hold is all that matters
 
@@ -79,14 +79,14 @@ def snapshot(module: Module) -> Snapshot:
     return Snapshot(*_PARTS[module])
 
 
-def intercepting(forward: Callable[..., Any]) -> Callable[..., Any]:
+def mark_interceptor(forward: Callable[..., Any]) -> Callable[..., Any]:
     """A function, marked as one that stands in for a module's `forward`; a module's own method stays as it is."""
     with contextlib.suppress(AttributeError):
         setattr(forward, _MARK, True)
     return forward
 
 
-def refresh() -> None:
+def forget_parts() -> None:
     """Find the parts of modules again at their next snapshot: adapters may have come or gone since the last run."""
     _PARTS.clear()
 

@@ -1,12 +1,12 @@
-r"""Moments: where a sampler may be watched and steered on its way from noise to sample.
+r"""Sampler steps: where a sampler may be watched and steered on its way from noise to sample.
 
 Between two calls of its denoiser a sampler holds a noisy state :math:`x_t`, predicts the sample :math:`\hat x_0` it is
 heading for, and steps on to :math:`x_{t-1} = m(x_t, o) + s z`, o being the denoiser's output and z this step's draw.
-It says so by calling :func:`announce`; the diffusers adapter does for every pipeline, and a sampler of your own can.
-Nobody listening, that costs nothing and changes nothing.
+It announces that by calling :func:`announce`; the diffusers adapter does for every pipeline, and a sampler of your own
+can. Without a guide, that costs nothing and changes nothing.
 
-A **guide** (`guidance/`) looks at a :class:`Moment` and answers with nothing, with a :class:`Shift` c of the next
-state, or with a :class:`Pick` of rows that go on in the place of others. It knows no pipeline.
+A **guide** (`optimizers/guidance/`) sees a :class:`SamplerStep` and answers with nothing, with a :class:`StateShift` c
+of the next state, or with a :class:`Resampling` of rows that continue in the place of others. It knows no pipeline.
 
 *Whatever a guide does is a choice of noise.* A shifted step is a step with another draw,
 
@@ -17,7 +17,7 @@ noise :math:`z'`, for which the sampler alone, unguided, gives the guided sample
 asked how plausible it is like any other. Where a step has no draw, s = 0 (the last step of many samplers, every step of
 an ODE), a shift cannot be expressed and is left out.
 
-:func:`steered` makes such a run. The weights s are found by differentiating the step with respect to the noise; no
+:func:`run_guided` makes such a run. The weights s are found by differentiating the step with respect to the noise; no
 scheduler is asked for them.
 """
 
@@ -28,39 +28,48 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from noiseward.errors import GradientError, TapeError
 from noiseward.noise.layout import Seeds
-from noiseward.noise.tape import asked, off
-from noiseward.samplers.independence import whole
+from noiseward.noise.tape import count_draws, off
+from noiseward.samplers.independence import require_whole
 from noiseward.samplers.precision import is_half, pull_back, pull_scores
 from noiseward.samplers.sampler import Prompt, Sampler
 
-__all__ = ["Guide", "Moment", "Pick", "Shift", "Steered", "announce", "heard", "steered", "unheard"]
+__all__ = [
+    "Guide",
+    "GuidedRun",
+    "Resampling",
+    "SamplerStep",
+    "StateShift",
+    "announce",
+    "is_guided",
+    "run_guided",
+    "without_guide",
+]
 
-Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+StepFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Shift:
+class StateShift:
     """A correction of the next state, `(B, *X)`."""
 
     by: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
-class Pick:
-    """For each row the row that goes on in its place, `(B,)`, whole numbers."""
+class Resampling:
+    """For each row the row that continues in its place, `(B,)`, whole numbers."""
 
     rows: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
-class Moment:
+class SamplerStep:
     """What a guide sees.
 
     Attributes:
@@ -72,10 +81,10 @@ class Moment:
         signal, sigma: of the noisy state, :math:`x_t = signal \\cdot x_0 + sigma \\cdot \\epsilon`.
         score: the reward of some :math:`x_0`, decoded as the sampler would: `(B, *X)` to `(B,)`.
         seeds: randomness of this step, one seed per row.
-        memory: what the guide keeps until the next moment, tensors whose first axis is the row. Rows that take
-            another's place take its memory too.
+        memory: what the guide keeps until the next step, tensors whose first axis is the row. Rows that take another's
+            place take its memory too.
         pull: `pull(scores)` is the gradient of the sum of some scores to :math:`x_t`, through the denoiser.
-        slope: how much the next state moves with :math:`\\hat x_0` while :math:`x_t` stays.
+        slope: how much the next state changes with :math:`\\hat x_0` while :math:`x_t` stays.
     """
 
     index: int
@@ -94,8 +103,8 @@ class Moment:
     def conditioned(self, gradient: Tensor) -> Tensor:
         r"""The shift that follows from adding a gradient `(B, *X)` to the score of :math:`x_t`.
 
-        By Tweedie's formula it moves the prediction by :math:`\sigma^2 / \text{signal}` times the gradient; the step
-        does the rest. A state that is nothing but noise says nothing: there the shift is zero.
+        By Tweedie's formula it changes the prediction by :math:`\sigma^2 / \text{signal}` times the gradient; the step
+        does the rest. For a state that is nothing but noise the shift is zero.
         """
         if self.signal < 1e-6:
             return torch.zeros_like(gradient)
@@ -111,10 +120,10 @@ class Moment:
 
 
 class Guide(abc.ABC):
-    """Steers a sampler at its moments. Row i of an answer depends on row i alone, or on the rows it is a particle with.
+    """Steers a sampler at its steps. Row i of an answer depends on row i alone, or on the rows it is a particle with.
 
     Attributes:
-        gradient: whether it asks for `Moment.pull`.
+        gradient: whether it uses `SamplerStep.pull`.
         particles: how many rows in succession belong together.
     """
 
@@ -122,12 +131,12 @@ class Guide(abc.ABC):
     particles: int = 1
 
     @abc.abstractmethod
-    def __call__(self, moment: Moment) -> Shift | Pick | None:
-        """What to do at a moment."""
+    def __call__(self, step: SamplerStep) -> StateShift | Resampling | None:
+        """What to do at a step."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Steered:
+class GuidedRun:
     """The end of a guided run.
 
     Attributes:
@@ -141,16 +150,16 @@ class Steered:
     memory: dict[str, Tensor]
 
 
-def steered(
+def run_guided(
     sampler: Sampler, noise: Tensor, prompt: Prompt, guide: Guide, *, score: Callable[[Tensor], Tensor], seeds: Seeds
-) -> Steered:
+) -> GuidedRun:
     """Run a sampler with a guide.
 
     Arguments:
         sampler: one that announces its steps: a `DiffusersSampler`, or a function that calls `announce`.
         noise: `(B, *noise_shape)`.
         prompt: one for all rows, or one per row.
-        guide: who steers.
+        guide: what steers.
         score: the reward of samples, `(B, *X)` to `(B,)`.
         seeds: randomness of the guide, one seed per row.
 
@@ -160,31 +169,31 @@ def steered(
     Example:
         >>> from noiseward.toys import GaussianModel
         >>> class Look(Guide):
-        ...     def __call__(self, moment):
-        ...         print(moment.index, moment.of, tuple(moment.clean.shape))
+        ...     def __call__(self, step):
+        ...         print(step.index, step.of, tuple(step.clean.shape))
         >>> sampler = GaussianModel(steps=2).sampler()
-        >>> end = steered(sampler, sampler.init(3), None, Look(), score=torch.sum, seeds=Seeds((0, 1, 2)))
+        >>> end = run_guided(sampler, sampler.init(3), None, Look(), score=torch.sum, seeds=Seeds((0, 1, 2)))
         0 2 (3, 2)
         1 2 (3, 2)
     """
-    sampler.layout  # noqa: B018 (found out now: discovery is no part of the course)
-    course = _Course(sampler, noise, guide, score, seeds)
-    token = _COURSE.set(course)
+    sampler.layout  # noqa: B018 (found out now: discovery is no part of the run)
+    steering = _Steering(sampler, noise, guide, score, seeds)
+    token = _STEERING.set(steering)
     try:
-        with whole(), torch.set_grad_enabled(guide.gradient):
-            sample = sampler(course.variable, prompt)
+        with require_whole(), torch.set_grad_enabled(guide.gradient):
+            sample = sampler(steering.variable, prompt)
     finally:
-        _COURSE.reset(token)
-    if course.index == 0:
+        _STEERING.reset(token)
+    if steering.index == 0:
         raise TapeError(
-            "the sampler announced no step, so it cannot be guided on its way: give a diffusers pipeline, or call "
+            "the sampler announced no step, so it cannot be guided: pass a diffusers pipeline, or call "
             "noiseward.samplers.steps.announce in a sampler of your own"
         )
-    return Steered(course.noise, sample.detach(), course.memory)
+    return GuidedRun(steering.noise, sample.detach(), steering.memory)
 
 
 def announce(
-    step: Step,
+    step: StepFunction,
     output: Tensor,
     noisy: Tensor,
     *,
@@ -195,45 +204,70 @@ def announce(
     decode: Callable[[Tensor], Tensor] | None = None,
     reorder: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
-    """Make one step of a sampler, and let whoever listens steer it.
+    """Make one step of a sampler, and let a guide steer it.
 
     Arguments:
         step: `step(output, noisy)` is the next state and the predicted sample, each `(B, *X)`; it draws this step's
             noise, and is called once.
-        output: what the denoiser said of `noisy`.
+        output: the denoiser's output for `noisy`.
         noisy: the state.
         of: how many steps there will be.
         time: t.
-        signal, sigma: of the noisy state (see `Moment`).
+        signal, sigma: of the noisy state (see `SamplerStep`).
         decode: from predicted samples to samples; default: they are samples.
         reorder: puts whatever else the sampler keeps of its rows into a new order.
 
     Returns:
         the next state.
     """
-    course = _COURSE.get()
-    if course is None:
+    steering = _STEERING.get()
+    if steering is None:
         return step(output, noisy)[0]
-    return course.go(step, output, noisy, of, time, signal, sigma, decode or (lambda clean: clean), reorder)
+    if noisy.shape[0] != steering.noise.shape[0]:
+        raise TapeError(
+            f"expected a step with {steering.noise.shape[0]} rows, got one with {noisy.shape[0]}: the sampler runs "
+            "rows one at a time, or several states at once, and cannot be guided; search instead"
+        )
+    gradient, index = steering.guide.gradient, steering.index
+    out, x = output.detach().requires_grad_(gradient), noisy.detach().requires_grad_(gradient)
+    after, clean = step(out, x)
+    seen = SamplerStep(
+        index=index, of=of, time=time, noisy=x, clean=clean, signal=signal, sigma=sigma,
+        score=lambda one: steering.score(decode(one) if decode else one), seeds=steering.seeds.at(index),
+        memory=steering.memory, pull=lambda scores: _pull(scores, out, x, output, noisy),
+        slope=lambda: _slope(after, clean, out),
+    )  # fmt: skip
+    with off():  # a guide's own random numbers are no noise of the sampler
+        answer = steering.guide(seen)
+    steering.index += 1
+    result = after
+    if isinstance(answer, StateShift):
+        result = after + steering.absorb(answer.by, after)
+    elif isinstance(answer, Resampling):
+        result = after[answer.rows]
+        steering.reorder(answer.rows)
+        if reorder is not None:
+            reorder(answer.rows)
+    return result.detach().requires_grad_(gradient)
 
 
-def heard() -> bool:
-    """Whether anybody listens to announcements."""
-    return _COURSE.get() is not None
+def is_guided() -> bool:
+    """Whether a guide steers what is announced."""
+    return _STEERING.get() is not None
 
 
 @contextlib.contextmanager
-def unheard() -> Iterator[None]:
-    """For the body of a `with`, nobody listens."""
-    token = _COURSE.set(None)
+def without_guide() -> Iterator[None]:
+    """For the body of a `with`, no guide steers."""
+    token = _STEERING.set(None)
     try:
         yield
     finally:
-        _COURSE.reset(token)
+        _STEERING.reset(token)
 
 
-class _Course:
-    """One guided run: it keeps the noise that the run so far amounts to."""
+class _Steering:
+    """A guided run so far, and the noise it amounts to."""
 
     def __init__(
         self, sampler: Sampler, noise: Tensor, guide: Guide, score: Callable[[Tensor], Tensor], seeds: Seeds
@@ -244,52 +278,8 @@ class _Course:
         self.index = 0
         self.memory: dict[str, Tensor] = {}
 
-    def go(
-        self,
-        step: Step,
-        output: Tensor,
-        noisy: Tensor,
-        of: int,
-        time: float,
-        signal: float,
-        sigma: float,
-        decode: Callable[[Tensor], Tensor],
-        reorder: Callable[[Tensor], None] | None,
-    ) -> Tensor:
-        if noisy.shape[0] != self.noise.shape[0]:
-            raise TapeError(
-                f"the sampler takes a step with {noisy.shape[0]} rows where {self.noise.shape[0]} are on their way: "
-                "it runs rows one at a time, or several states at once, and cannot be guided; search instead"
-            )
-        gradient = self.guide.gradient
-        out, x = output.detach().requires_grad_(gradient), noisy.detach().requires_grad_(gradient)
-        after, clean = step(out, x)
-
-        def pull(scores: Tensor) -> Tensor:
-            return _pulled(scores, out, x, output, noisy)
-
-        def slope() -> Tensor:
-            return _slope(after, clean, out)
-
-        moment = Moment(
-            index=self.index, of=of, time=time, noisy=x, clean=clean, signal=signal, sigma=sigma,
-            score=lambda one: self.score(decode(one)), seeds=self.seeds.at(self.index), memory=self.memory, pull=pull,
-            slope=slope,
-        )  # fmt: skip
-        with off():  # a guide's own random numbers are no noise of the sampler
-            answer = self.guide(moment)
-        self.index += 1
-        if isinstance(answer, Shift):
-            after = after + self._absorbed(answer.by, after)
-        elif isinstance(answer, Pick):
-            after = after[answer.rows]
-            self._reordered(answer.rows)
-            if reorder is not None:
-                reorder(answer.rows)
-        return after.detach().requires_grad_(gradient)
-
-    def _absorbed(self, by: Tensor, after: Tensor) -> Tensor:
-        """Turn a shift into a change of this step's draw; what of it the draw can express."""
+    def absorb(self, by: Tensor, after: Tensor) -> Tensor:
+        """Turn a shift into a change of this step's draw; returns what of it the draw can express."""
         found = torch.autograd.grad(after.sum(), self.variable, retain_graph=True, allow_unused=True)[0]
         if found is None or not found.any():
             return torch.zeros_like(after)
@@ -300,18 +290,18 @@ class _Course:
         self.layout.split(self.noise)[k].add_(change.view_as(weights[k]).to(self.noise.dtype))  # a view
         return weight.to(after.dtype) * change.to(after.dtype)
 
-    def _reordered(self, rows: Tensor) -> None:
+    def reorder(self, rows: Tensor) -> None:
         """Give rows that take another's place its draws up to here, and its memory."""
-        for part in self.layout.split(self.noise)[: asked()]:  # views
+        for part in self.layout.split(self.noise)[: count_draws()]:  # views
             part.copy_(part[rows])
         for name, kept in self.memory.items():
             self.memory[name] = kept[rows]
 
 
-_COURSE: ContextVar[_Course | None] = ContextVar("course", default=None)
+_STEERING: ContextVar[_Steering | None] = ContextVar("the guided run", default=None)
 
 
-def _pulled(scores: Tensor, out: Tensor, x: Tensor, output: Tensor, noisy: Tensor) -> Tensor:
+def _pull(scores: Tensor, out: Tensor, x: Tensor, output: Tensor, noisy: Tensor) -> Tensor:
     if not scores.requires_grad:
         raise GradientError(
             "the reward has no gradient to the predicted sample: guide with FKSteering, which needs none, or search"
@@ -333,12 +323,12 @@ def _pulled(scores: Tensor, out: Tensor, x: Tensor, output: Tensor, noisy: Tenso
 
 
 def _slope(after: Tensor, clean: Tensor, out: Tensor) -> Tensor:
-    """Per row, how far `after` moves when `clean` does, both driven by the denoiser's output: `(B, 1, ...)`."""
-    moves: list[Any] = [
+    """Per row, how far `after` changes when `clean` does, both driven by the denoiser's output: `(B, 1, ...)`."""
+    one, two = (
         torch.autograd.grad(each.sum(), out, retain_graph=True, allow_unused=True)[0] for each in (after, clean)
-    ]
-    if moves[0] is None or moves[1] is None:
+    )
+    if one is None or two is None:
         return after.new_zeros(after.shape[0], *(1,) * (after.ndim - 1))
-    one, two = (each.flatten(1).to(torch.promote_types(each.dtype, torch.float32)) for each in moves)
+    one, two = (each.flatten(1).to(torch.promote_types(each.dtype, torch.float32)) for each in (one, two))
     ratio = (one * two).sum(1) / two.square().sum(1).clamp(min=torch.finfo(two.dtype).tiny)
     return ratio.view(-1, *(1,) * (after.ndim - 1)).to(after.dtype)

@@ -1,26 +1,23 @@
-r"""What a sampler's code was seen doing that a noise tape does not answer: cut its graph, or take chances.
+r"""What a sampler's code does that a noise tape does not answer: cut its graph, or draw other random numbers.
 
 A tape answers Gaussian draws. When a sample then has no gradient, or does not repeat, something else happened, and a
-message should name it and where. A :class:`Witness` looks at the torch calls that a tape sees; :class:`Everywhere` is a
-mode below the tape that goes on looking where the tape is off, in the denoiser. It costs time, and is entered only once
+message should name it and where. A :class:`Witness` watches the torch calls that a tape sees; :class:`Everywhere` is a
+mode below the tape that also watches where the tape is off, in the denoiser. It costs time, and is entered only once
 something is known to be wrong.
 
 * A *cut*: a call of `detach`, `.data`, `numpy`, `item` on a tensor that carries a graph, any call on one under
   `torch.no_grad()`, a denoiser that returns a constant of its input.
-* An *event*: a call that moved a random generator of torch's, whatever it is called, or that made a tensor of a numpy
-  array. Between two runs on the same draws, the first event with another result is where chance came in.
+* An *event*: a call that advanced a random generator of torch's, whatever its name, or that made a tensor of a numpy
+  array. Between two runs on the same draws, the first event with another result is the cause.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import random
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -28,25 +25,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from noiseward.noise import tape
+from noiseward.samplers.location import asking_location, caller_location, no_grad_switch
 
-__all__ = [
-    "Array",
-    "Event",
-    "Everywhere",
-    "Seen",
-    "Witness",
-    "blamed",
-    "foreign",
-    "generators",
-    "inner",
-    "raised_at",
-    "said",
-]
+__all__ = ["Event", "Everywhere", "GraphCut", "NumpyArray", "Witness", "explain_randomness", "watch_generators"]
 
-_TORCH, _HERE = (f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
-_MODES = (__file__, tape.__file__)
-_LIFTING = str(Path(__file__).with_name("differentiable.py"))
 _CUTS = {
     torch._C.TensorBase.detach: "Tensor.detach",
     torch.Tensor.detach_: "Tensor.detach_",
@@ -61,16 +43,15 @@ _GAUSSIAN = ("randn", "randn_like", "normal", "normal_")
 _MOST = 64  # kept of each kind
 
 
-class Seen(NamedTuple):
+class GraphCut(NamedTuple):
     """A call, and the line of the sampler's code that made it."""
 
     what: str
     where: str
 
 
-class Array(NamedTuple):
-    """A floating-point numpy array that became a tensor, not made of one; `centered`: its mean is zero, as far as it
-    can tell."""
+class NumpyArray(NamedTuple):
+    """A floating-point numpy array that became a tensor, not made of one; `centered`: its mean is zero within error."""
 
     shape: tuple[int, ...]
     centered: bool
@@ -78,7 +59,7 @@ class Array(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A call that may answer differently each time, and what it answered."""
+    """A call that may return something else each time, and what it returned."""
 
     what: str
     where: str
@@ -86,62 +67,62 @@ class Event(NamedTuple):
 
 
 class Witness:
-    """Looks at torch calls, as a tape's `watch`.
+    """Watches torch calls, as a tape's `watch`.
 
     Attributes:
-        cuts: where a graph was left, in order.
+        cuts: where a graph was cut, in order.
         arrays: numpy arrays that became tensors.
-        events: what may differ from run to run; looked for by `Everywhere` alone, but for the arrays.
+        events: what may differ from run to run; only `Everywhere` sees those other than arrays.
         calls: of the denoiser.
     """
 
-    def __init__(self, told: Callable[[int | None], None] | None = None) -> None:
-        self.cuts: list[Seen] = []
-        self.arrays: list[Array] = []
+    def __init__(self, report: Callable[[int | None], None] | None = None) -> None:
+        self.cuts: list[GraphCut] = []
+        self.arrays: list[NumpyArray] = []
         self.events: list[Event] = []
         self.calls = 0
-        self._told = told
-        self._without: Seen | None = None  # what turned gradients off
+        self._report = report
+        self._without: GraphCut | None = None  # what turned gradients off
         self._left = False  # whether a tensor became an array: later arrays may be made of it
 
     def see(self, func: Any, args: Any, kwargs: Any) -> None:
-        """Look at a call that is about to be made."""
+        """Watch a call that is about to be made."""
         self._left = self._left or func is torch.Tensor.numpy or func is torch.Tensor.__array__
         if func in _CONVERSIONS and args and _is_array(args[0]):
             self._array(args[0])
         elif func is torch._C._set_grad_enabled:
-            if not args[0] and torch.is_grad_enabled() and (switch := _switch()) is not None:
-                self._without = None if (at := _asked()) is None else Seen(switch, at)
+            if not args[0] and torch.is_grad_enabled() and (switch := no_grad_switch()) is not None:
+                self._without = None if (at := asking_location()) is None else GraphCut(switch, at)
         elif torch.is_inference_mode_enabled():
             if _carries((args, kwargs)):
-                self._cut(Seen("torch.inference_mode()", foreign(sys._getframe(1)) or ""))
+                self._cut(GraphCut("torch.inference_mode()", caller_location(sys._getframe(1)) or ""))
         elif not torch.is_grad_enabled():
             if self._without is not None and _carries((args, kwargs)):
                 self._cut(self._without)
         elif (cut := _CUTS.get(getattr(func, "__wrapped__", func))) is not None:
-            if isinstance(args[0], Tensor) and args[0].requires_grad and (at := _asked()) is not None:
-                self._cut(Seen(cut, at))
+            if isinstance(args[0], Tensor) and args[0].requires_grad and (at := asking_location()) is not None:
+                self._cut(GraphCut(cut, at))
 
     def around(self, module: torch.nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-        """A denoiser's `forward`, its calls counted, and seen where they return a constant of what they are given."""
+        """Wrap a denoiser's `forward`: count its calls, and note where they return a constant of their arguments."""
 
         @functools.wraps(forward)
         def seen(*args: Any, **kwargs: Any) -> Any:
             self.calls += 1
-            if self._told is not None:
-                self._told(self.calls)
+            if self._report is not None:
+                self._report(self.calls)
             result = forward(*args, **kwargs)
             if torch.is_grad_enabled() and _carries((args, kwargs)):
                 given = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
                 if given and not any(leaf.requires_grad for leaf in given):
-                    self._cut(Seen("no gradient", f"the denoiser {type(module).__name__}"))
+                    self._cut(GraphCut("no gradient", f"the denoiser {type(module).__name__}"))
             return result
 
         return seen
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """For the body of a `with`, look at `torch.from_numpy` as well, which no mode sees."""
+        """For the body of a `with`, watch `torch.from_numpy` as well, which no mode sees."""
         own = torch.from_numpy
 
         @functools.wraps(own)
@@ -155,22 +136,24 @@ class Witness:
         finally:
             torch.from_numpy = own
 
-    def _cut(self, seen: Seen) -> None:
+    def _cut(self, seen: GraphCut) -> None:
         if seen not in self.cuts and len(self.cuts) < _MOST:
             self.cuts.append(seen)
 
     def _array(self, array: Any) -> None:
         if array.dtype.kind != "f" or array.size < 2 or len(self.events) >= _MOST:
             return
-        at = foreign(sys._getframe(1)) or ""
+        at = caller_location(sys._getframe(1)) or ""
         mean, spread = float(array.mean()), float(array.std())
         if not self._left:
-            self.arrays.append(Array(tuple(array.shape), 0 < spread and abs(mean) < 5 * spread / array.size**0.5, at))
+            self.arrays.append(
+                NumpyArray(tuple(array.shape), 0 < spread and abs(mean) < 5 * spread / array.size**0.5, at)
+            )
         self.events.append(Event("a numpy array", at, (tuple(array.shape), mean, spread)))
 
 
 class Everywhere(TorchFunctionMode):
-    """A mode that shows a witness all torch calls, those in the denoiser included, and those that take chances."""
+    """A mode that shows a witness all torch calls, those in the denoiser included, and which of them are random."""
 
     def __init__(self, witness: Witness) -> None:
         super().__init__()
@@ -183,17 +166,17 @@ class Everywhere(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if len(self.witness.events) < _MOST and not all(map(torch.equal, before, _states(given))):
             name = getattr(func, "__name__", str(func))
-            event = Event(_named(func, name), foreign(sys._getframe(1)) or "", _digest(result))
+            event = Event(_named(func, name), caller_location(sys._getframe(1)) or "", _digest(result))
             self.witness.events.append(event)
         return result
 
 
-def blamed(first: Witness, second: Witness, moved: list[str]) -> str | None:
+def explain_randomness(first: Witness, second: Witness, advanced: list[str]) -> str | None:
     """Where chance came in between two runs on the same draws, and what to do; None where nothing was seen.
 
     Arguments:
         first, second: what was seen in the two runs.
-        moved: what `generators` says moved.
+        advanced: see `watch_generators`.
     """
     for one, two in zip(first.events, second.events, strict=False):
         if one[:2] != two[:2]:
@@ -214,95 +197,22 @@ def blamed(first: Witness, second: Witness, moved: list[str]) -> str | None:
             f"{one.what} at {one.where}; draw noise with torch.randn, and make other random choices, such as labels, "
             "once and outside the sampler"
         )
-    if moved:
-        return f"{' and '.join(moved)} was used; draw noise with torch.randn"
+    if advanced:
+        return f"{' and '.join(advanced)} was used; draw noise with torch.randn"
     return None
 
 
 @contextlib.contextmanager
-def generators() -> Iterator[list[str]]:
-    """For the body of a `with`, which global generators other than torch's moved; filled in at its end."""
-    moved: list[str] = []
+def watch_generators() -> Iterator[list[str]]:
+    """For the body of a `with`, which global generators other than torch's advanced; filled in at its end."""
+    advanced: list[str] = []
     numpy: Any = sys.modules.get("numpy")
     known: list[tuple[str, Callable[[], Any]]] = [("Python's random", random.getstate)]
     if numpy is not None:
         known.append(("numpy.random", lambda: repr(numpy.random.get_state(legacy=False))))
     before = [state() for _, state in known]
-    yield moved
-    moved.extend(name for (name, state), was in zip(known, before, strict=True) if state() != was)
-
-
-def foreign(frame: FrameType | None) -> str | None:
-    """The line nearest to a frame that is neither torch's nor ours, as `file.py:12`; None where there is none."""
-    while frame is not None and _inner(frame.f_code):
-        frame = frame.f_back
-    return None if frame is None else _at(frame.f_code, frame.f_lineno)
-
-
-def raised_at(error: BaseException) -> str | None:
-    """The line nearest to where an error was raised that is neither torch's nor ours."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    place, trace = None, error.__traceback__
-    while trace is not None:
-        if not _inner(trace.tb_frame.f_code):
-            place = _at(trace.tb_frame.f_code, trace.tb_lineno)
-        trace = trace.tb_next
-    return place
-
-
-def said(error: BaseException) -> str:
-    """An error's type and first line."""
-    line = (str(error).strip().splitlines() or [""])[0][:200].strip().rstrip(".:")
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
-def inner(file: str) -> bool:
-    """Whether a file is torch's or ours."""
-    return file.startswith((_TORCH, _HERE)) or file == contextlib.__file__
-
-
-def _inner(code: CodeType) -> bool:
-    return inner(code.co_filename)
-
-
-def _at(code: CodeType, line: int) -> str:
-    return f"{Path(code.co_filename).name}:{line}"
-
-
-def _asked() -> str | None:
-    """The line of the sampler's code that makes the call a mode sees now; None where it is made by this library."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        mode = file in _MODES and frame.f_code.co_name in ("__torch_function__", "see")
-        if file.startswith(_HERE) and file != _LIFTING and not mode:
-            return None
-        if not _inner(frame.f_code):
-            return _at(frame.f_code, frame.f_lineno)
-        code = getattr(_decorated(frame), "__code__", None)
-        if code is not None and not _inner(code):
-            return _at(code, code.co_firstlineno)
-        frame = frame.f_back
-    return None
-
-
-def _decorated(frame: FrameType) -> Any:
-    """The function that a decorator of torch's calls in a frame, if it does."""
-    return frame.f_locals.get("func") if Path(frame.f_code.co_filename).name == "_contextlib.py" else None
-
-
-def _switch() -> str | None:
-    """What turns gradients off now: `torch.no_grad()`, and on which function where it is a decorator; None for what
-    only puts back what was."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and _inner(frame.f_code):
-        if frame.f_code.co_name == "__exit__":
-            return None
-        if (decorated := _decorated(frame)) is not None:
-            return f"torch.no_grad() on {getattr(decorated, '__name__', 'a function')}"
-        frame = frame.f_back
-    return "torch.no_grad()"
+    yield advanced
+    advanced.extend(name for (name, state), was in zip(known, before, strict=True) if state() != was)
 
 
 def _is_array(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Methods that act while the sampler runs: each a guide (`moments.py`), one per paper; and guided runs as a search."""
+"""Methods that act while the sampler runs: one guide per paper (`samplers/steps.py`), and guided runs as a search."""
 
 from noiseward.optimizers.guidance.dps import DPS
 from noiseward.optimizers.guidance.fk import FKSteering

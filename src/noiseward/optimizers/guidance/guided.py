@@ -1,11 +1,11 @@
-r"""Guided runs as a search: fresh noise is steered on its way, and the best end of all is kept.
+r"""Guided runs as a search: fresh noise is steered while it is sampled, and the best result of all is kept.
 
-A guided run amounts to some noise (`moments.py`). So a method that acts during sampling is a search like any other: it
-proposes noise, and the sampler alone, unguided, says what that is worth. One step proposes q noises per row, which is
-best-of-n among guided runs; whatever a guide pays for its reward in plausibility shows in P(z).
+A guided run amounts to some noise (`samplers/steps.py`). So a method that acts during sampling is a search like any
+other: it proposes noise, and the sampler alone, unguided, says what that is worth. One step proposes q noises per row,
+which is best-of-n among guided runs; whatever a guide pays for its reward in plausibility shows in P(z).
 
 What a step costs, per row: q guided runs, with a backward per denoiser call where the guide follows gradients, and one
-run to evaluate the noise moved to.
+run to evaluate the noise.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, GradientError
-from noiseward.loop.loop import Optimizer, State
-from noiseward.loop.objective import Evaluation, Objective
+from noiseward.loop.objective import Objective
+from noiseward.loop.optimizer import Move, Optimizer, State
 from noiseward.noise.layout import Seeds
-from noiseward.optimizers.candidates import check_counts, fresh, merged, ranked
+from noiseward.optimizers.candidates import check_counts, draw_movable, keep_fixed, select_best
 from noiseward.rewards.reward import score
-from noiseward.samplers.recompute import NFE
-from noiseward.samplers.sampler import prompts
-from noiseward.samplers.steps import Guide, steered
+from noiseward.samplers.cost import NFE, count_calls, current_meter
+from noiseward.samplers.sampler import expand_prompts
+from noiseward.samplers.steps import Guide, run_guided
 
 __all__ = ["Guided"]
 
@@ -33,7 +33,7 @@ class Guided(Optimizer):
     """Proposals of a guide; the best is kept.
 
     Arguments:
-        guide: who steers: `DPS`, `LGD`, `FKSteering`, or one of your own.
+        guide: what steers: `DPS`, `LGD`, `FKSteering`, or one of your own.
         samples: q, guided runs per row and step; a multiple of the guide's particles.
         chunk: rows per call of the sampler.
 
@@ -46,15 +46,13 @@ class Guided(Optimizer):
         >>> Guided(FKSteering(particles=4), samples=6)
         Traceback (most recent call last):
         ...
-        noiseward.errors.ArgumentError: samples=6 given for 4 particles: a multiple of 4 wanted
+        noiseward.errors.ArgumentError: samples must be a multiple of the guide's 4 particles, got 6
     """
 
     def __init__(self, guide: Guide, *, samples: int = 4, chunk: int = 16) -> None:
         check_counts(samples=samples, chunk=chunk)
         if samples % guide.particles:
-            raise ArgumentError(
-                f"samples={samples} given for {guide.particles} particles: a multiple of {guide.particles} wanted"
-            )
+            raise ArgumentError(f"samples must be a multiple of the guide's {guide.particles} particles, got {samples}")
         self.guide, self.samples, self.chunk = guide, samples, chunk
 
     def check(self, objective: Objective) -> None:
@@ -64,53 +62,47 @@ class Guided(Optimizer):
                 f"reward '{objective.reward.name}' is a black box, {name} follows its gradient: guide with FKSteering, "
                 "or search (BestOfN, ZeroOrderSearch, TrustRegion, ChannelEvolution)"
             )
-        if not any(draw.role == "step" and draw.moves for draw in objective.sampler.layout):
+        if not any(draw.role == "step" and draw.movable for draw in objective.sampler.layout):
             raise ArgumentError(
-                f"the sampler draws no noise at its steps, {name} acts through that: set eta=1, or take a scheduler "
-                "that is stochastic"
+                f"{name} needs noise at the sampler's steps, got a sampler that draws none; set eta=1, or take a "
+                "stochastic scheduler"
             )
 
-    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Evaluation, Tensor, State]:
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
         with torch.no_grad():
             evaluation = objective(noise)
-        noises, value = self._proposed(objective, noise, seeds)
-        found, which = ranked(value).max(1)
-        wins = (found > ranked(evaluation.value)).tolist()
-        moved = torch.stack([noises[row, i] if wins[row] else noise[row] for row, i in enumerate(which.tolist())])
-        return evaluation, moved, {}
+        noises, values = self._propose(objective, noise, seeds)
+        return Move(evaluation, select_best(noise, evaluation.value, values, lambda row, i: noises[row, i]), {})
 
-    def _proposed(self, objective: Objective, noise: Tensor, seeds: Seeds) -> tuple[Tensor, Tensor]:
+    def _propose(self, objective: Objective, noise: Tensor, seeds: Seeds) -> tuple[Tensor, Tensor]:
         """Guided noises `(B, q, *noise_shape)` and their values `(B, q)`."""
         layout, q, k = objective.sampler.layout, self.samples, self.guide.particles
         repeated, total = objective.repeat(q), noise.shape[0] * q
         size = max(k, self.chunk // k * k)
         noises, values = [], []
-        counted = once = NFE()
+        once = NFE()
         for begin in range(0, total, size):
             piece = range(begin, min(begin + size, total))
-            start = torch.stack(
-                [
-                    merged(fresh(noise, layout, seeds, index // q, f"run {index % q}"), noise[index // q], layout)
-                    for index in piece
-                ]
-            )
-            mine, before = repeated.rows(piece), objective.nfe
-            said = prompts(mine.prompt, len(piece))
+            places = [divmod(index, q) for index in piece]
+            fresh = [(row, draw_movable(noise, layout, seeds, row, f"run {i}")) for row, i in places]
+            start = torch.stack([keep_fixed(xi, noise[row], layout) for row, xi in fresh])
+            mine = repeated.rows(piece)
+            prompts = expand_prompts(mine.prompt, len(piece))
 
-            def reward(sample: Tensor, said: list[str] | None = said) -> Tensor:
-                return score(objective.reward, sample, said)[0]
+            def reward(sample: Tensor, prompts: list[str] | None = prompts) -> Tensor:
+                return score(objective.reward, sample, prompts)[0]
 
-            own = Seeds(tuple(_seed(seeds, index // q, index % q) for index in piece))
-            end = steered(objective.sampler, start, mine.prompt, self.guide, score=reward, seeds=own)
-            once = objective.nfe - before
-            counted += once
+            own = Seeds(tuple(_run_seed(seeds, row, i) for row, i in places))
+            with count_calls(apart=True) as meter:
+                end = run_guided(objective.sampler, start, mine.prompt, self.guide, score=reward, seeds=own)
+            once = meter.nfe
             with torch.no_grad():
                 values.append(mine.judge(end.noise, end.sample).value)
             noises.append(end.noise)
-        objective.charge(NFE(once.forward * q, once.backward * q, once.recomputed * q) - counted)
+        current_meter().count(once * q)
         return torch.cat(noises).unflatten(0, (-1, q)), torch.cat(values).unflatten(0, (-1, q))
 
 
-def _seed(seeds: Seeds, row: int, run: int) -> int:
+def _run_seed(seeds: Seeds, row: int, run: int) -> int:
     """A seed of its own for each run of a row."""
     return int(torch.randint(2**62, (), generator=seeds.generator(row, f"guide {run}")))

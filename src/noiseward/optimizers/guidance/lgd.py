@@ -1,7 +1,7 @@
 r"""LGD: guide by the reward averaged over what the sample may still become.
 
-DPS asks for the reward of one predicted sample; but given :math:`x_t` there are many. They are taken for Gaussian
-around the prediction, and n of them vote:
+DPS asks for the reward of one predicted sample, but :math:`x_t` leads to many. They are modeled as Gaussian around the
+prediction, and n of them vote:
 
 .. math::
     g = \nabla_{x_t} \log \frac1n \sum_{i=1}^n \exp \lambda r(\hat x_0 + r_t \xi_i), \qquad
@@ -25,10 +25,9 @@ from typing import final
 
 import torch
 
-from noiseward.errors import ArgumentError
-from noiseward.optimizers.candidates import check_counts
-from noiseward.optimizers.guidance.dps import unit
-from noiseward.samplers.steps import Guide, Moment, Shift
+from noiseward.optimizers.candidates import check_counts, check_positive
+from noiseward.optimizers.guidance.dps import normalize_rows
+from noiseward.samplers.steps import Guide, SamplerStep, StateShift
 
 __all__ = ["LGD"]
 
@@ -48,10 +47,7 @@ class LGD(Guide):
         https://proceedings.mlr.press/v202/song23k.html
 
     Example:
-        >>> from noiseward.optimizers.guidance import Guided
-        >>> from noiseward.loop.objective import Objective
-        >>> from noiseward.loop.budget import Budget
-        >>> from noiseward.loop.solution import optimize
+        >>> from noiseward import Budget, Guided, Objective, optimize
         >>> from noiseward.toys import GaussianModel, Linear
         >>> objective = Objective(GaussianModel(steps=4).sampler(), Linear(1.0))
         >>> start = objective.sampler.init(2, seed=0)
@@ -64,16 +60,11 @@ class LGD(Guide):
 
     def __init__(self, samples: int = 10, *, scale: float = 1.0, normalize: bool = True, length: float = 1.0) -> None:
         check_counts(samples=samples)
-        for name, value in (("scale", scale), ("length", length)):
-            if not 0 < value < math.inf:
-                raise ArgumentError(f"{name}={value} given: a positive number wanted")
+        check_positive(scale=scale, length=length)
         self.samples, self.scale, self.normalize, self.length = samples, scale, normalize, length
 
-    def __call__(self, moment: Moment) -> Shift:
-        spread = moment.sigma / math.hypot(moment.signal, moment.sigma)
-        votes = [
-            self.scale * moment.score(moment.clean + spread * moment.fresh(f"vote {i}")) for i in range(self.samples)
-        ]
-        gradient = moment.pull(torch.stack(votes).logsumexp(0))
-        shift = moment.conditioned(gradient)
-        return Shift(self.length * unit(shift) if self.normalize else shift)
+    def __call__(self, step: SamplerStep) -> StateShift:
+        spread = step.sigma / math.hypot(step.signal, step.sigma)
+        votes = [self.scale * step.score(step.clean + spread * step.fresh(f"vote {i}")) for i in range(self.samples)]
+        shift = step.conditioned(step.pull(torch.stack(votes).logsumexp(0)))
+        return StateShift(self.length * normalize_rows(shift) if self.normalize else shift)

@@ -1,0 +1,48 @@
+"""The seam of optimizers: given noise, evaluate it and propose the next."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+
+from torch import Tensor
+
+from noiseward.loop.objective import Evaluation, Objective
+from noiseward.noise.layout import Seeds
+
+__all__ = ["Move", "Optimizer", "State"]
+
+State = dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Move:
+    """What one step of an optimizer returns, row by row.
+
+    Attributes:
+        evaluation: of the noise the step started from.
+        noise: the next noise, `(B, *noise_shape)`.
+        state: what the next step needs, and nothing else: tensors whose first axis is the row.
+        info: numbers that are only logged, each `(B,)`: `grad_norm`, the norm of the direction before clipping.
+    """
+
+    evaluation: Evaluation
+    noise: Tensor
+    state: State
+    info: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+class Optimizer(abc.ABC):
+    """Proposes the next noise. Its state is plain data: tensors whose first axis is the row."""
+
+    @abc.abstractmethod
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
+        """Evaluate `noise` and propose the next one.
+
+        A pure function: nothing is kept between calls. The first call gets an empty state. Row i of each result
+        depends on row i of each argument alone.
+        """
+
+    def check(self, objective: Objective) -> None:
+        """Raise if this optimizer cannot optimize that objective, before anything is computed."""
+        return
