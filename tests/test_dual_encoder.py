@@ -62,7 +62,7 @@ def test_scores_are_those_of_transformers(clip, folder):
     expected = (found.logits_per_image / model.logit_scale.exp()).diagonal()
     torch.testing.assert_close(clip(sample, PROMPTS), expected, rtol=0, atol=2e-3)  # they round to 8 bits in between
     exact = model.get_image_features(pixel_values=clip.preprocess(sample)).pooler_output
-    torch.testing.assert_close(clip.pictures(sample), exact / exact.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(clip.encode_images(sample), exact / exact.norm(dim=1, keepdim=True))
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (32, 32), (33, 70), (20, 20)])
@@ -109,9 +109,9 @@ def test_nothing_but_the_pictures_gets_a_gradient(clip):
 
 
 def test_a_missing_prompt_and_no_pictures_are_refused_in_one_line(clip):
-    with pytest.raises(RewardError, match="reward 'clip' compares pictures with prompts"):
+    with pytest.raises(RewardError, match="reward 'clip' compares images with prompts"):
         clip(pictures(), None)
-    with pytest.raises(RewardError, match=r"samples of shape \(3, 4\) given"):
+    with pytest.raises(RewardError, match=r"got samples of shape \(3, 4\)"):
         clip(torch.zeros(3, 4), PROMPTS)
 
 
@@ -137,7 +137,7 @@ def test_what_is_no_clip_model_is_refused_in_one_line(tmp_path):
     ],
 )
 def test_an_image_processor_that_does_something_else_is_refused(config):
-    with pytest.raises(ModelError, match="are known here"):
+    with pytest.raises(ModelError, match="expected an image processor with"):
         Preprocess.of({**config, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
 
 

@@ -21,9 +21,9 @@ from transformers import (
 )
 
 from noiseward import ArgumentError, ModelError, NoisewardWarning, RewardError, stickers
-from noiseward.rewards.aesthetic import load_head
+from noiseward.rewards.checkpoints import build_head, read_checkpoint
 from noiseward.rewards.image_reward import MEAN, STD
-from noiseward.rewards.parse import named
+from noiseward.rewards.parse import make_reward
 from noiseward.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from tests.checkpoints import bert_tokenizer, blip, linear_head, open_clip, pictures, small_clip
 from tests.forwards import blip_forward, head, open_clip_forward
@@ -90,7 +90,7 @@ def zoo(clip, hps, bert, vit, tmp_path_factory):
         "hpsv2": f"hpsv2:path={hps[0]}",
         "imagereward": f"imagereward:path={bert[0]}",
     }
-    return {name: named(text) for name, text in texts.items()} | {"reference": pictures(1, 40, 30)}
+    return {name: make_reward(text) for name, text in texts.items()} | {"reference": pictures(1, 40, 30)}
 
 
 REWARDS = ("clip", "pickscore", "aesthetic", "similarity", "classifier", "hpsv2", "imagereward")
@@ -129,7 +129,7 @@ def test_nothing_but_the_picture_gets_a_gradient(zoo, name):
 
 @pytest.mark.parametrize("name", ["clip", "pickscore", "hpsv2", "imagereward"])
 def test_what_compares_with_a_prompt_wants_one(zoo, name):
-    with pytest.raises(RewardError, match=f"reward '{name}' compares pictures with prompts"):
+    with pytest.raises(RewardError, match=f"reward '{name}' compares images with prompts"):
         zoo[name](pictures(), None)
 
 
@@ -169,7 +169,7 @@ def test_the_published_head_loads_and_scores_as_head():
     path = Path(os.environ.get("NOISEWARD_LAION_HEAD", BESIDE))
     if not path.exists():
         pytest.skip("the published head is not here: set NOISEWARD_LAION_HEAD to its file")
-    loaded = load_head(path)
+    loaded = build_head(read_checkpoint(path), path)
     shapes = [tuple(part.shape) for part in loaded.parameters() if part.ndim == 2]
     assert shapes == [(1024, 768), (128, 1024), (64, 128), (16, 64), (1, 16)]
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -191,7 +191,10 @@ def test_classifier_is_the_log_probability_of_transformers(zoo, vit):
         logits = model(**processor(levels, return_tensors="pt")).logits
     expected = torch.tensor([(row.exp() / row.exp().sum()).log()[1] for row in logits])
     torch.testing.assert_close(zoo["classifier"](pictures(), None), expected, rtol=0, atol=0.02)
-    assert named(f"classifier:model={vit},target=1").target == named(f"classifier:model={vit},target=GoldFish").target
+    assert (
+        make_reward(f"classifier:model={vit},target=1").target
+        == make_reward(f"classifier:model={vit},target=GoldFish").target
+    )
 
 
 def test_hpsv2_is_open_clips_forward_pass(zoo, hps):
@@ -279,7 +282,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_its_first_differences(hps,
     path = tmp_path / "HPS_v2.1_compressed.pt"
     torch.save({"state_dict": damaged(state, change)}, path)
     with pytest.raises(ModelError, match=says) as caught:
-        named(f"hpsv2:path={path},tokenizer={folder}")
+        make_reward(f"hpsv2:path={path},tokenizer={folder}")
     assert "\n" not in str(caught.value) and "does not fit" in str(caught.value)
 
 
@@ -289,11 +292,11 @@ def test_an_imagereward_that_does_not_fit_is_refused(bert, tmp_path):
     state = damaged(state, lambda s: s.update({"mlp.layers.9.weight": torch.zeros(1), "other": torch.zeros(1)}))
     torch.save(state, path)
     with pytest.raises(ModelError, match="'mlp.layers.9.weight' is unknown"):
-        named(f"imagereward:path={path},tokenizer={folder}")
+        make_reward(f"imagereward:path={path},tokenizer={folder}")
     state.pop("mlp.layers.9.weight")
     torch.save(state, path)
     with pytest.raises(ModelError, match="'other' is unknown"):
-        named(f"imagereward:path={path},tokenizer={folder}")
+        make_reward(f"imagereward:path={path},tokenizer={folder}")
 
 
 def test_a_head_for_another_encoder_is_refused_and_code_in_a_pickle_is_not_run(clip, tmp_path):
@@ -301,35 +304,35 @@ def test_a_head_for_another_encoder_is_refused_and_code_in_a_pickle_is_not_run(c
     with pytest.raises(
         ModelError, match=r"'layers.0.weight' is \(3, 16\), not \(1024, 16\); 'layers.0.bias' is missing"
     ):
-        named(f"aesthetic:path={tmp_path}/head.pth,model={clip}")
+        make_reward(f"aesthetic:path={tmp_path}/head.pth,model={clip}")
     torch.save(linear_head(12), tmp_path / "head.pth")
     with pytest.raises(ModelError, match="takes vectors of 12 numbers, the CLIP gives 16"):
-        named(f"aesthetic:path={tmp_path}/head.pth,model={clip}")
+        make_reward(f"aesthetic:path={tmp_path}/head.pth,model={clip}")
     torch.save({"run": os.getcwd}, tmp_path / "head.pth")
     with pytest.raises(ModelError, match="holds more than tensors"):
-        named(f"aesthetic:path={tmp_path}/head.pth,model={clip}")
+        make_reward(f"aesthetic:path={tmp_path}/head.pth,model={clip}")
     (tmp_path / "head.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="cannot be read"):
-        named(f"aesthetic:path={tmp_path}/head.safetensors,model={clip}")
+        make_reward(f"aesthetic:path={tmp_path}/head.safetensors,model={clip}")
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("similarity", "lacks a picture: give one, as in similarity:path=picture.png"),
+        ("similarity", "needs an image: give one, as in similarity:path=image.png"),
         (
             "similarity:path=nowhere.png,model={clip}",
             "similarity:path: expected the path of an image, got 'nowhere.png'",
         ),
         ("similarity:path={clip}/config.json,model={clip}", "expected the path of an image, got "),
-        ("classifier", "wants a model and a class, as in classifier:model="),
+        ("classifier", "needs a model and a class, as in classifier:model="),
         ("classifier:model={vit},target=goldfsh", "has no class 'goldfsh' among its 3; did you mean 'goldfish'"),
         ("classifier:model={vit},target=3", "has no class '3' among its 3"),
     ],
 )
 def test_arguments_that_name_nothing_are_one_line(clip, vit, text, says):
     with pytest.raises(ArgumentError, match=says) as caught:
-        named(text.format(clip=clip, vit=vit))
+        make_reward(text.format(clip=clip, vit=vit))
     assert "\n" not in str(caught.value)
 
 
@@ -344,7 +347,7 @@ def test_a_clip_whose_weights_do_not_fit_its_configuration_is_refused(clip, tmp_
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     says = r"'visual_projection.weight' is missing; 'text_projection.weight' is \(3, 3\), not \(16, 32\)"
     with pytest.raises(ModelError, match=says):
-        named(f"clip:model={tmp_path}")
+        make_reward(f"clip:model={tmp_path}")
 
 
 def test_a_preprocessing_of_its_own_makes_the_difference(zoo):
