@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from noiseward import ModelError
-from noiseward.lfs import check, is_pointer
+from noiseward.lfs import check_pointers, is_pointer
 from noiseward.pipelines.load import load_pipeline
 from noiseward.rewards.parse import make_reward
 from tests.checkpoints import small_clip
@@ -84,4 +84,4 @@ def test_a_damaged_file_is_not_called_one(tmp_path):
 def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "model.safetensors")
     assert not is_pointer(tmp_path / "model.safetensors")
-    check(tmp_path)
+    check_pointers(tmp_path)

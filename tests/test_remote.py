@@ -20,7 +20,7 @@ from noiseward.rewards.reward import FunctionReward, score
 from noiseward.rewards.serve import make_server, run_server
 
 
-def pictures(rows):
+def make_images(rows):
     """Pictures whose levels PNG can hold, so that nothing is lost on the way."""
     levels = torch.randint(0, 256, (rows, 3, 6, 5), generator=torch.Generator().manual_seed(0))
     return levels.float() / 255
@@ -70,24 +70,24 @@ def remote(url, **options):
 
 def refused(reward, rows=2):
     with pytest.raises(RewardError) as caught:
-        reward(pictures(rows), None)
+        reward(make_images(rows), None)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_served_reward_gives_the_scores_of_the_reward_itself():
-    sample = pictures(5)
+    sample = make_images(5)
     with run_server(make_reward("jpeg")) as url:
         torch.testing.assert_close(remote(url, batch=2)(sample, None), make_reward("jpeg")(sample, None))
     assert not RemoteReward(url).differentiable and RemoteReward(url).name == url.removeprefix("http://")
 
 
-def test_prompts_go_with_their_pictures():
+def test_prompts_go_with_their_images():
     def fn(x, prompt):
         return [len(text) + float(row.mean()) for text, row in zip(prompt, x, strict=True)]
 
     long = FunctionReward(fn, differentiable=False, name="long")
-    sample, prompts = pictures(4), ["a", "abc", "äöü 鸭", ""]
+    sample, prompts = make_images(4), ["a", "abc", "äöü 鸭", ""]
     with run_server(long) as url:
         torch.testing.assert_close(remote(url, batch=3)(sample, prompts), score(long, sample, prompts)[0])
 
@@ -101,14 +101,14 @@ def test_batches_overlap_and_come_back_in_order():
         answer(handler, fine(items))
 
     with scripted(behave) as (url, seen):
-        scores = remote(url, batch=2, workers=3, retries=0)(pictures(12), None)
+        scores = remote(url, batch=2, workers=3, retries=0)(make_images(12), None)
     assert scores.tolist() == [row / 2 for row in range(12)]
     assert [len(items) for items in seen] == [2] * 6
 
 
 def test_an_answer_in_another_order_is_put_in_order():
     with scripted(lambda handler, _, items: answer(handler, {"scores": fine(items)["scores"][::-1]})) as (url, _):
-        assert remote(url)(pictures(5), None).tolist() == [0, 0.5, 1, 1.5, 2]
+        assert remote(url)(make_images(5), None).tolist() == [0, 0.5, 1, 1.5, 2]
 
 
 NONSENSE = {
@@ -236,7 +236,7 @@ def test_what_may_pass_is_tried_again_and_given_up_if_it_does_not_pass(broken):
         broken(handler, items) if number < 3 else answer(handler, fine(items))
 
     with scripted(recovering) as (url, seen):
-        assert remote(url)(pictures(2), None).tolist() == [0, 0.5]
+        assert remote(url)(make_images(2), None).tolist() == [0, 0.5]
         assert len(seen) == 3
     with scripted(lambda handler, _, items: broken(handler, items)) as (url, seen):
         assert "(3 tries)" in refused(remote(url))

@@ -15,7 +15,7 @@ from noiseward.rewards.reward import score
 from noiseward.rewards.shaping import Augmented
 
 
-def pictures(rows: int = 3) -> torch.Tensor:
+def make_images(rows: int = 3) -> torch.Tensor:
     return torch.rand(rows, 3, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
@@ -23,13 +23,13 @@ PIXELS = {name: entry for name, entry in ENTRIES.items() if ".pixels:" in entry.
 
 
 def test_brightness_is_the_mean_pixel_and_darkness_the_rest():
-    sample = pictures()
+    sample = make_images()
     torch.testing.assert_close(make_reward("brightness")(sample, None), torch.stack([row.mean() for row in sample]))
     torch.testing.assert_close(make_reward("darkness")(sample, None), 1 - make_reward("brightness")(sample, None))
 
 
 def test_contrast_is_the_deviation_of_the_luminance():
-    sample = pictures()
+    sample = make_images()
     luminance = 0.299 * sample[:, 0] + 0.587 * sample[:, 1] + 0.114 * sample[:, 2]
     by_hand = torch.stack([((row - row.mean()) ** 2).mean().sqrt() for row in luminance])
     torch.testing.assert_close(make_reward("contrast")(sample, None), by_hand)
@@ -44,13 +44,13 @@ def test_contrast_of_one_color_is_zero_with_a_finite_gradient():
 
 
 def test_saturation_is_the_spread_of_the_channels():
-    sample = pictures()
+    sample = make_images()
     by_hand = [(row.max(0).values - row.min(0).values).mean() for row in sample]
     torch.testing.assert_close(make_reward("saturation")(sample, None), torch.stack(by_hand))
 
 
 def test_colorfulness_is_the_published_formula():
-    levels = 255 * pictures()
+    levels = 255 * make_images()
     red, green, blue = levels.unbind(1)
     one, two = (red - green).flatten(1).numpy(), (0.5 * (red + green) - blue).flatten(1).numpy()
     by_hand = (one.var(1) + two.var(1)) ** 0.5 + 0.3 * (one.mean(1) ** 2 + two.mean(1) ** 2) ** 0.5
@@ -64,8 +64,8 @@ def test_sharpness_is_one_for_a_checkerboard_and_half_for_one_of_twice_the_size(
     assert fine == pytest.approx(1) and wide == pytest.approx((3 / 7) ** 0.5)
 
 
-def test_symmetry_is_zero_for_a_mirrored_picture_and_least_for_black_beside_white():
-    half = pictures(1)
+def test_symmetry_is_zero_for_a_mirrored_image_and_least_for_black_beside_white():
+    half = make_images(1)
     halves = torch.zeros(1, 3, 4, 6)
     halves[..., 3:] = 1
     assert make_reward("symmetry")(torch.cat([half, half.flip(3)], 3), None).item() == 0
@@ -73,14 +73,14 @@ def test_symmetry_is_zero_for_a_mirrored_picture_and_least_for_black_beside_whit
 
 
 @pytest.mark.parametrize("name", ["saturation", "colorfulness", "sharpness", "symmetry"])
-def test_a_picture_of_one_color_has_finite_gradients(name):
+def test_a_image_of_one_color_has_finite_gradients(name):
     flat = torch.full((1, 3, 4, 4), 0.3, requires_grad=True)
     (gradient,) = torch.autograd.grad(make_reward(name)(flat, None).sum(), flat)
     assert gradient.isfinite().all()
 
 
 def test_jpeg_is_the_negative_size_of_the_file_pil_writes():
-    sample = pictures().float()
+    sample = make_images().float()
     sizes = make_reward("jpeg")(sample, None)
     for row, size in zip(sample, sizes, strict=True):
         file = io.BytesIO()
@@ -91,12 +91,12 @@ def test_jpeg_is_the_negative_size_of_the_file_pil_writes():
 
 @pytest.mark.parametrize("name", [name for name, entry in PIXELS.items() if entry.differentiable])
 def test_declared_gradients_agree_with_finite_differences(name):
-    assert torch.autograd.gradcheck(lambda x: make_reward(name)(x, None), pictures(2).requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: make_reward(name)(x, None), make_images(2).requires_grad_())
 
 
 @pytest.mark.parametrize("name", PIXELS)
 def test_entries_keep_what_they_declare(name):
-    reward, sample = make_reward(name), pictures().float().requires_grad_()
+    reward, sample = make_reward(name), make_images().float().requires_grad_()
     total, terms = score(reward, sample, None)
     assert (reward.name, reward.differentiable) == (name, ENTRIES[name].differentiable)
     assert total.requires_grad == ENTRIES[name].differentiable
@@ -105,13 +105,13 @@ def test_entries_keep_what_they_declare(name):
 
 @pytest.mark.parametrize("name", PIXELS)
 def test_rows_are_scored_alone(name):
-    sample = pictures(4).float()
+    sample = make_images(4).float()
     alone = torch.cat([make_reward(name)(sample[row : row + 1], None) for row in range(4)])
     torch.testing.assert_close(make_reward(name)(sample, None), alone)
 
 
 @pytest.mark.parametrize("name", PIXELS)
-def test_what_is_no_picture_is_refused(name):
+def test_what_is_no_image_is_refused(name):
     with pytest.raises(RewardError, match=r"expected images \(B, 3, H, W\)"):
         score(make_reward(name), torch.zeros(2, 4, 8, 8), None)
 
@@ -126,7 +126,7 @@ def test_what_is_no_picture_is_refused(name):
     ],
 )
 @pytest.mark.parametrize("name", PIXELS)
-def test_pictures_with_other_channels_or_in_another_range_are_refused_with_the_cure(name, sample, says):
+def test_images_with_other_channels_or_in_another_range_are_refused_with_the_cure(name, sample, says):
     with pytest.raises(RewardError, match=says) as caught:
         score(make_reward(name), sample, None)
     assert "\n" not in str(caught.value)
@@ -134,13 +134,13 @@ def test_pictures_with_other_channels_or_in_another_range_are_refused_with_the_c
 
 @pytest.mark.parametrize("name", PIXELS)
 def test_what_a_decoder_puts_beyond_the_range_counts_as_what_is_seen(name):
-    sample = pictures().float() * 1.6 - 0.3
+    sample = make_images().float() * 1.6 - 0.3
     assert sample.min() < -0.1 and sample.max() > 1.1
     assert torch.equal(make_reward(name)(sample, None), make_reward(name)(sample.clamp(0, 1), None))
 
 
 def test_arguments_that_any_reward_takes():
-    sample = pictures().float()
+    sample = make_images().float()
     bright = make_reward("brightness")(sample, None)
     total, terms = score(
         parse_rewards(["brightness:clamp=0.5,weight=2,name=light", "brightness:-1,cutouts=3"]), sample, None
@@ -154,7 +154,7 @@ def test_arguments_that_any_reward_takes():
 
 
 def test_several_rewards_are_weighted_and_reported():
-    sample = pictures().float()
+    sample = make_images().float()
     total, terms = score(parse_rewards(["brightness", "jpeg:0.01", "contrast:-2"]), sample, None)
     by_hand = terms["brightness"] + 0.01 * terms["jpeg"] - 2 * terms["contrast"]
     torch.testing.assert_close(total, by_hand)
@@ -165,7 +165,7 @@ def test_a_reward_from_a_file(tmp_path):
     file.write_text("def redness(images):\n    return images[:, 0].mean((1, 2))\n")
     reward = parse_rewards([f"{file}:redness"])
     assert reward.name == "redness"
-    torch.testing.assert_close(reward(pictures(), None), pictures()[:, 0].mean((1, 2)))
+    torch.testing.assert_close(reward(make_images(), None), make_images()[:, 0].mean((1, 2)))
     assert parse_rewards([f"{file}:redness:0.5"]).name == "0.5 redness"
 
 
@@ -178,7 +178,7 @@ def test_a_file_may_declare_a_black_box(tmp_path):
     )
     reward = parse_rewards([f"{file}:length"])
     assert not reward.differentiable
-    assert score(reward, pictures(2), ["a", "abc"])[0].tolist() == [1.0, 3.0]
+    assert score(reward, make_images(2), ["a", "abc"])[0].tolist() == [1.0, 3.0]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_other_packages_add_rewards_by_being_installed(monkeypatch):
         Offered("no", lambda: 3),
     ]
     monkeypatch.setattr("noiseward.rewards.catalog.entry_points", lambda group: offers)
-    sample = pictures().float()
+    sample = make_images().float()
     total, terms = score(parse_rewards(["redness:power=2,weight=3", "brightness"]), sample, None)
     torch.testing.assert_close(terms["redness"], sample[:, 0].mean((1, 2)) ** 2)
     torch.testing.assert_close(total, 3 * terms["redness"] + sample.mean((1, 2, 3)))  # ours keeps its name

@@ -44,7 +44,7 @@ def test_every_part_is_float32_and_nothing_is_pickled():
     assert sum(path.stat().st_size for path in files if path.suffix == ".safetensors") <= 40e6
 
 
-def test_optimization_starts_at_the_stock_pipelines_picture(pipe):
+def test_optimization_starts_at_the_stock_pipelines_image(pipe):
     captions = ["a duck", "an owl on a red background"]
     sampler = DiffusersSampler(pipe, **DRAWN)
     with torch.no_grad():

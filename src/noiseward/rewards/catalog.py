@@ -20,15 +20,8 @@ from noiseward.rewards.reward import Reward
 from noiseward.user_code import ErrorBoundary
 
 __all__ = [
-    "ENTRIES",
-    "GROUP",
-    "Entry",
-    "find_maker",
-    "is_available",
-    "list_installed",
-    "list_repos",
-    "list_weights",
-]
+    "ENTRIES", "GROUP", "Entry", "find_maker", "is_available", "list_installed", "list_repos", "list_weights",
+]  # fmt: skip
 
 GROUP = "noiseward.rewards"
 

@@ -34,12 +34,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        lfs.check(path)
+        lfs.check_pointers(path)
         raise ModelError(
             f"{path} holds more than tensors, or is no checkpoint: it is not loaded, since that would run its code"
         ) from None
     except Exception as error:  # torch and safetensors raise several kinds for files cut short
-        lfs.check(path)
+        lfs.check_pointers(path)
         raise ModelError(f"{path} cannot be read ({describe_error(error, 200)}): fetch it again") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]

@@ -83,6 +83,6 @@ def classifier(model: str = "", *, target: str = "") -> Classifier:
             network = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32)
             config = AutoImageProcessor.from_pretrained(folder, backend="pil").to_dict()
     except Exception as error:  # transformers and safetensors raise kinds of their own
-        lfs.check(folder)
+        lfs.check_pointers(folder)
         raise ModelError(f"{folder} cannot be loaded as an image classifier: {describe_error(error, 200)}") from None
     return Classifier(network, Preprocess.of(config), target=target)

@@ -34,11 +34,7 @@ class _Deadline:
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Seconds left.
-
-        Raises:
-            TimeoutError: none.
-        """
+        """Seconds left; raises `TimeoutError` if there are none."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
@@ -47,13 +43,7 @@ class _Deadline:
 
 @final
 class _Reader(io.RawIOBase):
-    """Reads a socket until the deadline.
-
-    Arguments:
-        connection: the socket.
-        owner: a file that keeps it open until this one is closed.
-        deadline: of the request.
-    """
+    """Reads a socket until the deadline; `owner` is a file that keeps it open until this one is closed."""
 
     def __init__(self, connection: socket.socket, owner: Any, deadline: _Deadline) -> None:
         self._connection, self._owner, self._deadline = connection, owner, deadline

@@ -27,18 +27,9 @@ from noiseward.rewards.texts import require_prompt, warn_if_cut
 from noiseward.terminal import silence
 
 __all__ = [
-    "PICKSCORE",
-    "DualEncoder",
-    "clip",
-    "clip_repo",
-    "find_built_in",
-    "judge",
-    "judge_repos",
-    "load_clip",
-    "pickscore",
-    "pickscore_repos",
-    "repos",
-]
+    "PICKSCORE", "DualEncoder", "clip", "clip_repo", "find_built_in", "judge", "judge_repos", "load_clip",
+    "pickscore", "pickscore_repos", "repos",
+]  # fmt: skip
 
 PICKSCORE = Repo("yuvalkirstain/PickScore_v1", ("config.json", "model.safetensors"), JSON, 3945)
 
@@ -114,7 +105,7 @@ class DualEncoder(Reward):
                 tokenizer = AutoTokenizer.from_pretrained(folder)
                 config = CLIPImageProcessorPil.from_pretrained(folder).to_dict()
         except Exception as error:  # transformers, tokenizers and safetensors raise kinds of their own
-            lfs.check(Path(folder))
+            lfs.check_pointers(Path(folder))
             raise ModelError(f"{folder} cannot be loaded as a CLIP model: {describe_error(error, 200)}") from None
         problems = [f"'{key}' is missing" for key in sorted(info["missing_keys"])]
         problems += [

@@ -84,13 +84,7 @@ def make_server(reward: Reward, port: int = 0, *, host: str = "127.0.0.1", token
 
 @final
 class RewardServer(ThreadingHTTPServer):
-    """Serves a reward within the limits above.
-
-    Arguments:
-        reward: to compute.
-        address: host and port.
-        token: that a client must send.
-    """
+    """Serves a reward within the limits above; see `make_server`."""
 
     daemon_threads, block_on_close, request_queue_size = True, False, 128
 
