@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from benchmarks.timing import RESULTS, write
 from noiseward import Backprop, DiffusersSampler, Estimator, Hybrid2, Objective, Seeds, stickers
 from noiseward.pipelines.load import load_pipeline
-from noiseward.rewards.parse import named
+from noiseward.rewards.parse import make_reward
 from noiseward.samplers.memory import MODES
 
 BASE = {"steps": 10, "side": 64, "rows": 1, "candidates": 0}
@@ -53,7 +53,7 @@ def once(mode: str, point: dict[str, int], turns: int) -> dict[str, float]:
         pipe, memory=mode, num_inference_steps=point["steps"], guidance_scale=3.0, eta=1.0, **side
     )
     estimator: Estimator = Hybrid2(point["candidates"], chunk=16) if point["candidates"] else Backprop()
-    objective = Objective(sampler, named("brightness"), ["a duck"] * point["rows"])
+    objective = Objective(sampler, make_reward("brightness"), ["a duck"] * point["rows"])
     gc.collect()
     before, seconds = high_water(), []
     noise, seeds = sampler.init(point["rows"]), Seeds(tuple(range(point["rows"])))

@@ -22,7 +22,7 @@ from experiments.frame import Agreement, Claim, Outcome, Request, main
 from experiments.judge import judged
 from experiments.report import interval, say
 from noiseward import FunctionReward, Reward, align
-from noiseward.rewards.parse import named
+from noiseward.rewards.parse import make_reward
 
 CLAIM = Claim(
     title="Rewards without a gradient",
@@ -53,7 +53,7 @@ def conduct(request: Request) -> Outcome | None:
         if not built_in.installed(reward):
             print(f"reward '{reward}' is not installed: left out", flush=True)
             continue
-        score = named(reward)
+        score = make_reward(reward)
         results[reward] = {}
         for name in methods:
             how = METHODS[name]

@@ -7,7 +7,7 @@ from typing import Any
 from experiments.report import model as version
 from noiseward import DiffusersSampler, Objective, stickers
 from noiseward.pipelines.load import load_pipeline
-from noiseward.rewards.parse import named
+from noiseward.rewards.parse import make_reward
 from training.words import caption
 
 __all__ = ["CALL", "installed", "objective", "pairs", "sampler", "version"]
@@ -30,7 +30,7 @@ def sampler(*, memory: str = "fast", **call: Any) -> DiffusersSampler:
 
 def objective(reward: str, prompts: list[str], **call: Any) -> Objective:
     """A named reward of the model's samples."""
-    return Objective(sampler(**call), named(reward), prompts)
+    return Objective(sampler(**call), make_reward(reward), prompts)
 
 
 def installed(reward: str) -> bool:

@@ -36,7 +36,7 @@ def model(name: Literal["judge", "clip"]) -> DualEncoder:
 def right_noun(images: Tensor, nouns: list[str], by: Literal["judge", "clip"] = "judge") -> list[float]:
     """1 where the judge finds the noun in a picture of `(B, 3, H, W)` in [0, 1], else 0."""
     known = list(stickers.nouns())
-    scores = model(by).pictures(images) @ model(by).texts([caption(noun) for noun in known]).T
+    scores = model(by).encode_images(images) @ model(by).encode_texts([caption(noun) for noun in known]).T
     right = []
     for row, noun in zip(scores, nouns, strict=True):
         others = Random(noun).sample([other for other in known if other != noun], min(AMONG, len(known)) - 1)

@@ -21,7 +21,7 @@ from experiments.frame import Claim, Outcome, Request, main
 from noiseward import DiffusersSampler, GradientAscent, Objective, Reward
 from noiseward.images import draw_grid, enlarge, to_images
 from noiseward.pipelines.load import load_pipeline
-from noiseward.rewards.parse import parse
+from noiseward.rewards.parse import parse_rewards
 from tests.families import unets
 
 CLAIM = Claim(
@@ -66,7 +66,7 @@ def conduct(request: Request) -> Outcome | None:
     results: dict[str, Any] = {}
     lines = []
     for text, prompt in zip(texts, PROMPTS, strict=True):
-        score = parse([text])
+        score = parse_rewards([text])
         told, pictures = case(sampler, score, prompt, given.seed, marks)
         results[f"{score.name}: {prompt}"] = told
         lines.append([enlarge(picture) for picture in pictures])

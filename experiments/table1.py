@@ -27,7 +27,7 @@ from experiments.judge import judged
 from experiments.report import interval, say
 from noiseward import BestOfN, DiffusersSampler, GradientAscent, Objective, Optimizer, Relay, Reward, stickers
 from noiseward.pipelines.load import load_pipeline
-from noiseward.rewards.parse import parse
+from noiseward.rewards.parse import parse_rewards
 from training.words import article
 
 CLAIM = Claim(
@@ -79,7 +79,7 @@ def conduct(request: Request) -> Outcome | None:
         call["num_inference_steps"] = 2
     if given.side:
         call |= {"height": given.side, "width": given.side}
-    scores = [parse([text]) for text in texts]
+    scores = [parse_rewards([text]) for text in texts]
     made: list[DiffusersSampler] = []  # loaded when the first cell needs it
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     work = [(score, method, prompt) for score in scores for method in METHODS for prompt in prompts]

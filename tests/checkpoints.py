@@ -14,8 +14,8 @@ from noiseward import stickers
 HEAD = {0: (1024, None), 2: (128, 1024), 4: (64, 128), 6: (16, 64), 7: (1, 16)}
 
 
-def pictures(rows: int = 3, height: int = 48, width: int = 64) -> Tensor:
-    """Smooth pictures with 8-bit levels, as a decoder gives them."""
+def make_images(rows: int = 3, height: int = 48, width: int = 64) -> Tensor:
+    """Smooth images with 8-bit levels, as a decoder gives them."""
     coarse = torch.rand(rows, 3, 6, 8, generator=torch.Generator().manual_seed(0))
     smooth = F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
     return (smooth * 255).round() / 255
@@ -67,7 +67,7 @@ def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
 
 
 def open_clip(vocab: int, *, width: int = 32, dim: int = 24, places: int = 16) -> dict[str, Tensor]:
-    """A state dict of open_clip's `CLIP` for pictures of 28 x 28 in patches of 14."""
+    """A state dict of open_clip's `CLIP` for images of 28 x 28 in patches of 14."""
     shapes: dict[str, tuple[int, ...]] = {
         "positional_embedding": (places, width), "text_projection": (width, dim), "logit_scale": (),
         "visual.class_embedding": (width,), "visual.positional_embedding": (5, width), "visual.proj": (width, dim),
@@ -84,7 +84,7 @@ def open_clip(vocab: int, *, width: int = 32, dim: int = 24, places: int = 16) -
 
 
 def blip(vocab: int, *, width: int = 32, hidden: int = 24, places: int = 40) -> dict[str, Tensor]:
-    """A state dict of ImageReward for pictures of 32 x 32 in patches of 16."""
+    """A state dict of ImageReward for images of 32 x 32 in patches of 16."""
     eye, mind = "blip.visual_encoder", "blip.text_encoder"
     shapes: dict[str, tuple[int, ...]] = {
         f"{eye}.cls_token": (1, 1, width), f"{eye}.pos_embed": (1, 5, width), **_norm(f"{eye}.norm", width),

@@ -146,7 +146,7 @@ def test_a_solution_is_saved_whole(pipe, tmp_path):
         ({"lr": 0.1}, "lr is an argument of the method now; use method='dno:lr=0.1'"),
         ({"step": 3}, "no argument 'step'"),
         ({"prompt": []}, "expected at least one prompt, got none"),
-        ({"reward": []}, "no reward given"),
+        ({"reward": []}, "expected a reward, got none"),
         ({"reward": "shine"}, "unknown reward 'shine'"),
         ({"method": "dno:guard=concentrate"}, "unknown guard 'concentrate'; .*concentration"),
         ({"method": "dno:guard=concentration:-1"}, "weight must be a number >= 0, got -1.0"),

@@ -237,7 +237,7 @@ def test_a_reward_is_served_to_another_process_until_ctrl_c(run, small, tmp_path
 
 def test_an_address_that_is_none_is_refused(run, small):
     status, _, err = run("align", "a", "--reward", "http://", *small)
-    assert status == 1 and "'http://' is no address of a reward server" in err
+    assert status == 1 and "expected the address of a reward server" in err
 
 
 @pytest.mark.parametrize(("name", "says"), [("nowhere", "no folder here, no short name"), (".", "no model_index.json")])
@@ -251,11 +251,11 @@ def test_a_model_that_is_none(run, tmp_path, name, says):
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ("return images.mean()", "returned shape () for 1 rows"),
+        ("return images.mean()", "must return shape (1,) for 1 rows"),
         ("return images.mean((1, 2, 3)) * float('nan')", "got nan for every row"),
         ("raise ValueError('no')", "raised ValueError: no"),
         ("return images.detach().mean((1, 2, 3))", "without a gradient"),
-        ("return 'good'", "returned str"),
+        ("return 'good'", "must return one number per row, 1 here, got str"),
     ],
 )
 def test_rewards_that_misbehave(run, small, tmp_path, body, says):

@@ -41,8 +41,8 @@ def clip(folder):
     return DualEncoder.load(folder, name="clip")
 
 
-def pictures(rows=3, height=48, width=64):
-    """Smooth pictures with 8-bit levels, as a decoder gives them."""
+def make_images(rows=3, height=48, width=64):
+    """Smooth images with 8-bit levels, as a decoder gives them."""
     coarse = torch.rand(rows, 3, 6, 8, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
     return (smooth * 255).round() / 255
@@ -53,7 +53,7 @@ PROMPTS = ["a duck", "a heart on a red background", "a duck"]
 
 def test_scores_are_those_of_transformers(clip, folder):
     model, tokenizer = CLIPModel.from_pretrained(folder).eval(), CLIPTokenizer.from_pretrained(folder)
-    sample = pictures()
+    sample = make_images()
     levels = [Image.fromarray((row.permute(1, 2, 0) * 255).byte().numpy()) for row in sample]
     pixels = CLIPImageProcessorPil.from_pretrained(folder)(levels, return_tensors="pt").pixel_values
     words = tokenizer(PROMPTS, padding=True, return_tensors="pt")
@@ -62,7 +62,7 @@ def test_scores_are_those_of_transformers(clip, folder):
     expected = (found.logits_per_image / model.logit_scale.exp()).diagonal()
     torch.testing.assert_close(clip(sample, PROMPTS), expected, rtol=0, atol=2e-3)  # they round to 8 bits in between
     exact = model.get_image_features(pixel_values=clip.preprocess(sample)).pooler_output
-    torch.testing.assert_close(clip.pictures(sample), exact / exact.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(clip.encode_images(sample), exact / exact.norm(dim=1, keepdim=True))
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (32, 32), (33, 70), (20, 20)])
@@ -71,7 +71,7 @@ def test_preprocessing_is_the_official_one_up_to_its_rounding(height, width, squ
     side = {"height": 24, "width": 24}
     size = side if square else {"shortest_edge": 24}
     official = CLIPImageProcessorPil(size=size, crop_size=side)
-    sample = pictures(2, height, width)
+    sample = make_images(2, height, width)
     levels = [(row.permute(1, 2, 0) * 255).byte().numpy() for row in sample]
     expected = official([Image.fromarray(numpy.asarray(one)) for one in levels], return_tensors="pt").pixel_values
     found = Preprocess.of(official.to_dict())(sample)
@@ -81,7 +81,7 @@ def test_preprocessing_is_the_official_one_up_to_its_rounding(height, width, squ
 
 
 def test_the_gradient_agrees_with_finite_differences(clip):
-    sample = pictures(1).requires_grad_()
+    sample = make_images(1).requires_grad_()
     (gradient,) = torch.autograd.grad(clip(sample, PROMPTS[:1]).sum(), sample)
     direction = gradient / gradient.norm()
     h = 0.05
@@ -90,28 +90,28 @@ def test_the_gradient_agrees_with_finite_differences(clip):
 
 
 def test_a_row_has_the_score_it_has_alone(clip):
-    sample = pictures()
+    sample = make_images()
     alone = torch.cat([clip(sample[row : row + 1], PROMPTS[row : row + 1]) for row in range(3)])
     torch.testing.assert_close(clip(sample, PROMPTS), alone, rtol=0, atol=1e-5)
 
 
 def test_a_text_is_encoded_once_and_a_scale_scales(folder, monkeypatch):
     clip = DualEncoder.load(folder, name="clip", scale=100.0)
-    first = clip(pictures(), PROMPTS)
+    first = clip(make_images(), PROMPTS)
     monkeypatch.setattr(clip.model, "get_text_features", None)
-    assert torch.equal(clip(pictures(), PROMPTS), first)
-    torch.testing.assert_close(first, 100 * DualEncoder.load(folder, name="clip")(pictures(), PROMPTS))
+    assert torch.equal(clip(make_images(), PROMPTS), first)
+    torch.testing.assert_close(first, 100 * DualEncoder.load(folder, name="clip")(make_images(), PROMPTS))
 
 
-def test_nothing_but_the_pictures_gets_a_gradient(clip):
+def test_nothing_but_the_images_gets_a_gradient(clip):
     assert not any(parameter.requires_grad for parameter in clip.model.parameters())
     assert not clip.model.training
 
 
-def test_a_missing_prompt_and_no_pictures_are_refused_in_one_line(clip):
-    with pytest.raises(RewardError, match="reward 'clip' compares pictures with prompts"):
-        clip(pictures(), None)
-    with pytest.raises(RewardError, match=r"samples of shape \(3, 4\) given"):
+def test_a_missing_prompt_and_no_images_are_refused_in_one_line(clip):
+    with pytest.raises(RewardError, match="reward 'clip' compares images with prompts"):
+        clip(make_images(), None)
+    with pytest.raises(RewardError, match=r"got samples of shape \(3, 4\)"):
         clip(torch.zeros(3, 4), PROMPTS)
 
 
@@ -137,7 +137,7 @@ def test_what_is_no_clip_model_is_refused_in_one_line(tmp_path):
     ],
 )
 def test_an_image_processor_that_does_something_else_is_refused(config):
-    with pytest.raises(ModelError, match="are known here"):
+    with pytest.raises(ModelError, match="expected an image processor with"):
         Preprocess.of({**config, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from noiseward import ArgumentError, DiffusersSampler
 from noiseward.images import GAP, convert_image, draw_strip, plot_history, read_image, to_images
 from noiseward.pipelines.arguments import open_images
-from noiseward.rewards.similarity import read_picture
+from noiseward.rewards.similarity import read_reference
 from tests.families import guided
 
 SIZE = (6, 4)
@@ -90,7 +90,7 @@ def test_a_rotated_photograph_comes_upright(tmp_path, orientation):
     found, theirs = read_image(tmp_path / "photo.png", "image"), load_image(str(tmp_path / "photo.png"))
     assert found.size == theirs.size == (SIZE if orientation < 5 else SIZE[::-1])
     assert found.tobytes() == theirs.tobytes()
-    shown = read_picture(tmp_path / "photo.png")
+    shown = read_reference(tmp_path / "photo.png")
     assert torch.equal(shown[0].permute(1, 2, 0) * 255, torch.from_numpy(numpy.array(theirs)).float())
 
 

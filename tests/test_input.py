@@ -14,7 +14,7 @@ from noiseward.comparison.spec import prompts as compared
 from noiseward.options.parts import literal
 from noiseward.options.run import RunSpec
 from noiseward.options.storable import check_storable
-from noiseward.rewards.parse import weighted
+from noiseward.rewards.parse import parse_weighted
 from noiseward.runs import text
 from noiseward.runs.prompts import ROWS, _Ids, read
 
@@ -243,4 +243,4 @@ def test_a_folder_by_the_name_of_a_prompt_is_no_file(tmp_path, monkeypatch):
 
 
 def test_cutouts_of_a_sensible_number_are_made():
-    assert weighted("brightness:cutouts=4096")[0].name == "brightness"
+    assert parse_weighted("brightness:cutouts=4096")[0].name == "brightness"

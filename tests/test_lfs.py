@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from noiseward import ModelError
-from noiseward.lfs import check, is_pointer
+from noiseward.lfs import check_pointers, is_pointer
 from noiseward.pipelines.load import load_pipeline
-from noiseward.rewards.parse import named
+from noiseward.rewards.parse import make_reward
 from tests.checkpoints import small_clip
 from tests.tiny import stable_diffusion
 
@@ -58,19 +58,19 @@ def test_as_lora_weights(tmp_path):
 def test_as_weights_of_a_head(tmp_path, name):
     clip = small_clip(tmp_path / "clip")
     (tmp_path / name).write_bytes(POINTER)
-    says_pointer(lambda: named(f"aesthetic:path={tmp_path / name},model={clip}"))
+    says_pointer(lambda: make_reward(f"aesthetic:path={tmp_path / name},model={clip}"))
 
 
 def test_as_weights_of_a_clip(tmp_path):
     clip = small_clip(tmp_path / "clip")
     (clip / "model.safetensors").write_bytes(POINTER)
-    says_pointer(lambda: named(f"clip:model={clip}"))
+    says_pointer(lambda: make_reward(f"clip:model={clip}"))
 
 
 def test_as_weights_of_a_classifier(tmp_path):
     clip = small_clip(tmp_path / "clip")
     (clip / "model.safetensors").write_bytes(POINTER)
-    says_pointer(lambda: named(f"classifier:model={clip},target=0"))
+    says_pointer(lambda: make_reward(f"classifier:model={clip},target=0"))
 
 
 def test_a_damaged_file_is_not_called_one(tmp_path):
@@ -84,4 +84,4 @@ def test_a_damaged_file_is_not_called_one(tmp_path):
 def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "model.safetensors")
     assert not is_pointer(tmp_path / "model.safetensors")
-    check(tmp_path)
+    check_pointers(tmp_path)

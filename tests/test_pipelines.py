@@ -33,7 +33,7 @@ def weigh(sample: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("memory", ["fast", "balanced", "low"])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_starts_at_the_stock_picture_of_a_seed_bit_for_bit(pipe, eta, memory):
+def test_starts_at_the_stock_image_of_a_seed_bit_for_bit(pipe, eta, memory):
     sampler = DiffusersSampler(pipe, memory=memory, eta=eta, **CALL)
     sample = sampler(sampler.init(1, seed=7), "a duck")
     generator = torch.Generator().manual_seed(7)
@@ -42,7 +42,7 @@ def test_starts_at_the_stock_picture_of_a_seed_bit_for_bit(pipe, eta, memory):
     assert len(sampler.layout) == (1 if eta == 0 else 5)
 
 
-def test_the_stock_picture_of_given_latents_bit_for_bit(pipe):
+def test_the_stock_image_of_given_latents_bit_for_bit(pipe):
     sampler = DiffusersSampler(pipe, eta=0.0, **CALL)
     noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     stock = pipe(["a", "b"], latents=noise[:, 0], output_type="pt", **CALL).images
@@ -50,7 +50,7 @@ def test_the_stock_picture_of_given_latents_bit_for_bit(pipe):
 
 
 @pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler, EulerAncestralDiscreteScheduler])
-def test_other_schedulers_start_at_the_stock_picture_too(scheduler):
+def test_other_schedulers_start_at_the_stock_image_too(scheduler):
     pipe = stable_diffusion()
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
     sampler = DiffusersSampler(pipe, **CALL)
@@ -165,7 +165,7 @@ def test_a_safety_checker_is_set_aside_with_a_warning(monkeypatch):
     assert pipe.safety_checker is not None
 
 
-def test_a_saved_folder_loads_and_gives_the_same_picture(pipe, tmp_path):
+def test_a_saved_folder_loads_and_gives_the_same_image(pipe, tmp_path):
     pipe.save_pretrained(tmp_path / "model")
     loaded = load_pipeline(tmp_path / "model")
     first, second = (DiffusersSampler(which, eta=1.0, **CALL) for which in (pipe, loaded))

@@ -15,7 +15,7 @@ from noiseward.noise.layout import Draw, Layout
 from noiseward.optimizers.gradient import Backprop
 from noiseward.optimizers.guidance import DPS
 from noiseward.optimizers.hybrid import Hybrid1, Hybrid2
-from noiseward.rewards.parse import parse
+from noiseward.rewards.parse import parse_rewards
 from noiseward.samplers.memory import MODES
 from noiseward.samplers.precision import pull_back, pull_scores
 from noiseward.samplers.steps import run_guided
@@ -102,7 +102,7 @@ def test_rewards_see_float32(pipes):
     for dtype in (torch.float16, torch.bfloat16):
         Objective(DiffusersSampler(pipes[dtype], **CALL), reward, "a")(DiffusersSampler(pipes[dtype], **CALL).init(1))
     assert set(seen) == {torch.float32}
-    assert parse(["brightness"]).differentiable
+    assert parse_rewards(["brightness"]).differentiable
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e-6, 1.0, 1e3, 1e9])

@@ -14,13 +14,13 @@ import torch
 
 from noiseward.errors import ArgumentError, RewardError
 from noiseward.options.parts import split_parts
-from noiseward.rewards.parse import named, parse, weighted
+from noiseward.rewards.parse import make_reward, parse_rewards, parse_weighted
 from noiseward.rewards.remote import RemoteReward
 from noiseward.rewards.reward import FunctionReward, score
-from noiseward.rewards.serve import server, serving
+from noiseward.rewards.serve import make_server, run_server
 
 
-def pictures(rows):
+def make_images(rows):
     """Pictures whose levels PNG can hold, so that nothing is lost on the way."""
     levels = torch.randint(0, 256, (rows, 3, 6, 5), generator=torch.Generator().manual_seed(0))
     return levels.float() / 255
@@ -70,25 +70,25 @@ def remote(url, **options):
 
 def refused(reward, rows=2):
     with pytest.raises(RewardError) as caught:
-        reward(pictures(rows), None)
+        reward(make_images(rows), None)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_served_reward_gives_the_scores_of_the_reward_itself():
-    sample = pictures(5)
-    with serving(named("jpeg")) as url:
-        torch.testing.assert_close(remote(url, batch=2)(sample, None), named("jpeg")(sample, None))
+    sample = make_images(5)
+    with run_server(make_reward("jpeg")) as url:
+        torch.testing.assert_close(remote(url, batch=2)(sample, None), make_reward("jpeg")(sample, None))
     assert not RemoteReward(url).differentiable and RemoteReward(url).name == url.removeprefix("http://")
 
 
-def test_prompts_go_with_their_pictures():
+def test_prompts_go_with_their_images():
     def fn(x, prompt):
         return [len(text) + float(row.mean()) for text, row in zip(prompt, x, strict=True)]
 
     long = FunctionReward(fn, differentiable=False, name="long")
-    sample, prompts = pictures(4), ["a", "abc", "äöü 鸭", ""]
-    with serving(long) as url:
+    sample, prompts = make_images(4), ["a", "abc", "äöü 鸭", ""]
+    with run_server(long) as url:
         torch.testing.assert_close(remote(url, batch=3)(sample, prompts), score(long, sample, prompts)[0])
 
 
@@ -101,33 +101,36 @@ def test_batches_overlap_and_come_back_in_order():
         answer(handler, fine(items))
 
     with scripted(behave) as (url, seen):
-        scores = remote(url, batch=2, workers=3, retries=0)(pictures(12), None)
+        scores = remote(url, batch=2, workers=3, retries=0)(make_images(12), None)
     assert scores.tolist() == [row / 2 for row in range(12)]
     assert [len(items) for items in seen] == [2] * 6
 
 
 def test_an_answer_in_another_order_is_put_in_order():
     with scripted(lambda handler, _, items: answer(handler, {"scores": fine(items)["scores"][::-1]})) as (url, _):
-        assert remote(url)(pictures(5), None).tolist() == [0, 0.5, 1, 1.5, 2]
+        assert remote(url)(make_images(5), None).tolist() == [0, 0.5, 1, 1.5, 2]
 
 
 NONSENSE = {
-    "no JSON": (b"<html>hello</html>", "answered nonsense, '<html>hello</html>'"),
-    "half of it": (b'{"scores": [', "answered nonsense"),
-    "nothing": (b"", "answered nonsense"),
-    "another shape": ({"score": [1, 2]}, "answered nonsense"),
-    "a list": ([1.0, 2.0], "answered nonsense"),
-    "numbers alone": ({"scores": [1.0, 2.0]}, "answered nonsense"),
-    "null": (b"null", "answered nonsense"),
-    "not text": (b"\xff\xfe", "answered nonsense"),
-    "nan": (b'{"scores": [{"id": "0", "score": 1}, {"id": "1", "score": NaN}]}', "scored picture 1 nan"),
-    "infinity": (b'{"scores": [{"id": "0", "score": -Infinity}, {"id": "1", "score": 1}]}', "scored picture 0 -inf"),
-    "a word": ({"scores": [{"id": "0", "score": "high"}, {"id": "1", "score": 1}]}, "scored picture 0 'high'"),
-    "a truth": ({"scores": [{"id": "0", "score": True}, {"id": "1", "score": 1}]}, "scored picture 0 True"),
-    "too few": ({"scores": [{"id": "0", "score": 1}]}, "scored 1 ids for the 2 it was sent"),
-    "one twice": ({"scores": [{"id": "0", "score": 1}] * 2}, "one score for each id wanted"),
-    "one too many": ({"scores": [{"id": str(k), "score": 1} for k in (0, 1, 1)]}, "scored 3 ids"),
-    "somebody else's": ({"scores": [{"id": "0", "score": 1}, {"id": "7", "score": 1}]}, "one score for each id"),
+    "no JSON": (b"<html>hello</html>", "got '<html>hello</html>'"),
+    "half of it": (b'{"scores": [', "must answer {"),
+    "nothing": (b"", "must answer {"),
+    "another shape": ({"score": [1, 2]}, "must answer {"),
+    "a list": ([1.0, 2.0], "must answer {"),
+    "numbers alone": ({"scores": [1.0, 2.0]}, "must answer {"),
+    "null": (b"null", "must answer {"),
+    "not text": (b"\xff\xfe", "must answer {"),
+    "nan": (
+        b'{"scores": [{"id": "0", "score": 1}, {"id": "1", "score": NaN}]}',
+        "numbers, got nan for image 1",
+    ),
+    "infinity": (b'{"scores": [{"id": "0", "score": -Infinity}, {"id": "1", "score": 1}]}', "got -inf for image 0"),
+    "a word": ({"scores": [{"id": "0", "score": "high"}, {"id": "1", "score": 1}]}, "got 'high' for image 0"),
+    "a truth": ({"scores": [{"id": "0", "score": True}, {"id": "1", "score": 1}]}, "got True for image 0"),
+    "too few": ({"scores": [{"id": "0", "score": 1}]}, "must send one score for each of 2 ids, got 1 for ids 0"),
+    "one twice": ({"scores": [{"id": "0", "score": 1}] * 2}, "must send one score for each"),
+    "one too many": ({"scores": [{"id": str(k), "score": 1} for k in (0, 1, 1)]}, "got 3 for ids 0, 1"),
+    "somebody else's": ({"scores": [{"id": "0", "score": 1}, {"id": "7", "score": 1}]}, "got 2 for ids 0, 7"),
 }
 
 
@@ -189,7 +192,7 @@ def test_the_deadline_is_that_of_a_request_as_a_whole(behave):
         before = time.monotonic()
         said = refused(remote(url, timeout=0.4, retries=3))
         assert time.monotonic() - before < 1.5
-        assert "did not answer within 0.4 s: raise timeout= if it needs longer (1 try)" in said or "422" in said
+        assert "did not answer within 0.4 s: increase timeout= if it needs longer (1 try)" in said or "422" in said
 
 
 def test_retries_share_the_deadline():
@@ -233,7 +236,7 @@ def test_what_may_pass_is_tried_again_and_given_up_if_it_does_not_pass(broken):
         broken(handler, items) if number < 3 else answer(handler, fine(items))
 
     with scripted(recovering) as (url, seen):
-        assert remote(url)(pictures(2), None).tolist() == [0, 0.5]
+        assert remote(url)(make_images(2), None).tolist() == [0, 0.5]
         assert len(seen) == 3
     with scripted(lambda handler, _, items: broken(handler, items)) as (url, seen):
         assert "(3 tries)" in refused(remote(url))
@@ -257,8 +260,8 @@ def test_a_refusal_is_passed_on_with_the_servers_own_words_and_not_tried_again()
     with scripted(lambda handler, _, items: answer(handler, {"error": "no\nducks"}, 422)) as (url, seen):
         assert "answered 422 Unprocessable" in (said := refused(remote(url))) and said.endswith(": no ducks")
         assert len(seen) == 1
-    with serving(FunctionReward(lambda x: x.sum(), differentiable=False, name="summed")) as url:
-        assert "422" in (said := refused(remote(url))) and "'summed' returned shape () for 2 rows" in said
+    with run_server(FunctionReward(lambda x: x.sum(), differentiable=False, name="summed")) as url:
+        assert "422" in (said := refused(remote(url))) and "'summed' must return shape (2,) for 2 rows" in said
 
 
 def test_nobody_there():
@@ -272,7 +275,7 @@ def test_a_proxy_is_not_asked_for_what_is_on_this_machine(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    with serving(named("darkness")) as url:
+    with run_server(make_reward("darkness")) as url:
         assert remote(url, retries=0)(torch.zeros(1, 3, 4, 4), None).tolist() == [1]
 
 
@@ -290,7 +293,7 @@ def test_the_server_refuses_what_is_no_request_and_serves_on():
     def item(image):
         return json.dumps({"items": [{"id": "0", "image": image}]}).encode()
 
-    with serving(named("darkness")) as url:
+    with run_server(make_reward("darkness")) as url:
         for body in (b"", b"[", b"{}", b'{"items": []}', b'{"items": [3]}', item("!"), item("QUJD"), item(7)):
             status, said = ask(url, body)
             assert status == 400 and said["error"].startswith("the request cannot be read"), body
@@ -300,23 +303,23 @@ def test_the_server_refuses_what_is_no_request_and_serves_on():
 
 
 def test_arguments_of_a_server_stand_where_its_weight_does():
-    inner, weight = weighted("http://127.0.0.1:80/score:timeout=3,retries=1,batch=2,weight=0.5,name=judge")
+    inner, weight = parse_weighted("http://127.0.0.1:80/score:timeout=3,retries=1,batch=2,weight=0.5,name=judge")
     assert isinstance(inner, RemoteReward) and (inner.url, inner.name) == ("http://127.0.0.1:80/score", "judge")
     assert (inner.timeout, inner.retries, inner.batch, weight) == (3.0, 1, 2, 0.5)
     assert split_parts(["http://h:80:timeout=3,retries=1,clip"]) == ("http://h:80:timeout=3,retries=1", "clip")
     for text, says in (
         ("http://h:80:timeout=soon", "timeout must be a finite number"),
-        ("http://h:80:timeout=-1", "timeout=-1.0"),
+        ("http://h:80:timeout=-1", "timeout and backoff must be positive seconds, got -1.0"),
         ("http://h:80:tiemout=3", "did you mean 'timeout'"),
         ("http://h:80:token=sesame", "no argument 'token'"),  # it would stand in the run directory
     ):
         with pytest.raises(ArgumentError, match=says):
-            weighted(text)
+            parse_weighted(text)
 
 
 def test_a_port_that_is_taken_is_said_in_one_line():
-    with server(named("darkness")) as running, pytest.raises(ArgumentError, match="cannot be listened on"):
-        server(named("darkness"), running.server_port)
+    with make_server(make_reward("darkness")) as running, pytest.raises(ArgumentError, match="cannot listen on port"):
+        make_server(make_reward("darkness"), running.server_port)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +335,7 @@ def test_a_port_that_is_taken_is_said_in_one_line():
     ],
 )
 def test_an_address_is_a_reward_with_or_without_a_weight(text, url, name):
-    reward = parse([text])
+    reward = parse_rewards([text])
     inner = reward if isinstance(reward, RemoteReward) else next(iter(reward.rewards))
     assert (reward.name, inner.url, reward.differentiable) == (name, url, False)
 
@@ -340,14 +343,14 @@ def test_an_address_is_a_reward_with_or_without_a_weight(text, url, name):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: RemoteReward("ftp://host"), "'ftp://host' is no address of a reward server"),
-        (lambda: RemoteReward("http://"), "is no address"),
-        (lambda: RemoteReward("http://host:port"), "is no address"),
-        (lambda: RemoteReward("http://h", batch=0), "batch=0 given"),
-        (lambda: RemoteReward("http://h", workers=0), "workers=0"),
-        (lambda: RemoteReward("http://h", retries=-1), "retries=-1 given: a whole number, at least 0"),
-        (lambda: RemoteReward("http://h", timeout=0.0), "timeout=0.0"),
-        (lambda: parse(["http://h:8000:much"]), "'much' in reward 'http://h:8000:much' is no weight"),
+        (lambda: RemoteReward("ftp://host"), "expected the address of a reward server, .*, got 'ftp://host'"),
+        (lambda: RemoteReward("http://"), "expected the address"),
+        (lambda: RemoteReward("http://host:port"), "expected the address"),
+        (lambda: RemoteReward("http://h", batch=0), "batch must be an integer >= 1, got 0"),
+        (lambda: RemoteReward("http://h", workers=0), "workers must be"),
+        (lambda: RemoteReward("http://h", retries=-1), "retries must be an integer >= 0, got -1"),
+        (lambda: RemoteReward("http://h", timeout=0.0), "timeout and backoff must be positive seconds, got 0.0"),
+        (lambda: parse_rewards(["http://h:8000:much"]), "the weight of reward 'http://h:8000:much' must be a number"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_construction(make, says):

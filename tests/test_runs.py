@@ -138,7 +138,7 @@ def test_bad_input_leaves_nothing_behind(spec, tmp_path, change):
 def test_a_reward_that_fails_at_once_leaves_nothing_behind(spec, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("def wrong(images):\n    return images.mean()\n")
-    with pytest.raises(NoisewardError, match=r"returned shape \(\) for 2 rows"):
+    with pytest.raises(NoisewardError, match=r"must return shape \(2,\) for 2 rows"):
         execute(spec.replace(reward=(f"{file}:wrong",)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

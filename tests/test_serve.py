@@ -23,10 +23,10 @@ import pytest
 import torch
 
 from noiseward.errors import ArgumentError, RewardError
-from noiseward.rewards.parse import named
+from noiseward.rewards.parse import make_reward
 from noiseward.rewards.remote import RemoteReward
 from noiseward.rewards.reward import FunctionReward
-from noiseward.rewards.serve import _read, server, serving
+from noiseward.rewards.serve import _read, make_server, run_server
 
 
 def png(width, height):
@@ -72,15 +72,15 @@ def fine(url):
 
 
 def test_pixels_are_bounded_by_the_images_headers_before_anything_is_decoded():
-    with serving(named("darkness")) as url:
+    with run_server(make_reward("darkness")) as url:
         fine(url)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for images, says in (
-            ([png(8192, 8192)], "a picture of 8192 x 8192 pixels"),
-            ([png(8192, 8192)] * 10, "a picture of 8192 x 8192 pixels"),
+            ([png(8192, 8192)], "got 8192 x 8192"),
+            ([png(8192, 8192)] * 10, "got 8192 x 8192"),
             ([png(20000, 20000)], "pixels"),
-            ([png(8193, 8)], "at most 8192 a side"),
-            ([png(4096, 4096)] * 3, "3 pictures of 4096 x 4096 pixels; at most 33554432 in a request"),
+            ([png(8193, 8)], "at most 8192 pixels a side"),
+            ([png(4096, 4096)] * 3, "at most 33554432 pixels, got 3 images of 4096 x 4096"),
         ):
             status, answer = ask(url, body(*images))
             assert status == 400 and says in answer["error"], answer
@@ -91,7 +91,7 @@ def test_pixels_are_bounded_by_the_images_headers_before_anything_is_decoded():
 
 def test_twelve_clients_at_a_time_are_all_answered():
     one, answers = body(*[png(2048, 2048)] * 4), []
-    with serving(named("darkness")) as url:
+    with run_server(make_reward("darkness")) as url:
         threads = [threading.Thread(target=lambda: answers.append(ask(url, one)[0])) for _ in range(12)]
         for thread in threads:
             thread.start()
@@ -102,7 +102,7 @@ def test_twelve_clients_at_a_time_are_all_answered():
 
 
 def test_a_large_body_is_read_and_a_larger_one_refused():
-    with serving(named("darkness")) as url:
+    with run_server(make_reward("darkness")) as url:
         large = b'{"items": [{"id": "0", "image": "' + png(8, 8).encode() + b'"}]' + b" " * 100_000_000 + b"}"
         assert ask(url, large)[0] == 200
         told = b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 269484032\r\n\r\n"
@@ -132,7 +132,7 @@ ODD = {
 
 @pytest.mark.parametrize(("header", "content", "status"), ODD.values(), ids=ODD)
 def test_odd_requests_are_answered_in_json_and_the_next_is_served(header, content, status, capfd):
-    with serving(named("darkness")) as url:
+    with run_server(make_reward("darkness")) as url:
         text = b"POST / HTTP/1.1\r\nContent-Type: application/json\r\n" + header + b"\r\n\r\n" + content
         head, _, answer = sent(url, text).partition(b"\r\n\r\n")
         assert int(head.split()[1]) == status and "error" in json.loads(answer)
@@ -156,7 +156,7 @@ MISBEHAVING = {
 
 @pytest.mark.parametrize(("fn", "says"), MISBEHAVING.values(), ids=MISBEHAVING)
 def test_a_reward_that_misbehaves_is_an_answer_of_one_line(fn, says, capfd):
-    with serving(FunctionReward(fn, differentiable=False, name="mine")) as url:
+    with run_server(FunctionReward(fn, differentiable=False, name="mine")) as url:
         status, answer = ask(url, body(png(8, 8)))
         assert status == 422 and says in answer["error"] and "\n" not in answer["error"]
         assert ask(url, body(png(8, 8)))[0] == 422
@@ -180,7 +180,7 @@ def test_slow_clients_take_a_bounded_number_of_threads_and_make_room(monkeypatch
 
     monkeypatch.setattr(serve, "PATIENCE", 0.3)
     before = threading.active_count()
-    with serving(named("darkness")) as url, dribbling(url, 300):
+    with run_server(make_reward("darkness")) as url, dribbling(url, 300):
         time.sleep(0.5)
         assert threading.active_count() - before <= serve.CONNECTIONS + 1
         assert fine(url)
@@ -192,7 +192,7 @@ def test_a_request_that_does_not_come_is_given_up(monkeypatch):
     monkeypatch.setattr(serve, "SECONDS", 0.5)
     before = threading.active_count()
     declared = b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 200000000\r\n\r\n{"
-    with serving(named("darkness")) as url, dribbling(url, 20), dribbling(url, 20, declared) as declaring:
+    with run_server(make_reward("darkness")) as url, dribbling(url, 20), dribbling(url, 20, declared) as declaring:
         until = time.monotonic() + 20
         while threading.active_count() > before + 1 and time.monotonic() < until:
             for one in declaring:
@@ -205,7 +205,7 @@ def test_a_request_that_does_not_come_is_given_up(monkeypatch):
 
 def test_what_is_declared_takes_no_room_before_it_comes():
     declared = b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 268435456\r\n\r\n{"
-    with serving(named("darkness")) as url, dribbling(url, 10, declared):
+    with run_server(make_reward("darkness")) as url, dribbling(url, 10, declared):
         assert fine(url)
 
 
@@ -213,7 +213,7 @@ def test_bytes_in_flight_are_bounded(monkeypatch):
     from noiseward.rewards import serve
 
     monkeypatch.setattr(serve, "WAITING", 1000)
-    with serving(named("darkness")) as url:
+    with run_server(make_reward("darkness")) as url:
         content = b" " * 5000
         status, answer = ask(url, content)
         assert status == 503 and "try again" in answer["error"]
@@ -221,12 +221,12 @@ def test_bytes_in_flight_are_bounded(monkeypatch):
 
 
 def test_a_token_is_asked_for_and_shown(monkeypatch):
-    with serving(named("darkness"), token="sesame") as url:
+    with run_server(make_reward("darkness"), token="sesame") as url:
         assert ask(url, body(png(8, 8)))[0] == 401
         assert ask(url, body(png(8, 8)), Authorization="Bearer sesam")[0] == 401
         assert ask(url, body(png(8, 8)), Authorization="Bearer sesame")[0] == 200
         assert RemoteReward(url, token="sesame")(torch.zeros(1, 3, 4, 4), None).tolist() == [1]
-        with pytest.raises(RewardError, match="401 .*this server wants a token: set NOISEWARD_TOKEN"):
+        with pytest.raises(RewardError, match="401 .*this server needs a token: set NOISEWARD_TOKEN"):
             RemoteReward(url, retries=0)(torch.zeros(1, 3, 4, 4), None)
         monkeypatch.setenv("NOISEWARD_TOKEN", "sesame")
         assert RemoteReward(url)(torch.zeros(1, 3, 4, 4), None).tolist() == [1]
@@ -234,8 +234,8 @@ def test_a_token_is_asked_for_and_shown(monkeypatch):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "", "::", "192.0.2.1", "example.org"])
 def test_nobody_else_is_served_without_a_token(host):
-    with pytest.raises(ArgumentError, match="can be reached by others; give a token") as caught:
-        server(named("darkness"), host=host)
+    with pytest.raises(ArgumentError, match="can be reached by others: give a token") as caught:
+        make_server(make_reward("darkness"), host=host)
     assert "\n" not in str(caught.value)
 
 
@@ -266,7 +266,7 @@ def test_images_broken_in_any_place_are_refused_and_the_server_goes_on():
     file = io.BytesIO()
     Image.linear_gradient("L").resize((40, 40)).save(file, format="PNG")
     whole, generator = file.getvalue(), torch.Generator().manual_seed(0)
-    with serving(named("darkness")) as url:
+    with run_server(make_reward("darkness")) as url:
         for _ in range(60):
             broken = bytearray(whole)
             for at in torch.randint(len(whole), (4,), generator=generator).tolist():

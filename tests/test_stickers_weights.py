@@ -44,7 +44,7 @@ def test_every_part_is_float32_and_nothing_is_pickled():
     assert sum(path.stat().st_size for path in files if path.suffix == ".safetensors") <= 40e6
 
 
-def test_optimization_starts_at_the_stock_pipelines_picture(pipe):
+def test_optimization_starts_at_the_stock_pipelines_image(pipe):
     captions = ["a duck", "an owl on a red background"]
     sampler = DiffusersSampler(pipe, **DRAWN)
     with torch.no_grad():
@@ -59,10 +59,12 @@ def test_golden_captions_keep_their_noun_and_their_background(pipe):
     )
     judge = DualEncoder.load(stickers.path("judge"), name="judge")
     with torch.no_grad():
-        seen = judge.pictures(images)
-        nouns = (seen @ judge.texts([f"a {noun}" for noun in stickers.nouns()]).T).argmax(1)
+        seen = judge.encode_images(images)
+        nouns = (seen @ judge.encode_texts([f"a {noun}" for noun in stickers.nouns()]).T).argmax(1)
         backgrounds = [[f"a {noun} on a {color} background" for color in stickers.colors()] for noun, _ in wanted]
-        colors = [(row @ judge.texts(texts).T).argmax().item() for row, texts in zip(seen, backgrounds, strict=True)]
+        colors = [
+            (row @ judge.encode_texts(texts).T).argmax().item() for row, texts in zip(seen, backgrounds, strict=True)
+        ]
     right = [stickers.nouns()[n] == noun for n, (noun, _) in zip(nouns.tolist(), wanted, strict=True)]
     assert sum(right) >= 6, right  # of 8, among all nouns; by chance one in 64
     assert [stickers.colors()[n] for n in colors] == [color for _, color in wanted]
@@ -85,6 +87,6 @@ def test_the_judge_knows_a_noun_from_another_where_the_reward_does_too(pipe):
     for name in ("clip", "judge"):
         model = DualEncoder.load(stickers.path(name), name=name)
         with torch.no_grad():
-            scores[name] = (model.pictures(image) @ model.texts(texts).T)[0]
+            scores[name] = (model.encode_images(image) @ model.encode_texts(texts).T)[0]
         assert scores[name].argmax() == 0
     assert not torch.allclose(scores["clip"], scores["judge"], atol=1e-3)

@@ -6,9 +6,9 @@ import pytest
 
 from noiseward import ArgumentError, ModelError
 from noiseward.cli import main
-from noiseward.rewards.catalog import needed, state
-from noiseward.rewards.parse import ENTRIES, named
-from noiseward.rewards.weights import Repo, fetch
+from noiseward.rewards.catalog import ENTRIES, list_repos, list_weights
+from noiseward.rewards.hub import Repo, fetch
+from noiseward.rewards.parse import make_reward
 from tests.checkpoints import small_clip
 
 
@@ -56,34 +56,34 @@ MISSING = {
 def test_a_missing_download_is_one_line_with_the_file_and_both_ways_to_provide_it(cache, run, text):
     file, way = MISSING[text]
     with pytest.raises(ModelError) as caught:
-        named(text)
+        make_reward(text)
     message = str(caught.value)
     assert file in message and f"{way}FOLDER" in message and "\n" not in message
     command = message.partition("'noiseward rewards fetch ")[2].partition("'")[0]
-    assert needed(command)  # what the line tells one to run is understood
+    assert list_repos(command)  # what the line tells one to run is understood
     code, _, err = run("rewards", "fetch", command)
     assert code == 1 and "cannot be downloaded" in err and len(err.strip().splitlines()) == 1
 
 
 def test_what_is_in_the_cache_is_used_and_listed(cache, run):
-    assert [here for _, _, here in state("pickscore")] == ["no"]
+    assert [here for _, _, here in list_weights("pickscore")] == ["no"]
     cache("yuvalkirstain/PickScore_v1", small_clip)
-    assert [here for _, _, here in state("pickscore")] == ["yes"]
-    assert named("pickscore").name == "pickscore"
+    assert [here for _, _, here in list_weights("pickscore")] == ["yes"]
+    assert make_reward("pickscore").name == "pickscore"
     code, out, _ = run("rewards", "fetch", "pickscore")
     assert code == 0 and "yuvalkirstain/PickScore_v1: config.json, model.safetensors is here: " in out
 
 
 def test_half_a_download_does_not_count(cache):
     cache("yuvalkirstain/PickScore_v1", lambda folder: (folder / "config.json").write_text("{}"))
-    assert [here for _, _, here in state("pickscore")] == ["no"]
+    assert [here for _, _, here in list_weights("pickscore")] == ["no"]
 
 
 def test_a_path_without_the_file_says_which_is_wanted(cache, tmp_path):
     with pytest.raises(ModelError, match=r"has no ImageReward.pt: path= of reward 'imagereward' is a folder with"):
-        named(f"imagereward:path={tmp_path}")
+        make_reward(f"imagereward:path={tmp_path}")
     with pytest.raises(ModelError, match="does not exist: path= of reward 'pickscore'"):
-        named(f"pickscore:path={tmp_path}/none")
+        make_reward(f"pickscore:path={tmp_path}/none")
 
 
 def test_fetching_downloads_what_is_wanted_and_checks_that_it_came(cache, run, monkeypatch, tmp_path):
@@ -120,10 +120,10 @@ def test_what_fetching_takes_is_what_making_takes(name):
     import inspect
 
     entry = ENTRIES[name]
-    if entry.weights:
+    if entry.repos:
         make, repos = (
             getattr(importlib.import_module(where.partition(":")[0]), where.partition(":")[2])
-            for where in (entry.where, entry.weights)
+            for where in (entry.maker, entry.repos)
         )
         arguments = [
             {key: (one.default, one.kind) for key, one in inspect.signature(each).parameters.items()}
@@ -138,4 +138,4 @@ def test_fetching_what_is_unknown_or_needs_nothing(run):
     code, out, _ = run("rewards", "fetch", "brightness")
     assert code == 0 and "brightness needs no download" in out
     with pytest.raises(ArgumentError, match="available: 2.0, 2.1"):
-        needed("hpsv2:version=3")
+        list_repos("hpsv2:version=3")

@@ -21,11 +21,11 @@ from transformers import (
 )
 
 from noiseward import ArgumentError, ModelError, NoisewardWarning, RewardError, stickers
-from noiseward.rewards.aesthetic import load_head
+from noiseward.rewards.checkpoints import build_head, read_checkpoint
 from noiseward.rewards.image_reward import MEAN, STD
-from noiseward.rewards.parse import named
+from noiseward.rewards.parse import make_reward
 from noiseward.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
-from tests.checkpoints import bert_tokenizer, blip, linear_head, open_clip, pictures, small_clip
+from tests.checkpoints import bert_tokenizer, blip, linear_head, make_images, open_clip, small_clip
 from tests.forwards import blip_forward, head, open_clip_forward
 
 PROMPTS = ["a duck", "a heart on a red background", "a duck"]
@@ -80,7 +80,7 @@ def zoo(clip, hps, bert, vit, tmp_path_factory):
     """Every reward with weights, by name."""
     folder = tmp_path_factory.mktemp("zoo")
     torch.save(linear_head(16), folder / "head.pth")
-    Image.fromarray((pictures(1, 40, 30)[0].permute(1, 2, 0) * 255).byte().numpy()).save(folder / "reference.png")
+    Image.fromarray((make_images(1, 40, 30)[0].permute(1, 2, 0) * 255).byte().numpy()).save(folder / "reference.png")
     texts = {
         "clip": f"clip:model={clip}",
         "pickscore": f"pickscore:path={clip}",
@@ -90,7 +90,7 @@ def zoo(clip, hps, bert, vit, tmp_path_factory):
         "hpsv2": f"hpsv2:path={hps[0]}",
         "imagereward": f"imagereward:path={bert[0]}",
     }
-    return {name: named(text) for name, text in texts.items()} | {"reference": pictures(1, 40, 30)}
+    return {name: make_reward(text) for name, text in texts.items()} | {"reference": make_images(1, 40, 30)}
 
 
 REWARDS = ("clip", "pickscore", "aesthetic", "similarity", "classifier", "hpsv2", "imagereward")
@@ -101,7 +101,7 @@ REWARDS = ("clip", "pickscore", "aesthetic", "similarity", "classifier", "hpsv2"
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_a_row_has_the_score_it_has_alone_and_has_it_again(zoo, name):
-    sample, reward = pictures(), zoo[name]
+    sample, reward = make_images(), zoo[name]
     scores = reward(sample, PROMPTS)
     assert reward.name == name and scores.shape == (3,) and scores.unique().numel() == 3
     assert torch.equal(reward(sample, PROMPTS), scores)
@@ -111,7 +111,7 @@ def test_a_row_has_the_score_it_has_alone_and_has_it_again(zoo, name):
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_gradients_agree_with_finite_differences(zoo, name):
-    reward, sample = zoo[name], pictures(1).requires_grad_()
+    reward, sample = zoo[name], make_images(1).requires_grad_()
     assert reward.differentiable
     (gradient,) = torch.autograd.grad(reward(sample, PROMPTS[:1]).sum(), sample)
     direction = gradient / gradient.norm()
@@ -121,7 +121,7 @@ def test_gradients_agree_with_finite_differences(zoo, name):
 
 
 @pytest.mark.parametrize("name", REWARDS)
-def test_nothing_but_the_picture_gets_a_gradient(zoo, name):
+def test_nothing_but_the_image_gets_a_gradient(zoo, name):
     parts = [part for part in vars(zoo[name]).values() if isinstance(part, torch.nn.Module)]
     parts += [zoo[name].encoder.model] if name in ("aesthetic", "similarity") else []
     assert parts and not any(p.requires_grad or part.training for part in parts for p in part.parameters())
@@ -129,20 +129,20 @@ def test_nothing_but_the_picture_gets_a_gradient(zoo, name):
 
 @pytest.mark.parametrize("name", ["clip", "pickscore", "hpsv2", "imagereward"])
 def test_what_compares_with_a_prompt_wants_one(zoo, name):
-    with pytest.raises(RewardError, match=f"reward '{name}' compares pictures with prompts"):
-        zoo[name](pictures(), None)
+    with pytest.raises(RewardError, match=f"reward '{name}' compares images with prompts"):
+        zoo[name](make_images(), None)
 
 
 @pytest.mark.parametrize("name", ["aesthetic", "similarity", "classifier"])
-def test_what_looks_at_the_picture_alone_does_not(zoo, name):
-    assert torch.equal(zoo[name](pictures(), None), zoo[name](pictures(), PROMPTS))
+def test_what_looks_at_the_image_alone_does_not(zoo, name):
+    assert torch.equal(zoo[name](make_images(), None), zoo[name](make_images(), PROMPTS))
 
 
 # ---- each against a computation of its own ----
 
 
 def vectors(folder, sample: Tensor) -> Tensor:
-    """A CLIP's unit vectors by transformers alone, with the official processor on 8-bit pictures."""
+    """A CLIP's unit vectors by transformers alone, with the official processor on 8-bit images."""
     model = CLIPModel.from_pretrained(folder).eval()
     levels = [Image.fromarray((row.permute(1, 2, 0) * 255).round().byte().numpy()) for row in sample]
     pixels = CLIPImageProcessorPil.from_pretrained(folder)(levels, return_tensors="pt").pixel_values
@@ -155,21 +155,21 @@ def test_pickscore_is_the_logit_of_transformers(zoo, clip):
     words = tokenizer(PROMPTS, padding=True, return_tensors="pt")
     with torch.no_grad():
         texts = F.normalize(model.get_text_features(**words).pooler_output, dim=1)
-    expected = model.logit_scale.exp().item() * (vectors(clip, pictures()) * texts).sum(1)
-    torch.testing.assert_close(zoo["pickscore"](pictures(), PROMPTS), expected, rtol=0, atol=0.03)
+    expected = model.logit_scale.exp().item() * (vectors(clip, make_images()) * texts).sum(1)
+    torch.testing.assert_close(zoo["pickscore"](make_images(), PROMPTS), expected, rtol=0, atol=0.03)
     assert model.logit_scale.exp().item() == pytest.approx(14.3, abs=0.1)  # so that the scale is seen to matter
 
 
 def test_aesthetic_is_the_head_on_the_unit_vector(zoo, clip):
-    expected = head(linear_head(16), vectors(clip, pictures()))
-    torch.testing.assert_close(zoo["aesthetic"](pictures(), None), expected, rtol=0, atol=2e-3)
+    expected = head(linear_head(16), vectors(clip, make_images()))
+    torch.testing.assert_close(zoo["aesthetic"](make_images(), None), expected, rtol=0, atol=2e-3)
 
 
 def test_the_published_head_loads_and_scores_as_head():
     path = Path(os.environ.get("NOISEWARD_LAION_HEAD", BESIDE))
     if not path.exists():
         pytest.skip("the published head is not here: set NOISEWARD_LAION_HEAD to its file")
-    loaded = load_head(path)
+    loaded = build_head(read_checkpoint(path), path)
     shapes = [tuple(part.shape) for part in loaded.parameters() if part.ndim == 2]
     assert shapes == [(1024, 768), (128, 1024), (64, 128), (16, 64), (1, 16)]
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -179,26 +179,29 @@ def test_the_published_head_loads_and_scores_as_head():
 
 
 def test_similarity_is_the_cosine_with_the_reference_and_one_with_itself(zoo, clip):
-    expected = vectors(clip, pictures()) @ vectors(clip, zoo["reference"])[0]
-    torch.testing.assert_close(zoo["similarity"](pictures(), None), expected, rtol=0, atol=3e-3)
+    expected = vectors(clip, make_images()) @ vectors(clip, zoo["reference"])[0]
+    torch.testing.assert_close(zoo["similarity"](make_images(), None), expected, rtol=0, atol=3e-3)
     assert zoo["similarity"](zoo["reference"], None).item() == pytest.approx(1, abs=1e-5)
 
 
 def test_classifier_is_the_log_probability_of_transformers(zoo, vit):
     model, processor = ViTForImageClassification.from_pretrained(vit).eval(), ViTImageProcessorPil.from_pretrained(vit)
-    levels = [Image.fromarray((row.permute(1, 2, 0) * 255).round().byte().numpy()) for row in pictures()]
+    levels = [Image.fromarray((row.permute(1, 2, 0) * 255).round().byte().numpy()) for row in make_images()]
     with torch.no_grad():
         logits = model(**processor(levels, return_tensors="pt")).logits
     expected = torch.tensor([(row.exp() / row.exp().sum()).log()[1] for row in logits])
-    torch.testing.assert_close(zoo["classifier"](pictures(), None), expected, rtol=0, atol=0.02)
-    assert named(f"classifier:model={vit},target=1").target == named(f"classifier:model={vit},target=GoldFish").target
+    torch.testing.assert_close(zoo["classifier"](make_images(), None), expected, rtol=0, atol=0.02)
+    assert (
+        make_reward(f"classifier:model={vit},target=1").target
+        == make_reward(f"classifier:model={vit},target=GoldFish").target
+    )
 
 
 def test_hpsv2_is_open_clips_forward_pass(zoo, hps):
     folder, state = hps
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     ids = tokenizer(PROMPTS, padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt").input_ids
-    sample = pictures(3, 60, 60)
+    sample = make_images(3, 60, 60)
     expected = open_clip_forward(state, zoo["hpsv2"].preprocess(sample), ids)
     torch.testing.assert_close(zoo["hpsv2"](sample, PROMPTS), expected, rtol=0, atol=1e-5)
     assert zoo["hpsv2"].preprocess(sample).shape == (3, 3, 28, 28)
@@ -216,7 +219,7 @@ def test_hpsv2_fits_the_longer_side_and_fills_up_with_black(zoo):
 
 @pytest.mark.parametrize("name", ["clip", "pickscore", "hpsv2", "imagereward"])
 def test_a_reward_says_once_which_words_it_does_not_see(zoo, name):
-    sample, long = pictures(2), "a duck on a pond " * 40 + "a duck"
+    sample, long = make_images(2), "a duck on a pond " * 40 + "a duck"
     with pytest.warns(NoisewardWarning, match=f"reward '{name}' reads the first .* does not see '.*a duck'") as caught:
         zoo[name](sample, [long, long])
     assert len(caught) == 1
@@ -226,7 +229,7 @@ def test_a_reward_says_once_which_words_it_does_not_see(zoo, name):
 def test_imagereward_is_blips_forward_pass(zoo, bert):
     folder, state = bert
     words = bert_tokenizer()(PROMPTS, padding="max_length", max_length=35, truncation=True, return_tensors="pt")
-    sample = pictures(3, 50, 50)
+    sample = make_images(3, 50, 50)
     expected = blip_forward(state, zoo["imagereward"].preprocess(sample), words.input_ids, words.attention_mask)
     torch.testing.assert_close(zoo["imagereward"](sample, PROMPTS), expected, rtol=1e-4, atol=1e-4)
     assert (MEAN, STD) == (0.16717362830052426, 1.0333394966054072)
@@ -235,7 +238,7 @@ def test_imagereward_is_blips_forward_pass(zoo, bert):
 @pytest.mark.parametrize(("height", "width"), [(32, 35), (47, 32), (64, 45)])
 def test_imagereward_crops_as_torchvision_does(zoo, height, width):
     """`Resize(n)` then `CenterCrop(n)`: Pillow's bicubic, and half of an odd rest rounded to even."""
-    sample = pictures(1, height, width)
+    sample = make_images(1, height, width)
     levels = Image.fromarray((sample[0].permute(1, 2, 0) * 255).round().byte().numpy())
     size = (32, int(32 * height / width)) if width <= height else (int(32 * width / height), 32)
     resized = levels.resize(size, Image.Resampling.BICUBIC)
@@ -279,7 +282,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_its_first_differences(hps,
     path = tmp_path / "HPS_v2.1_compressed.pt"
     torch.save({"state_dict": damaged(state, change)}, path)
     with pytest.raises(ModelError, match=says) as caught:
-        named(f"hpsv2:path={path},tokenizer={folder}")
+        make_reward(f"hpsv2:path={path},tokenizer={folder}")
     assert "\n" not in str(caught.value) and "does not fit" in str(caught.value)
 
 
@@ -289,11 +292,11 @@ def test_an_imagereward_that_does_not_fit_is_refused(bert, tmp_path):
     state = damaged(state, lambda s: s.update({"mlp.layers.9.weight": torch.zeros(1), "other": torch.zeros(1)}))
     torch.save(state, path)
     with pytest.raises(ModelError, match="'mlp.layers.9.weight' is unknown"):
-        named(f"imagereward:path={path},tokenizer={folder}")
+        make_reward(f"imagereward:path={path},tokenizer={folder}")
     state.pop("mlp.layers.9.weight")
     torch.save(state, path)
     with pytest.raises(ModelError, match="'other' is unknown"):
-        named(f"imagereward:path={path},tokenizer={folder}")
+        make_reward(f"imagereward:path={path},tokenizer={folder}")
 
 
 def test_a_head_for_another_encoder_is_refused_and_code_in_a_pickle_is_not_run(clip, tmp_path):
@@ -301,35 +304,35 @@ def test_a_head_for_another_encoder_is_refused_and_code_in_a_pickle_is_not_run(c
     with pytest.raises(
         ModelError, match=r"'layers.0.weight' is \(3, 16\), not \(1024, 16\); 'layers.0.bias' is missing"
     ):
-        named(f"aesthetic:path={tmp_path}/head.pth,model={clip}")
+        make_reward(f"aesthetic:path={tmp_path}/head.pth,model={clip}")
     torch.save(linear_head(12), tmp_path / "head.pth")
     with pytest.raises(ModelError, match="takes vectors of 12 numbers, the CLIP gives 16"):
-        named(f"aesthetic:path={tmp_path}/head.pth,model={clip}")
+        make_reward(f"aesthetic:path={tmp_path}/head.pth,model={clip}")
     torch.save({"run": os.getcwd}, tmp_path / "head.pth")
     with pytest.raises(ModelError, match="holds more than tensors"):
-        named(f"aesthetic:path={tmp_path}/head.pth,model={clip}")
+        make_reward(f"aesthetic:path={tmp_path}/head.pth,model={clip}")
     (tmp_path / "head.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="cannot be read"):
-        named(f"aesthetic:path={tmp_path}/head.safetensors,model={clip}")
+        make_reward(f"aesthetic:path={tmp_path}/head.safetensors,model={clip}")
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("similarity", "lacks a picture: give one, as in similarity:path=picture.png"),
+        ("similarity", "needs an image: give one, as in similarity:path=image.png"),
         (
             "similarity:path=nowhere.png,model={clip}",
             "similarity:path: expected the path of an image, got 'nowhere.png'",
         ),
         ("similarity:path={clip}/config.json,model={clip}", "expected the path of an image, got "),
-        ("classifier", "wants a model and a class, as in classifier:model="),
+        ("classifier", "needs a model and a class, as in classifier:model="),
         ("classifier:model={vit},target=goldfsh", "has no class 'goldfsh' among its 3; did you mean 'goldfish'"),
         ("classifier:model={vit},target=3", "has no class '3' among its 3"),
     ],
 )
 def test_arguments_that_name_nothing_are_one_line(clip, vit, text, says):
     with pytest.raises(ArgumentError, match=says) as caught:
-        named(text.format(clip=clip, vit=vit))
+        make_reward(text.format(clip=clip, vit=vit))
     assert "\n" not in str(caught.value)
 
 
@@ -344,11 +347,11 @@ def test_a_clip_whose_weights_do_not_fit_its_configuration_is_refused(clip, tmp_
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     says = r"'visual_projection.weight' is missing; 'text_projection.weight' is \(3, 3\), not \(16, 32\)"
     with pytest.raises(ModelError, match=says):
-        named(f"clip:model={tmp_path}")
+        make_reward(f"clip:model={tmp_path}")
 
 
 def test_a_preprocessing_of_its_own_makes_the_difference(zoo):
     """The checks above would be idle if any preprocessing gave the same score."""
     clip = zoo["clip"]
     other = Preprocess(None, clip.preprocess.crop, CLIP_MEAN, CLIP_STD)
-    assert (other(pictures()) - clip.preprocess(pictures())).abs().mean() > 0.05
+    assert (other(make_images()) - clip.preprocess(make_images())).abs().mean() > 0.05

@@ -35,8 +35,7 @@ from noiseward.pipelines.cards import card_of
 from noiseward.pipelines.coarsen import coarsen
 from noiseward.pipelines.open import open_sampler
 from noiseward.rewards.catalog import is_available
-from noiseward.rewards.parse import parse as parse_rewards
-from noiseward.rewards.parse import weighted
+from noiseward.rewards.parse import parse_rewards, parse_weighted
 from noiseward.rewards.reward import FunctionReward, Reward, WeightedSum
 from noiseward.samplers.entries import number_prompts, plain_prompts
 from noiseward.samplers.memory import check_room
@@ -296,7 +295,7 @@ def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
         watch = names if len(names) > 1 else ()  # one number about pixels is no judge
     held = []
     for one in [watch] if isinstance(watch, str | Reward) else watch:
-        each, weight = (one, 1.0) if isinstance(one, Reward) else weighted(one)
+        each, weight = (one, 1.0) if isinstance(one, Reward) else parse_weighted(one)
         if weight != 1:
             raise ArgumentError(f"expected a watched reward without a weight, got '{one}'; leave the weight out")
         if each.name in optimized:

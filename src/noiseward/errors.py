@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree. Every message is one line: what was given, what is allowed, what to do.
+"""The errors, as one tree. Every message is one line: what was expected, what was got, what to do.
 
     NoisewardError
     ├── ArgumentError (also a ValueError)   a value, name or combination that is not allowed
@@ -12,7 +12,7 @@
     └── RunError                            a run directory that cannot be written or read
 
 A traceback of one of these on the command line would be a bug: the command line prints the line and exits 1.
-What is not wrong but should be known is a `NoisewardWarning`, one line too.
+A `NoisewardWarning` is one line, too.
 """
 
 from __future__ import annotations
@@ -22,22 +22,10 @@ import re
 from collections.abc import Iterable
 
 __all__ = [
-    "NoisewardError",
-    "NoisewardWarning",
-    "ArgumentError",
-    "ModelError",
-    "TapeError",
-    "DrawMismatch",
-    "UnseenRandomness",
-    "RewardError",
-    "GradientError",
-    "OutOfMemory",
-    "RunError",
-    "choices",
-    "describe_error",
-    "is_out_of_memory",
-    "shorten",
-]
+    "NoisewardError", "NoisewardWarning", "ArgumentError", "ModelError", "TapeError", "DrawMismatch",
+    "UnseenRandomness", "RewardError", "GradientError", "OutOfMemory", "RunError", "choices", "describe_error",
+    "is_out_of_memory", "shorten",
+]  # fmt: skip
 
 
 class NoisewardError(Exception):
@@ -55,7 +43,7 @@ class NoisewardError(Exception):
 
 
 class NoisewardWarning(UserWarning):
-    """Something that goes on, but hardly as it was meant."""
+    """Something that works, but probably not as intended."""
 
 
 class ArgumentError(NoisewardError, ValueError):

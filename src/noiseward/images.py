@@ -23,15 +23,8 @@ from torch import Tensor
 from noiseward.errors import ArgumentError, describe_error, shorten
 
 __all__ = [
-    "convert_image",
-    "draw_grid",
-    "draw_strip",
-    "enlarge",
-    "plot_history",
-    "read_image",
-    "to_images",
-    "turn_upright",
-]
+    "convert_image", "draw_grid", "draw_strip", "enlarge", "plot_history", "read_image", "to_images", "turn_upright",
+]  # fmt: skip
 
 _MAX_16_BITS = 65535
 GAP = 4  # pixels between tiles

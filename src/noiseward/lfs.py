@@ -1,7 +1,7 @@
-"""Git LFS pointers: what a clone without `git lfs pull` has in the place of its weights.
+"""Git LFS pointers: the text files that a clone without `git lfs pull` has instead of its weights.
 
-A pointer is a text of some 130 bytes that begins with the version line of the specification
-(https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md). A reader of weights finds anything but weights in it.
+A pointer has some 130 bytes and begins with the version line of the specification
+(https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from noiseward.errors import ModelError
 
-__all__ = ["check", "is_pointer"]
+__all__ = ["check_pointers", "is_pointer"]
 
 _BEGINS = b"version https://git-lfs"
 _SIZE = 1024  # a pointer is smaller, by the specification
@@ -27,15 +27,8 @@ def is_pointer(path: Path) -> bool:
         return False
 
 
-def check(path: Path) -> None:
-    """Look for pointers where something could not be loaded.
-
-    Arguments:
-        path: a file, or a folder, whose files and those of its folders are looked through.
-
-    Raises:
-        ModelError: there is one.
-    """
+def check_pointers(path: Path) -> None:
+    """Raise `ModelError` if a file, or one in a folder or its folders, is a pointer; for what could not be loaded."""
     files = sorted(file for pattern in ("*", "*/*") for file in path.glob(pattern)) if path.is_dir() else [path]
     for file in files:
         if is_pointer(file):

@@ -17,7 +17,7 @@ def rewards(context: typer.Context) -> None:
     from rich.table import Table
 
     from noiseward import terminal
-    from noiseward.rewards.catalog import ENTRIES, installed, state
+    from noiseward.rewards.catalog import ENTRIES, list_installed, list_weights
 
     console = terminal.console()
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -26,15 +26,15 @@ def rewards(context: typer.Context) -> None:
     for name, entry in ENTRIES.items():
         gradient, prompt = "yes" if entry.differentiable else "no (black box)", "yes" if entry.prompted else ""
         table.add_row(name, entry.measures, entry.range, gradient, prompt)
-    for name, point in installed().items():
+    for name, point in list_installed().items():
         table.add_row(name, f"from package {point.dist.name if point.dist else point.value}", "", "", "")
     console.print(table)
     weights = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("reward", "weights", "size", "licence", "here"):
+    for title in ("reward", "weights", "size", "license", "here"):
         weights.add_column(title, overflow="fold")
     for name, entry in ENTRIES.items():
-        for number, (what, size, here) in enumerate(state(name)):
-            weights.add_row(*(("", what, size, "", here) if number else (name, what, size, entry.licence, here)))
+        for number, (what, size, here) in enumerate(list_weights(name)):
+            weights.add_row(*(("", what, size, "", here) if number else (name, what, size, entry.license, here)))
     console.print()
     console.print(weights)
     console.print()
@@ -51,12 +51,12 @@ def rewards(context: typer.Context) -> None:
 @app.command("fetch")
 def fetch(reward: str = typer.Argument(help="A name, with its arguments if it needs any: clip:model=HUB_ID.")) -> None:
     """Download a reward's weights into the local cache, so that runs need no network."""
-    from noiseward.rewards.catalog import needed
-    from noiseward.rewards.weights import fetch as download
+    from noiseward.rewards.catalog import list_repos
+    from noiseward.rewards.hub import fetch as download
 
-    repos = needed(reward)
+    repos = list_repos(reward)
     if not repos:
         print(f"{reward.partition(':')[0]} needs no download")
     for repo in repos:
-        folder = repo.cached()
-        print(f"{repo.id}: {', '.join(repo.wanted)} {'is here:' if folder else 'in'} {folder or download(repo)}")
+        folder = repo.find_cached()
+        print(f"{repo.id}: {', '.join(repo.files)} {'is here:' if folder else 'in'} {folder or download(repo)}")

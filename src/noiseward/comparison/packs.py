@@ -151,7 +151,7 @@ def features(sample: Tensor, model: str) -> Tensor:
     if card and card.judge:
         from noiseward.rewards.dual_encoder import DualEncoder
 
-        return DualEncoder.load(card.judge, name="judge").pictures(sample).float()
+        return DualEncoder.load(card.judge, name="judge").encode_images(sample).float()
     return torch.nn.functional.adaptive_avg_pool2d(sample.detach().float(), 8).flatten(1)
 
 

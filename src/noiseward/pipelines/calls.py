@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from noiseward.errors import ModelError
+from noiseward.pipelines.override import override
 
 __all__ = ["get_default", "hide_bars", "list_parameters", "list_pipelines", "select_output"]
 
@@ -58,18 +59,11 @@ def list_pipelines(pipe: Any) -> list[Any]:
 def hide_bars(pipe: Any) -> Iterator[None]:
     """Let a pipeline show no progress bars in the body of a `with`."""
     name = "_progress_bar_config"
-    owners = [vars(block) for block in _walk(pipe._blocks)] if _is_modular(pipe) else [vars(pipe)]
-    before = [owner.get(name) for owner in owners]
-    for owner, config in zip(owners, before, strict=True):
-        owner[name] = {**(config or {}), "disable": True}
-    try:
+    with contextlib.ExitStack() as stack:
+        for owner in _walk(pipe._blocks) if _is_modular(pipe) else [pipe]:
+            config = vars(owner).get(name) or {}
+            stack.enter_context(override(owner, name, {**config, "disable": True}))
         yield
-    finally:
-        for owner, config in zip(owners, before, strict=True):
-            if config is None:
-                del owner[name]
-            else:
-                owner[name] = config
 
 
 def _walk(block: Any) -> Iterator[Any]:

@@ -97,7 +97,7 @@ def _load_pretrained(model: str, path: Path, card: Card | None, dtype: torch.dty
     except Exception as error:  # whatever the loaders of five libraries raise: a file that is missing, short or garbled
         reason = describe_error(error, 200, kind=True)
         if is_local:
-            lfs.check(path)
+            lfs.check_pointers(path)
             raise ModelError(f"{path} cannot be loaded, a file is missing or damaged ({reason})") from error
         raise ModelError(
             f"model '{model}' is no folder here and could not be loaded from the hub: download it first "
@@ -114,7 +114,7 @@ def _load_file(path: Path, dtype: torch.dtype) -> Any:
         with silence("diffusers", "transformers"):
             kind = infer_diffusers_model_type(load_single_file_checkpoint(str(path)))
     except Exception as error:
-        lfs.check(path)
+        lfs.check_pointers(path)
         raise ModelError(f"{path} cannot be read as a checkpoint ({describe_error(error, 200, kind=True)})") from error
     name = next((pipeline for start, pipeline in _KINDS.items() if kind.startswith(start)), None)
     if name is None:
@@ -142,7 +142,7 @@ def _add_lora(pipe: Any, path: Path) -> None:
         with silence("diffusers", "transformers"):
             pipe.load_lora_weights(str(folder), weight_name=name, local_files_only=True)
     except Exception as error:
-        lfs.check(path)
+        lfs.check_pointers(path)
         raise ModelError(f"LoRA weights {path} do not fit ({describe_error(error, 200, kind=True)})") from error
 
 

@@ -1,4 +1,4 @@
-"""A sampler of a model, however that is given: a sampler, a pipeline, or a name."""
+"""Open a model as a sampler, whether it is a sampler, a pipeline, or a name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_sampler(
     call: Mapping[str, Any] = MappingProxyType({}),
     loading: Mapping[str, Any] = MappingProxyType({}),
 ) -> Sampler:
-    """A sampler of a model.
+    """Open a model as a sampler.
 
     Arguments:
         model: a `Sampler`, which is passed through, a diffusers pipeline, or what `load_pipeline` takes.

@@ -13,7 +13,7 @@ __all__ = ["override"]
 
 @contextlib.contextmanager
 def override(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Set `owner.name` to a value in the body of a `with`.
+    """Set `owner.name` to a value in the body of a `with`; it may be unset before.
 
     Example:
         >>> linear = Module()
@@ -24,7 +24,7 @@ def override(owner: Any, name: str, value: Any) -> Iterator[None]:
         False
     """
     is_own = name in vars(owner)
-    before = getattr(owner, name)
+    before = getattr(owner, name, None)
     setattr(owner, name, value)
     try:
         yield

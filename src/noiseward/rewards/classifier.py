@@ -1,10 +1,8 @@
-r"""A classifier's opinion: :math:`\log p(\text{target} \mid x)` under any image classifier of transformers."""
+r"""The log-probability of a class, :math:`\log p(\text{target} \mid x)`, under any image classifier of transformers."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -12,9 +10,10 @@ from torch import Tensor
 
 from noiseward import lfs
 from noiseward.errors import ArgumentError, ModelError, choices, describe_error
+from noiseward.rewards.hub import JSON, Repo, find_model, is_folder
 from noiseward.rewards.preprocess import Preprocess
 from noiseward.rewards.reward import Reward
-from noiseward.rewards.weights import JSON, Repo, files, without_bars
+from noiseward.terminal import silence
 
 __all__ = ["Classifier", "classifier", "classifier_repo", "repos"]
 
@@ -25,7 +24,7 @@ class Classifier(Reward):
 
     Arguments:
         model: a transformers model whose output has `logits`; it is put into evaluation mode and frozen.
-        preprocess: what its pictures go through.
+        preprocess: applied to images.
         target: a label of the model's, or its number.
 
     Raises:
@@ -39,15 +38,14 @@ class Classifier(Reward):
         self.model, self.preprocess = model.eval().requires_grad_(False), preprocess
         labels = {int(index): str(label) for index, label in model.config.id2label.items()}
         by_label = {label.lower(): index for index, label in labels.items()}
-        wanted = str(target).strip().lower()
-        found = by_label.get(wanted, int(wanted) if wanted.isdecimal() and int(wanted) in labels else None)
-        if found is None:
-            holding = [label for label in by_label if wanted and wanted in label][:3] if len(labels) > 20 else []
-            hint = (
-                f"did you mean {' or '.join(map(repr, holding))}?" if holding else choices(wanted, by_label, limit=20)
-            )
+        name = str(target).strip().lower()
+        index = by_label.get(name, int(name) if name.isdecimal() and int(name) in labels else None)
+        if index is None:
+            holding = [label for label in by_label if name and name in label][:3] if len(labels) > 20 else []
+            near = f"did you mean {' or '.join(map(repr, holding))}?"
+            hint = near if holding else choices(name, by_label, limit=20)
             raise ArgumentError(f"the classifier has no class '{target}' among its {len(labels)}; {hint}")
-        self.target = found
+        self.target = index
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         model = self.model.to(sample.device, torch.float32)
@@ -56,13 +54,13 @@ class Classifier(Reward):
 
 
 def classifier_repo(model: str) -> Repo:
-    """What is needed of a classifier on the hub."""
+    """The files of a classifier on the hub."""
     return Repo(model, ("config.json", "preprocessor_config.json", "model.safetensors"), JSON)
 
 
 def repos(model: str = "", *, target: str = "") -> tuple[Repo, ...]:
     """What `classifier` takes from the hub."""
-    return (classifier_repo(model),) if model and not os.path.isdir(os.path.expanduser(model)) else ()
+    return (classifier_repo(model),) if model and not is_folder(model) else ()
 
 
 def classifier(model: str = "", *, target: str = "") -> Classifier:
@@ -74,20 +72,17 @@ def classifier(model: str = "", *, target: str = "") -> Classifier:
     """
     if not model or not target:
         raise ArgumentError(
-            "reward 'classifier' wants a model and a class, as in "
+            "reward 'classifier' needs a model and a class, as in "
             "classifier:model=google/vit-base-patch16-224,target=goldfish"
         )
-    own = Path(os.path.expanduser(model))
-    folder = own if os.path.isdir(own) else files(
-        classifier_repo(model), "", f"classifier:model={model}", argument="model"
-    )  # fmt: skip
+    folder = find_model(model, classifier_repo(model), "classifier")
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     try:
-        with without_bars():
+        with silence("transformers"):
             network = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32)
             config = AutoImageProcessor.from_pretrained(folder, backend="pil").to_dict()
     except Exception as error:  # transformers and safetensors raise kinds of their own
-        lfs.check(Path(folder))
+        lfs.check_pointers(folder)
         raise ModelError(f"{folder} cannot be loaded as an image classifier: {describe_error(error, 200)}") from None
     return Classifier(network, Preprocess.of(config), target=target)

@@ -1,8 +1,8 @@
-"""HTTP requests that end in time, whatever the other side does.
+"""HTTP requests with a deadline, whatever the other side does.
 
-A timeout of the standard library is one of each operation on a socket: a server that sends a byte now and then is
-waited for without end, and so is one with many addresses, or a name that nobody resolves. Here a request has a
-deadline, and every operation gets what is left until then.
+A timeout of the standard library applies to each operation on a socket: a server that sends a byte now and then is
+waited for without end, and so is one with many addresses, or a name that does not resolve. Here a request has a
+deadline, and every operation gets the time left until then.
 """
 
 from __future__ import annotations
@@ -17,28 +17,24 @@ import time
 import urllib.request
 from typing import Any, final
 
-__all__ = ["handlers"]
+__all__ = ["make_handlers"]
 
 PIECE = 2**14  # bytes that are sent at once: what TLS sends as one
 
 
-def handlers() -> list[urllib.request.BaseHandler]:
-    """Handlers of `http` and `https` for `urllib.request.build_opener`: `timeout` is that of a request as a whole."""
+def make_handlers() -> list[urllib.request.BaseHandler]:
+    """Make handlers of `http` and `https` for `urllib.request.build_opener`: `timeout` is that of a whole request."""
     return [_Plain(), _Secure()]
 
 
 class _Deadline:
-    """Seconds that only become fewer."""
+    """The time left for a request."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Seconds that are left.
-
-        Raises:
-            TimeoutError: none are.
-        """
+        """Seconds left; raises `TimeoutError` if there are none."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
@@ -47,16 +43,10 @@ class _Deadline:
 
 @final
 class _Reader(io.RawIOBase):
-    """Reads a socket until the deadline.
+    """Reads a socket until the deadline; `owner` is a file that keeps it open until this one is closed."""
 
-    Arguments:
-        connection: the socket.
-        held: a file that keeps it open until this one is closed.
-        deadline: until when.
-    """
-
-    def __init__(self, connection: socket.socket, held: Any, deadline: _Deadline) -> None:
-        self._connection, self._held, self._deadline = connection, held, deadline
+    def __init__(self, connection: socket.socket, owner: Any, deadline: _Deadline) -> None:
+        self._connection, self._owner, self._deadline = connection, owner, deadline
 
     def readable(self) -> bool:
         return True
@@ -67,12 +57,12 @@ class _Reader(io.RawIOBase):
 
     def close(self) -> None:
         super().close()
-        self._held.close()
+        self._owner.close()
 
 
 @functools.cache
-def _timed(kind: type[http.client.HTTPConnection]) -> type[Any]:
-    """A connection whose timeout is that of everything it does, from the name to the last byte."""
+def _with_deadline(kind: type[http.client.HTTPConnection]) -> type[Any]:
+    """A connection whose timeout is that of all it does, from resolving the name to the last byte."""
 
     class Timed(kind):
         def __init__(self, host: str, *, timeout: float, **more: Any) -> None:
@@ -80,22 +70,22 @@ def _timed(kind: type[http.client.HTTPConnection]) -> type[Any]:
             self._deadline = _Deadline(timeout)
 
         def connect(self) -> None:
-            self._create_connection = self._connected  # what http.client makes its socket with
+            self._create_connection = self._open_socket  # what http.client makes its socket with
             super().connect()
 
-        def _connected(self, address: tuple[str, int], *_: Any) -> socket.socket:
-            failed: OSError | None = None
-            for family, _, _, _, where in _resolved(address, self._deadline):
-                made = socket.socket(family, socket.SOCK_STREAM)
+        def _open_socket(self, address: tuple[str, int], *_: Any) -> socket.socket:
+            failure: OSError | None = None
+            for family, _, _, _, where in _resolve(address, self._deadline):
+                opened = socket.socket(family, socket.SOCK_STREAM)
                 try:
-                    made.settimeout(self._deadline.left())
-                    made.connect(where)
-                    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    return made
+                    opened.settimeout(self._deadline.left())
+                    opened.connect(where)
+                    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    return opened
                 except OSError as error:
-                    made.close()
-                    failed = error
-            raise failed or OSError("the name has no address")
+                    opened.close()
+                    failure = error
+            raise failure or OSError("the name has no address")
 
         def send(self, data: Any) -> None:
             if self.sock is None:
@@ -115,19 +105,19 @@ def _timed(kind: type[http.client.HTTPConnection]) -> type[Any]:
     return Timed
 
 
-def _resolved(address: tuple[str, int], deadline: _Deadline) -> list[Any]:
-    """The addresses of a name; asking takes its own time, and cannot be stopped, so that it is done on the side."""
-    found: queue.SimpleQueue[Any] = queue.SimpleQueue()
+def _resolve(address: tuple[str, int], deadline: _Deadline) -> list[Any]:
+    """The addresses of a name, resolved in a thread of its own, because that cannot be stopped."""
+    results: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def resolve() -> None:
         try:
-            found.put(socket.getaddrinfo(*address, type=socket.SOCK_STREAM))
+            results.put(socket.getaddrinfo(*address, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
-            found.put(error)
+            results.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=resolve, daemon=True).start()
     try:
-        answer = found.get(timeout=deadline.left())
+        answer = results.get(timeout=deadline.left())
     except queue.Empty:
         raise TimeoutError("timed out") from None
     if isinstance(answer, Exception):
@@ -138,10 +128,10 @@ def _resolved(address: tuple[str, int], deadline: _Deadline) -> list[Any]:
 @final
 class _Plain(urllib.request.HTTPHandler):
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_timed(http.client.HTTPConnection), req)
+        return self.do_open(_with_deadline(http.client.HTTPConnection), req)
 
 
 @final
 class _Secure(urllib.request.HTTPSHandler):
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_timed(http.client.HTTPSConnection), req)
+        return self.do_open(_with_deadline(http.client.HTTPSConnection), req)

@@ -1,17 +1,16 @@
 r"""HPSv2: human preference, scored by a CLIP ViT-H/14 that was trained with open_clip.
 
-Its checkpoint has open_clip's names; :func:`from_open_clip` gives its weights to a `transformers.CLIPModel`, which
+Its checkpoint has open_clip's names; :func:`convert_open_clip` loads its weights into a `transformers.CLIPModel`, which
 computes the same: pre-norm transformers with exact GELU, the text's vector read off at its last token, one matrix of
 query, key and value cut into three, and projections stored transposed. Sizes are read off the shapes; the number of
 heads cannot be, and is ViT-H's 16 in both towers.
 
-Pictures are resized so that the longer side is 224 and filled up with black, as the authors' own code does. (Later
-copies crop instead. Square pictures are the same either way.) The score is the plain cosine, about 0.2 to 0.35.
+Images are resized so that the longer side is 224 and padded with black, as the authors' own code does. (Later copies
+crop instead. Square images are the same either way.) The score is the plain cosine, about 0.2 to 0.35.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +19,12 @@ from typing import Any
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, ModelError, choices
+from noiseward.rewards.checkpoints import Source, count_layers, get_tensor, load_weights, read_checkpoint
 from noiseward.rewards.dual_encoder import DualEncoder
+from noiseward.rewards.hub import JSON, Repo, find_checkpoint, load_tokenizer
 from noiseward.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
-from noiseward.rewards.weights import JSON, Repo, Source, files, fit, one, read, without_bars
 
-__all__ = ["HPSV2", "TOKENIZER", "from_open_clip", "hpsv2", "repos"]
+__all__ = ["HPSV2", "TOKENIZER", "convert_open_clip", "hpsv2", "repos"]
 
 HPSV2 = {
     "2.0": Repo("xswu/HPSv2", ("HPS_v2_compressed.pt",), (), 1972),
@@ -54,12 +54,12 @@ INNER = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "m
 LAYER = re.compile(r"(vision_model|text_model)\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 
-def source(name: str) -> Source:
+def _source(name: str) -> Source:
     """Where open_clip keeps a parameter of `CLIPModel`."""
     if name in NAMES:
         return NAMES[name]
-    if found := LAYER.fullmatch(name):
-        tower, number, part, kind = found.groups()
+    if match := LAYER.fullmatch(name):
+        tower, number, part, kind = match.groups()
         block = f"{TOWERS[tower]}.resblocks.{number}"
         if part in INNER:
             return Source(f"{block}.{INNER[part]}.{kind}")
@@ -68,8 +68,8 @@ def source(name: str) -> Source:
     return Source(f"{PARTS.get(part, part)}.{kind}")
 
 
-def from_open_clip(state: Mapping[str, Tensor], path: Path, *, heads: int = HEADS, act: str = "gelu") -> Any:
-    """A `CLIPModel` with the weights of an open_clip checkpoint.
+def convert_open_clip(state: Mapping[str, Tensor], path: Path, *, heads: int = HEADS, act: str = "gelu") -> Any:
+    """Load an open_clip checkpoint into a `CLIPModel`.
 
     Arguments:
         state: the checkpoint.
@@ -82,38 +82,38 @@ def from_open_clip(state: Mapping[str, Tensor], path: Path, *, heads: int = HEAD
     """
     from transformers import CLIPConfig, CLIPModel
 
-    conv, spots = one(state, "visual.conv1.weight", path), one(state, "visual.positional_embedding", path)
-    words, places = one(state, "token_embedding.weight", path), one(state, "positional_embedding", path)
-    mlps = [one(state, f"{tower}.resblocks.0.mlp.c_fc.weight", path).shape[0] for tower in TOWERS.values()]
-    layers = [
-        1 + max(int(key.removeprefix(start).split(".")[0]) for key in state if key.startswith(start))
-        for start in (f"{tower}.resblocks." for tower in TOWERS.values())
-    ]
+    conv, patches, words, places, projection = (
+        get_tensor(state, key, path)
+        for key in ("visual.conv1.weight", "visual.positional_embedding", "token_embedding.weight",
+                    "positional_embedding", "text_projection")
+    )  # fmt: skip
+    starts = [f"{tower}.resblocks." for tower in TOWERS.values()]
+    mlps = [get_tensor(state, f"{start}0.mlp.c_fc.weight", path).shape[0] for start in starts]
+    layers = [count_layers(state, start) for start in starts]
     shared = {"hidden_act": act, "num_attention_heads": heads}
     vision = {
         **shared, "hidden_size": conv.shape[0], "patch_size": conv.shape[-1], "num_hidden_layers": layers[0],
-        "intermediate_size": mlps[0], "image_size": round((len(spots) - 1) ** 0.5) * conv.shape[-1],
+        "intermediate_size": mlps[0], "image_size": round((len(patches) - 1) ** 0.5) * conv.shape[-1],
     }  # fmt: skip
     text = {
         **shared, "hidden_size": words.shape[1], "vocab_size": len(words), "max_position_embeddings": len(places),
         "num_hidden_layers": layers[1], "intermediate_size": mlps[1], "bos_token_id": len(words) - 2,
         "eos_token_id": len(words) - 1, "pad_token_id": 0,
     }  # fmt: skip
-    dim = one(state, "text_projection", path).shape[-1]
     try:
-        model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=dim))
+        model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=projection.shape[-1]))
     except ValueError as error:  # a width that the heads do not divide
         raise ModelError(f"{path} does not fit: {str(error).splitlines()[0]}") from None
-    fit(model, state, source, path, ignored=("attn_mask", "*.attn_mask"))
+    load_weights(model, state, _source, path, ignored=("attn_mask", "*.attn_mask"))
     return model
 
 
 def repos(version: str = "2.1", *, path: str = "", tokenizer: str = "") -> tuple[Repo, ...]:
     """What `hpsv2` takes from the hub."""
-    return (*(() if path else (HPSV2[_known(version)],)), *(() if tokenizer else (TOKENIZER,)))
+    return (*(() if path else (HPSV2[_check_version(version)],)), *(() if tokenizer else (TOKENIZER,)))
 
 
-def _known(version: str) -> str:
+def _check_version(version: str) -> str:
     version = version.removeprefix("v")
     if version not in HPSV2:
         raise ArgumentError(f"unknown version '{version}' of reward 'hpsv2'; {choices(version, HPSV2)}")
@@ -121,31 +121,23 @@ def _known(version: str) -> str:
 
 
 def hpsv2(version: str = "2.1", *, path: str = "", tokenizer: str = "") -> DualEncoder:
-    """HPSv2, the cosine of picture and prompt under a CLIP ViT-H/14 trained on human preference.
+    """HPSv2, the cosine of image and prompt under a CLIP ViT-H/14 trained on human preference.
 
     Arguments:
         version: `2.0` or `2.1`.
         path: the checkpoint, or a folder with it; default: the local cache.
-        tokenizer: a folder with CLIP's tokenizer; default: beside the checkpoint if it is there, or the local cache.
+        tokenizer: a folder with CLIP's tokenizer; default: that of the checkpoint if it is there, or the local cache.
 
     References:
         Human Preference Score v2: A Solid Benchmark for Evaluating Human Preferences of Text-to-Image Synthesis
         https://arxiv.org/abs/2306.09341
     """
-    version = _known(version)
-    name = f"hpsv2:version={version}"
-    own = Path(os.path.expanduser(path))
-    file = own if path and os.path.isfile(own) else files(HPSV2[version], path, name) / HPSV2[version].wanted[0]
-    beside = path and not tokenizer and (file.parent / "tokenizer.json").exists()
-    words = file.parent if beside else files(TOKENIZER, tokenizer, name, argument="tokenizer")
-    model = from_open_clip(read(file), file)
-    side = model.config.vision_config.image_size
-    preprocess = Preprocess(None, (side, side), CLIP_MEAN, CLIP_STD, padded=True)
     from transformers import AutoTokenizer
 
-    try:
-        with without_bars():
-            known = AutoTokenizer.from_pretrained(words)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{words} holds no tokenizer that can be loaded: {str(error).splitlines()[0]}") from None
-    return DualEncoder(model, known, preprocess, name="hpsv2")
+    version = _check_version(version)
+    name = f"hpsv2:version={version}"
+    file = find_checkpoint(HPSV2[version], path, name)
+    words = load_tokenizer(AutoTokenizer, TOKENIZER, tokenizer, name, checkpoint=file if path else None)
+    model = convert_open_clip(read_checkpoint(file), file)
+    side = model.config.vision_config.image_size
+    return DualEncoder(model, words, Preprocess(None, (side, side), CLIP_MEAN, CLIP_STD, padded=True), name="hpsv2")

@@ -10,7 +10,7 @@ import io
 import torch
 from torch import Tensor
 
-from noiseward.rewards.preprocess import pictures
+from noiseward.rewards.preprocess import check_images
 from noiseward.rewards.reward import FunctionReward
 
 __all__ = ["brightness", "colorfulness", "contrast", "darkness", "jpeg", "saturation", "sharpness", "symmetry"]
@@ -25,7 +25,7 @@ def brightness() -> FunctionReward:
         >>> brightness()(torch.full((1, 3, 8, 8), 0.25), None).tolist()
         [0.25]
     """
-    return FunctionReward(lambda images: pictures(images).mean((1, 2, 3)), name="brightness", statistic=True)
+    return FunctionReward(lambda images: check_images(images).mean((1, 2, 3)), name="brightness", statistic=True)
 
 
 def darkness() -> FunctionReward:
@@ -35,11 +35,11 @@ def darkness() -> FunctionReward:
         >>> darkness()(torch.full((1, 3, 8, 8), 0.25), None).tolist()
         [0.75]
     """
-    return FunctionReward(lambda images: 1 - pictures(images).mean((1, 2, 3)), name="darkness", statistic=True)
+    return FunctionReward(lambda images: 1 - check_images(images).mean((1, 2, 3)), name="darkness", statistic=True)
 
 
 def contrast() -> FunctionReward:
-    """The standard deviation of the luminance over the picture, at most 0.5.
+    """The standard deviation of the luminance over the image, at most 0.5.
 
     Example:
         >>> halves = torch.zeros(1, 3, 8, 8)
@@ -53,7 +53,7 @@ def contrast() -> FunctionReward:
 
 
 def saturation() -> FunctionReward:
-    """The mean over pixels of the largest less the smallest channel: 0 for grey, 1 for pure colors (HSV's chroma).
+    """The mean over pixels of the largest less the smallest channel: 0 for gray, 1 for pure colors (HSV's chroma).
 
     Example:
         >>> red = torch.zeros(1, 3, 8, 8)
@@ -63,7 +63,7 @@ def saturation() -> FunctionReward:
     """
 
     def chroma(images: Tensor) -> Tensor:
-        images = pictures(images)
+        images = check_images(images)
         return (images.amax(1) - images.amin(1)).mean((1, 2))
 
     return FunctionReward(chroma, name="saturation", statistic=True)
@@ -85,7 +85,7 @@ def colorfulness() -> FunctionReward:
     """
 
     def measure(images: Tensor) -> Tensor:
-        red, green, blue = pictures(images).flatten(2).unbind(1)
+        red, green, blue = check_images(images).flatten(2).unbind(1)
         opponents = torch.stack([red - green, (red + green) / 2 - blue], 1)
         spread, mean = opponents.var(2, correction=0).sum(1), opponents.mean(2).square().sum(1)
         return _root(spread) + 0.3 * _root(mean)
@@ -96,38 +96,38 @@ def colorfulness() -> FunctionReward:
 def sharpness() -> FunctionReward:
     """The root mean square difference of the luminance between neighboring pixels, across and down.
 
-    It rises with detail, and with noise: watch another reward beside it.
+    It rises with detail, and with noise: watch another reward, too.
 
     Example:
         >>> sharpness()(torch.full((1, 3, 8, 8), 0.5), None).item()
         0.0
     """
 
-    def steps(images: Tensor) -> Tensor:
+    def difference(images: Tensor) -> Tensor:
         light = _luminance(images)
         across, down = light.diff(dim=2).square().mean((1, 2)), light.diff(dim=1).square().mean((1, 2))
         return _root((across + down) / 2)
 
-    return FunctionReward(steps, name="sharpness", statistic=True)
+    return FunctionReward(difference, name="sharpness", statistic=True)
 
 
 def symmetry() -> FunctionReward:
-    """The negative mean absolute difference between a picture and its mirror image, 0 at best.
+    """The negative mean absolute difference between an image and its mirror image, 0 at best.
 
     Example:
         >>> symmetry()(torch.full((1, 3, 8, 8), 0.5), None).item() == 0
         True
     """
 
-    def mirrored(images: Tensor) -> Tensor:
-        seen = pictures(images)
-        return -(seen - seen.flip(3)).abs().mean((1, 2, 3))
+    def mirror_difference(images: Tensor) -> Tensor:
+        images = check_images(images)
+        return -(images - images.flip(3)).abs().mean((1, 2, 3))
 
-    return FunctionReward(mirrored, name="symmetry", statistic=True)
+    return FunctionReward(mirror_difference, name="symmetry", statistic=True)
 
 
 def jpeg() -> FunctionReward:
-    """Compressibility: the negative size in kB (1000 bytes) of each picture as a quality-95 JPEG. A black box.
+    """Compressibility: the negative size in kB (1000 bytes) of each image as a quality-95 JPEG. A black box.
 
     Example:
         >>> flat, noisy = torch.full((1, 3, 64, 64), 0.5), torch.rand(1, 3, 64, 64)
@@ -139,9 +139,9 @@ def jpeg() -> FunctionReward:
         from noiseward.images import to_images
 
         sizes = []
-        for picture in to_images(pictures(images)):
+        for image in to_images(check_images(images)):
             file = io.BytesIO()
-            picture.save(file, format="JPEG", quality=95)
+            image.save(file, format="JPEG", quality=95)
             sizes.append(-file.tell() / 1000)
         return torch.tensor(sizes, device=images.device)
 
@@ -150,9 +150,9 @@ def jpeg() -> FunctionReward:
 
 def _luminance(images: Tensor) -> Tensor:
     weights = torch.tensor(LUMINANCE, dtype=images.dtype, device=images.device)
-    return torch.einsum("bchw,c->bhw", pictures(images), weights)
+    return torch.einsum("bchw,c->bhw", check_images(images), weights)
 
 
 def _root(squares: Tensor) -> Tensor:
-    flat = squares <= torch.finfo(squares.dtype).eps ** 2
-    return torch.where(flat, 0.0, torch.where(flat, 1.0, squares).sqrt())
+    is_flat = squares <= torch.finfo(squares.dtype).eps ** 2
+    return torch.where(is_flat, 0.0, torch.where(is_flat, 1.0, squares).sqrt())

@@ -1,9 +1,8 @@
-r"""What vision models want to see: resized, cropped and normalized pictures, as torch code that keeps the graph.
+r"""The input of vision models: resized, cropped and normalized images, as torch code that keeps the graph.
 
-The official processors work on 8-bit pictures outside torch. Here the same steps are differentiable: bicubic (or
-bilinear) resizing with antialiasing, a center crop, and :math:`(x - \mu) / \sigma` per channel. What is left of a
-difference is the rounding to 8 bits that the official ones do in between: at most 5 levels of 255 in any pixel and 0.6
-in the mean, by the tests.
+The official processors work on 8-bit images outside torch. Here the same steps are differentiable: bicubic (or
+bilinear) resizing with antialiasing, a center crop, and :math:`(x - \mu) / \sigma` per channel. The only difference
+is the rounding to 8 bits that the official ones do in between (`tests/test_zoo.py` bounds it).
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ from torch.nn import functional as F
 
 from noiseward.errors import ModelError, RewardError
 
-__all__ = ["CLIP_MEAN", "CLIP_STD", "Preprocess", "pictures"]
+__all__ = ["CLIP_MEAN", "CLIP_STD", "Preprocess", "check_images"]
 
 MODES = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-SLACK = 0.5  # by how much a picture may leave [0, 1] before it is taken for one in another range
+SLACK = 0.5  # by how much an image may leave [0, 1] before it is taken for one in another range
 
 
-def pictures(images: Tensor) -> Tensor:
-    """Pictures `(B, 3, H, W)` in [0, 1], as anyone sees them: what a decoder puts a little beyond is cut off.
+def check_images(images: Tensor) -> Tensor:
+    """Check that samples are images `(B, 3, H, W)` in [0, 1], and clamp what a decoder puts a little beyond.
 
     Raises:
-        RewardError: they have another shape, number of channels or range.
+        RewardError: another shape, number of channels or range.
 
     Example:
-        >>> pictures(torch.full((1, 3, 8, 8), 255.0))
+        >>> check_images(torch.full((1, 3, 8, 8), 255.0))
         Traceback (most recent call last):
         ...
-        noiseward.errors.RewardError: samples from 255 to 255 given: ...pictures in [0, 1]; divide by 255
+        noiseward.errors.RewardError: expected images in [0, 1], got samples from 255 to 255; divide by 255
     """
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[1] != 3:
@@ -44,30 +43,26 @@ def pictures(images: Tensor) -> Tensor:
             4: "; drop the alpha channel, images[:, :3]",
         }
         channels = cure.get(shape[1], "") if len(shape) == 4 else ""
-        raise RewardError(
-            f"samples of shape {shape} given: this reward looks at pictures (B, 3, H, W) in [0, 1]{channels}"
-        )
+        raise RewardError(f"expected images (B, 3, H, W) in [0, 1], got samples of shape {shape}{channels}")
     low, high = (bound.item() for bound in images.detach().aminmax()) if images.numel() else (0.0, 0.0)
     if low < -SLACK or high > 1 + SLACK:
         cure = "divide by 255" if high > 2 else "map them with (x + 1) / 2" if low >= -1 - SLACK else "rescale them"
-        raise RewardError(
-            f"samples from {low:.3g} to {high:.3g} given: this reward looks at pictures in [0, 1]; {cure}"
-        )
+        raise RewardError(f"expected images in [0, 1], got samples from {low:.3g} to {high:.3g}; {cure}")
     return images.clamp(0, 1) if low < 0 or high > 1 else images
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
-    """Pictures `(B, 3, H, W)` in [0, 1] to what a vision model takes, `(B, 3, *crop)`.
+    """Converts images `(B, 3, H, W)` in [0, 1] to a vision model's input, `(B, 3, *crop)`.
 
     Arguments:
-        shorter: what the shorter side is resized to; None to resize both sides to `crop`, whatever the shape was.
+        shorter: new length of the shorter side; None to resize both sides to `crop`, whatever the shape.
         crop: height and width of the center crop.
         mean, std: per channel.
         mode: `bicubic` or `bilinear`.
         rounded: where a side leaves an odd number of pixels to crop, round half of it as torchvision does; otherwise
             down, as transformers does.
-        padded: resize the longer side to `crop` and fill up with black instead of cropping.
+        padded: resize the longer side to `crop` and pad with black instead of cropping.
 
     Example:
         >>> prepare = Preprocess(shorter=224, crop=(224, 224), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -84,15 +79,15 @@ class Preprocess:
     padded: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        images = pictures(images)
+        images = check_images(images)
         mean, std = (
             torch.tensor(part, dtype=images.dtype, device=images.device)[:, None, None]
             for part in (self.mean, self.std)
         )
-        fitted = self._padded(images) if self.padded else self._cropped(self._resized(images))
-        return (fitted - mean) / std
+        sized = self._pad(images) if self.padded else self._crop(self._resize(images))
+        return (sized - mean) / std
 
-    def _resized(self, images: Tensor) -> Tensor:
+    def _resize(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
         if self.shorter is None:
             size = self.crop
@@ -100,42 +95,42 @@ class Preprocess:
             size = (self.shorter, int(self.shorter * width / height))
         else:
             size = (int(self.shorter * height / width), self.shorter)
-        return self._to(images, size).clamp(0, 1)
+        return self._interpolate(images, size).clamp(0, 1)
 
-    def _to(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+    def _interpolate(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         if size == tuple(images.shape[2:]):
             return images
         return F.interpolate(images, size, mode=self.mode, antialias=True, align_corners=False)
 
-    def _cropped(self, images: Tensor) -> Tensor:
+    def _crop(self, images: Tensor) -> Tensor:
         (height, width), (tall, wide) = images.shape[2:], self.crop
         top, left = ((round(rest / 2) if self.rounded else rest // 2) for rest in (height - tall, width - wide))
         return images[:, :, top : top + tall, left : left + wide]
 
-    def _padded(self, images: Tensor) -> Tensor:
+    def _pad(self, images: Tensor) -> Tensor:
         (height, width), side = images.shape[2:], self.crop[0]
         tall, wide = (round(part * side / max(height, width)) for part in (height, width))
         down, right = side - tall, side - wide
         frame = (right // 2, right - right // 2, down // 2, down - down // 2)
-        return F.pad(self._to(images, (tall, wide)), frame)
+        return F.pad(self._interpolate(images, (tall, wide)), frame)
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Preprocess:
         """The preprocessing that an image processor's configuration describes.
 
         Raises:
-            ModelError: it asks for something that is not known here.
+            ModelError: it needs something that is not supported here.
         """
         size, crop = config.get("size") or {}, config.get("crop_size") or {}
         shorter = size.get("shortest_edge")
         final = crop if config.get("do_center_crop", False) else size
         height, width = final.get("height"), final.get("width")
         mode = MODES.get(config.get("resample", 3))
-        squeezed = shorter is not None or (size.get("height"), size.get("width")) == (height, width)
-        if height is None or width is None or mode is None or not squeezed:
+        is_supported = shorter is not None or (size.get("height"), size.get("width")) == (height, width)
+        if height is None or width is None or mode is None or not is_supported:
             raise ModelError(
-                f"image processor with size {size}, crop {crop}, resample {config.get('resample')}: a shortest edge "
-                "and a center crop, or one height and width, bilinear or bicubic, are known here"
+                "expected an image processor with a shortest edge and a center crop, or one height and width, bilinear "
+                f"or bicubic, got size {size}, crop {crop}, resample {config.get('resample')}"
             )
         mean, std = (tuple(float(one) for one in config[key]) for key in ("image_mean", "image_std"))
         return cls(shorter, (int(height), int(width)), mean, std, mode)

@@ -1,19 +1,19 @@
-"""Rewards behind HTTP: pictures and prompts out, scores in.
+"""Rewards behind HTTP: images and prompts out, scores in.
 
 The protocol is one request. A client posts JSON with `Content-Type: application/json`,
 
     {"items": [{"id": "0", "prompt": "a duck", "image": "<PNG, base64>"}, ...]}
 
-where `prompt` may be null, and is answered with status 200 and
+where `prompt` may be null. The answer has status 200 and
 
     {"scores": [{"id": "0", "score": 0.25}, ...]}
 
 one finite number per id, in any order. Any other status may carry `{"error": "a sentence"}`. Connections that fail or
-break off, 429 and 5xx are tried again while there is time; anything else, and any answer that is not as above, is an
-error at once. A server that wants a token gets it as `Authorization: Bearer TOKEN`, from `token=` or the environment
-variable `NOISEWARD_TOKEN`. `serve.py` is a server of this protocol; twenty lines of any web framework are another.
+break off, 429 and 5xx are retried while there is time; anything else, and any answer that is not as above, is an error
+at once. A token is sent as `Authorization: Bearer TOKEN`, from `token=` or the environment variable `NOISEWARD_TOKEN`.
+`serve.py` is a server of this protocol; twenty lines of any web framework are another.
 
-The pictures leave this process, and the machine if the server is elsewhere.
+The images leave this process, and the machine if the server is elsewhere.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from typing import Any, TypeVar, final
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, RewardError, shorten
+from noiseward.errors import ArgumentError, RewardError, describe_error, shorten
 from noiseward.images import to_images
-from noiseward.rewards.deadline import handlers
+from noiseward.rewards.deadline import make_handlers
 from noiseward.rewards.reward import Reward
 
-__all__ = ["RemoteReward", "loopback"]
+__all__ = ["RemoteReward", "is_loopback"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 LONGEST = 16 * 2**20  # bytes of an answer
-HIGHEST = 3.4e38  # of a score: what float32 holds
-AGAIN = {429, *range(500, 600)}
+HIGHEST = 3.4e38  # score that float32 holds
+RETRIED = {429, *range(500, 600)}
 
 
 @final
@@ -59,22 +59,22 @@ class RemoteReward(Reward):
     """A reward that a server computes. A black box.
 
     Arguments:
-        url: where to post to, `http://...` or `https://...`.
-        name: how tables call it; default: the server's host and port.
-        batch: pictures per request.
-        workers: requests under way at the same time.
-        timeout: seconds for a request as a whole: finding the server, sending, waiting, reading, and all retries.
-        retries: how often a request is tried again while there is time.
+        url: of the server, `http://...` or `https://...`.
+        name: in tables; default: the server's host and port.
+        batch: images per request.
+        workers: concurrent requests.
+        timeout: seconds for a whole request: finding the server, sending, waiting, reading, and all retries.
+        retries: of a request, while there is time.
         backoff: seconds before the first retry, twice as many before each next.
-        token: what the server wants to be shown; default: the environment variable NOISEWARD_TOKEN, if it is set.
+        token: for the server; default: the environment variable NOISEWARD_TOKEN, if it is set.
 
     Raises:
-        RewardError: no answer after all tries, or an answer that makes no sense.
+        RewardError: no answer after all tries, or an invalid one.
 
     Example:
-        >>> from noiseward.rewards.parse import named
-        >>> from noiseward.rewards.serve import serving
-        >>> with serving(named("darkness")) as url:
+        >>> from noiseward.rewards.parse import make_reward
+        >>> from noiseward.rewards.serve import run_server
+        >>> with run_server(make_reward("darkness")) as url:
         ...     RemoteReward(url)(torch.zeros(2, 3, 8, 8), None).tolist()
         [1.0, 1.0]
     """
@@ -96,27 +96,27 @@ class RemoteReward(Reward):
         host = _host(url)
         for what, count, least in (("batch", batch, 1), ("workers", workers, 1), ("retries", retries, 0)):
             if not (isinstance(count, int) and count >= least):
-                raise ArgumentError(f"{what}={count} given: a whole number, at least {least}, wanted")
+                raise ArgumentError(f"{what} must be an integer >= {least}, got {count}")
         if not 0 < timeout < math.inf or not 0 <= backoff < math.inf:
-            raise ArgumentError(f"timeout={timeout}, backoff={backoff} given: positive numbers of seconds wanted")
+            raise ArgumentError(f"timeout and backoff must be positive seconds, got {timeout} and {backoff}")
         self.url, self.name = url, name or urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
         self.batch, self.workers, self.timeout, self.retries, self.backoff = batch, workers, timeout, retries, backoff
         self._token = os.environ.get("NOISEWARD_TOKEN", "") if token is None else token
         if not re.fullmatch(r"[\x21-\x7e]*", self._token):
             raise ArgumentError("the token of a reward server must be printable ASCII without spaces: give another")
-        proxies = [urllib.request.ProxyHandler({})] if loopback(host) else []  # no proxy leads back to this machine
-        self._opener = urllib.request.build_opener(*handlers(), *proxies)
+        proxies = [urllib.request.ProxyHandler({})] if is_loopback(host) else []  # no proxy leads back to this machine
+        self._opener = urllib.request.build_opener(*make_handlers(), *proxies)
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         items = [
-            {"id": str(row), "prompt": prompt[row] if prompt else None, "image": _png(picture)}
-            for row, picture in enumerate(to_images(sample))
+            {"id": str(row), "prompt": prompt[row] if prompt else None, "image": _encode_png(image)}
+            for row, image in enumerate(to_images(sample))
         ]
         batches = [items[begin : begin + self.batch] for begin in range(0, len(items), self.batch)]
-        answers = together(self._scores, batches, workers=self.workers)
+        answers = map_parallel(self._request, batches, workers=self.workers)
         return torch.tensor([score for answer in answers for score in answer], device=sample.device)
 
-    def _scores(self, items: list[dict[str, Any]]) -> list[float]:
+    def _request(self, items: list[dict[str, Any]]) -> list[float]:
         """The scores of one request's items, in their order."""
         body = json.dumps({"items": items}).encode()
         end, failure, tries = time.monotonic() + self.timeout, "", 0
@@ -127,19 +127,18 @@ class RemoteReward(Reward):
             time.sleep(pause)
             tries += 1
             try:
-                return self._ordered(self._post(body, end - time.monotonic()), [item["id"] for item in items])
+                return self._read_scores(self._post(body, end - time.monotonic()), [item["id"] for item in items])
             except urllib.error.HTTPError as error:
                 with error:
-                    failure = f"answered {error.code} {shorten(error.reason, 100)}{_said(error)}"
-                if error.code not in AGAIN:
+                    failure = f"answered {error.code} {shorten(error.reason, 100)}{_server_message(error)}"
+                if error.code not in RETRIED:
                     raise RewardError(f"reward server {self.url} {failure}") from None
             except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
                 reason = getattr(error, "reason", None) or error
                 if isinstance(reason, TimeoutError) and time.monotonic() >= end:
-                    failure = f"did not answer within {self.timeout:g} s: raise timeout= if it needs longer"
+                    failure = f"did not answer within {self.timeout:g} s: increase timeout= if it needs longer"
                     break
-                said = shorten(str(reason), 200) or type(reason).__name__
-                failure = f"cannot be reached ({said}): is it up?"
+                failure = f"cannot be reached ({describe_error(reason, 200)}): is it up?"
         raise RewardError(f"reward server {self.url} {failure} ({tries} {'try' if tries == 1 else 'tries'})")
 
     def _post(self, body: bytes, seconds: float) -> bytes:
@@ -159,29 +158,27 @@ class RemoteReward(Reward):
                 raise http.client.IncompleteRead(b"".join(parts), response.length)
             return b"".join(parts)
 
-    def _ordered(self, answer: bytes, ids: list[str]) -> list[float]:
+    def _read_scores(self, answer: bytes, ids: list[str]) -> list[float]:
         """The scores of an answer by id, checked."""
         try:
             scores = json.loads(answer)["scores"]
-            found = {entry["id"]: entry["score"] for entry in scores}
+            by_id = {entry["id"]: entry["score"] for entry in scores}
         except (ValueError, TypeError, KeyError, RecursionError):
             shown = " ".join(answer[:60].decode(errors="replace").split())
             raise RewardError(
-                f"reward server {self.url} answered nonsense, '{shown}': "
-                '{"scores": [{"id": "0", "score": 0.25}, ...]} wanted'
+                f'reward server {self.url} must answer {{"scores": [{{"id": "0", "score": 0.25}}, ...]}}, got '
+                f"'{shown}'"
             ) from None
-        if len(scores) != len(ids) or found.keys() != set(ids):
-            raise RewardError(
-                f"reward server {self.url} scored {len(scores)} ids for the {len(ids)} it was sent: "
-                "one score for each id wanted"
-            )
+        if len(scores) != len(ids) or by_id.keys() != set(ids):
+            got = f"{len(scores)} for ids {shorten(', '.join(map(str, by_id)), 60)}"
+            raise RewardError(f"reward server {self.url} must send one score for each of {len(ids)} ids, got {got}")
         for one in ids:
-            score = found[one]
+            score = by_id[one]
             if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= HIGHEST:
                 raise RewardError(
-                    f"reward server {self.url} scored picture {one} {score!r:.40}: a finite number wanted"
+                    f"reward server {self.url} must send finite numbers, got {score!r:.40} for image {one}"
                 )
-        return [float(found[one]) for one in ids]
+        return [float(by_id[one]) for one in ids]
 
 
 def _host(url: str) -> str:
@@ -191,11 +188,11 @@ def _host(url: str) -> str:
     except ValueError:
         parts, host = None, None
     if parts is None or parts.scheme not in ("http", "https") or not host:
-        raise ArgumentError(f"'{url}' is no address of a reward server: give one like http://127.0.0.1:8000")
+        raise ArgumentError(f"expected the address of a reward server, as in http://127.0.0.1:8000, got '{url}'")
     return host
 
 
-def loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -203,8 +200,8 @@ def loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def together(work: Callable[[T], R], parts: Sequence[T], *, workers: int) -> list[R]:
-    """What some work makes of each part, several at a time; an error, or Ctrl-C, does not wait for the others."""
+def map_parallel(work: Callable[[T], R], parts: Sequence[T], *, workers: int) -> list[R]:
+    """Apply a function to each part, several at a time; an error, or Ctrl-C, does not wait for the others."""
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, R | None, BaseException | None]] = queue.SimpleQueue()
     for number in range(len(parts)):
@@ -222,26 +219,26 @@ def together(work: Callable[[T], R], parts: Sequence[T], *, workers: int) -> lis
 
     for _ in range(min(workers, len(parts))):
         threading.Thread(target=take, daemon=True).start()
-    found: dict[int, Any] = {}
+    results: dict[int, Any] = {}
     try:
-        while len(found) < len(parts):
+        while len(results) < len(parts):
             number, result, error = done.get()
             if error is not None:
                 raise error
-            found[number] = result
+            results[number] = result
     finally:
         stop.set()
-    return [found[number] for number in range(len(parts))]
+    return [results[number] for number in range(len(parts))]
 
 
-def _png(picture: Any) -> str:
+def _encode_png(image: Any) -> str:
     file = io.BytesIO()
-    picture.save(file, format="PNG")
+    image.save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _said(error: urllib.error.HTTPError) -> str:
-    """The server's own sentence, if it sent one."""
+def _server_message(error: urllib.error.HTTPError) -> str:
+    """The server's own message, if it sent one."""
     try:
         return ": " + shorten(str(json.loads(error.read(4096))["error"]), 300)
     except (ValueError, TypeError, KeyError, RecursionError, OSError, http.client.HTTPException):

@@ -1,11 +1,11 @@
-r"""Rewards: what a sample is worth. Higher is better, always.
+r"""Rewards: scores of samples. Higher is better, always.
 
 A **reward** r gives each row of a batch one number, from that row's sample and prompt alone:
 :math:`r(x, c) \in \mathbb{R}^B`. It is *differentiable* when gradients flow back to the sample, a *black box*
 otherwise. Images come as `(B, 3, H, W)` in [0, 1], as the user will see them.
 
-Two mistakes are easy to make in a reward and hard to see in a result, so they are checked: a reward that changes the
-images it is shown, and one whose score of a row depends on other rows (:func:`check_rows`).
+Two mistakes are easy to make in a reward and hard to see in a result, so they are checked: a reward that changes its
+sample in place, and one whose score of a row depends on other rows (:func:`check_rows`).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Reward(abc.ABC):
     """One number per row; higher is better.
 
     Attributes:
-        name: how tables and logs call it.
+        name: in tables and logs.
         differentiable: whether gradients flow from the score to the sample.
-        statistic: whether it is a plain number of pixels, such as contrast, which falls for honest reasons, too; a
-            panel shows those and does not judge by them.
+        statistic: whether it is a plain statistic of pixels, such as contrast, which falls for legitimate reasons, too;
+            a panel shows those and does not judge by them.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Reward(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
-        """The scores `(B,)` of samples `(B, *X)`, made for one prompt per row (None without prompts)."""
+        """The scores `(B,)` of samples `(B, *X)` for one prompt per row (None without prompts)."""
 
 
 @final
@@ -55,7 +55,7 @@ class FunctionReward(Reward):
         fn: `fn(sample)` or `fn(sample, prompt)`, returning one number per row. It gets a copy of the sample, so that it
             may work in place.
         differentiable: False for a function that leaves the graph: it is then called under `torch.no_grad()`.
-        name: how tables call it; default: the function's own name.
+        name: in tables; default: the function's own name.
         statistic: see `Reward`.
 
     Example:
@@ -74,21 +74,21 @@ class FunctionReward(Reward):
         statistic: bool = False,
     ) -> None:
         if not callable(fn):
-            raise ArgumentError(f"{fn!r} is no function: give a function of (sample) or (sample, prompt)")
+            raise ArgumentError(f"expected a function of (sample) or (sample, prompt), got {fn!r}")
         self.name = name or str(getattr(fn, "__name__", type(fn).__name__))
         self.differentiable, self.statistic = differentiable, statistic
-        self._fn, self._prompted = fn, _positional(fn) > 1
+        self._fn, self._takes_prompt = fn, _count_positional(fn) > 1
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         own = sample.clone()
-        arguments = (own, prompt if prompt is None else list(prompt)) if self._prompted else (own,)
+        arguments = (own, prompt if prompt is None else list(prompt)) if self._takes_prompt else (own,)
         if self.differentiable:
             return self._fn(*arguments)
         with torch.no_grad():
             return self._fn(*arguments)
 
 
-def _positional(fn: Callable[..., Any]) -> int:
+def _count_positional(fn: Callable[..., Any]) -> int:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     try:
         parameters = inspect.signature(fn).parameters.values()
@@ -103,10 +103,10 @@ class UnitGradient(Reward):
 
     .. math:: r(x), \qquad \nabla r(x) / \lVert \nabla r(x) \rVert
 
-    Rewards of different units, cosines and kilobytes, then pull at the sample with their weights alone. What comes out
-    is a direction, not the gradient of any function: it does not agree with finite differences of the value, it does
-    not shrink near a maximum, and a weight sets how hard a reward pulls, not what a rise of it is worth. A gradient of
-    zero stays zero.
+    Rewards of different units, cosines and kilobytes, then act on the sample by their weights alone. The result is a
+    direction, not the gradient of any function: it does not agree with finite differences of the value, it does not
+    shrink near a maximum, and a weight sets the length of a gradient, not the worth of an increase. A gradient of zero
+    stays zero.
 
     Arguments:
         reward: one with a gradient.
@@ -128,7 +128,7 @@ class UnitGradient(Reward):
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         if not (torch.is_grad_enabled() and sample.requires_grad):
-            return _checked(self.reward, sample, prompt)
+            return _compute(self.reward, sample, prompt)
         return _Unit.apply(sample, self.reward, prompt)  # pyright: ignore[reportReturnType]
 
 
@@ -139,10 +139,10 @@ class _Unit(torch.autograd.Function):
     def forward(ctx: Any, sample: Tensor, reward: Reward, prompt: Sequence[str] | None) -> Tensor:
         with torch.enable_grad():
             leaf = sample.detach().requires_grad_(True)
-            scores = _checked(reward, leaf, prompt)
+            scores = _compute(reward, leaf, prompt)
             if not scores.requires_grad:
                 raise GradientError(
-                    f"reward '{reward.name}' came without a gradient: build it of differentiable operations, or "
+                    f"reward '{reward.name}' returned scores without a gradient: use differentiable operations, or "
                     "declare it a black box, differentiable=False"
                 )
             (gradient,) = torch.autograd.grad(scores.sum(), leaf)
@@ -163,8 +163,8 @@ class WeightedSum(Reward):
 
     Arguments:
         rewards: the rewards and their weights.
-        normalize: let each pull with a gradient of norm 1 in each row, times its weight (`UnitGradient`). The value
-            stays the weighted sum, and with it which step is the best.
+        normalize: scale each gradient to norm 1 in each row, times its weight (`UnitGradient`). The value stays the
+            weighted sum, and with it which step is the best.
 
     Example:
         >>> import torch
@@ -176,15 +176,14 @@ class WeightedSum(Reward):
 
     def __init__(self, rewards: Mapping[Reward, float], *, normalize: bool = False) -> None:
         if not rewards:
-            raise ArgumentError("no reward given: a weighted sum needs at least one")
+            raise ArgumentError("a weighted sum needs at least one reward, got none")
         for reward, weight in rewards.items():
             if not isinstance(weight, int | float) or not math.isfinite(weight):
-                raise ArgumentError(f"weight {weight!r} given for reward '{reward.name}': weights are finite numbers")
+                raise ArgumentError(f"the weight of reward '{reward.name}' must be finite, got {weight!r}")
         names = [reward.name for reward in rewards]
         if len(set(names)) < len(names):
-            raise ArgumentError(f"two rewards have the same name ({', '.join(names)}): name each differently")
-        shaped = UnitGradient if normalize else lambda reward: reward
-        self.rewards = {shaped(reward): weight for reward, weight in rewards.items()}
+            raise ArgumentError(f"rewards need different names, got {', '.join(names)}; name each differently")
+        self.rewards = {UnitGradient(one) if normalize else one: weight for one, weight in rewards.items()}
         self.name = " + ".join(f"{weight:g} {reward.name}" for reward, weight in rewards.items())
         self.differentiable = all(reward.differentiable for reward in rewards)
 
@@ -193,15 +192,15 @@ class WeightedSum(Reward):
 
     def terms(self, sample: Tensor, prompt: Sequence[str] | None) -> dict[str, Tensor]:
         """Each reward's own score `(B,)`, by name, before weighting."""
-        return {reward.name: _checked(reward, sample, prompt) for reward in self.rewards}
+        return {reward.name: _compute(reward, sample, prompt) for reward in self.rewards}
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum of such terms."""
+        """The weighted sum of these terms."""
         return torch.stack([weight * terms[reward.name] for reward, weight in self.rewards.items()]).sum(0)
 
 
 def score(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> tuple[Tensor, dict[str, Tensor]]:
-    """The total `(B,)` and its terms, checked.
+    """Compute the total `(B,)` and its terms, checked.
 
     Raises:
         RewardError: the reward raised, or did not return one number per row.
@@ -209,11 +208,11 @@ def score(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> tuple
     if isinstance(reward, WeightedSum):
         terms = reward.terms(sample, prompt)
         return reward.total(terms), terms
-    total = _checked(reward, sample, prompt)
+    total = _compute(reward, sample, prompt)
     return total, {reward.name: total}
 
 
-def _checked(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
+def _compute(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
     version = _version(sample)
     with ErrorBoundary(f"reward '{reward.name}'"):
         scores = reward(sample, prompt)
@@ -222,37 +221,37 @@ def _checked(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> Te
                 f"expected reward '{reward.name}' to leave the sample as it is, got one changed in place; work on a "
                 "copy, as in sample - 0.5 instead of sample.sub_(0.5)"
             )
-        return _usable(scores, reward.name, sample)
+        return _to_scores(scores, reward.name, sample)
 
 
-def _usable(scores: Any, name: str, sample: Tensor) -> Tensor:
-    """What a reward returned, as real numbers `(B,)`."""
+def _to_scores(scores: Any, name: str, sample: Tensor) -> Tensor:
+    """A reward's result as real numbers `(B,)`."""
     rows = sample.shape[0]
     if not isinstance(scores, Tensor):
         try:
             scores = torch.as_tensor(scores, device=sample.device)
         except (TypeError, ValueError, RuntimeError, OverflowError):
             raise RewardError(
-                f"reward '{name}' returned {type(scores).__name__}: return one number per row, {rows} here"
+                f"reward '{name}' must return one number per row, {rows} here, got {type(scores).__name__}"
             ) from None
     kind = str(scores.dtype).removeprefix("torch.")
     if scores.is_meta or scores.layout is not torch.strided or not _REAL.fullmatch(kind):
-        odd = "on the meta device" if scores.is_meta else f"of layout {scores.layout}".replace("torch.", "")
-        odd = f"of dtype {kind}" if not _REAL.fullmatch(kind) else odd
+        got = "on the meta device" if scores.is_meta else f"of layout {scores.layout}".replace("torch.", "")
+        got = f"of dtype {kind}" if not _REAL.fullmatch(kind) else got
         raise RewardError(
-            f"reward '{name}' must return a dense tensor of real numbers, got one {odd}: convert it, "
+            f"reward '{name}' must return a dense tensor of real numbers, got one {got}: convert it, "
             "as by .to_dense(), .real or .float()"
         )
     if tuple(scores.shape) != (rows,):
         raise RewardError(
-            f"reward '{name}' returned shape {tuple(scores.shape)} for {rows} rows: return shape ({rows},), "
-            "never an average over the batch"
+            f"reward '{name}' must return shape ({rows},) for {rows} rows, never an average over the batch, got shape "
+            f"{tuple(scores.shape)}"
         )
     return scores if scores.is_floating_point() else scores.float()
 
 
 def _version(sample: Tensor) -> int:
-    """How often a tensor was changed in place."""
+    """The number of in-place changes of a tensor."""
     return 0 if sample.is_inference() else sample._version
 
 
@@ -266,10 +265,10 @@ def check_rows(
     number of rows.
 
     Arguments:
-        reward: what scores.
+        reward: to check.
         sample: `(B, *X)`, rows that differ.
         prompt: one per row, or None.
-        terms: the scores of the sample, `(B,)` by the name of the reward, if they are there already.
+        terms: the scores of the sample, `(B,)` by the name of the reward, if they are known already.
 
     Example:
         >>> check_rows(FunctionReward(lambda x: x.mean(1) - x.mean(), name="centered"), torch.eye(2), None)
@@ -281,30 +280,30 @@ def check_rows(
         return
     for part in reward.rewards if isinstance(reward, WeightedSum) else [reward]:
         if part.differentiable:
-            coupled = _pulls(part, sample, prompt)
+            is_coupled = _has_cross_gradient(part, sample, prompt)
         else:
-            scores = terms[part.name] if terms is not None else _checked(part, sample, prompt)
-            coupled = _alters(part, sample[:1], prompt and prompt[:1], scores)
-        if coupled:
+            scores = terms[part.name] if terms is not None else _compute(part, sample, prompt)
+            is_coupled = _depends_on_batch(part, sample[:1], prompt and prompt[:1], scores)
+        if is_coupled:
             raise RewardError(
                 f"expected reward '{part.name}' to score each row by itself, got a score of the first row that changes "
                 "with the others; call .eval() on its modules (batch normalization), and take no mean over the batch"
             )
 
 
-def _pulls(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> bool:
+def _has_cross_gradient(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> bool:
     """Whether the score of the first row has a gradient to another row."""
     with torch.enable_grad():
         leaf = sample.detach().clone().requires_grad_(True)
-        first = _checked(reward, leaf, prompt)[0]
-        found = torch.autograd.grad(first, leaf, allow_unused=True)[0] if first.requires_grad else None
-    return found is not None and bool(first.isfinite()) and bool(found[1:].nan_to_num().any())
+        first = _compute(reward, leaf, prompt)[0]
+        gradient = torch.autograd.grad(first, leaf, allow_unused=True)[0] if first.requires_grad else None
+    return gradient is not None and bool(first.isfinite()) and bool(gradient[1:].nan_to_num().any())
 
 
-def _alters(reward: Reward, row: Tensor, prompt: Sequence[str] | None, scores: Tensor) -> bool:
-    """Whether the score of the first row alone is another than in the batch, by more than rounding."""
+def _depends_on_batch(reward: Reward, row: Tensor, prompt: Sequence[str] | None, scores: Tensor) -> bool:
+    """Whether the score of the first row alone differs from the one in the batch by more than rounding."""
     try:
-        alone, again = (float(_checked(reward, row.detach(), prompt)) for _ in range(2))
+        alone, again = (float(_compute(reward, row.detach(), prompt)) for _ in range(2))
     except RewardError:
         return False
     one, other = scores[:2].tolist()

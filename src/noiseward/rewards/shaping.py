@@ -1,8 +1,8 @@
-r"""Rewards made of rewards: seen through crops, or good enough at some height.
+r"""Rewards made of rewards: averaged over crops, or clamped at a target.
 
-Climbed without a stop, most rewards end in pictures that please the reward alone. Two old remedies are wrappers here:
-the mean over random **cutouts** is harder to please by a pattern of pixels, and a reward **clamped** at a target stops
-pulling once it is reached.
+Optimized without a limit, most rewards end in images that please the reward alone. Two known remedies are wrappers
+here: the mean over random **cutouts** is harder to please by a pattern of pixels, and a reward **clamped** at a target
+has no gradient once it is reached.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Augmented(Reward):
     r"""The mean of a reward over square crops, :math:`\frac{1}{n} \sum_k r(\mathrm{crop}_k(x), c)`.
 
     The crops are drawn once, from the seed, and are the same for every row and at every call: the reward stays a
-    function. It costs as much as the reward on that many pictures.
+    function. It costs as much as the reward on that many images.
 
     Arguments:
-        reward: of images; it is shown pictures of several sizes.
-        cutouts: how many crops.
-        least: the smallest crop's side, as a part of the picture's shorter side.
-        seed: which crops.
+        reward: of images, of several sizes.
+        cutouts: number of crops.
+        least: the smallest crop's side, as a part of the image's shorter side.
+        seed: of the crops.
 
     References:
         CLIP-guided diffusion's cutouts, as in End-to-End Diffusion Latent Optimization Improves Classifier Guidance
@@ -48,12 +48,12 @@ class Augmented(Reward):
 
     def __init__(self, reward: Reward, *, cutouts: int = 16, least: float = 0.5, seed: int = 0) -> None:
         if cutouts < 1:
-            raise ArgumentError(f"cutouts={cutouts} given: at least 1 wanted")
+            raise ArgumentError(f"cutouts must be >= 1, got {cutouts}")
         if cutouts > MOST:
-            said = shorten(str(cutouts), 40)
-            raise ArgumentError(f"cutouts must be <= {MOST:,}, got {said}: each costs a call of the reward")
+            got = shorten(str(cutouts), 40)
+            raise ArgumentError(f"cutouts must be <= {MOST:,}, got {got}: each costs a call of the reward")
         if not 0 < least <= 1:
-            raise ArgumentError(f"least={least} given: a part of the shorter side wanted, above 0 and at most 1")
+            raise ArgumentError(f"least must be a part of the shorter side, in (0, 1], got {least}")
         self.reward, self.name, self.differentiable = reward, reward.name, reward.differentiable
         self.statistic = reward.statistic
         drawn = torch.rand(cutouts, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -61,7 +61,7 @@ class Augmented(Reward):
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         if sample.ndim != 4:
-            raise RewardError(f"samples of shape {tuple(sample.shape)} given: cutouts are of pictures (B, 3, H, W)")
+            raise RewardError(f"cutouts need images (B, 3, H, W), got samples of shape {tuple(sample.shape)}")
         height, width = sample.shape[2:]
         scores = []
         for part, down, right in self._crops:
@@ -74,13 +74,12 @@ class Augmented(Reward):
 
 @final
 class Clamped(Reward):
-    r"""A reward that is good enough at a target, :math:`\min(r(x, c), t)`: from there on it has no gradient.
+    r"""A reward that stops growing at a target, :math:`\min(r(x, c), t)`: from there on it has no gradient.
 
-    In a `WeightedSum` the other rewards then have the field to themselves. To stop a row altogether, give the run a
-    target instead.
+    In a `WeightedSum` the other rewards then act alone. To stop a row altogether, give the run a target instead.
 
     Arguments:
-        reward: what to clamp.
+        reward: to clamp.
         target: t.
 
     Example:
@@ -92,7 +91,7 @@ class Clamped(Reward):
 
     def __init__(self, reward: Reward, *, target: float) -> None:
         if not math.isfinite(target):
-            raise ArgumentError(f"target={target} given: a finite number wanted")
+            raise ArgumentError(f"target must be finite, got {target}")
         self.reward, self.target = reward, target
         self.name, self.differentiable, self.statistic = reward.name, reward.differentiable, reward.statistic
 

@@ -1,4 +1,4 @@
-r"""Similarity to a picture: the cosine of two pictures' vectors under a CLIP, :math:`\langle f(x), f(y) \rangle`."""
+r"""Similarity to an image: the cosine of two images' vectors under a CLIP, :math:`\langle f(x), f(y) \rangle`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 from noiseward.images import read_image, turn_upright
-from noiseward.rewards.dual_encoder import DualEncoder, clip_folder
+from noiseward.rewards.dual_encoder import DualEncoder, load_clip
 from noiseward.rewards.dual_encoder import repos as clip_repos
+from noiseward.rewards.hub import Repo
 from noiseward.rewards.reward import Reward
-from noiseward.rewards.weights import Repo
 
-__all__ = ["Similarity", "read_picture", "similarity", "repos"]
+__all__ = ["Similarity", "read_reference", "repos", "similarity"]
 
 
 @final
 class Similarity(Reward):
-    """How much a picture is like a reference, from -1 to 1; the prompt does not matter.
+    """The similarity of an image to a reference, from -1 to 1; the prompt does not matter.
 
     Arguments:
         encoder: whose vectors are compared.
@@ -35,23 +35,23 @@ class Similarity(Reward):
     def __init__(self, encoder: DualEncoder, reference: Tensor) -> None:
         self.encoder = encoder
         with torch.no_grad():
-            self._reference = encoder.pictures(reference)
+            self._reference = encoder.encode_images(reference)
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
-        return (self.encoder.pictures(sample) * self._reference.to(sample)).sum(1)
+        return (self.encoder.encode_images(sample) * self._reference.to(sample)).sum(1)
 
 
-def read_picture(path: str | Path) -> Tensor:
-    """A picture's file as `(1, 3, H, W)` in [0, 1]; what is transparent in it becomes white.
+def read_reference(path: str | Path) -> Tensor:
+    """Read an image file as `(1, 3, H, W)` in [0, 1], on white where it is transparent.
 
     Raises:
-        ArgumentError: it is missing, or no picture.
+        ArgumentError: it is missing, or no image.
     """
     import numpy
     from PIL import Image
 
-    picture = read_image(os.path.expanduser(path), "similarity:path", lambda given: turn_upright(given).convert("RGBA"))
-    flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    image = read_image(os.path.expanduser(path), "similarity:path", lambda raw: turn_upright(raw).convert("RGBA"))
+    flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return torch.from_numpy(numpy.array(flat)).permute(2, 0, 1)[None].float() / 255
 
 
@@ -61,13 +61,13 @@ def repos(path: str = "", *, model: str = "openai/clip-vit-large-patch14") -> tu
 
 
 def similarity(path: str = "", *, model: str = "openai/clip-vit-large-patch14") -> Similarity:
-    """Similarity to a picture.
+    """Similarity to an image.
 
     Arguments:
-        path: the picture's file.
+        path: the image's file.
         model: a CLIP's hub id or folder, or `stickers`.
     """
     if not path:
-        raise ArgumentError("reward 'similarity' lacks a picture: give one, as in similarity:path=picture.png")
-    reference = read_picture(path)
-    return Similarity(DualEncoder.load(clip_folder(model, "similarity"), name="clip"), reference)
+        raise ArgumentError("reward 'similarity' needs an image: give one, as in similarity:path=image.png")
+    reference = read_reference(path)
+    return Similarity(load_clip(model, "similarity"), reference)

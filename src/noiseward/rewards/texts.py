@@ -1,4 +1,4 @@
-"""Prompts that are longer than a reward reads: one line for each, with the words that it never sees."""
+"""Prompts as rewards read them: there must be one, and a warning says which words of a long one are not read."""
 
 from __future__ import annotations
 
@@ -6,21 +6,32 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from noiseward.errors import NoisewardWarning
+from noiseward.errors import NoisewardWarning, RewardError
 
-__all__ = ["warn_if_cut"]
+__all__ = ["require_prompt", "warn_if_cut"]
 
-_SHOWN = 200  # characters of what is lost
+_SHOWN = 200  # characters of the words that are cut
+
+
+def require_prompt(reward: str, prompt: Sequence[str] | None) -> Sequence[str]:
+    """The prompts of a batch.
+
+    Raises:
+        RewardError: there are none.
+    """
+    if prompt is None:
+        raise RewardError(f"reward '{reward}' compares images with prompts: the model has none; give a prompt")
+    return prompt
 
 
 def warn_if_cut(reward: str, tokenizer: Any, texts: Sequence[str], length: int) -> None:
     """Warn of texts that are cut.
 
     Arguments:
-        reward: what it is called, for messages.
+        reward: its name, for messages.
         tokenizer: its tokenizer.
-        texts: what it is given.
-        length: how many tokens it reads, with those that mark beginning and end.
+        texts: the prompts.
+        length: the number of tokens it reads, with those that mark beginning and end.
     """
     marks = tokenizer.num_special_tokens_to_add()
     for text in texts:

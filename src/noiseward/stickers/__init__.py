@@ -1,8 +1,8 @@
 """The built-in text-to-image model: emoji stickers of 64 x 64 pixels on a colored background.
 
-`path()` is a plain diffusers folder, a `StableDiffusionPipeline` in float32, trained by this project on pictures it
-renders itself; see the model card `README.md` beside it. A caption names a noun and, if it likes, the background:
-"a duck", "a duck on a black background".
+`path()` is a plain diffusers folder, a `StableDiffusionPipeline` in float32, trained by this project on images it
+renders itself; see its model card `README.md`. A caption names a noun and, optionally, the background: "a duck",
+"a duck on a black background".
 
 Example:
     >>> from noiseward import stickers
@@ -33,11 +33,11 @@ _HERE = Path(__file__).resolve().parent
 
 
 def path(part: Literal["model", "clip", "judge"] = "model") -> Path:
-    """A folder: the pipeline, or one of two CLIP models trained on other pictures, independently of each other.
+    """A folder: the pipeline, or one of two CLIP models trained on other images, independently of each other.
 
     Arguments:
         part: `model`, for `StableDiffusionPipeline.from_pretrained(path(), local_files_only=True)`; `clip`, for the
-            reward of that name; `judge`, which scores and is never climbed. Both are for `CLIPModel.from_pretrained`.
+            reward of that name; `judge`, which scores and is never optimized. Both are for `CLIPModel.from_pretrained`.
 
     Example:
         >>> path().name, path("judge").name
@@ -70,13 +70,13 @@ def check_prompt(prompt: str) -> None:
         stickers does not know 'two', 'ducks' (but 'duck'): 'noiseward models stickers' lists what it knows
     """
     known = [*nouns(), *colors()]
-    said = []
+    unknown = []
     for word in re.findall(r"[\w'-]+", prompt.lower()):
         if word not in (*known, *GRAMMAR):
             near = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
-            said.append(f"'{word}'" + (f" (but {', '.join(map(repr, near))})" if near else ""))
-    if said:
-        text = f"stickers does not know {', '.join(said)}: 'noiseward models stickers' lists what it knows"
+            unknown.append(f"'{word}'" + (f" (but {', '.join(map(repr, near))})" if near else ""))
+    if unknown:
+        text = f"stickers does not know {', '.join(unknown)}: 'noiseward models stickers' lists what it knows"
         warnings.warn(text, NoisewardWarning, stacklevel=2)
 
 
