@@ -167,8 +167,11 @@ def test_a_file_that_is_no_toml_or_says_what_a_command_does_not_take_is_refused(
     (tmp_path / "run.toml").write_text("steps = \n")
     with pytest.raises(ArgumentError, match="--spec must be a TOML file, got '.*run.toml'"):
         flags(spec_file=tmp_path / "run.toml")
-    with pytest.raises(ArgumentError, match="--spec must be a TOML file, got '.*nowhere.toml' .No such file"):
+    with pytest.raises(ArgumentError, match="nowhere.toml cannot be read .No such file"):
         flags(spec_file=tmp_path / "nowhere.toml")
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(ArgumentError, match="pipe.toml must be a text file, got a pipe"):
+        flags(spec_file=tmp_path / "pipe.toml")
 
     from typing import Annotated
 

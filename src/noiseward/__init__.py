@@ -10,22 +10,22 @@ modules, which are imported when a name is first used: `import noiseward` loads 
 from __future__ import annotations
 
 import ast
-from pathlib import Path
-from typing import Any
+import os
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    name.name: str(line.module)
-    for line in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
-    if isinstance(line, ast.ImportFrom)
-    for name in line.names
-}
+with open(os.path.join(os.path.dirname(__file__), "__init__.pyi"), encoding="utf-8") as _table:
+    _HOMES = {
+        name.name: str(line.module)
+        for line in ast.parse(_table.read()).body
+        if isinstance(line, ast.ImportFrom)
+        for name in line.names
+    }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'noiseward' has no attribute '{name}'")
     from importlib import import_module

@@ -126,9 +126,9 @@ def _assignments(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    from noiseward.runs.text import read_text
+
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArgumentError(f"--spec must be a TOML file, got '{path}' ({error.strerror}); check the path") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
         raise ArgumentError(f"--spec must be a TOML file, got '{path}' ({shorten(str(error), 120)})") from None
