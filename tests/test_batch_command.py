@@ -138,6 +138,6 @@ def test_a_list_filters_and_sorts(run, several, arguments, names):
 
 def test_a_list_of_nothing_says_so_and_a_wrong_column_is_refused(run, several):
     status, out, _ = run("list", "--prompt", "swan")
-    assert status == 0 and "no such runs in runs" in out
+    assert status == 0 and "no matching runs in runs" in out
     status, _, err = run("list", "--sort", "color")
     assert status == 1 and "cannot sort by 'color'" in err

@@ -95,7 +95,7 @@ def test_a_run_that_ended_itself_is_called_killed_and_goes_on(start, run, tmp_pa
     assert RunFolder(tmp_path / "late").read("status.json")["state"] == "running"
     assert run("show", "late")[1].startswith("late: killed\n")
     assert "killed" in run("list", ".", "--state", "killed")[1]
-    assert "no such runs" in run("list", ".", "--state", "running")[1]
+    assert "no matching runs" in run("list", ".", "--state", "running")[1]
     (tmp_path / "mine.py").write_text(REWARDS.replace("os._exit(0)", "pass"))
     assert run("resume", "late", "-q")[0] == 0
     assert run("show", "late")[1].startswith("late: done\n")

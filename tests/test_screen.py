@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import errno
 import io
+import sys
 import types
 from pathlib import Path
 from typing import Any, cast
@@ -92,3 +94,20 @@ def test_consoles_and_columns_are_made_in_one_place():
             if name in ("Console", "TextColumn", "from_markup", "rprint") and path.name != "terminal.py":
                 made.append(f"{path.name}: {name}")
     assert made == []
+
+
+def test_writing_to_a_terminal_that_is_gone_does_nothing(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    terminal.console(stderr=True).print("a")
+
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    with pytest.raises(OSError, match="No space left"):
+        terminal.console(stderr=True).print("a")

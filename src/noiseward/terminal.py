@@ -2,15 +2,19 @@
 
 Prompts, paths, rewards' names and messages may hold anything: `[/red]`, `[cat:dog:0.5]`, `:duck:`. rich reads such
 things as markup and emoji unless it is switched off, and raises where a tag is closed that was never opened. So every
-console and every column of a bar comes from here, and no text needs to be escaped.
+console and every column of a bar comes from here, and no text needs to be escaped. A terminal that is closed while a
+run goes on makes writing fail before the signal of it arrives; what would be shown there is dropped, so that the run
+ends as the signal asks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
+import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +36,38 @@ def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
     """
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=soft_wrap)
+    stream = cast(IO[str], _Output("stderr" if stderr else "stdout"))
+    return Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=soft_wrap)
+
+
+class _Output:
+    """Standard output or error as it is at the time; writing to a terminal that is gone does nothing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(getattr(sys, self._name), name)
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        with _unless_gone():
+            getattr(sys, self._name).write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write out what is buffered."""
+        with _unless_gone():
+            getattr(sys, self._name).flush()
+
+
+@contextlib.contextmanager
+def _unless_gone() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 def column(text: str) -> TextColumn:

@@ -164,7 +164,7 @@ def extend(spec: RunSpec, *, steps: str | None, seconds: str | None, nfe: str | 
 
     Example:
         >>> spec = RunSpec(prompt=("a",), reward=("brightness",), steps=30)
-        >>> extended(spec, steps="+20", seconds=None, nfe=None).steps
+        >>> extend(spec, steps="+20", seconds=None, nfe=None).steps
         50
     """
     asked: dict[str, float | None] = {}
