@@ -82,6 +82,9 @@ def test_arguments_of_a_method_reach_its_parts():
     few = choose("dno:coarse=5,estimator=backprop:through=linear,steps=2", reward)
     assert few.coarse == 5 and (few.optimizer.estimator.through, few.optimizer.estimator.steps) == ("linear", 2)
     assert choose(None, reward).text == "dno:lr=0.01"
+    assert choose(METHODS["dno"](lr=0.1), reward).optimizer.lr == 0.1
+    with pytest.raises(ArgumentError, match="method must be a name, a Recipe, a Method or an Optimizer, got 3"):
+        choose(3, reward)
     assert choose(None, FunctionReward(len, differentiable=False)).text.startswith("trust-region:samples=16")
 
 

@@ -25,9 +25,10 @@ from noiseward.loop.panel import Panel, PanelState
 from noiseward.loop.progress import Bars
 from noiseward.loop.solution import Solution
 from noiseward.loop.step import Checkpoint, Step
-from noiseward.methods import Method, choose
+from noiseward.methods import Method, Recipe, choose
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.coarse_to_fine import CoarseStage, Through, coarse_to_fine
+from noiseward.options.parts import split_parts
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec, Settings
 from noiseward.options.table import describe
@@ -164,7 +165,7 @@ def align(
     prompt: str | Sequence[str] | None,
     reward: Rewards,
     *,
-    method: str | Method | Optimizer | None = None,
+    method: str | Recipe | Method | Optimizer | None = None,
     steps: int | None = None,
     seconds: float | None = None,
     nfe: int | None = None,
@@ -181,7 +182,7 @@ def align(
         model: a diffusers pipeline, a `Sampler`, or a name as below.
         prompt: one or several; each is sampled `batch` times. None for a model without prompts.
         reward: as below, or a `Reward`, a differentiable function of images, or a mapping from rewards to weights.
-        method: as below, or a `Method` or an `Optimizer`.
+        method: as below, or a `Recipe`, a `Method` or an `Optimizer`.
         watch: as below, or `Reward`s; `()` for none.
         progress: show a progress bar.
         options: the other options below; any other argument is the pipeline's own.
@@ -229,7 +230,7 @@ def prepare(
     reward: Rewards,
     settings: Settings,
     *,
-    method: str | Method | Optimizer | None = None,
+    method: str | Recipe | Method | Optimizer | None = None,
     watch: Watch = None,
     loaded: Loaded | None = None,
 ) -> Problem:
@@ -294,7 +295,7 @@ def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
         names = [name for name in (card.watch if card else ()) if name not in optimized and is_available(name)]
         watch = names if len(names) > 1 else ()  # one number about pixels is no judge
     held = []
-    for one in [watch] if isinstance(watch, str | Reward) else watch:
+    for one in split_parts(watch) if isinstance(watch, str) else [watch] if isinstance(watch, Reward) else watch:
         each, weight = (one, 1.0) if isinstance(one, Reward) else parse_weighted(one)
         if weight != 1:
             raise ArgumentError(f"expected a watched reward without a weight, got '{one}'; leave the weight out")

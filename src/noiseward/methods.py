@@ -21,7 +21,7 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from noiseward.errors import ArgumentError, choices
+from noiseward.errors import ArgumentError, choices, shorten
 from noiseward.options.option import Options, option
 from noiseward.options.parts import build, join, split_arguments
 
@@ -343,17 +343,23 @@ def default(differentiable: bool) -> str:
     return "dno" if differentiable else "trust-region"
 
 
-def choose(method: str | Method | Optimizer | None, reward: Reward) -> Method:
-    """What runs: a method by its text, one that was built, an optimizer alone, or the default for a reward.
+def choose(method: str | Recipe | Method | Optimizer | None, reward: Reward) -> Method:
+    """Choose what runs: a method by its text, a recipe, a method, an optimizer alone, or the default for a reward.
 
     The default is DNO for a reward with a gradient, and for one without the search that gained the most at equal cost
     (`docs/black-box.md`).
     """
-    if isinstance(method, str):
-        return read(method).build(reward)
-    if method is None:
-        return read(default(reward.differentiable)).build(reward)
-    return method if isinstance(method, Method) else Method(method)
+    from noiseward.loop.optimizer import Optimizer
+
+    if method is None or isinstance(method, str):
+        method = read(default(reward.differentiable) if method is None else method)
+    if isinstance(method, Recipe):
+        return method.build(reward)
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, Optimizer):
+        return Method(method)
+    raise ArgumentError(f"method must be a name, a Recipe, a Method or an Optimizer, got {shorten(repr(method), 60)}")
 
 
 def _load(parts: dict[str, str]) -> dict[str, Callable[..., Any]]:
