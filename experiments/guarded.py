@@ -19,7 +19,7 @@ from noiseward import Step, strict_probability
 from noiseward.api import prepare
 from noiseward.images import draw_grid, to_images
 from noiseward.loop.collect import collect
-from noiseward.options.parts import join
+from noiseward.options.parts import join_part
 from noiseward.options.run import Settings
 from training.words import caption
 
@@ -47,7 +47,7 @@ class Guard:
     def method(self) -> str:
         """What `align` takes."""
         parts = {"guard": self.regularizer, "project": "+".join(self.project) or None}
-        return join("dno", {"lr": self.rate, **{name: part for name, part in parts.items() if part}})
+        return join_part("dno", {"lr": self.rate, **{name: part for name, part in parts.items() if part}})
 
 
 def watch(step: Step, layout: Any, nouns: list[str], color: str | None) -> dict[str, Any]:

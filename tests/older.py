@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from noiseward.options.run import RunSpec
-from noiseward.runs.spec import parse
+from noiseward.runs.spec import parse_spec
 
 __all__ = ["older"]
 
@@ -18,7 +18,7 @@ def older(spec: RunSpec, number: int, **moves: Any) -> RunSpec:
     """A spec in an earlier format, with what was not part of a method then."""
     content = {name: value for name, value in spec.plain().items() if name not in ("method", *spec.arguments)}
     known = {name: value for name, value in content.items() if name in OLD}
-    return parse({**known, "call": spec.arguments, **MOVES, **moves, "format": number}, Path("spec.json"))
+    return parse_spec({**known, "call": spec.arguments, **MOVES, **moves, "format": number}, Path("spec.json"))
 
 
 OLD = ("prompt", "reward", "model", "steps", "seconds", "nfe", "target", "batch", "seed", "watch", "watch_every",

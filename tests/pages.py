@@ -6,7 +6,7 @@ from pathlib import Path
 
 from noiseward.methods import METHODS, Recipe
 from noiseward.options.run import RunSpec
-from noiseward.options.table import markdown
+from noiseward.options.table import to_markdown
 
 __all__ = ["PAGE", "options_page"]
 
@@ -24,10 +24,10 @@ This page follows from `src/noiseward/options` and `src/noiseward/methods.py`: `
 
 def options_page() -> str:
     """The page of options and methods."""
-    common = markdown(Recipe, list(Recipe.model_fields))
+    common = to_markdown(Recipe, list(Recipe.model_fields))
     parts = [
         HEAD,
-        markdown(RunSpec),
+        to_markdown(RunSpec),
         "# Methods",
         f"What `method` takes. Every method has these arguments:\n\n{common}",
     ]
@@ -35,7 +35,7 @@ def options_page() -> str:
         about = " ".join((recipe.__doc__ or "").partition("\n\n")[0].split())
         needs = f" Needs: {', '.join(recipe.needs)}." if recipe.needs else ""
         source = f" [Paper]({recipe.paper})." if recipe.paper else ""
-        parts.append(f"## `{name}`\n\n{about}{needs}{source}\n\n{markdown(recipe, recipe.own())}")
+        parts.append(f"## `{name}`\n\n{about}{needs}{source}\n\n{to_markdown(recipe, recipe.own())}")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

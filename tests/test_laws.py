@@ -9,7 +9,7 @@ from torch import nn, optim
 from noiseward.loop.budget import Budget, Status
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
-from noiseward.methods import choose
+from noiseward.methods import choose_method
 from noiseward.noise.layout import Seeds
 from noiseward.noise.regularize import Concentration
 from noiseward.optimizers.ascend import GradientAscent
@@ -98,7 +98,7 @@ OPTIMIZERS = {
     "zero-order search": ZeroOrderSearch(4, 0.8, chunk=5),
     "trust region": TrustRegion(4, 2, chunk=5),
     "channel evolution": ChannelEvolution(4, chunk=5),
-    "ReNO": choose("reno:lr=1.0", Quadratic(1.0)).optimizer,
+    "ReNO": choose_method("reno:lr=1.0", Quadratic(1.0)).optimizer,
 }
 
 samplers = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)

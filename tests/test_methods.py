@@ -11,7 +11,7 @@ from noiseward.errors import ArgumentError
 from noiseward.loop.budget import Budget
 from noiseward.loop.collect import optimize
 from noiseward.loop.objective import Objective
-from noiseward.methods import DEFAULT_METHODS, ESTIMATORS, GUARDS, METHODS, PROJECTIONS, choose, read
+from noiseward.methods import DEFAULT_METHODS, ESTIMATORS, GUARDS, METHODS, PROJECTIONS, choose_method, read_method
 from noiseward.noise.layout import Draw, Layout
 from noiseward.noise.project import NormProjection, StartOnly
 from noiseward.noise.regularize import Concentration, NoRegularizer, Shell
@@ -29,7 +29,7 @@ def objective(reward, regularizer=None, **changes):
 
 @pytest.mark.parametrize("text", sorted({*METHODS, *DEFAULT_METHODS}))
 def test_every_method_raises_the_reward_of_a_toy(text):
-    method = choose(text, Quadratic(1.0))
+    method = choose_method(text, Quadratic(1.0))
     assert (method.coarse is not None) == ("coarse" in text)
     problem, _ = objective(Quadratic(1.0), method.regularizer)
     solution = optimize(problem, problem.sampler.init(2), optimizer=method.optimizer, budget=Budget(steps=4))
@@ -44,7 +44,7 @@ def test_every_method_has_a_paragraph_on_when_to_use_it_and_when_not(name):
 
 
 def test_reno_is_nesterov_on_a_clipped_gradient_of_the_first_draw():
-    method = choose("reno", Linear(50.0))
+    method = choose_method("reno", Linear(50.0))
     problem, model = objective(Linear(50.0))  # a gradient far longer than 0.1, the penalty's far shorter
     noise = problem.sampler.init(2)
     before, state, moves = noise, {}, []
@@ -63,7 +63,7 @@ def test_reno_is_nesterov_on_a_clipped_gradient_of_the_first_draw():
 
 def test_reno_holds_the_norm_of_the_noise():
     def norm(weight):
-        method = choose(f"reno:weight={weight}", Linear(0.02))
+        method = choose_method(f"reno:weight={weight}", Linear(0.02))
         problem, _ = objective(Linear(0.02), method.regularizer, eta=0.0)
         solution = optimize(problem, problem.sampler.init(1), optimizer=method.optimizer, budget=Budget(steps=50))
         return float(solution.last.noise.norm())
@@ -73,26 +73,26 @@ def test_reno_holds_the_norm_of_the_noise():
 
 def test_arguments_of_a_method_reach_its_parts():
     reward = Quadratic(1.0)
-    assert isinstance(choose("dno", reward).regularizer, NoRegularizer)
-    guarded = choose("dno:guard=concentration:target=0.2,block=2", reward).regularizer
+    assert isinstance(choose_method("dno", reward).regularizer, NoRegularizer)
+    guarded = choose_method("dno:guard=concentration:target=0.2,block=2", reward).regularizer
     assert isinstance(guarded, Concentration) and (guarded.min_probability, guarded.block) == (0.2, 2)
-    ascent = choose("dno:0.05,project=start+norm", reward).optimizer
+    ascent = choose_method("dno:0.05,project=start+norm", reward).optimizer
     assert isinstance(ascent, GradientAscent) and ascent.lr == 0.05
     assert [type(part) for part in ascent.project] == [StartOnly, NormProjection]
-    few = choose("dno:coarse=5,estimator=backprop:through=linear,steps=2", reward)
+    few = choose_method("dno:coarse=5,estimator=backprop:through=linear,steps=2", reward)
     assert few.coarse == 5 and (few.optimizer.estimator.through, few.optimizer.estimator.steps) == ("linear", 2)
-    assert choose(None, reward).text == "dno:lr=0.01"
-    assert choose(METHODS["dno"](lr=0.1), reward).optimizer.lr == 0.1
+    assert choose_method(None, reward).text == "dno:lr=0.01"
+    assert choose_method(METHODS["dno"](lr=0.1), reward).optimizer.lr == 0.1
     with pytest.raises(ArgumentError, match="method must be a name, a Recipe, a Method or an Optimizer, got 3"):
-        choose(3, reward)
-    assert choose(None, FunctionReward(len, differentiable=False)).text.startswith("trust-region:samples=16")
+        choose_method(3, reward)
+    assert choose_method(None, FunctionReward(len, differentiable=False)).text.startswith("trust-region:samples=16")
 
 
 @pytest.mark.parametrize(
     "text", sorted({*METHODS, *DEFAULT_METHODS, "dno:estimator=hybrid2:samples=4,scale=0.1,lr=0.2"})
 )
 def test_the_text_of_a_method_is_the_method(text):
-    assert read(read(text).text) == read(text)
+    assert read_method(read_method(text).text) == read_method(text)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_the_text_of_a_method_is_the_method(text):
 )
 def test_what_is_no_method_is_refused_in_one_line(text, says):
     with pytest.raises(ArgumentError, match=says) as caught:
-        read(text)
+        read_method(text)
     assert "\n" not in str(caught.value)
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from noiseward import ArgumentError, align
 from noiseward.cli.flags import Without, expand
-from noiseward.methods import METHODS, read
+from noiseward.methods import METHODS, read_method
 from noiseward.options import commands
 from noiseward.options.option import Options, bounds_of
 from noiseward.options.run import RunSpec, Settings
@@ -122,7 +122,7 @@ def test_every_parameter_of_a_method_has_bounds(method):
             assert list(bounds_of(field)), f"{method}:{name} has no bounds"
             for value in ("nan", "inf", "few"):
                 with pytest.raises(ArgumentError, match=f"^method '{method}': {name} must be "):
-                    read(f"{method}:{name}={value}")
+                    read_method(f"{method}:{name}={value}")
 
 
 def test_unknown_names_are_told_their_nearest(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from noiseward.errors import ArgumentError
-from noiseward.options.parts import build
+from noiseward.options.parts import build_part
 
 
 class Part:
@@ -40,18 +40,18 @@ PLAIN = (None, 4, 1.0, True, "strided")
     ],
 )
 def test_a_text_stands_for_a_part_with_its_arguments(text, given):
-    part = build(text, PARTS, "part")
+    part = build_part(text, PARTS, "part")
     assert part.given == given
     assert [type(value) for value in part.given] == [type(value) for value in given]
 
 
 def test_a_whole_number_given_for_a_number_is_a_float():
-    assert isinstance(build("part:scale=2", PARTS, "part").given[2], float)
+    assert isinstance(build_part("part:scale=2", PARTS, "part").given[2], float)
 
 
 def test_a_part_without_arguments_and_one_that_needs_some():
-    assert build("bare", PARTS, "part") == "bare"
-    assert build("wanting:2,size=3", PARTS, "part") == (2, 3)
+    assert build_part("bare", PARTS, "part") == "bare"
+    assert build_part("wanting:2,size=3", PARTS, "part") == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -83,5 +83,5 @@ def test_a_part_without_arguments_and_one_that_needs_some():
 )
 def test_what_stands_for_nothing_is_refused_in_one_line(text, says):
     with pytest.raises(ArgumentError, match=says.replace("(", r"\(")) as caught:
-        build(text, PARTS, "thing")
+        build_part(text, PARTS, "thing")
     assert "\n" not in str(caught.value)

@@ -25,13 +25,13 @@ from noiseward.loop.panel import Panel, PanelState
 from noiseward.loop.progress import Bars
 from noiseward.loop.solution import Solution
 from noiseward.loop.step import Checkpoint, Step
-from noiseward.methods import Method, Recipe, choose
+from noiseward.methods import Method, Recipe, choose_method
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.coarse_to_fine import CoarseStage, Through, coarse_to_fine
 from noiseward.options.parts import split_parts
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec, Settings
-from noiseward.options.table import describe
+from noiseward.options.table import describe_options
 from noiseward.pipelines.cards import card_of
 from noiseward.pipelines.coarsen import coarsen
 from noiseward.pipelines.open import open_sampler
@@ -211,7 +211,7 @@ def align(
     return collect(problem.shown(bars) if bars else problem.iterate(), problem.objective)
 
 
-align.__doc__ = (align.__doc__ or "").replace("{options}", describe(RunSpec, indent=8).lstrip())
+align.__doc__ = (align.__doc__ or "").replace("{options}", describe_options(RunSpec, indent=8).lstrip())
 
 
 def _sort(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def prepare(
     check_room(count, batch)
     loaded = loaded or Loaded()
     score = loaded.get("reward", reward, lambda: _reward(reward))
-    moves = choose(method, score)
+    moves = choose_method(method, score)
     held = loaded.get("watch", (watch, reward, model), lambda: _held_out(watch, score, model))
     loading = settings.loading
     asked = (model, memory, call, loading)

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from noiseward.errors import ArgumentError, choices, shorten
 from noiseward.options.option import Options, option
-from noiseward.options.parts import build, join, split_arguments
+from noiseward.options.parts import build_part, join_part, split_arguments
 
 if TYPE_CHECKING:
     from noiseward.loop.optimizer import Optimizer
     from noiseward.noise.regularize import Regularizer
     from noiseward.rewards.reward import Reward
 
-__all__ = ["DEFAULT_METHODS", "METHODS", "Method", "Recipe", "choose", "default", "read"]
+__all__ = ["DEFAULT_METHODS", "METHODS", "Method", "Recipe", "choose_method", "default_method", "read_method"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Recipe(Options):
         ...         from noiseward import ZeroOrderSearch
         ...
         ...         return ZeroOrderSearch(4, self.cosine)
-        >>> read("wander:0.9").text
+        >>> read_method("wander:0.9").text
         'wander:cosine=0.9'
         >>> _ = METHODS.pop("wander")
     """
@@ -110,13 +110,13 @@ class Recipe(Options):
     def text(self) -> str:
         """Its name with the arguments that have a value."""
         names = [*self.own(), *Recipe.model_fields]
-        return join(self.name, {name: value for name in names if (value := getattr(self, name)) is not None})
+        return join_part(self.name, {name: value for name in names if (value := getattr(self, name)) is not None})
 
     def build(self, reward: Reward) -> Method:
         """What runs, for a reward."""
         from noiseward.noise.regularize import NoRegularizer
 
-        regularizer = NoRegularizer() if self.guard is None else build(self.guard, _load(GUARDS), "guard")
+        regularizer = NoRegularizer() if self.guard is None else build_part(self.guard, _load(GUARDS), "guard")
         return Method(self.optimizer(reward), regularizer, self.coarse, self.text)
 
     def optimizer(self, reward: Reward) -> Optimizer:
@@ -176,9 +176,9 @@ class DNORecipe(Recipe, name="dno", needs=("gradient",), paper="https://arxiv.or
         from noiseward.optimizers.relay import Relay
         from noiseward.optimizers.search import BestOfN
 
-        source = build(self._source(reward.differentiable), _load(ESTIMATORS), "estimator")
+        source = build_part(self._source(reward.differentiable), _load(ESTIMATORS), "estimator")
         names = [name for name in (self.project or "").split("+") if name]
-        project = [build(name, _load(PROJECTIONS), "projection") for name in names]
+        project = [build_part(name, _load(PROJECTIONS), "projection") for name in names]
         ascent = GradientAscent(source, lr=self.lr, project=project)
         return ascent if self.best_of is None else Relay(BestOfN(self.best_of), ascent)
 
@@ -309,14 +309,14 @@ class LGDRecipe(
         return Guided(guide, samples=self.samples, chunk=self.chunk)
 
 
-def read(text: str) -> Recipe:
+def read_method(text: str) -> Recipe:
     """The method that a text names.
 
     Raises:
         ArgumentError: no such method, argument or value.
 
     Example:
-        >>> read("dno:0.05,guard=concentration:min_probability=0.1,block=8").text
+        >>> read_method("dno:0.05,guard=concentration:min_probability=0.1,block=8").text
         'dno:lr=0.05,guard=concentration:min_probability=0.1,block=8'
     """
     name = text.partition(":")[0].strip()
@@ -338,12 +338,12 @@ def read(text: str) -> Recipe:
     return kind.read(values, spell=lambda key: f"method '{name}': {key}")
 
 
-def default(differentiable: bool) -> str:
+def default_method(differentiable: bool) -> str:
     """The method for a reward with or without a gradient, where none is asked for."""
     return "dno" if differentiable else "trust-region"
 
 
-def choose(method: str | Recipe | Method | Optimizer | None, reward: Reward) -> Method:
+def choose_method(method: str | Recipe | Method | Optimizer | None, reward: Reward) -> Method:
     """Choose what runs: a method by its text, a recipe, a method, an optimizer alone, or the default for a reward.
 
     The default is DNO for a reward with a gradient, and for one without the search that gained the most at equal cost
@@ -352,7 +352,7 @@ def choose(method: str | Recipe | Method | Optimizer | None, reward: Reward) -> 
     from noiseward.loop.optimizer import Optimizer
 
     if method is None or isinstance(method, str):
-        method = read(default(reward.differentiable) if method is None else method)
+        method = read_method(default_method(reward.differentiable) if method is None else method)
     if isinstance(method, Recipe):
         return method.build(reward)
     if isinstance(method, Method):

@@ -23,7 +23,7 @@ from noiseward.options.option import Options, extra_of
 from noiseward.options.parts import literal
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec
-from noiseward.options.table import sentence, type_of
+from noiseward.options.table import describe_option, type_of
 
 __all__ = ["Command", "Without", "expand"]
 
@@ -93,7 +93,7 @@ def _spell(kind: type[Options], keys: Set[str], name: str) -> str:
 def _flag(kind: type[Options], name: str) -> inspect.Parameter:
     """An option as typer knows it: every value a text or texts, for it is the model that reads them."""
     field = kind.model_fields[name]
-    extra, help, kind_of = extra_of(field), sentence(field), type_of(field)
+    extra, help, kind_of = extra_of(field), describe_option(field), type_of(field)
     if field.annotation is bool:
         names = [kind.flag(name), *([extra["short"]] if "short" in extra else [])]
         return _parameter(name, Annotated[bool, typer.Option(*names, help=help)], False)

@@ -16,8 +16,8 @@ def methods(name: Annotated[str | None, typer.Argument(help="A method, for its a
     from rich.table import Table
 
     from noiseward import terminal
-    from noiseward.methods import METHODS, read
-    from noiseward.options.table import sentence, type_of
+    from noiseward.methods import METHODS, read_method
+    from noiseward.options.table import describe_option, type_of
 
     console, table = terminal.console(), Table(box=None, header_style="bold", pad_edge=False)
     if name is None:
@@ -28,12 +28,12 @@ def methods(name: Annotated[str | None, typer.Argument(help="A method, for its a
         console.print(table)
         console.print("NAME:ARG=VALUE,...: 'noiseward methods NAME' lists the arguments of one")
         return
-    recipe = type(read(name.partition(":")[0]))
+    recipe = type(read_method(name.partition(":")[0]))
     console.print(inspect.getdoc(recipe), soft_wrap=True)
     if recipe.paper:
         console.print(recipe.paper)
     for title in ("argument", "type", ""):
         table.add_column(title, overflow="fold")
     for one in [*recipe.own(), *(other for other in recipe.model_fields if other not in recipe.own())]:
-        table.add_row(one, type_of(recipe.model_fields[one]), sentence(recipe.model_fields[one]))
+        table.add_row(one, type_of(recipe.model_fields[one]), describe_option(recipe.model_fields[one]))
     console.print(table)

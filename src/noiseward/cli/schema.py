@@ -16,7 +16,7 @@ def schema(
     """Print the JSON Schema of a run's options, which a TOML file, a prompt file and spec.json share."""
     from noiseward.methods import METHODS
     from noiseward.options.run import RunSpec
-    from noiseward.options.table import markdown as table
+    from noiseward.options.table import to_markdown as table
 
     if markdown:
         print(table(RunSpec))

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from noiseward.errors import ArgumentError, RunError
-from noiseward.methods import DEFAULT_METHODS, METHODS
-from noiseward.methods import read as read_method
+from noiseward.methods import DEFAULT_METHODS, METHODS, read_method
 from noiseward.options.run import DEFAULT_MODEL, FORMAT, Memory
 from noiseward.options.storable import check_storable
 from noiseward.runs.binding import identify, seal, unseal

@@ -19,13 +19,13 @@ from typing import Any
 
 from noiseward.errors import ArgumentError, choices
 
-__all__ = ["build", "join", "literal", "split_arguments", "split_parts"]
+__all__ = ["build_part", "join_part", "literal", "split_arguments", "split_parts"]
 
 _WORDS = {"true": True, "false": False, "none": None}
 _ALIASES = {"target": "min_probability", "moves": "until"}  # what earlier versions called them
 
 
-def build(text: str, parts: Mapping[str, Callable[..., Any]], what: str) -> Any:
+def build_part(text: str, parts: Mapping[str, Callable[..., Any]], what: str) -> Any:
     """The part a text stands for.
 
     Arguments:
@@ -39,9 +39,9 @@ def build(text: str, parts: Mapping[str, Callable[..., Any]], what: str) -> Any:
     Example:
         >>> def power(base: float = 1.0, *, to: int = 2):
         ...     return base**to
-        >>> build("power:3", {"power": power}, "function"), build("power:3,to=3", {"power": power}, "function")
+        >>> build_part("power:3", {"power": power}, "function"), build_part("power:3,to=3", {"power": power}, "function")
         (9.0, 27.0)
-        >>> build("power:exponent=3", {"power": power}, "function")
+        >>> build_part("power:exponent=3", {"power": power}, "function")
         Traceback (most recent call last):
         ...
         noiseward.errors.ArgumentError: function 'power' has no argument 'exponent'; available: base, to
@@ -79,11 +79,11 @@ def split_arguments(text: str, *, first: str | None, what: str) -> Iterator[tupl
             raise ArgumentError(f"expected KEY=VALUE, got '{piece}' in {what} '{text}'")
 
 
-def join(name: str, arguments: Mapping[str, Any]) -> str:
+def join_part(name: str, arguments: Mapping[str, Any]) -> str:
     """The text of a part with some arguments.
 
     Example:
-        >>> join("dno", {"lr": 0.01, "guard": "shell:0.1"})
+        >>> join_part("dno", {"lr": 0.01, "guard": "shell:0.1"})
         'dno:lr=0.01,guard=shell:0.1'
     """
     pieces = (f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in arguments.items())

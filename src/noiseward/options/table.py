@@ -13,23 +13,23 @@ from pydantic_core import PydanticUndefined
 
 from noiseward.options.option import Options, bounds_of, extra_of
 
-__all__ = ["describe", "markdown", "sentence", "type_of"]
+__all__ = ["describe_options", "to_markdown", "describe_option", "type_of"]
 
 
-def describe(options: type[Options], *, indent: int = 0) -> str:
+def describe_options(options: type[Options], *, indent: int = 0) -> str:
     """A paragraph per option for a docstring: name, type, bounds, help and default."""
     fields = ((name, options.model_fields[name]) for name in options.names())
-    lines = [f"{name} ({type_of(field)}): {sentence(field)}" for name, field in fields]
+    lines = [f"{name} ({type_of(field)}): {describe_option(field)}" for name, field in fields]
     wrap = textwrap.TextWrapper(120, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
     return "\n".join(wrap.fill(line) for line in lines)
 
 
-def markdown(options: type[Options], names: Sequence[str] | None = None) -> str:
+def to_markdown(options: type[Options], names: Sequence[str] | None = None) -> str:
     """A table with a row per option, or per one of those that are named.
 
     Example:
         >>> from noiseward.options.run import BudgetOptions
-        >>> print(markdown(BudgetOptions).splitlines()[3])
+        >>> print(to_markdown(BudgetOptions).splitlines()[3])
         | `seconds` | number >= 0, s |  | Stop before this much time has passed. |
     """
     rows = [
@@ -72,7 +72,7 @@ def _default(field: FieldInfo) -> str:
     return "" if is_empty or field.default in ("", (), {}) else f"`{str(field.default).lower()}`"
 
 
-def sentence(field: FieldInfo) -> str:
+def describe_option(field: FieldInfo) -> str:
     """The help of an option, with its default."""
     default = _default(field).strip("`")
     return f"{field.description} Default: {default}." if default else str(field.description)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from noiseward import stickers
 from noiseward.errors import ArgumentError, choices
-from noiseward.options.parts import build
+from noiseward.options.parts import build_part
 from noiseward.rewards.hub import Repo
 from noiseward.rewards.reward import Reward
 from noiseward.user_code import ErrorBoundary
@@ -129,7 +129,7 @@ def list_repos(text: str) -> tuple[Repo, ...]:
     if name not in ENTRIES:
         raise ArgumentError(f"unknown reward '{name}'; {choices(name, [*ENTRIES, *list_installed()])}")
     repos = ENTRIES[name].repos
-    return build(f"{name}{mark}{rest}", {name: _import(repos)}, "reward") if repos else ()
+    return build_part(f"{name}{mark}{rest}", {name: _import(repos)}, "reward") if repos else ()
 
 
 def list_weights(name: str) -> list[tuple[str, str, str]]:

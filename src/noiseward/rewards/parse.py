@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from noiseward.errors import ArgumentError, RewardError, choices
-from noiseward.options.parts import build
+from noiseward.options.parts import build_part
 from noiseward.rewards.catalog import ENTRIES, find_maker, list_installed
 from noiseward.rewards.reward import FunctionReward, Reward, UnitGradient, WeightedSum
 from noiseward.rewards.shaping import Augmented, Clamped
@@ -55,7 +55,7 @@ def make_reward(text: str) -> Reward:
             f"unknown reward '{name}'; {choices(name, known)}, or path/to/file.py:function, or http://host:port"
         )
     with ErrorBoundary(f"reward '{name}'", "when it was made"):
-        reward = build(text, {name: find_maker(name)}, "reward")
+        reward = build_part(text, {name: find_maker(name)}, "reward")
     if not isinstance(reward, Reward):
         raise RewardError(f"reward '{name}': expected its package to make a Reward, got a {type(reward).__name__}")
     return reward
@@ -87,7 +87,7 @@ def parse_weighted(text: str) -> tuple[Reward, float]:
         match = _SERVER.fullmatch(text)
         url, rest = (match[1], match[2] or "") if match else (text, "")
         makers = {"server": _remote_maker(url)}
-        return _apply(text, rest, lambda own: build(f"server:{own}" if own else "server", makers, "reward"))
+        return _apply(text, rest, lambda own: build_part(f"server:{own}" if own else "server", makers, "reward"))
     path, mark, rest = text.rpartition(".py:")
     if mark:
         function, _, weight = rest.partition(":")

@@ -13,7 +13,7 @@ from noiseward.errors import RunError
 from noiseward.loop.budget import Status
 from noiseward.loop.collect import pass_and_collect
 from noiseward.loop.step import Step
-from noiseward.methods import read
+from noiseward.methods import read_method
 from noiseward.optimizers.coarse_to_fine import CoarseStage, Through
 from noiseward.options.run import RunSpec
 from noiseward.runs import spec as specs
@@ -79,7 +79,7 @@ def record_first(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Resu
 def _spec(few: CoarseStage, problem: Problem, spec: RunSpec) -> RunSpec:
     """What a separate run would be asked for, apart from its start."""
     part = few.part(problem.budget)
-    recipe = read(spec.method or "dno")
+    recipe = read_method(spec.method or "dno")
     limits = {"steps": part.steps, "seconds": part.seconds, "nfe": part.nfe}
     fresh = RunSpec(**spec.values())  # not that of an earlier format, which this run may be
     method = recipe.replace(coarse=None).text

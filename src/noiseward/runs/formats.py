@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from noiseward.errors import ArgumentError, shorten
-from noiseward.options.parts import join, split_arguments
+from noiseward.options.parts import join_part, split_arguments
 
 __all__ = ["upgrade", "upgrade_method"]
 
@@ -54,7 +54,7 @@ def _method(moves: Mapping[str, Any]) -> str:
     if "regularizer" in moves:
         more["guard"] = moves["regularizer"]
     text = search or "dno"
-    return f"{text}{',' if ':' in text else ':'}{join('', more)[1:]}" if more else text
+    return f"{text}{',' if ':' in text else ':'}{join_part('', more)[1:]}" if more else text
 
 
 def upgrade_method(text: str) -> str:
@@ -79,5 +79,5 @@ def upgrade_method(text: str) -> str:
         own["coarse"] = given.get("steps", "10")
         own |= {"estimator": f"backprop:through={given['through']}"} if "through" in given else {}
     else:
-        own["estimator"] = join("hybrid2", given)
-    return join("dno", own)
+        own["estimator"] = join_part("hybrid2", given)
+    return join_part("dno", own)

@@ -27,7 +27,7 @@ from noiseward.runs.binding import seal, unseal
 from noiseward.runs.files import read_json, replace_file
 from noiseward.runs.prompts import Row
 from noiseward.runs.schema import BatchFile, check
-from noiseward.runs.spec import check_format, parse, settings_of
+from noiseward.runs.spec import check_format, parse_spec, settings_of
 
 __all__ = ["Pack", "cut", "kept", "plan", "singles", "write"]
 
@@ -170,7 +170,7 @@ def kept(out: Path) -> list[Pack]:
     content = read_json(path)
     check_format(content, path)
     check(content, BatchFile, path)
-    found = [Pack(one["name"], tuple(one["ids"]), parse(one["spec"], path)) for one in content["packs"]]
+    found = [Pack(one["name"], tuple(one["ids"]), parse_spec(one["spec"], path)) for one in content["packs"]]
     if content["format"] > 1:
         unseal(content, path)
     for pack in found:

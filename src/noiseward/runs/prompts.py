@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from noiseward.errors import ArgumentError, choices, shorten
-from noiseward.methods import read as read_method
+from noiseward.methods import read_method
 from noiseward.options.parts import literal
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from noiseward.api import Loaded, prepare_spec
 from noiseward.loop.executor import Executor, run_piece
-from noiseward.methods import default, read
+from noiseward.methods import default_method, read_method
 from noiseward.options.run import RunSpec
 from noiseward.rewards.catalog import ENTRIES
 from noiseward.runs.cluster import Cluster, package
@@ -229,4 +229,4 @@ def _tries_candidates(spec: RunSpec) -> bool:
     """Whether a spec's directions or moves come from candidates."""
     names = [text.partition(":")[0] for text in spec.reward]
     black = any(name in ("http", "https") or (name in ENTRIES and not ENTRIES[name].differentiable) for name in names)
-    return read(spec.method or default(not black)).tries_candidates(not black)
+    return read_method(spec.method or default_method(not black)).tries_candidates(not black)

@@ -8,18 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from noiseward.errors import ArgumentError, RunError
-from noiseward.methods import read as read_method
+from noiseward.methods import read_method
 from noiseward.options.run import FORMAT, RunSpec
 from noiseward.runs.binding import identify, seal, unseal
 from noiseward.runs.files import read_json
 from noiseward.runs.formats import upgrade
 
-__all__ = ["matches", "check_format", "parse", "to_plain", "read", "run_id", "settings_of", "to_text", "set_limits"]
+__all__ = [
+    "matches",
+    "check_format",
+    "parse_spec",
+    "to_plain",
+    "read_spec",
+    "run_id",
+    "settings_of",
+    "to_text",
+    "set_limits",
+]
 
 EXTENDED = ("steps", "seconds", "nfe", "memory")  # what a run that continues may be asked for differently
 
 
-def read(path: Path) -> RunSpec:
+def read_spec(path: Path) -> RunSpec:
     """The spec in a file.
 
     Raises:
@@ -27,13 +37,13 @@ def read(path: Path) -> RunSpec:
     """
     content = read_json(path)
     check_format(content, path)
-    spec = parse({name: value for name, value in content.items() if name != "sum"}, path)
+    spec = parse_spec({name: value for name, value in content.items() if name != "sum"}, path)
     if content["format"] > 1:
         unseal(content, path)
     return spec
 
 
-def parse(content: Mapping[str, Any], path: Path) -> RunSpec:
+def parse_spec(content: Mapping[str, Any], path: Path) -> RunSpec:
     """The spec that plain data of a file hold.
 
     Raises:

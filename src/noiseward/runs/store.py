@@ -44,8 +44,7 @@ from noiseward.runs.claim import Claim
 from noiseward.runs.files import read_json, replace_file, write_tensors
 from noiseward.runs.log import Line, Log, read_lines
 from noiseward.runs.schema import StatusFile, check, check_statuses
-from noiseward.runs.spec import read as read_spec
-from noiseward.runs.spec import run_id, to_text
+from noiseward.runs.spec import read_spec, run_id, to_text
 from noiseward.runs.write import LIBRARIES, Writer, has_images, save_images, save_json
 
 __all__ = ["LIBRARIES", "RunFolder", "find_runs"]
