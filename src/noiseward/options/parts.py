@@ -39,8 +39,8 @@ def build_part(text: str, parts: Mapping[str, Callable[..., Any]], what: str) ->
     Example:
         >>> def power(base: float = 1.0, *, to: int = 2):
         ...     return base**to
-        >>> build_part("power:3", {"power": power}, "function"), build_part("power:3,to=3", {"power": power}, "function")
-        (9.0, 27.0)
+        >>> [build_part(text, {"power": power}, "function") for text in ("power:3", "power:3,to=3")]
+        [9.0, 27.0]
         >>> build_part("power:exponent=3", {"power": power}, "function")
         Traceback (most recent call last):
         ...
