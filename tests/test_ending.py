@@ -177,7 +177,8 @@ def test_ctrl_c_while_a_model_loads_is_130_in_one_line(run, ctrl_c, small, monke
     assert not list(tmp_path.iterdir())
 
 
-def test_a_hangup_of_the_terminal_keeps_the_best(small, tmp_path):
+@pytest.mark.parametrize("ignored", [False, True], ids=["", "with nohup"])
+def test_a_terminal_that_is_closed_ends_a_run_that_keeps_its_best_unless_that_is_ignored(small, tmp_path, ignored):
     import pty
 
     (tmp_path / "mine.py").write_text(REWARDS)
@@ -185,10 +186,12 @@ def test_a_hangup_of_the_terminal_keeps_the_best(small, tmp_path):
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(tmp_path)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)  # whoever started the tests
         command = [sys.executable, "-c", "from noiseward.cli import command; command()", "align", "a", "--reward"]
-        os.execve(sys.executable, [*command, "mine.py:light", "--steps", "100000", "--out", "r", *small], environment)
+        steps = "20" if ignored else "100000"
+        os.execve(sys.executable, [*command, "mine.py:light", "--steps", steps, "--out", "r", *small], environment)
     log = tmp_path / "r/steps.jsonl"
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     os.set_blocking(terminal, False)
     while time.monotonic() < until and not (log.exists() and log.read_text().count("\n") > 2):
         time.sleep(0.05)
@@ -198,5 +201,5 @@ def test_a_hangup_of_the_terminal_keeps_the_best(small, tmp_path):
             pass
     os.close(terminal)
     _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 129
-    assert RunFolder(tmp_path / "r").read("status.json")["state"] == "interrupted"
+    assert os.waitstatus_to_exitcode(status) == (0 if ignored else 129)
+    assert RunFolder(tmp_path / "r").read("status.json")["state"] == ("done" if ignored else "interrupted")

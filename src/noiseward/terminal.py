@@ -46,19 +46,26 @@ class _Output:
     def __init__(self, name: str) -> None:
         self._name = name
 
+    @property
+    def _stream(self) -> Any:
+        stream = getattr(sys, self._name)
+        return getattr(stream, "rich_proxied_file", stream)  # a live display puts itself in the place of the stream
+
     def __getattr__(self, name: str) -> Any:
-        return getattr(getattr(sys, self._name), name)
+        if name == "rich_proxied_file":
+            raise AttributeError(name)
+        return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         """Write a text."""
         with _unless_gone():
-            getattr(sys, self._name).write(text)
+            self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Write out what is buffered."""
         with _unless_gone():
-            getattr(sys, self._name).flush()
+            self._stream.flush()
 
 
 @contextlib.contextmanager
