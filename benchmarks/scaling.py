@@ -28,10 +28,10 @@ import torch
 
 from benchmarks.timing import in_turns, ratio, say, write
 from noiseward.runs import RunSpec
-from noiseward.runs.cluster import start
-from noiseward.runs.engine import Local
-from noiseward.runs.packs import Pack
-from noiseward.runs.ray import RayEngine
+from noiseward.sweep.cluster import start
+from noiseward.sweep.engine import Local
+from noiseward.sweep.packs import Pack
+from noiseward.sweep.ray import RayEngine
 
 GOAL = 1.7
 

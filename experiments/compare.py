@@ -24,9 +24,10 @@ from experiments.cells import CELLS
 from experiments.report import write
 from experiments.support import into
 from noiseward import stickers
-from noiseward.comparison import CompareSpec, compare
-from noiseward.comparison.measure import Measured, Row
-from noiseward.comparison.report import markdown
+from noiseward.sweep.compare import compare
+from noiseward.sweep.comparison import CompareSpec
+from noiseward.sweep.measure import Measured, Row
+from noiseward.sweep.tables import markdown
 
 DOCS = Path(__file__).parents[1] / "docs"
 REWARDS = ("brightness", "clip", "jpeg")

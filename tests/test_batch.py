@@ -14,13 +14,13 @@ from PIL import Image
 from noiseward import RunError, api
 from noiseward.api import Loaded
 from noiseward.runs import RunFolder, RunSpec, execute
-from noiseward.runs.batch import Batch, begin
 from noiseward.runs.binding import seal
-from noiseward.runs.engine import Beat, Local, work
 from noiseward.runs.files import lock
-from noiseward.runs.prompts import read
-from noiseward.runs.report import Outcome, contact, outcomes, page, report
 from noiseward.runs.spec import run_id
+from noiseward.sweep.directory import Batch, begin
+from noiseward.sweep.engine import Beat, Local, work
+from noiseward.sweep.report import Outcome, contact, outcomes, page, report
+from noiseward.sweep.rows import read
 from tests.test_resume import equal
 from tests.tiny import CALL
 

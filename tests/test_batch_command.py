@@ -10,10 +10,10 @@ from rich.console import Console
 
 from noiseward.options.run import RunSpec
 from noiseward.runs import RunFolder
-from noiseward.runs.engine import Beat
-from noiseward.runs.packs import Pack
 from noiseward.runs.spec import to_text
-from noiseward.runs.view import Tally, follow
+from noiseward.sweep.engine import Beat
+from noiseward.sweep.packs import Pack
+from noiseward.sweep.view import Tally, follow
 from tests.older import older
 
 OPTIONS = ("--reward", "brightness", "--steps", "1", "--seeds", "2", "--num-inference-steps", "2")

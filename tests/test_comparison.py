@@ -6,13 +6,12 @@ import math
 
 import pytest
 
-from noiseward.comparison import CompareSpec, compare
-from noiseward.comparison.measure import Interval, interval, measured, ranks
-from noiseward.comparison.packs import Bench, made
-from noiseward.comparison.run import local
-from noiseward.comparison.spec import Pack, prompts
 from noiseward.errors import ArgumentError, RunError
 from noiseward.options.commands import CompareOptions
+from noiseward.sweep.compare import compare, local
+from noiseward.sweep.comparison import CompareSpec, Pack, prompts
+from noiseward.sweep.looks import Bench, made
+from noiseward.sweep.measure import Interval, interval, measured, ranks
 from tests.tiny import CALL
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from noiseward import ArgumentError, RunError
-from noiseward.comparison import CompareSpec, compare
-from noiseward.comparison.run import results
 from noiseward.runs import RunSpec
-from noiseward.runs.batch import Batch, begin
-from noiseward.runs.engine import Local, look
-from noiseward.runs.packs import kept, plan
-from noiseward.runs.prompts import Row
-from noiseward.runs.report import outcomes, report
+from noiseward.sweep.compare import compare, results
+from noiseward.sweep.comparison import CompareSpec
+from noiseward.sweep.directory import Batch, begin
+from noiseward.sweep.engine import Local, look
+from noiseward.sweep.packs import kept, plan
+from noiseward.sweep.report import outcomes, report
+from noiseward.sweep.rows import Row
 from tests.damage import copy, damages
 from tests.test_damage import outcome, restore
 from tests.tiny import CALL

@@ -33,7 +33,7 @@ FLOORS = (
     {"methods"},
     {"api"},
     {"doctor", "runs"},
-    {"comparison"},
+    {"sweep"},
     {"cli", "studio"},
     {"__main__"},
 )

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from noiseward import ArgumentError, align
-from noiseward.comparison.spec import CompareSpec
-from noiseward.comparison.spec import prompts as compared
 from noiseward.options.parts import literal
 from noiseward.options.run import RunSpec
 from noiseward.options.storable import check_storable
 from noiseward.rewards.parse import parse_weighted
 from noiseward.runs import text
-from noiseward.runs.prompts import ROWS, _Ids, read
+from noiseward.sweep.comparison import CompareSpec
+from noiseward.sweep.comparison import prompts as compared
+from noiseward.sweep.rows import ROWS, _Ids, read
 
 BASE = RunSpec(prompt=(), reward=("brightness",))
 

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from noiseward.runs import RunFolder, RunSpec
-from noiseward.runs.engine import Local
+from noiseward.sweep.engine import Local
 from tests.test_ray import done, same
 from tests.tiny import CALL
 
@@ -30,7 +30,7 @@ def nodes():
     os.environ["RAY_AUTH_MODE"] = "disabled"  # leave no token in the home folder of whoever runs tests
     os.environ["RAY_worker_niceness"] = "0"  # or whatever else runs starves them
     ray = pytest.importorskip("ray")
-    from noiseward.runs.cluster import package
+    from noiseward.sweep.cluster import package
 
     package()  # usage statistics are off
     from ray.cluster_utils import Cluster
@@ -58,7 +58,7 @@ def hurry():
 
 
 def test_packs_of_a_node_that_is_lost_go_on_on_the_other(nodes, hurry, model, tmp_path):
-    from noiseward.runs.ray import RayEngine
+    from noiseward.sweep.ray import RayEngine
 
     spec = RunSpec(
         reward="brightness", model=model, steps=12, method="dno:lr=0.05", call={**CALL, "num_inference_steps": 2}

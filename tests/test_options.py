@@ -23,8 +23,8 @@ from noiseward.options import commands
 from noiseward.options.option import Options, bounds_of
 from noiseward.options.run import RunSpec, Settings
 from noiseward.options.table import type_of
-from noiseward.runs.prompts import read as read_rows
 from noiseward.runs.spec import to_text
+from noiseward.sweep.rows import read as read_rows
 from tests.pages import PAGE, options_page
 
 ROOT = Path(__file__).resolve().parents[1]

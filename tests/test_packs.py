@@ -11,9 +11,9 @@ from hypothesis import strategies as some
 
 from noiseward import ArgumentError, RunError
 from noiseward.options.run import RunSpec
-from noiseward.runs.packs import Pack, cut, kept, plan, singles, write
-from noiseward.runs.prompts import Row
 from noiseward.runs.spec import to_text
+from noiseward.sweep.packs import Pack, cut, kept, plan, singles, write
+from noiseward.sweep.rows import Row
 
 BASE = RunSpec(prompt=(), reward=("brightness",), steps=3)
 

@@ -6,7 +6,7 @@ import pytest
 
 from noiseward import ArgumentError
 from noiseward.options.run import RunSpec
-from noiseward.runs.prompts import read, sets
+from noiseward.sweep.rows import read, sets
 
 BASE = RunSpec(prompt=(), reward=("brightness",), batch=2, seed=7, method="dno:lr=0.02", eta=0.5)
 

@@ -11,16 +11,17 @@ import pytest
 import torch
 
 from noiseward import ArgumentError, Hybrid2, Objective, RunError
-from noiseward.comparison import CompareSpec, compare
-from noiseward.comparison import run as comparing
 from noiseward.loop.executor import Executor, LocalExecutor, run_piece
 from noiseward.noise.layout import Seeds
 from noiseward.rewards.reward import FunctionReward
 from noiseward.runs import RunSpec
-from noiseward.runs.batch import begin
-from noiseward.runs.engine import Local
-from noiseward.runs.prompts import read
 from noiseward.samplers.cost import count_calls
+from noiseward.sweep import compare as comparing
+from noiseward.sweep.compare import compare
+from noiseward.sweep.comparison import CompareSpec
+from noiseward.sweep.directory import begin
+from noiseward.sweep.engine import Local
+from noiseward.sweep.rows import read
 from noiseward.toys import GaussianModel
 from tests.test_resume import equal
 from tests.tiny import CALL
@@ -64,7 +65,7 @@ def test_the_command_line_knows_its_engines(run, small, tmp_path):
 def test_without_ray_the_engine_says_what_to_install(monkeypatch):
     import sys
 
-    from noiseward.runs.ray import RayEngine
+    from noiseward.sweep.ray import RayEngine
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ArgumentError, match=r"pip install 'noiseward\[ray\]'"):
@@ -77,8 +78,8 @@ def engine():
     os.environ["RAY_AUTH_MODE"] = "disabled"  # leave no token in the home folder of whoever runs tests
     os.environ["RAY_worker_niceness"] = "0"  # or whatever else runs starves them
     ray = pytest.importorskip("ray")
-    from noiseward.runs.cluster import start
-    from noiseward.runs.ray import RayEngine
+    from noiseward.sweep.cluster import start
+    from noiseward.sweep.ray import RayEngine
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray's own
@@ -178,8 +179,8 @@ def test_a_pack_that_kills_every_worker_is_given_up(engine, spec, tmp_path):
 
 def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
     ray = pytest.importorskip("ray")
-    from noiseward.runs.cluster import start
-    from noiseward.runs.ray import RayEngine
+    from noiseward.sweep.cluster import start
+    from noiseward.sweep.ray import RayEngine
 
     def refused(**how):
         raise ConnectionError("nobody\nthere")
@@ -196,7 +197,7 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")
 def test_more_workers_than_there_is_room_for_are_refused(engine):
-    from noiseward.runs.ray import RayEngine
+    from noiseward.sweep.ray import RayEngine
 
     with pytest.raises(ArgumentError, match="9 workers asked for, and the cluster has 3 times 1 processor cores"):
         RayEngine(workers=9)
@@ -205,7 +206,7 @@ def test_more_workers_than_there_is_room_for_are_refused(engine):
 @pytest.mark.filterwarnings("ignore")
 def test_helpers_there_is_no_room_for_are_done_without(engine, monkeypatch):
     """As after the loss of a node: four workers on three cores."""
-    from noiseward.runs import ray as engines
+    from noiseward.sweep import ray as engines
 
     first, helpers = engine._team(2)
     assert len(helpers) == 2
@@ -223,7 +224,7 @@ def test_tasks_whose_workers_wait_for_room_get_it_from_those_that_are_free(engin
     """As after the loss of a node: two workers, and room for one."""
     import ray
 
-    from noiseward.runs.cluster import Cluster
+    from noiseward.sweep.cluster import Cluster
 
     class Doubling:
         def __init__(self, threads, folder):
@@ -273,8 +274,8 @@ def compared(spec, out, engine):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_comparison_is_the_same_on_any_number_of_workers(engine, comparison, tmp_path, workers):
-    from noiseward.comparison.ray import on
-    from noiseward.runs.cluster import Cluster
+    from noiseward.sweep.cluster import Cluster
+    from noiseward.sweep.compare_ray import on
 
     with Cluster(workers=workers) as cluster:
         spread = compared(comparison, tmp_path / "ray", on(cluster))
@@ -284,8 +285,8 @@ def test_a_comparison_is_the_same_on_any_number_of_workers(engine, comparison, t
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_pack_of_a_comparison_outlives_its_worker_and_not_every_worker(engine, comparison, tmp_path):
-    from noiseward.comparison.ray import on
-    from noiseward.runs.cluster import Cluster
+    from noiseward.sweep.cluster import Cluster
+    from noiseward.sweep.compare_ray import on
 
     for deaths in (1, 9):
         file = tmp_path / f"mine{deaths}.py"
@@ -307,8 +308,8 @@ def test_a_pack_of_a_comparison_outlives_its_worker_and_not_every_worker(engine,
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_error_in_a_pack_is_that_error(engine, comparison, tmp_path):
-    from noiseward.comparison.ray import on
-    from noiseward.runs.cluster import Cluster
+    from noiseward.sweep.cluster import Cluster
+    from noiseward.sweep.compare_ray import on
 
     (tmp_path / "mine.py").write_text("def light(images):\n    raise ValueError('no light')\n")
     mine = dataclasses.replace(comparison, reward=(f"{tmp_path / 'mine.py'}:light",))

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from noiseward.runs.ray import RayEngine
-    from noiseward.runs.report import Outcome
+    from noiseward.sweep.ray import RayEngine
+    from noiseward.sweep.report import Outcome
 
 __all__ = ["batch", "table"]
 
@@ -31,11 +31,11 @@ def batch(task: BatchOptions, workers: EngineOptions, base: Annotated[RunSpec, W
 
     from noiseward import terminal
     from noiseward.errors import ArgumentError
-    from noiseward.runs.batch import begin
-    from noiseward.runs.engine import Local
-    from noiseward.runs.prompts import read
-    from noiseward.runs.report import report
-    from noiseward.runs.view import Tally, follow, in_lines
+    from noiseward.sweep.directory import begin
+    from noiseward.sweep.engine import Local
+    from noiseward.sweep.report import report
+    from noiseward.sweep.rows import read
+    from noiseward.sweep.view import Tally, follow, in_lines
 
     out, quiet, json = Path(task.out), task.quiet, task.json_lines
     if json and quiet:
@@ -88,7 +88,7 @@ def _last(undone: Sequence[Outcome], rows: int) -> str:
 
 
 def _ray(workers: EngineOptions) -> RayEngine:
-    from noiseward.runs.ray import RayEngine
+    from noiseward.sweep.ray import RayEngine
 
     return RayEngine(workers.address, workers=workers.workers, threads=workers.threads)
 
@@ -98,7 +98,7 @@ def table(found: Sequence[Outcome], out: Path, console: Console) -> None:
     from rich.table import Table
 
     from noiseward.noise.typicality import SUSPECT
-    from noiseward.runs.report import counted
+    from noiseward.sweep.report import counted
 
     lines = Table(box=None, header_style="bold")
     for title in ("id", "prompt", "rows", "before", "best", "gain", "P(z)", "state"):

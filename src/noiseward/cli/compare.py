@@ -31,12 +31,12 @@ def compare(
     import torch
 
     from noiseward import terminal
-    from noiseward.comparison import CompareSpec
-    from noiseward.comparison import compare as run
-    from noiseward.comparison.report import cells
-    from noiseward.comparison.run import local
-    from noiseward.comparison.spec import prompts as told
     from noiseward.methods import DEFAULT_METHODS
+    from noiseward.sweep.compare import compare as run
+    from noiseward.sweep.compare import local
+    from noiseward.sweep.comparison import CompareSpec
+    from noiseward.sweep.comparison import prompts as told
+    from noiseward.sweep.tables import cells
 
     out, quiet = Path(task.out), task.quiet
     kind, amount = task.limit
@@ -60,8 +60,8 @@ def compare(
     with contextlib.ExitStack() as stack:
         doing = local
         if workers.engine == "ray":
-            from noiseward.comparison.ray import on
-            from noiseward.runs.cluster import Cluster
+            from noiseward.sweep.cluster import Cluster
+            from noiseward.sweep.compare_ray import on
 
             doing = on(stack.enter_context(Cluster(workers.address, workers=workers.workers, threads=workers.threads)))
         found = run(spec, out, said=said, engine=doing)

@@ -2,8 +2,8 @@
 
 The candidates of an estimator or a search are sampled in pieces (`optimizers/candidates.py`). An executor takes the
 pieces one after the other and returns their samples in that order. The sampler is a function and the pieces are the
-same, so the bits do not depend on where they are computed: :class:`LocalExecutor` does so here, `noiseward.runs.ray` on
-a cluster.
+same, so the bits do not depend on where they are computed: :class:`LocalExecutor` does so here, `sweep/ray.py` on a
+cluster.
 """
 
 from __future__ import annotations

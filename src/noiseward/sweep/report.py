@@ -15,10 +15,10 @@ from PIL import Image
 
 from noiseward.images import TILE, draw_grid, enlarge
 from noiseward.noise.typicality import SUSPECT
-from noiseward.runs.batch import Batch
-from noiseward.runs.engine import look
 from noiseward.runs.files import replace_file
-from noiseward.runs.packs import Pack
+from noiseward.sweep.directory import Batch
+from noiseward.sweep.engine import look
+from noiseward.sweep.packs import Pack
 
 __all__ = ["Outcome", "contact", "index", "outcomes", "page", "report"]
 

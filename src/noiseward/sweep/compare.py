@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from noiseward.comparison import report
-from noiseward.comparison.measure import Measured, measured
-from noiseward.comparison.packs import Bench, PackFile, RefusedPack, ResultFile, check_images, made
-from noiseward.comparison.spec import SHARES, CompareSpec, Pack
 from noiseward.errors import RunError
 from noiseward.runs.binding import seal, unseal
 from noiseward.runs.claim import is_vacant
 from noiseward.runs.files import lock, read_json, replace_file
 from noiseward.runs.schema import check
+from noiseward.sweep import tables
+from noiseward.sweep.comparison import SHARES, CompareSpec, Pack
+from noiseward.sweep.looks import Bench, PackFile, RefusedPack, ResultFile, check_images, made
+from noiseward.sweep.measure import Measured, measured
 
 __all__ = ["Engine", "compare", "local", "results"]
 
@@ -43,7 +43,7 @@ def compare(
         spec: what to compare.
         out: a directory: new, empty, or of the same comparison.
         said: gets a line per pack.
-        engine: who does the packs; `noiseward.comparison.ray` has another.
+        engine: who does the packs; `noiseward.sweep.compare_ray` has another.
 
     Raises:
         RunError: the directory holds another comparison, or cannot be written.
@@ -59,7 +59,7 @@ def compare(
             best = found.get("refused") or f"{found['seconds']:.1f} s, {found['nfe']} denoiser calls"
             said(f"{number + 1}/{len(todo)} {pack.name}: {best}")
         found = measured(spec, results(known, out))
-        report.write(spec, found, out)
+        tables.write(spec, found, out)
     return found
 
 

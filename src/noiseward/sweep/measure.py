@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from noiseward.comparison.spec import CompareSpec, Pack
+from noiseward.sweep.comparison import CompareSpec, Pack
 
 __all__ = ["Interval", "Measured", "Row", "curve", "interval", "measured", "ranks"]
 

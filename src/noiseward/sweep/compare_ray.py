@@ -13,10 +13,10 @@ from typing import Any, final
 
 import torch
 
-from noiseward.comparison.packs import Bench, made
-from noiseward.comparison.run import Engine
-from noiseward.comparison.spec import CompareSpec, Pack
-from noiseward.runs.cluster import Cluster
+from noiseward.sweep.cluster import Cluster
+from noiseward.sweep.compare import Engine
+from noiseward.sweep.comparison import CompareSpec, Pack
+from noiseward.sweep.looks import Bench, made
 
 __all__ = ["Worker", "on"]
 

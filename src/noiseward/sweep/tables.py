@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noiseward.comparison import figures
-from noiseward.comparison.measure import Measured, Row
-from noiseward.comparison.spec import CompareSpec
 from noiseward.runs.files import replace_file
+from noiseward.sweep import figures
+from noiseward.sweep.comparison import CompareSpec
+from noiseward.sweep.measure import Measured, Row
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -25,9 +25,9 @@ from noiseward.errors import ArgumentError, RunError
 from noiseward.options.run import FORMAT, RunSpec
 from noiseward.runs.binding import seal, unseal
 from noiseward.runs.files import read_json, replace_file
-from noiseward.runs.prompts import Row
 from noiseward.runs.schema import BatchFile, check
 from noiseward.runs.spec import check_format, parse_spec, settings_of
+from noiseward.sweep.rows import Row
 
 __all__ = ["Pack", "cut", "kept", "plan", "singles", "write"]
 

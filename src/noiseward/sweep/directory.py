@@ -21,12 +21,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from noiseward.errors import RunError
-from noiseward.runs import packs as cutting
 from noiseward.runs.claim import is_vacant
-from noiseward.runs.engine import Beat, Engine, look
 from noiseward.runs.files import lock
-from noiseward.runs.packs import Pack, singles, split
-from noiseward.runs.prompts import Row
+from noiseward.sweep import packs as cutting
+from noiseward.sweep.engine import Beat, Engine, look
+from noiseward.sweep.packs import Pack, singles, split
+from noiseward.sweep.rows import Row
 
 __all__ = ["Batch", "begin"]
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from noiseward.api import Problem, prepare
-from noiseward.comparison.spec import SHARES, CompareSpec, Pack
 from noiseward.errors import ArgumentError, GradientError, RunError
 from noiseward.images import to_images
 from noiseward.loop.panel import Panel
@@ -28,6 +27,7 @@ from noiseward.pipelines.cards import card_of
 from noiseward.runs.binding import digest_images
 from noiseward.runs.images import open_image
 from noiseward.runs.write import has_images, save_image
+from noiseward.sweep.comparison import SHARES, CompareSpec, Pack
 
 __all__ = ["Bench", "PackFile", "RefusedPack", "ResultFile", "check_images", "features", "made"]
 

@@ -2,7 +2,7 @@
 
 An engine is given packs and a batch directory and yields beats: a sign of life of a pack now and then, and one when it
 ends. What comes out is in the packs' run directories, which are the same whichever engine did them; a pack that was
-begun goes on from its checkpoint. `Local` does one after the other in this process; `noiseward.runs.ray` spreads them
+begun goes on from its checkpoint. `Local` does one after the other in this process; `noiseward.sweep.ray` spreads them
 over the devices of a cluster.
 """
 
@@ -27,9 +27,9 @@ from noiseward.runs.consistency import RunRecord, read_record
 from noiseward.runs.execute import perform
 from noiseward.runs.files import lock
 from noiseward.runs.images import check_results
-from noiseward.runs.packs import Pack
 from noiseward.runs.spec import matches
 from noiseward.runs.store import RunFolder
+from noiseward.sweep.packs import Pack
 
 __all__ = ["Beat", "Engine", "Found", "Local", "State", "look", "work"]
 

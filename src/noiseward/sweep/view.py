@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from noiseward import terminal
-from noiseward.runs.engine import Beat
-from noiseward.runs.packs import Pack
+from noiseward.sweep.engine import Beat
+from noiseward.sweep.packs import Pack
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from noiseward.comparison.measure import Measured
-from noiseward.comparison.spec import CompareSpec
 from noiseward.errors import shorten
+from noiseward.sweep.comparison import CompareSpec
+from noiseward.sweep.measure import Measured
 
 if TYPE_CHECKING:
     from PIL.Image import Image

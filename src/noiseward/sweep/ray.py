@@ -31,12 +31,12 @@ from noiseward.loop.executor import Executor, run_piece
 from noiseward.methods import default_method, read_method
 from noiseward.options.run import RunSpec
 from noiseward.rewards.catalog import ENTRIES
-from noiseward.runs.cluster import Cluster, package
-from noiseward.runs.engine import Beat, Engine, work
-from noiseward.runs.packs import Pack
 from noiseward.runs.spec import to_text
 from noiseward.samplers.cost import NFE
 from noiseward.samplers.sampler import Prompt, Sampler
+from noiseward.sweep.cluster import Cluster, package
+from noiseward.sweep.engine import Beat, Engine, work
+from noiseward.sweep.packs import Pack
 
 __all__ = ["RayEngine", "Spread", "Worker"]
 
