@@ -30,6 +30,7 @@ from benchmarks.timing import in_turns, ratio, say, write
 from noiseward.runs import RunSpec
 from noiseward.sweep.cluster import start
 from noiseward.sweep.engine import Local
+from noiseward.sweep.pack_task import PackTask
 from noiseward.sweep.packs import Pack
 from noiseward.sweep.ray import RayEngine
 
@@ -109,7 +110,7 @@ def through(engine: RayEngine, workers: int, todo: Sequence[Pack], spent: list[t
     engine.workers = workers
     with tempfile.TemporaryDirectory() as folder:
         before = time.process_time()
-        beats = list(engine.run(todo, Path(folder)))
+        beats = list(engine.run([PackTask(pack, Path(folder)) for pack in todo]))
         spent.append((time.process_time() - before, len(beats)))
         assert sum(beat.state == "done" for beat in beats) == len(todo), [beat.error for beat in beats if beat.error]
 
@@ -129,7 +130,8 @@ def alone(turns: int, count: int, moves: int, inference: int) -> None:
     engine, todo = Local(), packs(count, moves, inference)
     for _ in sys.stdin:
         with tempfile.TemporaryDirectory() as folder:
-            assert [beat.state for beat in engine.run(todo, Path(folder))].count("done") == count
+            beats = engine.run([PackTask(pack, Path(folder)) for pack in todo])
+            assert [beat.state for beat in beats].count("done") == count
         print("done", flush=True)
 
 
@@ -146,7 +148,7 @@ def left_behind(moves: int, inference: int) -> dict[str, int]:
     """How many files a run directory holds in the end, and of how many bytes."""
     with tempfile.TemporaryDirectory() as folder:
         (pack,) = packs(1, moves, inference)
-        list(Local().run([pack], Path(folder)))
+        list(Local().run([PackTask(pack, Path(folder))]))
         files = [file for file in Path(folder).rglob("*") if file.is_file()]
         return {"bytes": sum(file.stat().st_size for file in files), "files": len(files)}
 

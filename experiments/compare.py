@@ -7,7 +7,7 @@ seconds of `dno` for as many denoiser calls: it is left out unless asked for.
 
     python -m experiments.compare [--small] [--rewards brightness jpeg] [--slow]
 
-Packs that are done are kept in `.experiments/compare/`: interrupt it when you like.
+Runs are stored in `.experiments/comparisons/`: interrupt it when you like.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -23,11 +25,14 @@ from PIL import Image
 from experiments.cells import CELLS
 from experiments.report import write
 from experiments.support import into
-from noiseward import stickers
+from noiseward import stickers, terminal
+from noiseward.methods import DEFAULT_METHODS
+from noiseward.options.run import RunSpec
 from noiseward.sweep.compare import compare
-from noiseward.sweep.comparison import CompareSpec
-from noiseward.sweep.measure import Measured, Row
+from noiseward.sweep.comparison import Comparison
+from noiseward.sweep.measure import Line, Measured
 from noiseward.sweep.tables import markdown
+from noiseward.sweep.view import Tally, show
 
 DOCS = Path(__file__).parents[1] / "docs"
 REWARDS = ("brightness", "clip", "jpeg")
@@ -37,30 +42,27 @@ SLOW = ("lgd",)
 SHARES = {"0.25": "a quarter of the budget", "1.0": "the whole budget"}
 
 
-def spec(reward: str, small: bool, slow: bool = False) -> CompareSpec:
+def comparison_of(reward: str, small: bool, slow: bool = False) -> Comparison:
     """What is compared for a reward."""
     judge = ("stickers-judge",) if (stickers.path("judge") / "config.json").exists() else ()
     other = tuple(name for name in ("contrast", "jpeg") if name != reward)
-    asked = [method for method in CompareSpec((), ()).methods if slow or method not in SLOW]
-    methods = tuple(f"{method}:steps=5" if method == "dno-few" else method for method in asked)
+    base = RunSpec(reward=(reward,), seed=0 if small else 100, watch=judge + other, call=CALL)
     if small:
-        return CompareSpec(
-            (reward,), PROMPTS[:1], ("best-of-n:samples=2", "dno", "fk"), amount=150, seeds=2, watch=judge + other,
-            call={**CALL, "num_inference_steps": 4},
-        )  # fmt: skip
-    return CompareSpec(
-        (reward,), PROMPTS, methods, amount=2000, seeds=4, seed=100, watch=judge + other, call=dict(CALL)
-    )
+        few = base.replace(num_inference_steps=4)
+        return Comparison(few, PROMPTS[:1], ("best-of-n:samples=2", "dno", "fk"), amount=150, seeds=2)
+    asked = [method for method in DEFAULT_METHODS if slow or method not in SLOW]
+    methods = tuple("dno:coarse=5" if method.startswith("dno:coarse") else method for method in asked)
+    return Comparison(base, PROMPTS, methods)
 
 
 def folder(reward: str, small: bool, slow: bool) -> Path:
     """Where a comparison is kept."""
-    return CELLS / "compare" / (reward + ("-small" if small else "") + ("-slow" if slow else ""))
+    return CELLS / "comparisons" / (reward + ("-small" if small else "") + ("-slow" if slow else ""))
 
 
-def choice(found: Measured, share: str, *, faithful: bool) -> Row | None:
+def choice(found: Measured, share: str, *, faithful: bool) -> Line | None:
     """The method of the highest gain; where fidelity comes first, among those whose noise still looks like noise (at
-    most one case in ten does not) and whose first held-out reward has not fallen beyond doubt."""
+    most one case in ten does not) and whose first held-out reward has not fallen significantly."""
     rows = found.rows(share)
     if faithful:
         rows = [row for row in rows if row.suspect <= 0.1 and all(_kept(*pair) for pair in list(row.held.values())[:1])]
@@ -74,7 +76,7 @@ def _kept(now: object, change: object) -> bool:
 
 def choices(measured: dict[str, Measured]) -> str:
     """What to take when, as a table: one line per reward and wish, with those that cannot be told from it."""
-    lines = ["| climbing | wanted first | after | take | as good, beyond doubt not worse |", "|---|---|---|---|---|"]
+    lines = ["| optimized | comes first | after | take | not significantly worse |", "|---|---|---|---|---|"]
     for reward, found in measured.items():
         for faithful in (False, True):
             for share, after in SHARES.items():
@@ -91,6 +93,12 @@ def choices(measured: dict[str, Measured]) -> str:
     return "\n".join(lines)
 
 
+def settings_of(comparison: Comparison) -> dict[str, Any]:
+    """What was compared, as plain data."""
+    plain = {field.name: getattr(comparison, field.name) for field in dataclasses.fields(comparison)}
+    return {**plain, "base": comparison.base.plain()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="three methods, one prompt, two seeds; no page is written")
@@ -101,9 +109,11 @@ def main() -> None:
     measured: dict[str, Measured] = {}
     tables = []
     for reward in arguments.rewards[:1] if arguments.small else arguments.rewards:
-        asked = spec(reward, arguments.small, arguments.slow)
+        asked = comparison_of(reward, arguments.small, arguments.slow)
         out = folder(reward, arguments.small, arguments.slow)
-        measured[reward] = compare(asked, out, said=lambda line: print(line, flush=True))
+        tally = Tally(sum(row.spec.batch for row in asked.rows()))
+        console = terminal.console(stderr=True)
+        measured[reward] = compare(asked, out, view=partial(show, tally=tally, console=console))
         text = markdown(asked, measured[reward])
         if not arguments.small:
             for name in ("reward", "fidelity"):
@@ -126,7 +136,7 @@ def main() -> None:
         said += [f"dno {own.gain} (rank {own.rank})"] if own else []
         table = folder(reward, arguments.small, arguments.slow) / "table.json"
         tables_of[reward] = json.loads(table.read_text())
-    settings = {reward: dataclasses.asdict(spec(reward, arguments.small, arguments.slow)) for reward in measured}
+    settings = {reward: settings_of(comparison_of(reward, arguments.small, arguments.slow)) for reward in measured}
     name = "compare_small" if arguments.small else "compare"
     write(name, settings=settings, results=tables_of, verdict="; ".join(said))
 

@@ -214,7 +214,7 @@ def import_graph(folder: Path, prefix: str) -> dict[str, set[str]]:
     return edges
 
 
-@pytest.mark.parametrize("folder", ["src/noiseward", "benchmarks", "training"])
+@pytest.mark.parametrize("folder", ["src/noiseward", "benchmarks", "experiments", "training"])
 def test_no_modules_import_each_other(folder):
     assert circles(import_graph(ROOT / folder, Path(folder).name)) == []
 

@@ -14,9 +14,9 @@ from noiseward.options.run import RunSpec
 from noiseward.options.storable import check_storable
 from noiseward.rewards.parse import parse_weighted
 from noiseward.runs import text
-from noiseward.sweep.comparison import CompareSpec
-from noiseward.sweep.comparison import prompts as compared
-from noiseward.sweep.rows import ROWS, _Ids, read
+from noiseward.sweep.comparison import Comparison
+from noiseward.sweep.prompt_files import read_prompts
+from noiseward.sweep.rows import ROWS, UniqueIds, read_rows
 
 BASE = RunSpec(prompt=(), reward=("brightness",))
 
@@ -66,27 +66,30 @@ FILES = {
 
 
 @pytest.mark.parametrize(("kind", "says"), FILES.values(), ids=FILES)
-@pytest.mark.parametrize("reader", [lambda path: read(path, BASE), lambda path: compared([str(path)])])
+@pytest.mark.parametrize("reader", [lambda path: read_rows(path, BASE), lambda path: read_prompts([str(path)])])
 def test_a_prompt_file_is_a_regular_file_of_utf8_or_said_to_be_what_it_is(tmp_path, kind, says, reader):
     assert says in refused(reader, special(tmp_path, kind))
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path):
     (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbfa duck\n")
-    assert [row.spec.prompt for row in read(tmp_path / "p.txt", BASE)] == [("a duck",)]
-    assert compared([str(tmp_path / "p.txt")]) == ("a duck",)
+    assert [row.spec.prompt for row in read_rows(tmp_path / "p.txt", BASE)] == [("a duck",)]
+    assert read_prompts([str(tmp_path / "p.txt")]) == ("a duck",)
 
 
 LINES = {
     "half a character": (r'{"prompt": "a \ud800"}', "prompt must be text, .*got text with half a character"),
-    "deep": ('{"prompt": "a", "call.x": ' + "[" * 100_000 + "]" * 100_000 + "}", "no JSON .nested too deeply"),
+    "deep": (
+        '{"prompt": "a", "call.x": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        "expected JSON, .*nested too deep",
+    ),
     "less deep": ('{"prompt": "a", "call.x": ' + "[" * 100 + "]" * 100 + "}", ".*got more than 32 levels"),
     "infinite": ('{"prompt": "a", "call.eta": Infinity}', "call.eta must be .*finite number.* got inf"),
     "nan": ('{"prompt": "a", "seconds": NaN}', "seconds must be .* got nan"),
     "large": ('{"prompt": "a", "call.x": 1' + "0" * 400 + "}", "call.x must be .* got a larger one"),
-    "larger": ('{"prompt": "a", "call.x": 1' + "0" * 5000 + "}", "no JSON"),
+    "larger": ('{"prompt": "a", "call.x": 1' + "0" * 5000 + "}", "expected JSON"),
     "deep id": ('{"prompt": "a", "id": ' + "[" * 900 + "]" * 900 + "}", ".*got more than 32 levels"),
-    "seeds": ('{"prompt": "a", "seeds": 1e9}', f"a batch has at most {ROWS:,} rows, .* got 1,000,000,001 up to here"),
+    "seeds": ('{"prompt": "a", "seeds": 1e9}', f"a sweep has at most {ROWS:,} rows, .* got 1,000,000,001"),
     "long": ('{"prompt": "' + "a" * 70_000 + '"}', "a prompt has at most 65,536 characters"),
 }
 
@@ -95,12 +98,12 @@ LINES = {
 def test_a_line_that_cannot_be_done_or_stored_is_named(tmp_path, line, says):
     (tmp_path / "p.jsonl").write_text(f'{{"prompt": "a"}}\n{line}\n')
     with pytest.raises(ArgumentError, match=f"p.jsonl, line 2: {says}"):
-        read(tmp_path / "p.jsonl", BASE)
+        read_rows(tmp_path / "p.jsonl", BASE)
 
 
 def test_a_template_does_not_blow_prompts_up(tmp_path):
     (tmp_path / "p.txt").write_text("a" * 1000 + "\n")
-    assert "line 1: a prompt has at most" in refused(read, tmp_path / "p.txt", BASE, template="{}" * 10_000_000)
+    assert "line 1: a prompt has at most" in refused(read_rows, tmp_path / "p.txt", BASE, template="{}" * 10_000_000)
 
 
 def test_many_lines_of_one_prompt_are_named_without_looking_from_the_first_on(tmp_path, monkeypatch):
@@ -111,9 +114,9 @@ def test_many_lines_of_one_prompt_are_named_without_looking_from_the_first_on(tm
             Counted.looked += 1
             return super().__contains__(key)
 
-    monkeypatch.setattr(_Ids, "__init__", lambda self: vars(self).update(_lines=Counted(), _next={}))
+    monkeypatch.setattr(UniqueIds, "__init__", lambda self: vars(self).update(_lines=Counted(), _next={}))
     (tmp_path / "p.txt").write_text("a duck\n" * 1000)
-    rows = read(tmp_path / "p.txt", BASE)
+    rows = read_rows(tmp_path / "p.txt", BASE)
     assert [rows[place].id for place in (0, 1, -1)] == ["a-duck", "a-duck-2", "a-duck-1000"]
     assert Counted.looked <= 3000
 
@@ -121,7 +124,7 @@ def test_many_lines_of_one_prompt_are_named_without_looking_from_the_first_on(tm
 def test_numbered_ids_and_those_given_do_not_meet(tmp_path):
     lines = [{"prompt": "a"}, {"prompt": "b", "id": "a-2"}, {"prompt": "a"}, {"prompt": "a"}, {"prompt": "a 2"}]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert [row.id for row in read(tmp_path / "p.jsonl", BASE)] == ["a", "a-2", "a-3", "a-4", "a-2-2"]
+    assert [row.id for row in read_rows(tmp_path / "p.jsonl", BASE)] == ["a", "a-2", "a-3", "a-4", "a-2-2"]
 
 
 # ---- values ----
@@ -227,8 +230,8 @@ def test_rows_that_do_not_fit_into_memory_are_refused_with_what_they_take(model,
 
 
 def test_a_comparison_counts_its_rows():
-    said = refused(CompareSpec, ("brightness",), ("a",), ("dno",), seeds=10**9)
-    assert "at most 1,000,000 rows, got 1,000,000,000, 1 prompts times 1000000000 seeds times 1 methods" in said
+    said = refused(Comparison, RunSpec(reward="brightness"), ("a",), ("dno",), seeds=10**9)
+    assert "at most 1,000,000 rows, prompts times seeds, got 1,000,000,000" in said
 
 
 def test_a_comparison_refuses_an_empty_prompt(run, small, tmp_path):
@@ -239,7 +242,7 @@ def test_a_comparison_refuses_an_empty_prompt(run, small, tmp_path):
 def test_a_folder_by_the_name_of_a_prompt_is_no_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("cat").mkdir()
-    assert compared(["cat", "x" * 5000]) == ("cat", "x" * 5000)
+    assert read_prompts(["cat", "x" * 5000]) == ("cat", "x" * 5000)
 
 
 def test_cutouts_of_a_sensible_number_are_made():

@@ -24,7 +24,7 @@ from noiseward.options.option import Options, bounds_of
 from noiseward.options.run import RunSpec, Settings
 from noiseward.options.table import type_of
 from noiseward.runs.spec import to_text
-from noiseward.sweep.rows import read as read_rows
+from noiseward.sweep.rows import read_rows
 from tests.pages import PAGE, options_page
 
 ROOT = Path(__file__).resolve().parents[1]

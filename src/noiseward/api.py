@@ -42,7 +42,7 @@ from noiseward.samplers.entries import number_prompts, plain_prompts
 from noiseward.samplers.memory import check_room
 from noiseward.samplers.sampler import Sampler
 
-__all__ = ["Loaded", "Problem", "align", "prepare", "prepare_spec"]
+__all__ = ["Loaded", "Problem", "align", "default_watch", "prepare", "prepare_spec"]
 
 T = TypeVar("T")
 Watch = str | Reward | Sequence[str | Reward] | None
@@ -287,13 +287,17 @@ def _reward(reward: Rewards) -> Reward:
     return parse_rewards(list(reward))
 
 
+def default_watch(model: Any, optimized: Sequence[str]) -> tuple[str, ...]:
+    """The held-out rewards to track where none are asked for, by name: the model card's that can be used."""
+    card = card_of(model)
+    names = [name for name in (card.watch if card else ()) if name not in optimized and is_available(name)]
+    return tuple(names) if len(names) > 1 else ()  # one number about pixels is no judge
+
+
 def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
     """The held-out rewards to track."""
     optimized = [one.name for one in reward.rewards] if isinstance(reward, WeightedSum) else [reward.name]
-    if watch is None:
-        card = card_of(model)
-        names = [name for name in (card.watch if card else ()) if name not in optimized and is_available(name)]
-        watch = names if len(names) > 1 else ()  # one number about pixels is no judge
+    watch = default_watch(model, optimized) if watch is None else watch
     held = []
     for one in split_parts(watch) if isinstance(watch, str) else [watch] if isinstance(watch, Reward) else watch:
         each, weight = (one, 1.0) if isinstance(one, Reward) else parse_weighted(one)

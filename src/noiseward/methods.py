@@ -106,6 +106,10 @@ class Recipe(Options):
         """Whether it compares candidates, which other processes can sample, for a reward with or without a gradient."""
         return True
 
+    def resolve(self, differentiable: bool) -> Recipe:
+        """The same with what it chooses for a reward with or without a gradient written out."""
+        return self
+
     @property
     def text(self) -> str:
         """Its name with the arguments that have a value."""
@@ -166,17 +170,18 @@ class DNORecipe(Recipe, name="dno", needs=("gradient",), paper="https://arxiv.or
     )
 
     def tries_candidates(self, differentiable: bool) -> bool:
-        return self._source(differentiable).partition(":")[0] != "backprop"
+        return str(self.resolve(differentiable).estimator).partition(":")[0] != "backprop"
 
-    def _source(self, differentiable: bool) -> str:
-        return self.estimator or ("backprop" if differentiable else "hybrid2")
+    def resolve(self, differentiable: bool) -> DNORecipe:
+        return self.replace(estimator=self.estimator or ("backprop" if differentiable else "hybrid2"))
 
     def optimizer(self, reward: Reward) -> Optimizer:
         from noiseward.optimizers.ascend import GradientAscent
         from noiseward.optimizers.relay import Relay
         from noiseward.optimizers.search import BestOfN
 
-        source = build_part(self._source(reward.differentiable), _load(ESTIMATORS), "estimator")
+        estimator = self.resolve(reward.differentiable).estimator or ""
+        source = build_part(estimator, _load(ESTIMATORS), "estimator")
         names = [name for name in (self.project or "").split("+") if name]
         project = [build_part(name, _load(PROJECTIONS), "projection") for name in names]
         ascent = GradientAscent(source, lr=self.lr, project=project)

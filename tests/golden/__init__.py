@@ -84,12 +84,14 @@ def write_inputs(folder: Path) -> None:
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """What a call left in a folder: each run's best rewards and noise, and how its rewards went."""
+    """What a call left in a folder: tables, or each run's best rewards and noise, and how its rewards went."""
+    if (folder / "out" / "table.json").exists():
+        return _tables(folder)
     return {
         str(path.parent.relative_to(folder)): _run(path.parent)
         for path in sorted(folder.rglob("best.safetensors"))
         if "begun" not in str(path.relative_to(folder)) or folder.name == "resume"
-    } or _tables(folder)
+    }
 
 
 def _run(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from noiseward.options.commands import CompareOptions, EngineOptions
 from noiseward.options.parts import split_parts
 from noiseward.options.run import RunSpec
 from noiseward.pipelines.cards import card_of
+
+if TYPE_CHECKING:
+    from noiseward.sweep.measure import Line
 
 __all__ = ["compare"]
 
@@ -26,67 +29,55 @@ def compare(
     base: Annotated[RunSpec, Without("prompt", "method", "batch", "steps", "seconds", "nfe", "target", "watch_every")],
 ) -> None:
     """Run methods at equal cost on the same prompts and seeds, and rank them, with held-out rewards as a check."""
-    import contextlib
-
-    import torch
-
-    from noiseward import terminal
+    from noiseward.cli.sweep import exit_undone, run_sweep
     from noiseward.methods import DEFAULT_METHODS
-    from noiseward.sweep.compare import compare as run
-    from noiseward.sweep.compare import local
-    from noiseward.sweep.comparison import CompareSpec
-    from noiseward.sweep.comparison import prompts as told
-    from noiseward.sweep.tables import cells
+    from noiseward.sweep.compare import report
+    from noiseward.sweep.comparison import Comparison
+    from noiseward.sweep.prompt_files import read_prompts
 
-    out, quiet = Path(task.out), task.quiet
     kind, amount = task.limit
-    spec = CompareSpec(
-        reward=base.reward, prompts=told(task.prompts), kind=kind, amount=amount, seeds=task.seeds or SEEDS,
-        seed=base.seed,
-        methods=DEFAULT_METHODS if task.methods is None else split_parts(task.methods),
-        watch=base.watch, model=base.model, memory=base.memory, call=base.arguments,
-        scheduler=base.scheduler, lora=base.lora, dtype=base.dtype, device=base.device,
-    )  # fmt: skip
-    if not spec.prompts and (card := card_of(spec.model)) and card.needs_prompt:
+    methods = DEFAULT_METHODS if task.methods is None else split_parts(task.methods)
+    prompts = read_prompts(task.prompts)
+    comparison = Comparison(base, prompts, methods, kind, amount, seeds=task.seeds or SEEDS)
+    if not prompts and (card := card_of(base.model)) and card.needs_prompt:
         raise typer.BadParameter("--prompts is missing; say what to draw, as in 'a duck'")
     workers.check()
-    torch.set_num_threads(workers.threads)
-    console = terminal.console(stderr=True)
-
-    def said(line: str) -> None:
-        if not quiet:
-            console.print(line, highlight=False, soft_wrap=True)
-
-    with contextlib.ExitStack() as stack:
-        doing = local
-        if workers.engine == "ray":
-            from noiseward.sweep.cluster import Cluster
-            from noiseward.sweep.compare_ray import on
-
-            doing = on(stack.enter_context(Cluster(workers.address, workers=workers.workers, threads=workers.threads)))
-        found = run(spec, out, said=said, engine=doing)
-    if not quiet:
-        from rich.table import Table
-
-        head, lines = cells(found.rows("1.0"))
-        wide = terminal.console()
-        shown = fitting([head, *lines], wide.width)
-        table = Table(box=None, header_style="bold")
-        for place in shown:
-            table.add_column(head[place], justify="left" if head[place] == "method" else "right", no_wrap=True)
-        for line in lines:
-            table.add_row(*(line[place] for place in shown))
-        wide.print(table)
-        for method, why in found.refused.items():
+    sweep = comparison.begin(Path(task.out))
+    ended, stopped = run_sweep(sweep, workers, quiet=task.quiet)
+    measured, outcomes = report(comparison, sweep, ended)
+    if not task.quiet:
+        _print_lines(measured.rows("1.0"))
+        for method, why in measured.refused.items():
             print(f"{method} does not apply: {why}")
-    print(out / "report.html")
+        if stopped:
+            print("stopped; the same command continues")
+    print(sweep.out / "report.html")
+    exit_undone(outcomes)
 
 
-def fitting(lines: Sequence[Sequence[str]], width: int) -> list[int]:
+def _print_lines(lines: Sequence[Line]) -> None:
+    """Print a table, as many columns as there is room for."""
+    from rich.table import Table
+
+    from noiseward import terminal
+    from noiseward.sweep.tables import format_lines
+
+    head, cells = format_lines(lines)
+    console = terminal.console()
+    shown = _fit_columns([head, *cells], console.width)
+    table = Table(box=None, header_style="bold")
+    for place in shown:
+        table.add_column(head[place], justify="left" if head[place] == "method" else "right", no_wrap=True)
+    for line in cells:
+        table.add_row(*(line[place] for place in shown))
+    console.print(table)
+
+
+def _fit_columns(lines: Sequence[Sequence[str]], width: int) -> list[int]:
     """The columns of a table that fit into a terminal, the first ones before the last; the report has them all.
 
     Example:
-        >>> fitting([["rank", "method", "gain"], ["1", "best-of-n", "0.5"]], 20)
+        >>> _fit_columns([["rank", "method", "gain"], ["1", "best-of-n", "0.5"]], 20)
         [0, 1]
     """
     room, shown = width, []

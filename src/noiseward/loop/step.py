@@ -145,7 +145,8 @@ class Step:
             "value": evaluation.value.tolist(),
             "probability": self.probability.tolist(),
             "grad_norm": None if self.grad_norm is None else self.grad_norm.tolist(),
-            **({"watched": scores, "silent": list(self.silent), "found": self.best.index.tolist()} if scores else {}),
+            "found": self.best.index.tolist(),
+            **({"watched": scores, "silent": list(self.silent)} if scores else {}),
         }
 
 

@@ -23,7 +23,7 @@ from noiseward.runs.files import DirectoryBusy, lock
 __all__ = ["Claim", "DirectoryTaken", "is_vacant"]
 
 LOCK = ".lock"
-LEFT = {LOCK, "env.json", ".env.json.new", ".spec.json.new", ".batch.json.new"}
+LEFT = {LOCK, "env.json", "looks.json", *(f".{name}.json.new" for name in ("env", "looks", "spec", "batch"))}
 
 
 class DirectoryTaken(RunError):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from noiseward.api import Problem, prepare_spec
 from noiseward.errors import NoisewardError, RunError
@@ -14,7 +14,7 @@ from noiseward.loop.budget import Status
 from noiseward.loop.collect import pass_and_collect
 from noiseward.loop.progress import Bars
 from noiseward.loop.solution import Solution
-from noiseward.loop.step import Step
+from noiseward.loop.step import Checkpoint, Step
 from noiseward.options.run import RunSpec
 from noiseward.runs import first
 from noiseward.runs import spec as specs
@@ -29,7 +29,10 @@ from noiseward.runs.store import RunFolder
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["execute", "perform", "resume"]
+__all__ = ["Observe", "execute", "perform", "resume"]
+
+Observe = Callable[[Iterator[Step], Checkpoint | None], Iterator[Step]]
+"""What steps pass before they are written, with where they continue from: it yields them again."""
 
 
 def execute(spec: RunSpec, out: Path | Claim, *, console: Console | None = None, quiet: bool = False) -> Solution:
@@ -85,16 +88,20 @@ def resume(
         bars = None if quiet else Bars(console)
         with bars.show_discovery() if bars else contextlib.nullcontext():
             problem = prepare_spec(spec)
-        return _shown(_going_on(problem, _written(spec, problem), folder, bars), problem, console, bars)
+        return _shown(_going_on(problem, _written(spec, problem), folder, bars=bars), problem, console, bars)
 
 
-def perform(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, None, Solution]:
+def perform(
+    problem: Problem, spec: RunSpec, out: Path, *, observe: Observe | None = None, plots: bool = True
+) -> Generator[Step, None, Solution]:
     """Begin a run, or resume it where its directory was begun, yielding its steps; returns the solution.
 
     Arguments:
         problem: what `prepare_spec(spec)` gave.
         spec: what to do; a run that was begun must have been asked for the same.
         out: the directory.
+        observe: what steps pass before they are written.
+        plots: whether to draw the strip and the plot at the end.
 
     Raises:
         NoisewardError: as `execute` and `resume`.
@@ -103,12 +110,12 @@ def perform(problem: Problem, spec: RunSpec, out: Path) -> Generator[Step, None,
     spec = _written(specs.set_limits(spec), problem)
     if not os.path.lexists(out / "spec.json"):
         with Claim(out):
-            return (yield from _performing(problem, spec, folder))
+            return (yield from _performing(problem, spec, folder, observe=observe, plots=plots))
     with lock(out):
         known = folder.spec()
         if not specs.matches(known, spec, besides=("memory",) if automatic else ()):
             raise RunError(f"{out} holds a run that was asked for something else; give another directory with --out")
-        return (yield from _going_on(problem, known, folder))
+        return (yield from _going_on(problem, known, folder, observe=observe, plots=plots))
 
 
 def _written(spec: RunSpec, problem: Problem) -> RunSpec:
@@ -117,21 +124,19 @@ def _written(spec: RunSpec, problem: Problem) -> RunSpec:
     return spec.replace(method=problem.method, memory=memory)
 
 
-def _going_on(
-    problem: Problem, spec: RunSpec, folder: RunFolder, bars: Bars | None = None
-) -> Generator[Step, None, Solution]:
+def _going_on(problem: Problem, spec: RunSpec, folder: RunFolder, **how: Any) -> Generator[Step, None, Solution]:
     """The steps of a run from its directory on, whose lock is held."""
     stood = find_resume_point(folder, problem.noise.device)
     if stood is None:  # it ended before its first step was written
-        return (yield from _performing(problem, spec, folder, bars=bars))
+        return (yield from _performing(problem, spec, folder, **how))
     check_model(folder, problem, stood.place.noise)
     again = first.is_interrupted(problem, spec, folder, stood)
     folder.write_spec(spec)
     mark_running(folder, stood.data, again=again)
     if again:
         log = stood.log(folder, again=True)
-        return (yield from _performing(problem, spec, folder, log=log, bars=bars))
-    return (yield from _performing(problem, spec, folder, stood=stood, log=stood.log(folder), bars=bars))
+        return (yield from _performing(problem, spec, folder, log=log, **how))
+    return (yield from _performing(problem, spec, folder, stood=stood, log=stood.log(folder), **how))
 
 
 def _performing(
@@ -142,6 +147,8 @@ def _performing(
     stood: ResumePoint | None = None,
     log: Log | None = None,
     bars: Bars | None = None,
+    observe: Observe | None = None,
+    plots: bool = True,
 ) -> Generator[Step, None, Solution]:
     """The steps of a run from a place on, or from its start; its directory is held."""
     at, past, seen, frames = (stood.place, stood.past, stood.seen, stood.frames) if stood else (None,) * 4
@@ -149,6 +156,7 @@ def _performing(
     model = compute_fingerprint(problem.objective.sampler)
     written, shown = first.record_first(problem, spec, folder, coarse), problem.showing(bars)
     steps = problem.iterate(at, seen, coarse=coarse and coarse.place, through=lambda steps: shown(written(steps)))
+    steps = observe(steps, at) if observe else steps
     with Interruptible() as interruptible:
         kept = folder.keep(interruptible.within(steps), spec, fingerprint=model, frames=frames, log=log, hold=False)
         try:
@@ -161,7 +169,7 @@ def _performing(
             folder.fail(error)
             raise error
         short = {Status.INTERRUPTED, Status.MEMORY} & {*solution.status}
-        folder.finish(solution, "interrupted" if short else "done")
+        folder.finish(solution, "interrupted" if short else "done", plots=plots)
     return solution
 
 

@@ -192,7 +192,7 @@ def parse_json(text: str) -> Any:
 
 def _missing(path: Path) -> str:
     if os.path.exists(path.parent / "batch.json"):
-        return f"{path.parent} is a batch; run its 'noiseward batch' command again to continue it"
+        return f"{path.parent} holds many runs; run its 'noiseward batch' or 'compare' command again to continue it"
     if path.name != "spec.json" and os.path.exists(path.parent / "spec.json"):
         return f"{path} is missing; restore it, or 'noiseward resume {path.parent}'"
     return f"{path.parent} is not a run directory, it has no {path.name}; 'noiseward list' shows runs"

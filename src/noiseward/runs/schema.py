@@ -1,4 +1,4 @@
-"""What each file of a run, a batch and a comparison holds, as types; and the one reader that holds files to them.
+"""What each file of a run and of a sweep holds, as types; and the one reader that holds files to them.
 
 A type is a class, a union, `Literal`, `list[...]`, `tuple[..., ...]` (a JSON array), `dict[str, ...]`, or a `TypedDict`
 (a JSON object; keys it does not name are left alone, for newer versions may write more). `bool` is no number here, and
@@ -76,6 +76,7 @@ class PackFile(TypedDict):
     name: str
     ids: list[str]
     spec: dict[str, Any]
+    measure: NotRequired[list[str]]
 
 
 class BatchFile(TypedDict):

@@ -88,22 +88,22 @@ class RunFolder:
                 writer.write(step)
                 yield step
 
-    def finish(self, solution: Solution, state: str) -> None:
-        """Write the closing images and the final status."""
+    def finish(self, solution: Solution, state: str, *, plots: bool = True) -> None:
+        """Write the closing images, with strip and plot if asked for, and the final status."""
         run = run_id(self.spec())
         if has_images(solution.sample):
             save_images(self.path / "best", to_images(solution.sample))
-            replace_file(self.path / "strip.png", lambda path: solution.strip().save(path, format="PNG"))
         if any(solution.hacking):
             before = solution.best(by="pareto")
             found = copy_tensors(vars(before))
             write_tensors(self.path / "pareto.safetensors", found, mark(found, run))
             if has_images(before.sample):
                 save_images(self.path / "pareto", to_images(before.sample))
-        replace_file(
-            self.path / "plot.png",
-            lambda path: plot_history(solution.history, hacked=find_hacked(solution.history)).save(path, format="PNG"),
-        )
+        if plots:
+            if has_images(solution.sample):
+                replace_file(self.path / "strip.png", lambda path: solution.strip().save(path, format="PNG"))
+            plot = plot_history(solution.history, hacked=find_hacked(solution.history))
+            replace_file(self.path / "plot.png", lambda path: plot.save(path, format="PNG"))
         save_json(self.path / "status.json", {"state": state, **summarize(solution)}, run)
 
     def fail(self, error: Exception) -> None:

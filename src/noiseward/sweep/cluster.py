@@ -7,26 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Any, Protocol, TypeVar, final
+from typing import Any, final
 
 from noiseward.errors import ArgumentError, RunError
 
-__all__ = ["Cluster", "package", "start"]
-
-Task = TypeVar("Task", bound="Named")
+__all__ = ["Cluster", "import_ray", "start"]
 
 
-class Named(Protocol):
-    """Work that is told apart by its name."""
-
-    @property
-    def name(self) -> str: ...
-
-
-def package() -> Any:
+def import_ray() -> Any:
     """Ray, with its usage statistics off.
 
     Raises:
@@ -37,9 +25,7 @@ def package() -> Any:
     try:
         import ray
     except ImportError:
-        raise ArgumentError(
-            "engine 'ray' wants the package ray, which is not here: pip install 'noiseward[ray]'"
-        ) from None
+        raise ArgumentError("--engine ray needs the package ray; pip install 'noiseward[ray]'") from None
     return ray
 
 
@@ -47,12 +33,12 @@ def start(cores: int | None = None) -> None:
     """Start Ray on this machine alone, for as long as this process lives.
 
     Arguments:
-        cores: how many it takes itself to have; default: those it has.
+        cores: how many it assumes to have; default: those of the machine.
 
     Raises:
-        RunError: it does not start. Ray gives itself 30 seconds for it, so a busy machine is asked three times.
+        RunError: it does not start. Ray gives itself 30 seconds for it, so on a busy machine it is tried three times.
     """
-    ray = package()
+    ray = import_ray()
     for attempt in range(3):
         try:
             ray.init(
@@ -63,17 +49,17 @@ def start(cores: int | None = None) -> None:
         except Exception as error:  # of several types, whatever went wrong
             ray.shutdown()
             if attempt == 2:
-                raise RunError(f"Ray did not start here ({_said(error)}): try again, or --engine local") from None
+                raise RunError(f"Ray did not start here ({_line(error)}); try again, or --engine local") from None
 
 
 @final
 class Cluster:
-    """Room for workers. Use it in a `with`, which ends what it began.
+    """Room for workers.
 
     Arguments:
         address: of a running cluster: `auto`, or `HOST:PORT`; None starts one on this machine, or takes the one this
             process is connected to already.
-        workers: at most so many; default: one per GPU of the cluster, without GPUs one per `threads` processor cores.
+        workers: at most this many; default: one per GPU of the cluster, without GPUs one per `threads` processor cores.
         threads: per worker. Other numbers of threads may round differently.
 
     Raises:
@@ -82,7 +68,7 @@ class Cluster:
     """
 
     def __init__(self, address: str | None = None, *, workers: int | None = None, threads: int = 1) -> None:
-        self.ray = ray = package()
+        self.ray = ray = import_ray()
         self._ours = not ray.is_initialized()
         if self._ours and address is None:
             start()
@@ -91,8 +77,8 @@ class Cluster:
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
             except Exception as error:  # of several types, whatever went wrong
                 raise ArgumentError(
-                    f"no cluster at '{address}' ({_said(error)}): 'ray start --head' starts one; "
-                    "leave --address out for this machine alone"
+                    f"no cluster at '{address}' ({_line(error)}); 'ray start --head' starts one, or leave --address "
+                    "out for this machine alone"
                 ) from None
         there = ray.cluster_resources()
         self._gpus = 1 if there.get("GPU", 0) >= 1 else 0
@@ -100,16 +86,8 @@ class Cluster:
         if workers is not None and not 1 <= workers <= room:
             self.close()
             what = "GPUs" if self._gpus else f"times {threads} processor cores"
-            raise ArgumentError(f"{workers} workers asked for, and the cluster has {room} {what}: ask for 1 to {room}")
+            raise ArgumentError(f"--workers must be 1 to {room}, for the cluster has {room} {what}, got {workers}")
         self.workers, self.threads = workers or max(room, 1), threads
-
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the cluster if it was started here."""
@@ -117,52 +95,10 @@ class Cluster:
             self.ray.shutdown()
 
     def hire(self, kind: type, *arguments: Any) -> Any:
-        """A new actor of a class, with its share of the machine; it is given threads, folder and the arguments."""
+        """A new actor of a class, with its share of the machine; it gets threads, folder and the arguments."""
         actor = self.ray.remote(kind).options(num_cpus=self.threads, num_gpus=self._gpus)
         return actor.remote(self.threads, os.getcwd(), *arguments)
 
-    def each(
-        self, kind: type, arguments: Sequence[Any], tasks: Sequence[Task], *, tries: int = 3
-    ) -> Iterator[tuple[Task, Any]]:
-        """Every task with what an actor's method `do` makes of it, in the order they end.
 
-        Arguments:
-            kind: the actors' class.
-            arguments: what each of them is made with.
-            tasks: plain data.
-            tries: how often a task is begun before it is given up, when its actor dies each time.
-
-        Raises:
-            RunError: a task was given up.
-        """
-        ray, waiting, flying = self.ray, deque(tasks), dict[Any, tuple[Task, Any]]()
-        begun, free = Counter[str](), list[Any]()
-        try:
-            while waiting or flying:
-                while waiting and len(flying) < self.workers:
-                    task, actor = waiting.popleft(), free.pop() if free else self.hire(kind, *arguments)
-                    begun[task.name] += 1
-                    flying[actor.do.remote(task)] = task, actor
-                (answer, *_), _ = ray.wait(list(flying), num_returns=1)
-                task, actor = flying.pop(answer)
-                try:
-                    result = ray.get(answer)
-                except ray.exceptions.RayTaskError as error:
-                    raise error.cause from None
-                except ray.exceptions.RayError as error:
-                    if begun[task.name] >= tries:
-                        told = f"its worker died {tries} times, the last time with {type(error).__name__}"
-                        raise RunError(f"{task.name}: {told}: out of memory?") from None
-                    waiting.appendleft(task)
-                else:
-                    free.append(actor)
-                    while free and not waiting:  # one hired in the place of a lost one may wait for its room
-                        ray.kill(free.pop())
-                    yield task, result
-        finally:
-            for actor in (*free, *(actor for _, actor in flying.values())):
-                ray.kill(actor)
-
-
-def _said(error: Exception) -> str:
+def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]

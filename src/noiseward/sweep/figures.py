@@ -1,4 +1,4 @@
-"""The plots of a comparison: reward against cost, and fidelity against reward. They read in grey."""
+"""The plots of a comparison: reward against cost, and fidelity against reward. They are readable in grayscale."""
 
 from __future__ import annotations
 
@@ -6,47 +6,47 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from noiseward.errors import shorten
-from noiseward.sweep.comparison import CompareSpec
+from noiseward.sweep.comparison import Comparison
 from noiseward.sweep.measure import Measured
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["fidelity", "reward"]
+__all__ = ["PLOTS"]
 
 MARKS = "os^vD<>pXP*h"
 STYLES = ("-", "--", ":", "-.")
 
 
-def reward(spec: CompareSpec, found: Measured) -> Image:
+def _draw_reward(comparison: Comparison, measured: Measured) -> Image:
     """Mean gain against cost, with 95 % intervals at the end; methods named in the order they end in."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes: Any = figure.subplots()
-    for number, row in enumerate(found.rows("1.0")):
-        costs, gains = found.curves[row.method]
+    for number, row in enumerate(measured.rows("1.0")):
+        costs, gains = measured.curves[row.method]
         style = {"color": f"C{number % 10}", "linestyle": STYLES[number % 4], "marker": MARKS[number % len(MARKS)]}
         axes.plot(costs, [gain.mean for gain in gains], label=f"{row.rank}. {row.method}", markevery=[-1], **style)
         last = gains[-1]
         if last.half == last.half:
             shifted = costs[-1] * (1 + 0.01 * (number + 1))
             axes.errorbar([shifted], [last.mean], [last.half], color=style["color"], capsize=2, marker=style["marker"])
-    unit = "denoiser calls per picture (backward = 2)" if spec.kind == "nfe" else "seconds per pack"
+    unit = "denoiser calls per image (backward = 2)" if comparison.kind == "nfe" else "seconds per pack"
     axes.set(xlabel=unit, title="best so far, mean over prompts and seeds")
-    axes.set_ylabel(_gain(spec), parse_math=False)
+    axes.set_ylabel(_label(comparison), parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _image(figure)
+    return _to_image(figure)
 
 
-def fidelity(spec: CompareSpec, found: Measured) -> Image:
-    """The first held-out reward against the target's, at the end; the strict probability where none was held out."""
+def _draw_fidelity(comparison: Comparison, measured: Measured) -> Image:
+    """The first held-out reward, or the strict probability where there is none, against the optimized reward."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes: Any = figure.subplots()
-    rows = found.rows("1.0")
+    rows = measured.rows("1.0")
     name = next(iter(rows[0].held), None) if rows else None
     for number, row in enumerate(rows):
         high = row.held[name][1] if name else row.strict
@@ -56,21 +56,25 @@ def fidelity(spec: CompareSpec, found: Measured) -> Image:
     axes.axhline(0.0, color="0.5", linewidth=0.8)
     label = f"change of {name} (held out)" if name else "strict probability"
     axes.set_title("at the whole budget; up and right is better")
-    axes.set_xlabel(_gain(spec), parse_math=False)
+    axes.set_xlabel(_label(comparison), parse_math=False)
     axes.set_ylabel(label, parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _image(figure)
+    return _to_image(figure)
 
 
-def _gain(spec: CompareSpec) -> str:
-    return shorten(f"gain in {' + '.join(spec.reward)}", 80)
+def _label(comparison: Comparison) -> str:
+    return shorten(f"gain in {' + '.join(comparison.base.reward)}", 80)
 
 
-def _image(figure: Any) -> Image:
+def _to_image(figure: Any) -> Image:
     from PIL import Image
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     buffer.seek(0)
     return Image.open(buffer).convert("RGB")
+
+
+PLOTS = {"reward": _draw_reward, "fidelity": _draw_fidelity}
+"""What draws each plot, by the name of its file."""

@@ -1,149 +1,204 @@
-"""One pack of work, run and put into plain numbers: the function that any engine may call.
+"""What a comparison measures of a run: at its start, and where a quarter, half and all of its budget are spent.
 
-Everything that two methods share is made once, in a `Bench`: model, rewards, held-out rewards. A pack is then one batch
-of `align` under the method's optimizer and regularizer, watched where its budget is a quarter, half and wholly spent.
-What counts at a point is the best so far of a row whose evaluation was paid for by then.
+What counts at a point is the best so far of each row whose evaluation was paid for by then. It is written to
+`looks.json` in the run directory before the step that crosses the point is logged, so a run that was killed continues
+without measuring again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict, final
 
 import torch
 from torch import Tensor
 
-from noiseward.api import Problem, prepare
-from noiseward.errors import ArgumentError, GradientError, RunError
-from noiseward.images import to_images
-from noiseward.loop.panel import Panel
-from noiseward.loop.step import Best, Step
+from noiseward.api import Problem
+from noiseward.errors import RunError
+from noiseward.loop.step import Best, Checkpoint, Step
 from noiseward.noise.typicality import strict_probability
-from noiseward.options.run import Settings
+from noiseward.options.run import RunSpec
 from noiseward.pipelines.cards import card_of
-from noiseward.runs.binding import digest_images
-from noiseward.runs.images import open_image
-from noiseward.runs.write import has_images, save_image
-from noiseward.sweep.comparison import SHARES, CompareSpec, Pack
+from noiseward.runs.binding import seal, unseal
+from noiseward.runs.consistency import RunRecord
+from noiseward.runs.files import read_json, replace_file
+from noiseward.runs.schema import check
+from noiseward.runs.spec import run_id
+from noiseward.runs.store import RunFolder
+from noiseward.samplers.cost import NFE
+from noiseward.sweep.packs import Pack
 
-__all__ = ["Bench", "PackFile", "RefusedPack", "ResultFile", "check_images", "features", "made"]
+__all__ = ["SHARES", "Look", "Looks", "Measurements", "read_looks"]
+
+SHARES = (0.25, 0.5, 1.0)  # of the budget
+FILE = "looks.json"
 
 
-class Bench:
-    """Model and rewards of a comparison, loaded once.
+class Look(TypedDict):
+    """The best so far, with an entry per row: reward, held-out rewards by name, P(z) and the strict probability."""
 
-    Arguments:
-        spec: what is compared.
+    reward: list[float]
+    held: dict[str, list[float]]
+    probability: list[float]
+    strict: list[float]
+
+
+class LooksFile(TypedDict):
+    """`looks.json` but for `features`; `at` is by share of the budget as text."""
+
+    start: Look
+    at: dict[str, Look]
+    memory: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurements:
+    """What was measured of a run.
+
+    Attributes:
+        start: the first evaluation.
+        at: the best so far by share of the budget, as text.
+        cost, seconds, reward: spent after each step, and each row's best reward by then.
+        features: of the best samples, per row.
+        memory: its peak in bytes, in addition to what was there before; None where it cannot be measured.
     """
 
-    def __init__(self, spec: CompareSpec) -> None:
-        self.spec = spec
-        settings = Settings(memory=spec.memory, call=spec.call, **spec.loading, **spec.budget())
-        problem = prepare(
-            spec.model,
-            list(spec.prompts[:1]) or None,
-            list(spec.reward),
-            settings,
-            method="best-of-n",
-            watch=spec.watch,
-        )
-        self.sampler, self.reward = problem.objective.sampler, problem.objective.reward
-        self.held = problem.panel.rewards
+    start: Look
+    at: dict[str, Look]
+    cost: list[int]
+    seconds: list[float]
+    reward: list[list[float]]
+    features: list[list[float]]
+    memory: int | None
 
-    def problem(self, pack: Pack) -> Problem:
-        """What a pack runs.
+
+@final
+class Looks:
+    """Measures a run as its steps pass.
+
+    Arguments:
+        problem: the run, with a panel of the held-out rewards to measure.
+        spec: what was asked; its limit in `nfe` or `seconds` is the budget.
+        path: the run directory.
+
+    Raises:
+        RunError: the run was begun, and what was measured is damaged.
+    """
+
+    def __init__(self, problem: Problem, spec: RunSpec, path: Path) -> None:
+        self._panel, self._layout = problem.panel, problem.objective.sampler.layout
+        self._spec, self._device = spec, problem.noise.device
+        self._path, self._run = path / FILE, run_id(spec.replace(method=problem.method))
+        self._known = _read(self._path, self._run, spec.rows) if self._path.exists() else None
+
+    def observe(self, steps: Iterator[Step], checkpoint: Checkpoint | None) -> Iterator[Step]:
+        """Pass steps on, and measure at the start and where they cross a share of the budget.
+
+        Arguments:
+            steps: of the run, or of the rest of it.
+            checkpoint: where a run that is resumed continues.
 
         Raises:
-            ArgumentError, GradientError: the method does not fit the reward or the sampler.
+            RunError: the run is resumed, and what was measured before is missing.
         """
-        prompt = [self.spec.prompts[pack.prompt]] if self.spec.prompts else None
-        settings = Settings(batch=len(pack.seeds), seed=pack.seeds[0], **self.spec.budget())
-        return prepare(self.sampler, prompt, self.reward, settings, method=pack.method, watch=())
+        if self._known is None and checkpoint is not None and checkpoint.index > 0:
+            raise RunError(f"{self._path} is missing; remove {self._path.parent}, and give the command again")
+        content, best = self._known or {"at": {}}, checkpoint.best if checkpoint else None
+        memory = _Memory(self._device, content.get("memory"))
+        for step in steps:
+            best = best or step.best
+            spent = step.nfe.cost if self._spec.nfe is not None else step.seconds
+            limit = self._spec.nfe if self._spec.nfe is not None else self._spec.seconds or 0.0
+            crossed = [share for share in SHARES if spent > share * limit and str(share) not in content["at"]]
+            if crossed:
+                content["at"] |= dict.fromkeys(map(str, crossed), self._look(best))
+            is_start = "start" not in content
+            if is_start:
+                content["start"] = self._look(step.best)
+            if crossed or is_start:
+                self._write({**content, "memory": memory.read()})
+            best = step.best
+            yield step
+        if best is not None and "features" not in content:
+            if left := [str(share) for share in SHARES if str(share) not in content["at"]]:
+                content["at"] |= dict.fromkeys(left, self._look(best))
+            content["memory"] = memory.read()
+            self._write({**content, "features": _features(best.sample, self._spec.model).tolist()})
+
+    def _look(self, best: Best) -> Look:
+        return {
+            "reward": best.reward.tolist(),
+            "held": {name: scores.tolist() for name, scores in self._panel.scores(best.sample).items()},
+            "probability": best.probability.tolist(),
+            "strict": strict_probability(best.noise, self._layout)[0].tolist(),
+        }
+
+    def _write(self, content: dict[str, Any]) -> None:
+        replace_file(self._path, lambda path: path.write_text(json.dumps(seal(content, self._run)) + "\n"))
 
 
-def made(bench: Bench, pack: Pack, folder: Path | None = None) -> dict[str, Any]:
-    """A pack's results, as plain numbers: lists with one entry per row.
-
-    Arguments:
-        bench: model and rewards.
-        pack: which rows of which method.
-        folder: where the best pictures are put.
-
-    Returns:
-        `refused`, why the method does not apply; or `start`, `at` (by share of the budget, as text), `curve` (cost,
-        seconds and best rewards so far), `features` of the best samples, `memory` in bytes (None where it cannot be
-        measured), `seconds`, `nfe`.
-    """
-    try:
-        problem = bench.problem(pack)
-    except (ArgumentError, GradientError) as error:
-        return {"refused": str(error)}
-    panel = Panel(bench.held, prompt=problem.objective.prompt)
-    kind, amount = bench.spec.kind, bench.spec.amount
-    curve: dict[str, list[Any]] = {"cost": [], "seconds": [], "reward": []}
-    at: dict[str, Any] = {}
-    start: dict[str, Any] = {}
-    last: Step | None = None
-    with peak(problem.noise.device) as memory:
-        for step in problem.iterate():
-            cost = step.nfe.cost if kind == "nfe" else step.seconds
-            for share in SHARES:
-                if cost > share * amount and str(share) not in at:
-                    at[str(share)] = looked(problem, (last or step).best, panel)
-            if not start:
-                start = looked(problem, step.best, panel)
-            curve["cost"].append(step.nfe.cost)
-            curve["seconds"].append(step.seconds)
-            curve["reward"].append(step.best.reward.tolist())
-            last = step
-    assert last is not None  # a run has at least one step
-    for share in SHARES:
-        at.setdefault(str(share), looked(problem, last.best, panel))
-    if folder is not None:
-        _keep(last.best.sample, pack, folder)
-    return {
-        "start": start,
-        "at": at,
-        "curve": curve,
-        "features": features(last.best.sample, bench.spec.model).tolist(),
-        "memory": memory(),
-        "seconds": last.seconds,
-        "nfe": last.nfe.cost,
-        "status": [status.name for status in last.status],
-        "pixels": None if folder is None else _digests(last.best.sample),
-    }
-
-
-def check_images(result: Mapping[str, Any], pack: Pack, folder: Path, source: Path) -> None:
-    """Raise `RunError` unless the images of a pack are those that its results were made with.
+def read_looks(folder: RunFolder, run: RunRecord, pack: Pack) -> Measurements:
+    """What was measured of a run that is done.
 
     Arguments:
-        result: of the pack.
-        pack: which.
-        folder: where its images are.
-        source: the file of its results, as messages name it.
+        folder: of the run.
+        run: what it says.
+        pack: which it is.
+
+    Raises:
+        RunError: it is missing, damaged, incomplete, or does not fit the run.
     """
-    for seed, known in zip(pack.seeds, result.get("pixels") or (), strict=False):
-        file = folder / f"{pack.name}-{seed}.png"
-        if digest_images([open_image(file)]) != [known]:
-            raise RunError(f"{file} is not the image of {source}: remove both, and give the command again")
+    path = folder.path / FILE
+    content = _read(path, run_id(run.spec), run.spec.rows)
+    by_index = {record["index"]: record["reward"] for record in run.steps}
+    found = Measurements(
+        start=content["start"],
+        at=content["at"],
+        cost=[NFE(**record["nfe"]).cost for record in run.steps],
+        seconds=[record["seconds"] for record in run.steps],
+        reward=[
+            [_finite(by_index[index][row]) for row, index in enumerate(record["found"])] for record in run.steps
+        ],
+        features=content.get("features", []),
+        memory=content["memory"],
+    )  # fmt: skip
+    held = {tuple(look["held"]) for look in (found.start, *found.at.values())}
+    complete = found.features and set(found.at) == set(map(str, SHARES)) and len(held) == 1
+    if not complete or len(held.pop()) != len(pack.measure or ()) or not _is_paid(found, pack.spec.nfe):
+        raise RunError(f"{path} does not fit the run; remove {folder.path}, and give the command again")
+    return found
 
 
-def looked(problem: Problem, best: Best, panel: Panel) -> dict[str, Any]:
-    """What is to be known of the best so far."""
-    return {
-        "reward": best.reward.tolist(),
-        "held": {name: scores.tolist() for name, scores in panel.scores(best.sample).items()},
-        "probability": best.probability.tolist(),
-        "strict": strict_probability(best.noise, problem.objective.sampler.layout)[0].tolist(),
-    }
+def _is_paid(found: Measurements, nfe: int | None) -> bool:
+    """Whether each reward is the best that was paid for; in seconds, which differ after a resume, this is unknown."""
+    best = {share: found.start["reward"] for share in found.at}
+    for cost, reward in zip(found.cost, found.reward, strict=True):
+        best |= {share: reward for share in best if nfe is not None and cost <= float(share) * nfe}
+    return nfe is None or all(look["reward"] == best[share] for share, look in found.at.items())
+
+
+def _read(path: Path, run: str | None, rows: int) -> dict[str, Any]:
+    content = read_json(path)
+    check(content, LooksFile, path, rows=rows)
+    features = content.get("features", [[]] * rows)
+    check(features, list[list[float]], path)
+    if len(features) != rows or len(set(map(len, features))) > 1:
+        raise RunError(f"{path}: expected as many 'features' for each of {rows} rows, got others; restore it")
+    return unseal(content, path, run=run)
+
+
+def _finite(reward: float) -> float:
+    """A reward; a row that was never finite has -inf."""
+    return reward if abs(reward) < torch.inf else -torch.inf
 
 
 @torch.no_grad()
-def features(sample: Tensor, model: str) -> Tensor:
+def _features(sample: Tensor, model: str) -> Tensor:
     """Features `(B, n)` to tell samples apart: those of the model card's judge, else 8 x 8 pixels."""
     if sample.ndim != 4:
         return sample.detach().float().flatten(1)
@@ -155,27 +210,26 @@ def features(sample: Tensor, model: str) -> Tensor:
     return torch.nn.functional.adaptive_avg_pool2d(sample.detach().float(), 8).flatten(1)
 
 
-@contextlib.contextmanager
-def peak(device: torch.device) -> Iterator[Callable[[], int | None]]:
-    """For the body of a `with`, how much memory is taken beside what was before; a function that says it, in bytes."""
-    said: list[int | None] = []
+class _Memory:
+    """Measures how much memory is taken from now on, at its peak."""
 
-    def answer() -> int | None:
-        return said[0]
+    def __init__(self, device: torch.device, before: int | None) -> None:
+        self._device, self._most = device, before
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self._begin = torch.cuda.memory_allocated(device)
+            return
+        self._begin = None
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+            self._begin = _process("VmRSS")
 
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield answer
-        said.append(torch.cuda.max_memory_allocated(device) - before)
-        return
-    before, reset = _process("VmRSS"), False
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        reset = True
-    yield answer
-    after = _process("VmHWM")
-    said.append(max(0, after - before) if reset and before is not None and after is not None else None)
+    def read(self) -> int | None:
+        """The peak in bytes, or that of the part before where it was higher; None where it cannot be measured."""
+        peak = torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else _process("VmHWM")
+        if peak is not None and self._begin is not None:
+            self._most = max(self._most or 0, peak - self._begin)
+        return self._most
 
 
 def _process(name: str) -> int | None:
@@ -185,65 +239,3 @@ def _process(name: str) -> int | None:
     except OSError:
         return None
     return int(found[1]) * 1024 if found else None
-
-
-def _keep(sample: Tensor, pack: Pack, folder: Path) -> None:
-    if has_images(sample):
-        for seed, image in zip(pack.seeds, to_images(sample), strict=True):
-            save_image(folder / f"{pack.name}-{seed}.png", image)
-
-
-def _digests(sample: Tensor) -> list[str] | None:
-    return digest_images(to_images(sample)) if has_images(sample) else None
-
-
-class Look(TypedDict):
-    """What is known of the best so far."""
-
-    reward: list[float]
-    held: dict[str, list[float]]
-    probability: list[float]
-    strict: list[float]
-
-
-class Curve(TypedDict):
-    """Cost, seconds and best rewards after each step."""
-
-    cost: list[float]
-    seconds: list[float]
-    reward: list[list[float]]
-
-
-class ResultFile(TypedDict):
-    """What `made` gives."""
-
-    start: Look
-    at: dict[str, Look]
-    curve: Curve
-    features: list[list[float]]
-    memory: int | None
-    seconds: float
-    nfe: NotRequired[float]
-    status: NotRequired[list[str]]
-    pixels: NotRequired[list[str] | None]
-
-
-class RefusedPack(TypedDict):
-    """What `made` gives where a method does not apply."""
-
-    refused: str
-
-
-class PackNamed(TypedDict):
-    """Which pack it is."""
-
-    method: str
-    prompt: int
-    seeds: list[int]
-
-
-class PackFile(TypedDict):
-    """A pack's file."""
-
-    pack: PackNamed
-    result: dict[str, Any]

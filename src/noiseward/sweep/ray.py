@@ -1,13 +1,13 @@
-"""Batches on a Ray cluster (extra `ray`): one actor per device, one pack at a time on each.
+"""Tasks on a Ray cluster (extra `ray`): one actor per device, one task at a time on each.
 
-The driver deals packs out and listens to beats; an actor holds the model and writes its packs' run directories itself.
-What travels through Ray is a spec of some hundred bytes per pack and a beat now and then, so the directory must be one
-that all nodes see (a shared file system). An actor or node that is lost costs what it did since its pack's last step:
-the pack goes to another actor, which resumes it from its directory.
+The driver assigns tasks and listens to beats; an actor holds the model and writes its packs' run directories itself.
+What travels through Ray is a spec of some hundred bytes per pack and a beat now and then, so the directory must be on a
+file system that all nodes share. An actor or node that is lost costs what it did since its pack's last step: the pack
+goes to another actor, which resumes it from its directory.
 
 Packs are the same on every engine, each is done by one process with the same number of threads, and the sampler is a
-function: on a CPU the results are those of the local engine, bit for bit, whatever the number of workers and whoever
-dies on the way.
+function: on a CPU the results are those of the local engine, bit for bit, whatever the number of workers and whichever
+of them die on the way. Under a budget of seconds, workers of one machine share its time.
 
 Where there are more workers than packs, the others sample candidates for estimators and searches (:class:`Spread`),
 again in the same pieces.
@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, final
 
@@ -27,26 +26,24 @@ import torch
 from torch import Tensor
 
 from noiseward.api import Loaded, prepare_spec
+from noiseward.errors import describe_error
 from noiseward.loop.executor import Executor, run_piece
-from noiseward.methods import default_method, read_method
 from noiseward.options.run import RunSpec
-from noiseward.rewards.catalog import ENTRIES
 from noiseward.runs.spec import to_text
 from noiseward.samplers.cost import NFE
 from noiseward.samplers.sampler import Prompt, Sampler
-from noiseward.sweep.cluster import Cluster, package
-from noiseward.sweep.engine import Beat, Engine, work
-from noiseward.sweep.packs import Pack
+from noiseward.sweep.cluster import Cluster, import_ray
+from noiseward.sweep.engine import Beat, Context, Engine, Task
 
 __all__ = ["RayEngine", "Spread", "Worker"]
 
 PATIENCE = 30.0  # seconds a pack waits for the lock of a worker that is dying
-ROOM = 120.0  # seconds a new helper is waited for
+ROOM = 120.0  # seconds to wait for a new helper
 
 
 @final
 class Worker:
-    """What an actor does: packs, or pieces for the packs of others.
+    """What an actor does: tasks, or pieces for the tasks of others.
 
     Arguments:
         threads: of the processor.
@@ -60,10 +57,11 @@ class Worker:
         self._loaded = Loaded()
         self._pieces = 0
 
-    def work(self, pack: Pack, out: str, helpers: Sequence[Any], every: float) -> Iterator[Beat]:
-        """The beats of a pack."""
-        executor = Spread(pack.spec, helpers) if helpers else None
-        yield from work(pack, Path(out), self._loaded, executor=executor, every=every, patience=PATIENCE)
+    def work(self, task: Task, helpers: Sequence[Any], every: float) -> Iterator[Beat]:
+        """Yield the beats of a task."""
+        yield from task.run(
+            Context(self._loaded, lambda spec: Spread(spec, helpers) if helpers else None, every, PATIENCE)
+        )
 
     def sample(self, spec: RunSpec, noise: Tensor, prompt: Prompt) -> tuple[Tensor, NFE]:
         """The samples of a piece of some pack's candidates."""
@@ -80,9 +78,9 @@ class Worker:
 
 @final
 class Spread(Executor):
-    """Pieces dealt out to other workers, in rounds of one for each of them and one for this process.
+    """Pieces assigned to other workers, in rounds of one for each of them and one for this process.
 
-    A helper that is lost is done without, and its piece done here.
+    Where a helper is lost, its piece is sampled here.
 
     Arguments:
         spec: of the pack, from which helpers make the same sampler.
@@ -93,7 +91,7 @@ class Spread(Executor):
         self._spec, self._helpers = spec, list(helpers)
 
     def run(self, sampler: Sampler, pieces: Iterable[tuple[Tensor, Prompt]]) -> Iterator[tuple[Tensor, NFE]]:
-        ray, left = package(), iter(pieces)
+        ray, left = import_ray(), iter(pieces)
         while turn := list(itertools.islice(left, len(self._helpers) + 1)):
             helpers = self._helpers[: len(turn) - 1]
             asked = [
@@ -115,19 +113,21 @@ class Spread(Executor):
 
 @final
 class RayEngine(Engine):
-    """Packs spread over the devices of a cluster. Use it in a `with`, which ends what it began.
+    """Tasks on the devices of a cluster. Use it in a `with`, which ends what was started in it.
 
     Arguments:
         address: of a running cluster: `auto`, or `HOST:PORT`; None starts one on this machine, or takes the one this
             process is connected to already.
-        workers: at most so many; default: one per GPU of the cluster, without GPUs one per `threads` processor cores.
+        workers: at most this many; default: one per GPU of the cluster, without GPUs one per `threads` processor cores.
         threads: per worker. Other numbers of threads may round differently.
-        tries: how often a pack is begun or gone on with before it is given up, when its worker dies each time.
+        tries: how often a task is begun or continued before it is given up, when its worker dies each time.
 
     Raises:
         ArgumentError: Ray is not installed, there is no cluster at the address, or it has no room for the workers.
         RunError: Ray did not start.
     """
+
+    remote = True
 
     def __init__(
         self, address: str | None = None, *, workers: int | None = None, threads: int = 1, tries: int = 3
@@ -149,55 +149,59 @@ class RayEngine(Engine):
         self._dismiss()
         self._cluster.close()
 
-    def run(self, packs: Sequence[Pack], out: Path) -> Iterator[Beat]:
-        waiting, flying, tries = deque(packs), dict[Any, tuple[Pack, Any, list[Any]]](), dict[str, int]()
-        heard = set[Any]()
-        crews = self._crews(packs)
+    def run(self, tasks: Sequence[Task]) -> Iterator[Beat]:
+        waiting, deaths = deque(tasks), Counter[str]()
+        running = dict[Any, tuple[Task, Any, list[Any]]]()
+        alive = set[Any]()
+        each = self._helpers_per_task(tasks)
         every = max(0.5, self.workers / 100)  # at most some 100 beats per second, whatever the number of workers
         try:
-            while waiting or flying:
-                while waiting and len(flying) + sum(len(helpers) for _, _, helpers in flying.values()) < self.workers:
-                    pack = waiting.popleft()
-                    actor, helpers = self._team(crews)
-                    beats = actor.work.remote(pack, str(out.absolute()), helpers, every)
-                    flying[beats] = pack, actor, helpers
-                (beats, *_), _ = self._ray.wait(list(flying), num_returns=1)
-                pack, actor, helpers = flying[beats]
+            while waiting or running:
+                while waiting and len(running) + sum(len(helpers) for *_, helpers in running.values()) < self.workers:
+                    task = waiting.popleft()
+                    actor, helpers = self._hire_team(each)
+                    running[actor.work.remote(task, helpers, every)] = task, actor, helpers
+                (beats, *_), _ = self._ray.wait(list(running), num_returns=1)
+                task, actor, helpers = running[beats]
+                beat, has_ended = None, False
                 try:
-                    beat: Beat = self._ray.get(next(beats))
+                    beat = self._ray.get(next(beats))
+                    alive.add(beats)
                 except StopIteration:
-                    del flying[beats]
-                    self._free += [actor, *helpers]
-                    if not waiting and not flying.keys() <= heard:
-                        self._dismiss()  # one hired in the place of a lost one may wait for its room
+                    has_ended = True
+                except self._ray.exceptions.RayTaskError as error:  # it raised, or could not be sent
+                    beat, has_ended = Beat(task.name, "failed", task.size, error=describe_error(error.cause)), True
                 except self._ray.exceptions.RayError as error:
-                    del flying[beats]
+                    del running[beats]
                     self._ray.kill(actor)
                     self._free += helpers
-                    tries[pack.name] = tries.get(pack.name, 0) + 1
-                    if tries[pack.name] < self._tries:
-                        waiting.appendleft(pack)
+                    deaths[task.name] += 1
+                    if deaths[task.name] < self._tries:
+                        waiting.appendleft(task)
                         continue
-                    told = f"its worker died {tries[pack.name]} times, the last time with {type(error).__name__}"
-                    size = sum(1 for _ in pack.rows())
-                    yield Beat(pack.name, "failed", size, error=f"{told}: out of memory?", divisible=True)
-                else:
-                    heard.add(beats)
+                    died = f"its worker died {deaths[task.name]} times, the last time with {type(error).__name__}"
+                    beat = Beat(task.name, "failed", task.size, error=f"{died}; out of memory?", divisible=True)
+                if has_ended:
+                    del running[beats]
+                    self._free += [actor, *helpers]
+                    if not waiting and not running.keys() <= alive:
+                        self._dismiss()  # one hired in the place of a lost one may wait for its room
+                if beat is not None:
                     yield beat
                     if beat.state == "interrupted":
                         return
         finally:
-            for _, actor, helpers in flying.values():
+            for _, actor, helpers in running.values():
                 for one in (actor, *helpers):
                     self._ray.kill(one)
 
-    def _crews(self, packs: Sequence[Pack]) -> int:
-        """How many helpers each pack gets: what is left of the workers, where packs try candidates."""
-        if not packs or not all(_tries_candidates(pack.spec) for pack in packs):
+    def _helpers_per_task(self, tasks: Sequence[Task]) -> int:
+        """How many helpers each task gets: the workers that are left over, where all tasks try candidates."""
+        if not tasks or not all(task.tries_candidates for task in tasks):
             return 0
-        return max(0, self.workers // len(packs) - 1)
+        return max(0, self.workers // len(tasks) - 1)
 
-    def _team(self, helpers: int) -> tuple[Any, list[Any]]:
+    def _hire_team(self, helpers: int) -> tuple[Any, list[Any]]:
         """A worker and its helpers, without those for whom there is no room, as after the loss of a node."""
         first, *others = [self._hire() for _ in range(1 + helpers)]
         answers = [other.pieces.remote() for other in others]
@@ -223,10 +227,3 @@ class RayEngine(Engine):
             except self._ray.exceptions.RayError:
                 continue
         return self._cluster.hire(Worker)
-
-
-def _tries_candidates(spec: RunSpec) -> bool:
-    """Whether a spec's directions or moves come from candidates."""
-    names = [text.partition(":")[0] for text in spec.reward]
-    black = any(name in ("http", "https") or (name in ENTRIES and not ENTRIES[name].differentiable) for name in names)
-    return read_method(spec.method or default_method(not black)).tries_candidates(not black)

@@ -1,4 +1,4 @@
-"""The live view of a batch, as a consumer of beats: how many rows are done, what they gained, how long it will take."""
+"""The live view of a sweep, as a consumer of beats: how many rows are done, what they gained, how long it will take."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from noiseward import terminal
 from noiseward.sweep.engine import Beat
-from noiseward.sweep.packs import Pack
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Tally", "follow", "in_lines"]
+__all__ = ["Tally", "print_json", "show"]
 
-EVERY = 30.0  # seconds between two lines where nobody looks and no pack ends
+EVERY = 30.0  # seconds between two lines where there is no terminal and no task ends
 
 
 @dataclasses.dataclass
 class Tally:
-    """Where a batch stands.
+    """How far a sweep is.
 
     Arguments:
         total: its rows.
@@ -42,7 +41,7 @@ class Tally:
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._begun, self._before = self.clock(), self.done
+        self._begin, self._before = self.clock(), self.done
         self._last: dict[str, Beat] = {}
 
     def count(self, beat: Beat) -> None:
@@ -74,48 +73,50 @@ class Tally:
     def left(self) -> float:
         """Seconds that are left at the pace so far."""
         part = self.part
-        return (self.clock() - self._begun) * (1 - part) / part if part > 0 else math.nan
+        return (self.clock() - self._begin) * (1 - part) / part if part > 0 else math.nan
 
     def __str__(self) -> str:
-        said = f"{self.rows('done')}/{self.total} done, {self.rows('running')} running, {self.rows('failed')} failed"
+        parts = [f"{self.rows('done')}/{self.total} done"]
+        parts += [f"{self.rows(state)} {state}" for state in ("running", "failed")]
+        parts += [f"{count} refused"] if (count := self.rows("refused")) else []
         gain, left = self.gain, self.left
-        said += "" if math.isnan(gain) else f", gain {gain:+.3g}"
-        return said + ("" if math.isnan(left) else f", {_span(left)} left")
+        parts += [] if math.isnan(gain) else [f"gain {gain:+.3g}"]
+        return ", ".join([*parts, *([] if math.isnan(left) else [f"{_format_span(left)} left"])])
 
 
-def follow(beats: Iterable[Beat], tally: Tally, packs: Sequence[Pack], *, console: Console) -> Iterator[Beat]:
-    """Pass beats on while a bar shows where the batch stands; where nobody looks, a line per pack that ends.
+def show(
+    beats: Iterable[Beat], tally: Tally, *, console: Console, ids: Mapping[str, str] | None = None
+) -> Iterator[Beat]:
+    """Pass beats on while a bar shows how far the sweep is; without a terminal, print a line per task that ends.
 
     Arguments:
-        beats: of the packs.
-        tally: which counts them.
-        packs: those of the batch, whose ids are named when one fails.
+        beats: of the tasks.
+        tally: counts them.
         console: where to draw.
+        ids: what to call tasks that fail, by name.
     """
     from rich.progress import BarColumn, Progress
 
-    ids = {pack.name: ", ".join(pack.ids) for pack in packs}
     columns = [BarColumn(), terminal.column("{task.description}")]
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task, said = bar.add_task("", total=1.0), time.monotonic()
+        task, printed = bar.add_task("", total=1.0), time.monotonic()
         for beat in beats:
             tally.count(beat)
             if beat.state == "failed":
-                again = "; its rows go on one by one" if beat.divisible and beat.rows > 1 else ""
-                which = ids.get(beat.pack) or ids.get(beat.pack.partition(".")[0], "")
-                told = f"failed: {beat.pack} ({which}): {beat.error}{again}"
-                console.print(told, highlight=False, markup=False, soft_wrap=True)
+                again = "; its rows continue one by one" if beat.divisible and beat.rows > 1 else ""
+                which = (ids or {}).get(beat.pack) or (ids or {}).get(beat.pack.partition(".")[0])
+                text = f"failed: {beat.pack}{f' ({which})' if which else ''}: {beat.error}{again}"
+                console.print(text, highlight=False, markup=False, soft_wrap=True)
             line = str(tally)
             bar.update(task, completed=tally.part, description=line)
-            quiet_for = time.monotonic() - said
-            if not console.is_terminal and (beat.state != "running" or quiet_for > EVERY):
-                said = time.monotonic()
+            if not console.is_terminal and (beat.state != "running" or time.monotonic() - printed > EVERY):
+                printed = time.monotonic()
                 console.print(line, highlight=False, soft_wrap=True)
             yield beat
 
 
-def in_lines(beats: Iterable[Beat], tally: Tally, out: TextIO) -> Iterator[Beat]:
-    """Pass beats on while each is written as a line of JSON, with where the batch stands."""
+def print_json(beats: Iterable[Beat], tally: Tally, out: TextIO) -> Iterator[Beat]:
+    """Pass beats on while each is written as a line of JSON, with how far the sweep is."""
     for beat in beats:
         tally.count(beat)
         counts = {name: tally.rows(name) for name in ("done", "running", "failed")}
@@ -125,11 +126,11 @@ def in_lines(beats: Iterable[Beat], tally: Tally, out: TextIO) -> Iterator[Beat]
         yield beat
 
 
-def _span(seconds: float) -> str:
-    """Seconds as people say them.
+def _format_span(seconds: float) -> str:
+    """Seconds in the unit that people use.
 
     Example:
-        >>> _span(50), _span(200), _span(9000)
+        >>> _format_span(50), _format_span(200), _format_span(9000)
         ('50 s', '3 min', '2.5 h')
     """
     if seconds < 100:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 
-from noiseward import ArgumentError, RunError
+from noiseward import RunError
 from noiseward.runs import RunSpec
-from noiseward.sweep.compare import compare, results
-from noiseward.sweep.comparison import CompareSpec
-from noiseward.sweep.directory import Batch, begin
-from noiseward.sweep.engine import Local, look
-from noiseward.sweep.packs import kept, plan
-from noiseward.sweep.report import outcomes, report
+from noiseward.sweep.compare import compare
+from noiseward.sweep.comparison import Comparison
+from noiseward.sweep.directory import Sweep
+from noiseward.sweep.engine import Local
+from noiseward.sweep.packs import plan, read_packs
+from noiseward.sweep.report import report
 from noiseward.sweep.rows import Row
+from noiseward.sweep.state import inspect
 from tests.damage import copy, damages
 from tests.test_damage import outcome, restore
+from tests.test_sweep import outcomes
 from tests.tiny import CALL
 
 SMALL = {**CALL, "num_inference_steps": 2}
@@ -32,7 +35,7 @@ def rows(model: str, reward: str = "brightness") -> list[Row]:
 def whole(model, tmp_path_factory):
     """A batch of two packs, of a row each."""
     out = tmp_path_factory.mktemp("batch") / "out"
-    batch = begin(out, rows(model), size=1)
+    batch = Sweep.begin(out, rows(model), size=1)
     list(batch.run(Local()))
     report(batch)
     assert [one.state for one in outcomes(batch)] == ["done", "done"]
@@ -45,7 +48,7 @@ def out(whole, tmp_path):
 
 
 def states(out: Path) -> list[tuple[str, str]]:
-    return [(one.state, one.error) for one in outcomes(Batch.read(out))]
+    return [(one.state, one.error) for one in outcomes(Sweep.read(out))]
 
 
 def test_packs_that_were_swapped_are_named_and_left_alone(out, model):
@@ -54,8 +57,8 @@ def test_packs_that_were_swapped_are_named_and_left_alone(out, model):
         (packs / one).rename(packs / other)
     before = {file: file.read_bytes() for file in packs.rglob("*") if file.is_file()}
     assert [state for state, _ in states(out)] == ["damaged", "damaged"]
-    assert all("holds another run than this batch asks for" in error for _, error in states(out))
-    beats = [beat for beat in begin(out, rows(model), size=1).run(Local()) if beat.state != "running"]
+    assert all("holds another run than this sweep asks for" in error for _, error in states(out))
+    beats = [beat for beat in Sweep.begin(out, rows(model), size=1).run(Local()) if beat.state != "running"]
     assert [(beat.state, "was asked for something else" in (beat.error or "")) for beat in beats] == [
         ("failed", True)
     ] * 2
@@ -67,7 +70,7 @@ def test_a_pack_without_its_best_is_not_done_and_not_done_over(out, model, how):
     (damage,) = (one for one in damages(out) if one.name == f"packs/0001/best.safetensors: {how}")
     damage.do(out)
     assert [state for state, _ in states(out)] == ["done", "damaged"]
-    beats = [beat for beat in begin(out, rows(model), size=1).run(Local()) if beat.state != "running"]
+    beats = [beat for beat in Sweep.begin(out, rows(model), size=1).run(Local()) if beat.state != "running"]
     assert [(beat.pack, beat.state) for beat in beats] == [("0001", "failed")]
     assert "best.safetensors" in str(beats[0].error)
 
@@ -75,19 +78,19 @@ def test_a_pack_without_its_best_is_not_done_and_not_done_over(out, model, how):
 @pytest.mark.parametrize("file", ["best/00.png", "initial/00.png", "status.json"])
 def test_a_pack_without_what_can_be_made_again_is_gone_on_with(whole, out, model, file):
     (out / "packs/0000" / file).unlink()
-    assert look(Batch.read(out).packs[0], out).state != "done"
-    list(begin(out, rows(model), size=1).run(Local()))
+    assert inspect(Sweep.read(out).packs[0], out).name != "done"
+    list(Sweep.begin(out, rows(model), size=1).run(Local()))
     assert [state for state, _ in states(out)] == ["done", "done"]
     if file.endswith("png"):
         assert (out / "packs/0000" / file).read_bytes() == (whole / "packs/0000" / file).read_bytes()
 
 
 def test_a_damaged_pack_is_an_outcome_that_names_it_or_says_what_it_said(whole, out):
-    sound, wrong = outcomes(Batch.read(out)), []
+    sound, wrong = outcomes(Sweep.read(out)), []
     other = whole / "packs/0001"
     for damage in damages(whole / "packs/0000", other=other, per_file=12):
         damage.do(out / "packs/0000")
-        found = outcomes(Batch.read(out))
+        found = outcomes(Sweep.read(out))
         if (
             found != sound
             and (found[0].state != "damaged" or not found[0].error)
@@ -99,11 +102,11 @@ def test_a_damaged_pack_is_an_outcome_that_names_it_or_says_what_it_said(whole, 
 
 
 def test_a_damaged_plan_of_a_batch_is_refused_or_read_as_it_was(whole, out, model):
-    sound = kept(out)
+    sound = read_packs(out)
     for damage in damages(whole):
         if damage.file == "batch.json" and damage.name != "batch.json: missing":
             damage.do(out)
-            found = outcome(kept, out)
+            found = outcome(read_packs, out)
             assert found == sound or isinstance(found, RunError), damage.name
             restore(out / damage.file, whole / damage.file)
     with pytest.raises(RunError, match="another prompt"):
@@ -111,8 +114,8 @@ def test_a_damaged_plan_of_a_batch_is_refused_or_read_as_it_was(whole, out, mode
 
 
 def test_a_batch_planned_by_two_at_once_is_done_by_one(out, model):
-    mine = begin(out, rows(model), size=1)
-    begin(out, [*rows(model), dataclasses.replace(rows(model)[0], id="c")], size=1)
+    mine = Sweep.begin(out, rows(model), size=1)
+    Sweep.begin(out, [*rows(model), dataclasses.replace(rows(model)[0], id="c")], size=1)
     with pytest.raises(RunError, match="another process gave .* other rows meanwhile; give the command again"):
         list(mine.run(Local()))
 
@@ -122,7 +125,7 @@ def test_a_row_whose_reward_was_never_finite_has_failed(model, tmp_path):
         "def mine(images, prompts):\n"
         "    return images.mean((1, 2, 3)) * images.new_tensor([float('nan') if p == 'b' else 1.0 for p in prompts])\n"
     )
-    batch = begin(tmp_path / "out", rows(model, f"{tmp_path}/mine.py:mine"), size=2)
+    batch = Sweep.begin(tmp_path / "out", rows(model, f"{tmp_path}/mine.py:mine"), size=2)
     assert [beat.state for beat in batch.run(Local())][-1] == "done"
     found = report(batch)
     assert [(one.state, one.error) for one in found] == [("done", ""), ("failed", "its reward was never finite")]
@@ -138,66 +141,44 @@ def test_a_batch_whose_every_pack_fails_ends_with_a_line_that_says_so(run, small
         )
         last = err.splitlines()[-1]
         assert status == 1 and last.startswith("noiseward: 2 of 2 rows are failed, first 'a' with seed 0 (")
-        assert "no more" in last and last.endswith("correct that, and give the same command again to go on")
+        assert "no more" in last and last.endswith("correct that, and give the same command again to continue")
 
 
 @pytest.fixture(scope="module")
 def compared(model, tmp_path_factory):
-    """A comparison of two methods on two prompts."""
-    spec = CompareSpec(
-        ("brightness",), ("a", "b"), ("best-of-n:samples=2", "dno:lr=0.1"), amount=20, seeds=2, watch=("contrast",),
-        model=model, call=SMALL,
-    )  # fmt: skip
+    """A comparison of two methods on two prompts, and the same from another seed on."""
+    base = RunSpec(reward="brightness", watch="contrast", model=model, call=SMALL)
+    comparison = Comparison(base, ("a", "b"), ("best-of-n:samples=2", "dno:lr=0.1"), "nfe", 20, seeds=2)
     out, other = (tmp_path_factory.mktemp("compared") / name for name in ("out", "other"))
-    compare(spec, out)
-    compare(dataclasses.replace(spec, seed=2), other)
-    return spec, out, other
+    compare(comparison, out)
+    compare(dataclasses.replace(comparison, base=base.replace(seed=2)), other)
+    return comparison, out, other
 
 
-def test_a_damaged_comparison_is_refused_by_name_or_read_as_it_was(compared, tmp_path):
-    spec, whole, other = compared
-    out = copy(whole, tmp_path / "out")
-
-    def read():
-        known = CompareSpec.read(out / "spec.json")
-        return known, results(known, out)
-
-    sound, wrong = read(), []
+def test_damaged_measurements_are_named_or_read_as_they_were(compared, tmp_path):
+    _, whole, other = compared
+    out, packs = copy(whole, tmp_path / "out"), Sweep.read(whole).packs
+    sound, wrong = [inspect(pack, whole) for pack in packs], []
     for damage in damages(whole, other=other, per_file=30):
-        if damage.file.startswith(("packs/", "pictures/", "spec.json")):
+        if damage.file.endswith(("looks.json", "best.safetensors")) or "/best/" in damage.file:
             damage.do(out)
-            found = outcome(read)
-            if not isinstance(found, RunError) and found != sound and not damage.name.endswith(": missing"):
-                wrong.append(damage.name)
+            for pack, right in zip(packs, sound, strict=True):
+                found = inspect(pack, out, closely=True)
+                if (found.measurements, found.name) != (right.measurements, "done") and found.name != "damaged":
+                    wrong.append(damage.name)
             restore(out / damage.file, whole / damage.file)
     assert wrong == []
 
 
-def test_a_pack_copied_over_another_is_named_before_anything_is_added(compared, tmp_path):
-    spec, whole, _ = compared
+def test_a_pack_of_a_comparison_copied_over_another_is_named_and_not_done_over(compared, tmp_path):
+    comparison, whole, _ = compared
     out = copy(whole, tmp_path / "out")
-    packs = sorted((out / "packs").iterdir())
-    packs[1].write_bytes(packs[0].read_bytes())
-    packs[2].unlink()
-    with pytest.raises(RunError, match="is not pack best-of-n-samples-2-p1-s0, but best-of-n:samples=2 of prompt 0"):
-        compare(spec, out)
-    assert not packs[2].exists()
-    packs[1].unlink()
-    compare(spec, out)
-    assert [row.gain.n for row in compare(spec, out).rows("1.0")] == [4, 4]
-
-
-def test_a_comparison_of_format_1_goes_on(compared, tmp_path):
-    spec, whole, _ = compared
-    out = tmp_path / "out"
-    old = dataclasses.replace(spec, format=1)
-    compare(old, out)
-    assert "sum" not in (out / "spec.json").read_text()
-    next((out / "packs").iterdir()).unlink()
-    assert str(compare(spec, out).table.keys()) == str(compare(old, out).table.keys())
-
-
-@pytest.mark.parametrize("prompts", [("",), ("a", "  ")])
-def test_a_comparison_with_an_empty_prompt_is_refused(prompts):
-    with pytest.raises(ArgumentError, match="expected prompts with words, got an empty one"):
-        CompareSpec(("brightness",), prompts)
+    for name in ("looks.json", "0001"):
+        place = out / "packs/0001/looks.json" if name == "looks.json" else out / "packs/0001"
+        source = whole / "packs/0000/looks.json" if name == "looks.json" else whole / "packs/0000"
+        shutil.copy(source, place) if place.is_file() else (shutil.rmtree(place), shutil.copytree(source, place))
+        assert inspect(Sweep.read(out).packs[1], out).name == "damaged"
+        with pytest.raises(RunError, match="2 of 8 rows are damaged, first 'dno-lr-0.1-a' with seed 0"):
+            compare(comparison, out)
+    shutil.rmtree(out / "packs/0001")
+    assert [line.gain.n for line in compare(comparison, out).rows("1.0")] == [4, 4]

@@ -16,14 +16,14 @@ from noiseward.noise.layout import Seeds
 from noiseward.rewards.reward import FunctionReward
 from noiseward.runs import RunSpec
 from noiseward.samplers.cost import count_calls
-from noiseward.sweep import compare as comparing
 from noiseward.sweep.compare import compare
-from noiseward.sweep.comparison import CompareSpec
-from noiseward.sweep.directory import begin
-from noiseward.sweep.engine import Local
-from noiseward.sweep.rows import read
+from noiseward.sweep.comparison import Comparison
+from noiseward.sweep.directory import Sweep
+from noiseward.sweep.engine import Beat, Local
+from noiseward.sweep.rows import read_rows
 from noiseward.toys import GaussianModel
 from tests.test_resume import equal
+from tests.test_sweep_compare import plain
 from tests.tiny import CALL
 
 
@@ -97,7 +97,7 @@ def spec(model):
 
 def done(out: Path, spec: RunSpec, engine, text: str = "a\nb\nc\n", seen=lambda beat: None):
     (out.parent / "p.txt").write_text(text)
-    batch, beats = begin(out, read(out.parent / "p.txt", spec), size=1), []
+    batch, beats = Sweep.begin(out, read_rows(out.parent / "p.txt", spec), size=1), []
     for beat in batch.run(engine):
         beats.append(beat)
         seen(beat)
@@ -187,7 +187,7 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refused)
-    with pytest.raises(ArgumentError, match=r"no cluster at 'here:1' \(nobody there\): 'ray start --head'"):
+    with pytest.raises(ArgumentError, match=r"no cluster at 'here:1' \(nobody there\); 'ray start --head'"):
         RayEngine("here:1")
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with pytest.raises(RunError, match=r"Ray did not start here \(nobody there\)"):
@@ -199,7 +199,7 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
 def test_more_workers_than_there_is_room_for_are_refused(engine):
     from noiseward.sweep.ray import RayEngine
 
-    with pytest.raises(ArgumentError, match="9 workers asked for, and the cluster has 3 times 1 processor cores"):
+    with pytest.raises(ArgumentError, match="--workers must be 1 to 3, .* 3 times 1 processor cores, got 9"):
         RayEngine(workers=9)
 
 
@@ -208,11 +208,11 @@ def test_helpers_there_is_no_room_for_are_done_without(engine, monkeypatch):
     """As after the loss of a node: four workers on three cores."""
     from noiseward.sweep import ray as engines
 
-    first, helpers = engine._team(2)
+    first, helpers = engine._hire_team(2)
     assert len(helpers) == 2
     engine._free += [first, *helpers]
     monkeypatch.setattr(engines, "ROOM", 5.0)
-    first, helpers = engine._team(3)
+    first, helpers = engine._hire_team(3)
     assert len(helpers) == 2
     engine._free += [first, *helpers]
     engine._dismiss()
@@ -220,102 +220,91 @@ def test_helpers_there_is_no_room_for_are_done_without(engine, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_tasks_whose_workers_wait_for_room_get_it_from_those_that_are_free(engine):
+def test_tasks_whose_workers_wait_for_room_get_it_from_those_that_are_free(engine, tmp_path):
     """As after the loss of a node: two workers, and room for one."""
     import ray
 
     from noiseward.sweep.cluster import Cluster
-
-    class Doubling:
-        def __init__(self, threads, folder):
-            pass
-
-        def do(self, task):
-            return 2 * task.number
+    from noiseward.sweep.ray import Worker
 
     @dataclasses.dataclass(frozen=True)
-    class Task:
+    class Doubling:  # of this function, so that it can be sent
         number: int
+        folder: Path
+
+        size, tries_candidates = 1, False
 
         @property
         def name(self):
             return str(self.number)
 
+        def run(self, context):
+            if self.number == 4:
+                raise ValueError("no four")
+            (self.folder / self.name).write_text(str(2 * self.number))
+            yield Beat(self.name, "done", 1)
+
     engine._dismiss()
-    with Cluster(workers=2) as cluster:
-        others = [cluster.hire(Doubling) for _ in range(2)]
-        assert ray.get([other.do.remote(Task(1)) for other in others]) == [2, 2]
-        found = {task.number: result for task, result in cluster.each(Doubling, (), [Task(1), Task(2), Task(3)])}
-        assert found == {1: 2, 2: 4, 3: 6}
-        for other in others:
-            ray.kill(other)
+    others = [Cluster(workers=2).hire(Worker) for _ in range(2)]
+    assert ray.get([other.pieces.remote() for other in others]) == [0, 0]
+    engine.workers = 2
+    beats = list(engine.run([Doubling(number, tmp_path) for number in (1, 2, 3, 4)]))
+    assert sorted((beat.pack, beat.state) for beat in beats) == [
+        ("1", "done"), ("2", "done"), ("3", "done"), ("4", "failed")
+    ]  # fmt: skip
+    assert "no four" in next(beat.error for beat in beats if beat.error)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"1": "2", "2": "4", "3": "6"}
+    for other in others:
+        ray.kill(other)
 
 
 @pytest.fixture(scope="module")
 def comparison(model):
     call = {**CALL, "num_inference_steps": 2}
-    methods = ("best-of-n:samples=2", "dno:lr=0.1")
-    return CompareSpec(
-        ("brightness",), ("a", "b"), methods, amount=20, seeds=1, watch=("contrast",), model=model, call=call
-    )
+    base = RunSpec(reward="brightness", watch="contrast", model=model, call=call)
+    return Comparison(base, ("a", "b"), ("best-of-n:samples=2", "dno:lr=0.1"), "nfe", 20, seeds=1)
 
 
-def compared(spec, out, engine):
-    """What each pack gave, times and memory aside."""
-    compare(spec, out, engine=engine)
-    told = {pack.name: result for pack, result in comparing.results(spec, out)}
-    pictures = {path.name: path.read_bytes() for path in (out / "pictures").iterdir()}
-    for result in told.values():
-        result.update(memory=None, seconds=None)
-        result["curve"]["seconds"] = None
-    return told, pictures
+def compared(comparison, out, engine):
+    """What was measured of each pack, and its best images."""
+    compare(comparison, out, engine=engine)
+    images = {str(path.relative_to(out)): path.read_bytes() for path in out.glob("packs/*/best/*.png")}
+    return plain(Sweep.read(out)), images
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_comparison_is_the_same_on_any_number_of_workers(engine, comparison, tmp_path, workers):
-    from noiseward.sweep.cluster import Cluster
-    from noiseward.sweep.compare_ray import on
-
-    with Cluster(workers=workers) as cluster:
-        spread = compared(comparison, tmp_path / "ray", on(cluster))
-    assert spread == compared(comparison, tmp_path / "local", comparing.local)
+    engine.workers = workers
+    spread = compared(comparison, tmp_path / "ray", engine)
+    assert spread == compared(comparison, tmp_path / "local", Local())
     assert len(spread[0]) == len(spread[1]) == 4
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_pack_of_a_comparison_outlives_its_worker_and_not_every_worker(engine, comparison, tmp_path):
-    from noiseward.sweep.cluster import Cluster
-    from noiseward.sweep.compare_ray import on
-
+    engine.workers = 2
     for deaths in (1, 9):
         file = tmp_path / f"mine{deaths}.py"
         file.write_text(DEADLY.format(told=str(tmp_path / f"told{deaths}"), deaths=deaths))
-        mine = dataclasses.replace(comparison, reward=(f"{file}:light",), methods=("dno:lr=0.1",))
-        with Cluster(workers=2) as cluster:
-            if deaths == 1:
-                found, _ = compared(mine, tmp_path / "out1", on(cluster))
-                plain, _ = compared(
-                    dataclasses.replace(mine, reward=("brightness",)), tmp_path / "local", comparing.local
-                )
-                assert {name: one["curve"] for name, one in found.items()} == {
-                    name: one["curve"] for name, one in plain.items()
-                }
-            else:
-                with pytest.raises(RunError, match="dno-lr-0.1-p1-s0: its worker died 3 times"):
-                    compare(mine, tmp_path / "out9", engine=on(cluster))
+        base = comparison.base.replace(reward=(f"{file}:light",))
+        mine = dataclasses.replace(comparison, base=base, methods=("dno:lr=0.1",))
+        if deaths == 1:
+            found, _ = compared(mine, tmp_path / "out1", engine)
+            expected, _ = compared(
+                dataclasses.replace(mine, base=comparison.base), tmp_path / "local", Local()
+            )  # light is brightness
+            assert found == expected
+        else:
+            with pytest.raises(RunError, match="first 'dno-lr-0.1-b' with seed 0 .its worker died 2 times"):
+                compare(mine, tmp_path / "out9", engine=engine)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_error_in_a_pack_is_that_error(engine, comparison, tmp_path):
-    from noiseward.sweep.cluster import Cluster
-    from noiseward.sweep.compare_ray import on
-
+    engine.workers = 1
     (tmp_path / "mine.py").write_text("def light(images):\n    raise ValueError('no light')\n")
-    mine = dataclasses.replace(comparison, reward=(f"{tmp_path / 'mine.py'}:light",))
-    with Cluster(workers=1) as cluster:
-        with pytest.raises(Exception, match="no light"):
-            compare(mine, tmp_path / "out", engine=on(cluster))
-        nowhere = dataclasses.replace(comparison, reward=("brightnes",))
-        with pytest.raises(ArgumentError, match="did you mean 'brightness'"):
-            compare(nowhere, tmp_path / "nowhere", engine=on(cluster))
+    for reward, says in ((f"{tmp_path / 'mine.py'}:light", "no light"), ("brightnes", "did you mean 'brightness'")):
+        wrong = dataclasses.replace(comparison, base=comparison.base.replace(reward=(reward,)))
+        with pytest.raises(RunError, match=says):
+            compare(wrong, tmp_path / reward[-5:], engine=engine)

@@ -12,15 +12,16 @@ import pytest
 from PIL import Image
 
 from noiseward import RunError, api
-from noiseward.api import Loaded
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.runs.binding import seal
 from noiseward.runs.files import lock
 from noiseward.runs.spec import run_id
-from noiseward.sweep.directory import Batch, begin
-from noiseward.sweep.engine import Beat, Local, work
-from noiseward.sweep.report import Outcome, contact, outcomes, page, report
-from noiseward.sweep.rows import read
+from noiseward.sweep.directory import Sweep
+from noiseward.sweep.engine import Beat, Context, Local
+from noiseward.sweep.outcomes import Outcome, find_outcomes, write_contact
+from noiseward.sweep.pack_task import PackTask
+from noiseward.sweep.report import report
+from noiseward.sweep.rows import read_rows
 from tests.test_resume import equal
 from tests.tiny import CALL
 
@@ -38,9 +39,13 @@ def prompts(folder: Path, text: str = PROMPTS, name: str = "prompts.txt") -> Pat
     return folder / name
 
 
-def run(out: Path, file: Path, spec: RunSpec) -> tuple[Batch, list[Beat]]:
-    batch = begin(out, read(file, spec), size=4)
-    return batch, list(batch.run(Local()))
+def run(out: Path, file: Path, spec: RunSpec) -> tuple[Sweep, list[Beat]]:
+    sweep = Sweep.begin(out, read_rows(file, spec), size=4)
+    return sweep, list(sweep.run(Local()))
+
+
+def outcomes(sweep: Sweep, ended: dict[str, Beat] | None = None) -> list[Outcome]:
+    return [one for _, _, some in find_outcomes(sweep, ended) for one in some]
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +106,11 @@ def test_the_page_needs_nothing_but_the_pictures_beside_it(whole, tmp_path):
     links = re.findall(r'(?:src|href)="([^"]*)"', text)
     assert len(links) == 12 and all((whole.out / link).is_file() for link in links)
     assert not re.search(r"https?:|//|url\(|@import|<script", text)
-    wrong = Outcome("x", "<b>&", 0, "jpeg", "failed", error="<script>alert()</script>")
-    text = page([wrong], tmp_path, tmp_path / "report.html").read_text()
-    assert "&lt;b&gt;&amp;" in text and "<script" not in text and "1 rows: 1 failed" in text
+    wrong = dataclasses.replace(whole.packs[1], spec=whole.packs[1].spec.replace(prompt=("<b>&",)))
+    failed = Beat(wrong.name, "failed", 2, error="<script>alert()</script>")
+    report(Sweep(tmp_path, (wrong,)), {wrong.name: failed})
+    text = (tmp_path / "report.html").read_text()
+    assert "&lt;b&gt;&amp;" in text and "<script" not in text and "2 rows: 2 failed" in text
 
 
 def test_a_batch_asked_again_does_nothing_and_more_prompts_only_what_is_new(whole, spec, tmp_path):
@@ -120,7 +127,7 @@ def test_a_batch_asked_again_does_nothing_and_more_prompts_only_what_is_new(whol
 def test_a_batch_cut_at_any_beat_goes_on_to_the_same_bits(whole, spec, tmp_path):
     file = prompts(tmp_path)
     for beats in (2, 5, 8):
-        begun = begin(tmp_path / "out", read(file, spec), size=4).run(Local())
+        begun = Sweep.begin(tmp_path / "out", read_rows(file, spec), size=4).run(Local())
         for _, beat in zip(range(beats), begun, strict=False):
             assert beat.state in ("running", "done")
         begun.close()  # as a kill would leave it
@@ -149,8 +156,7 @@ def test_a_row_that_fails_takes_nobody_with_it_and_is_tried_again(whole, spec, t
         ("0000", "failed", True), ("0001", "done", False),
         ("0000.0", "done", False), ("0000.1", "done", False), ("0000.2", "failed", True), ("0000.3", "failed", True),
     ]  # fmt: skip
-    errors = {beat.pack: beat.error for beat in beats if beat.error}
-    found = report(batch, errors)
+    found = report(batch, {beat.pack: beat for beat in beats})
     assert [(one.id, one.seed, one.state) for one in found] == [
         ("a", 0, "done"), ("a", 1, "done"), ("b", 0, "failed"), ("b", 1, "failed"), ("c", 0, "done"), ("c", 1, "done")
     ]  # fmt: skip
@@ -184,7 +190,7 @@ def test_models_and_rewards_are_made_once_for_all_packs(spec, tmp_path, monkeypa
     monkeypatch.setattr(api, "parse_rewards", lambda *a: made.append("reward") or parse(*a))
     text = '{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "c", "method": "dno:lr=0.02"}\n'
     file = prompts(tmp_path, text, "p.jsonl")
-    batch = begin(tmp_path / "out", read(file, spec.replace(steps=0, batch=1)), size=1)
+    batch = Sweep.begin(tmp_path / "out", read_rows(file, spec.replace(steps=0, batch=1)), size=1)
     assert [beat.pack for beat in batch.run(Local()) if beat.state == "done"] == ["0000", "0001", "0002"]
     assert sorted(made) == ["model", "reward"]
 
@@ -195,7 +201,7 @@ def test_a_row_that_cannot_be_begun_fails_alone_and_leaves_nothing(spec, tmp_pat
     failed = next(beat for beat in beats if beat.state == "failed")
     assert failed.error and "shine" in failed.error and not failed.divisible
     assert [path.name for path in (tmp_path / "out/packs").iterdir()] == ["0001"]
-    assert [one.state for one in outcomes(batch, {"0000": failed.error})] == ["failed", "failed", "done"]
+    assert [one.state for one in outcomes(batch, {"0000": failed})] == ["failed", "failed", "done"]
     cured = '{"prompt": "a", "steps": 0}\n{"prompt": "b", "steps": 0, "seeds": 1}\n'  # may be asked otherwise now
     batch, _ = run(tmp_path / "out", prompts(tmp_path, cured, "p.jsonl"), spec)
     assert {one.state for one in outcomes(batch)} == {"done"}
@@ -210,7 +216,7 @@ def test_damaged_packs_and_other_models_are_outcomes_not_ends(whole, spec, tmp_p
     other = RunFolder(tmp_path / "out/packs/0001")
     env = seal({**other.read("env.json"), "fingerprint": "0"}, run_id(other.spec()))
     (other.path / "env.json").write_text(json.dumps(env))
-    found = outcomes(Batch.read(tmp_path / "out"))
+    found = outcomes(Sweep.read(tmp_path / "out"))
     assert [one.state for one in found] == ["damaged"] * 6
     assert "status.json cannot be read" in found[0].error
     _, beats = run(tmp_path / "out", prompts(tmp_path), spec)
@@ -220,29 +226,30 @@ def test_damaged_packs_and_other_models_are_outcomes_not_ends(whole, spec, tmp_p
 
 
 def test_what_is_no_batch_directory_is_one_line(whole, spec, tmp_path):
-    rows = read(prompts(tmp_path), spec)
+    rows = read_rows(prompts(tmp_path), spec)
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="is a file"):
-        begin(tmp_path / "file", rows, size=4)
-    with pytest.raises(RunError, match="is not empty and holds no batch"):
-        begin(tmp_path, rows, size=4)
+        Sweep.begin(tmp_path / "file", rows, size=4)
+    with pytest.raises(RunError, match="is not empty and holds no batch.json"):
+        Sweep.begin(tmp_path, rows, size=4)
     with pytest.raises(RunError, match="cannot be made"):
-        begin(tmp_path / "file" / "out", rows, size=4)
+        Sweep.begin(tmp_path / "file" / "out", rows, size=4)
     with pytest.raises(RunError, match="is no batch directory"):
-        Batch.read(tmp_path)
+        Sweep.read(tmp_path)
     with lock(whole.out), pytest.raises(RunError, match="is being written by another process"):
         list(whole.run(Local()))
 
 
 def test_a_run_begun_as_something_else_is_left_alone(spec, tmp_path):
-    batch = begin(tmp_path / "out", read(prompts(tmp_path, "a\n"), spec.replace(steps=0)), size=4)
+    batch = Sweep.begin(tmp_path / "out", read_rows(prompts(tmp_path, "a\n"), spec.replace(steps=0)), size=4)
     (pack,) = batch.packs
     other = dataclasses.replace(pack, spec=pack.spec.replace(steps=1))
-    parts = Loaded()
-    assert [beat.state for beat in work(pack, batch.out, parts)][-1] == "done"
-    last = list(work(other, batch.out, parts))[-1]
+    context = Context()
+    assert [beat.state for beat in PackTask(pack, batch.out).run(context)][-1] == "done"
+    last = list(PackTask(other, batch.out).run(context))[-1]
     assert last.state == "failed" and "was asked for something else" in (last.error or "")
 
 
 def test_samples_that_are_no_pictures_have_no_contact_sheet(whole, tmp_path):
-    assert contact([Outcome("x", "x", 0, "jpeg", "done", run="packs/0000")], tmp_path, tmp_path / "contact.png") is None
+    write_contact([Outcome("x", "x", 0, "jpeg", "done", run="packs/0000")], tmp_path, tmp_path / "contact.png")
+    assert not (tmp_path / "contact.png").exists()

@@ -12,8 +12,7 @@ from noiseward.options.run import RunSpec
 from noiseward.runs import RunFolder
 from noiseward.runs.spec import to_text
 from noiseward.sweep.engine import Beat
-from noiseward.sweep.packs import Pack
-from noiseward.sweep.view import Tally, follow
+from noiseward.sweep.view import Tally, show
 from tests.older import older
 
 OPTIONS = ("--reward", "brightness", "--steps", "1", "--seeds", "2", "--num-inference-steps", "2")
@@ -38,7 +37,7 @@ def test_a_batch_ends_with_a_table_and_says_where_its_files_are(run, small, file
     status, out, _ = run("list", "out")
     assert status == 0 and "0000" in out
     status, out, err = run("resume", "out")
-    assert status == 1 and "is a batch; run its 'noiseward batch' command again" in err
+    assert status == 1 and "holds many runs; run its 'noiseward batch' or 'compare' command again" in err
 
 
 def test_a_program_reads_a_line_of_json_per_event(run, small, file):
@@ -57,7 +56,7 @@ def test_bad_input_is_one_line_before_anything_is_written(run, small, file, tmp_
     (tmp_path / "p.csv").write_text("prompt,colour\na,red\n")
     for arguments, says in (
         (("p.csv",), "p.csv, line 1: unknown column 'colour'"),
-        (("nowhere",), "unknown prompt file or set 'nowhere'"),
+        (("nowhere",), "unknown prompt file or set 'nowhere'; "),
     ):
         status, out, err = run("batch", *arguments, "--out", "out", *small, *OPTIONS)
         assert status == 1 and says in err and err.count("\n") == 1 and out == ""
@@ -74,7 +73,6 @@ def test_rows_that_fail_are_named_and_the_status_says_so(run, small, file, tmp_p
 
 def test_a_view_is_readable_where_nobody_looks():
     out = io.StringIO()
-    pack = Pack("0000", ("a", "b"), RunSpec(prompt=("a", "b"), reward=("jpeg",)))
     beats = [
         Beat("0000", "running", 2), Beat("0001", "running", 2), Beat("0001", "done", 2, 3, 1.0, (1.0, 2.0)),
         Beat("0000", "failed", 2, 1, 0.5, (5.0,), "bad [luck]", True), Beat("0000.0", "failed", 1, error="bad"),
@@ -82,10 +80,10 @@ def test_a_view_is_readable_where_nobody_looks():
     ]  # fmt: skip
     clock = iter([0.0, *([10.0] * 100)])
     tally = Tally(6, 2, clock=lambda: next(clock))
-    assert list(follow(beats, tally, [pack], console=Console(file=out, width=40))) == beats
+    assert list(show(beats, tally, console=Console(file=out, width=40), ids={"0000": "a, b"})) == beats
     assert out.getvalue().splitlines() == [
         "4/6 done, 2 running, 0 failed, gain +1.5, 10 s left",
-        "failed: 0000 (a, b): bad [luck]; its rows go on one by one",
+        "failed: 0000 (a, b): bad [luck]; its rows continue one by one",
         "4/6 done, 0 running, 0 failed, gain +1.5, 10 s left",
         "failed: 0000.0 (a, b): bad",
         "4/6 done, 0 running, 1 failed, gain +1.5, 4 s left",

@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from noiseward import ArgumentError, RunError
 from noiseward.options.run import RunSpec
 from noiseward.runs.spec import to_text
-from noiseward.sweep.packs import Pack, cut, kept, plan, singles, write
+from noiseward.sweep.packs import Pack, cut, plan, read_packs, split_rows, write_packs
 from noiseward.sweep.rows import Row
 
 BASE = RunSpec(prompt=(), reward=("brightness",), steps=3)
@@ -54,7 +54,7 @@ def test_every_row_is_in_one_pack_with_its_own_settings(rows, size):
     found = [(*part, pack.spec.method) for pack in packs for part in pack.rows()]
     assert len(found) == len(wanted)
     assert {part[:3]: part[3] for part in found} == wanted
-    assert all(sum(1 for _ in pack.rows()) <= size for pack in packs)
+    assert all(sum(1 for _ in pack.rows()) == pack.size <= size for pack in packs)
     assert len({pack.name for pack in packs}) == len(packs)
 
 
@@ -63,7 +63,7 @@ def test_every_row_is_in_one_pack_with_its_own_settings(rows, size):
 def test_going_on_cuts_the_same_packs(tmp_path_factory, rows, size, which):
     out = tmp_path_factory.mktemp("batch")
     whole = plan(out, rows, size)
-    write(out, whole)
+    write_packs(out, whole)
     begun(out, [pack for number, pack in enumerate(whole) if number in which])
     assert plan(out, rows, size) == whole
 
@@ -72,14 +72,14 @@ def test_going_on_cuts_the_same_packs_where_seeds_are_cut(tmp_path):
     rows = [row("a", batch=5), row("b", batch=5)]
     whole = plan(tmp_path, rows, 2)
     assert [(pack.ids, pack.spec.seed) for pack in whole] == [((name,), seed) for name in "ab" for seed in (0, 2, 4)]
-    write(tmp_path, whole)
+    write_packs(tmp_path, whole)
     begun(tmp_path, [whole[1], whole[4]])
     assert plan(tmp_path, rows, 2) == whole
 
 
-def test_prompts_that_are_new_are_added_and_others_kept(tmp_path):
+def test_prompts_that_are_new_are_added_and_others_read_packs(tmp_path):
     first = plan(tmp_path, [row("a", batch=2), row("b", batch=2)], 2)
-    write(tmp_path, first)
+    write_packs(tmp_path, first)
     begun(tmp_path, first)
     more = plan(tmp_path, [row("a", batch=3), row("b", batch=2), row("c", batch=2)], 2)
     assert more[:2] == first
@@ -90,12 +90,12 @@ def test_prompts_that_are_new_are_added_and_others_kept(tmp_path):
 
 def test_other_rows_than_those_begun_are_refused(tmp_path):
     first = plan(tmp_path, [row("a"), row("b")], 2)
-    write(tmp_path, first)
+    write_packs(tmp_path, first)
     assert plan(tmp_path, [row("c")], 2) == cut([row("c")], 2)  # nothing was begun
     begun(tmp_path, first)
     for rows, says in (
         ([row("a")], "began 'b' with seed 0, which is not asked for"),
-        ([row("a", method="dno:lr=0.5"), row("b")], "began 'a' with other settings"),
+        ([row("a", method="dno:lr=0.5"), row("b")], "began 'a' with other settings .method."),
         ([row("a", prompt=("else",)), row("b")], "began 'a' with another prompt"),
     ):
         with pytest.raises(RunError, match=says):
@@ -104,17 +104,17 @@ def test_other_rows_than_those_begun_are_refused(tmp_path):
 
 def test_a_pack_splits_into_its_rows():
     (pack,) = cut([row("a", batch=2, seed=5), row("b", batch=2, seed=5)], 4)
-    parts = singles(pack)
+    parts = split_rows(pack)
     assert [part.name for part in parts] == ["0000.0", "0000.1", "0000.2", "0000.3"]
     assert [next(part.rows()) for part in parts] == list(pack.rows())
     assert all(part.settings() == pack.settings() for part in parts)
 
 
 def test_a_file_of_packs_is_read_as_written_or_refused_by_name(tmp_path):
-    assert kept(tmp_path) == []
+    assert read_packs(tmp_path) == []
     packs = cut([row("a", batch=2, call={"eta": 1.0}), row("b", method="dno:guard=shell:0.01")], 2)
-    write(tmp_path, packs)
-    assert kept(tmp_path) == packs
+    write_packs(tmp_path, packs)
+    assert read_packs(tmp_path) == packs
     content = json.loads((tmp_path / "batch.json").read_text())
     for change, says in (
         ({"format": 9}, "has format 9, this version reads up to 3; update"),
@@ -124,12 +124,12 @@ def test_a_file_of_packs_is_read_as_written_or_refused_by_name(tmp_path):
     ):
         (tmp_path / "batch.json").write_text(json.dumps({**content, **change}))
         with pytest.raises(RunError, match=says):
-            kept(tmp_path)
+            read_packs(tmp_path)
     (tmp_path / "batch.json").write_text("{")
     with pytest.raises(RunError, match=r"batch.json cannot be read"):
-        kept(tmp_path)
+        read_packs(tmp_path)
 
 
 def test_packs_of_nothing_are_refused():
-    with pytest.raises(ArgumentError, match="packs of 0 rows"):
+    with pytest.raises(ArgumentError, match="--pack must be >= 1, got 0"):
         cut([row("a")], 0)

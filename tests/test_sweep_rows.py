@@ -6,7 +6,8 @@ import pytest
 
 from noiseward import ArgumentError
 from noiseward.options.run import RunSpec
-from noiseward.sweep.rows import read, sets
+from noiseward.sweep.prompt_files import list_sets
+from noiseward.sweep.rows import read_rows
 
 BASE = RunSpec(prompt=(), reward=("brightness",), batch=2, seed=7, method="dno:lr=0.02", eta=0.5)
 
@@ -21,7 +22,7 @@ def file(tmp_path):
 
 
 def test_a_text_file_is_one_prompt_per_line(file):
-    rows = read(file("p.txt", "# animals\na duck\n\n  Two ducks, one pond  \na duck\n"), BASE)
+    rows = read_rows(file("p.txt", "# animals\na duck\n\n  Two ducks, one pond  \na duck\n"), BASE)
     assert [(row.id, row.spec.prompt, row.line) for row in rows] == [
         ("a-duck", ("a duck",), 2), ("two-ducks-one-pond", ("Two ducks, one pond",), 4), ("a-duck-2", ("a duck",), 5)
     ]  # fmt: skip
@@ -43,7 +44,7 @@ def test_a_line_sets_options_for_itself(file):
         "a,one,5,jpeg; contrast:2,0.3,1,,,,,\n"
         "b,,,,,,dno:lr=0.1,2,7,3,9\n",
     )
-    for rows in (read(json, BASE), read(table, BASE)):
+    for rows in (read_rows(json, BASE), read_rows(table, BASE)):
         one, two = (row.spec for row in rows)
         assert (one.steps, one.reward, one.batch) == (5, ("jpeg", "contrast:2"), 1)
         assert one.arguments == {"eta": 0.5, "strength": 0.3}
@@ -60,19 +61,19 @@ def test_a_line_sets_options_for_itself(file):
 
 
 def test_cells_may_hold_commas_and_lines_are_counted_through_them(file):
-    rows = read(file("p.csv", 'id,prompt\n\nx,"a duck, a pond"\ny,"two\nlines"\nz,c\n'), BASE)
+    rows = read_rows(file("p.csv", 'id,prompt\n\nx,"a duck, a pond"\ny,"two\nlines"\nz,c\n'), BASE)
     assert [(row.id, row.line) for row in rows] == [("x", 3), ("y", 4), ("z", 6)]
     assert rows[0].spec.prompt == ("a duck, a pond",)
 
 
 def test_a_template_is_filled_in(file):
-    (row,) = read(file("p.txt", "duck\n"), BASE, template="a {} on a black background")
+    (row,) = read_rows(file("p.txt", "duck\n"), BASE, template="a {} on a black background")
     assert (row.id, row.spec.prompt) == ("duck", ("a duck on a black background",))
 
 
 def test_the_simple_animals_are_45():
-    rows = read("simple-animals", BASE)
-    assert "simple-animals" in sets()
+    rows = read_rows("simple-animals", BASE)
+    assert "simple-animals" in list_sets()
     prompts = [row.spec.prompt[0] for row in rows]
     assert len(set(prompts)) == 45 and {"cat", "kangaroo", "llama", "duck"} < set(prompts)
     assert [row.id for row in rows] == prompts
@@ -81,8 +82,8 @@ def test_the_simple_animals_are_45():
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("p.jsonl", '{"prompt": "a"}\n{"prompt": "b"\n', r"line 2: no JSON"),
-        ("p.jsonl", '{"prompt": "a"}\n["b"]\n', r"line 2: no JSON object"),
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": "b"\n', r"line 2: expected JSON, as in"),
+        ("p.jsonl", '{"prompt": "a"}\n["b"]\n', r"line 2: expected a JSON object"),
         ("p.jsonl", '{"prompt": "a", "promt": 1}\n', r"line 1: unknown column 'promt'; did you mean 'prompt'"),
         ("p.jsonl", '{"id": "a"}\n', r"line 1: expected a prompt, got none"),
         ("p.jsonl", '{"prompt": 3}\n', r"line 1: expected a prompt"),
@@ -91,41 +92,41 @@ def test_the_simple_animals_are_45():
         ("p.jsonl", '{"prompt": "a", "search": "fk"}\n', r"line 1: column search is the method now; use method="),
         ("p.jsonl", '{"prompt": "a", "reward": 3}\n', r"line 1: column 'reward' must be a list, got 3"),
         ("p.jsonl", '{"prompt": "a", "id": "x"}\n{"prompt": "b", "id": "x"}\n', r"id 'x' is that of line 1 too"),
-        ("p.jsonl", '{"prompt": "a", "id": "../x"}\n', r"line 1: id '../x' given"),
+        ("p.jsonl", '{"prompt": "a", "id": "../x"}\n', r"line 1: id must be at most 80 letters, .*, got '../x'"),
         ("p.jsonl", '{"prompt": "a", "seeds": 0}\n', r"line 1: column 'seeds' must be >= 1, got 0"),
         ("p.jsonl", '{"prompt": "a", "format": 1}\n', r"line 1: unknown column 'format'"),
         ("p.csv", "prompt,colour\na,red\n", r"line 1: unknown column 'colour'"),
-        ("p.csv", "prompt,id\na,x\nb,y,z\n", r"line 3: 3 cells for 2 columns"),
+        ("p.csv", "prompt,id\na,x\nb,y,z\n", r"line 3: expected 2 cells, one per column, got 3"),
         ("p.csv", "prompt,eta\na,0.1\nb,fast\n", r"line 3: column 'eta' must be a number, got 'fast'"),
         ("p.csv", "prompt,seconds\na,nan\n", r"line 2: column 'seconds' must be finite, got 'nan'"),
         ("p.csv", "prompt,method\na,dno:lr=0\n", r"line 2: method 'dno': lr must be > 0, got '0'"),
-        ("p.csv", "prompt,prompt\na,b\n", r"line 1: column 'prompt' stands there twice"),
+        ("p.csv", "prompt,prompt\na,b\n", r"line 1: column 'prompt' is there twice"),
         ("p.csv", "id,eta\nx,1\n", r"line 2: expected a prompt"),
-        ("p.csv", 'prompt\na\n"b\n', r"line 3: no CSV"),
+        ("p.csv", 'prompt\na\n"b\n', r"line 3: expected CSV"),
         ("p.txt", "# nothing\n\n", r"has no prompts"),
-        ("p.yaml", "a", r"\.txt, \.jsonl or \.csv file wanted"),
+        ("p.yaml", "a", r"prompts must be in a \.txt, \.jsonl or \.csv file, got"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_line(file, name, text, says):
     with pytest.raises(ArgumentError, match=says) as caught:
-        read(file(name, text), BASE)
+        read_rows(file(name, text), BASE)
     assert "\n" not in str(caught.value)
 
 
 def test_files_that_are_none_are_refused(tmp_path):
     with pytest.raises(ArgumentError, match="did you mean 'simple-animals'"):
-        read("simple-animal", BASE)
+        read_rows("simple-animal", BASE)
     (tmp_path / "p.txt").write_bytes(b"\xff\xfe\x00a")
     with pytest.raises(ArgumentError, match="p.txt must be UTF-8 text, got UTF-16; save it as UTF-8"):
-        read(tmp_path / "p.txt", BASE)
-    with pytest.raises(ArgumentError, match="wants a {} where"):
-        read("simple-animals", BASE, template="a duck")
+        read_rows(tmp_path / "p.txt", BASE)
+    with pytest.raises(ArgumentError, match="--template must have {} where"):
+        read_rows("simple-animals", BASE, template="a duck")
 
 
 def test_a_row_with_a_reward_of_its_own_needs_a_target_of_its_own(file):
 
     base = BASE.replace(target=0.5)
     with pytest.raises(ArgumentError, match="line 1: a reward of its own needs a target"):
-        read(file("p.jsonl", '{"prompt": "a", "reward": "jpeg"}\n'), base)
-    (row,) = read(file("p.jsonl", '{"prompt": "a", "reward": "jpeg", "target": -3}\n'), base)
+        read_rows(file("p.jsonl", '{"prompt": "a", "reward": "jpeg"}\n'), base)
+    (row,) = read_rows(file("p.jsonl", '{"prompt": "a", "reward": "jpeg", "target": -3}\n'), base)
     assert row.spec.target == -3.0

@@ -9,7 +9,7 @@ import pytest
 
 from noiseward.runs import RunFolder, RunSpec
 from noiseward.sweep.engine import Local
-from tests.test_ray import done, same
+from tests.test_sweep_ray import done, same
 from tests.tiny import CALL
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -30,9 +30,9 @@ def nodes():
     os.environ["RAY_AUTH_MODE"] = "disabled"  # leave no token in the home folder of whoever runs tests
     os.environ["RAY_worker_niceness"] = "0"  # or whatever else runs starves them
     ray = pytest.importorskip("ray")
-    from noiseward.sweep.cluster import package
+    from noiseward.sweep.cluster import import_ray
 
-    package()  # usage statistics are off
+    import_ray()  # usage statistics are off
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 * 2**20})

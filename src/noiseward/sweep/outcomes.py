@@ -1,0 +1,161 @@
+"""What came out of a sweep: one outcome per row, as a table of numbers and a sheet of images."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from noiseward.images import TILE, draw_grid, enlarge
+from noiseward.runs.files import replace_file
+from noiseward.sweep.directory import Sweep
+from noiseward.sweep.engine import Beat
+from noiseward.sweep.packs import Pack
+from noiseward.sweep.state import PackState, inspect
+
+__all__ = ["Outcome", "count_states", "describe_undone", "find_outcomes", "write_contact", "write_index"]
+
+PAIRS = 256  # of before and after on a contact sheet at most
+LINE = 4  # pairs side by side
+STATES = ("done", "running", "interrupted", "waiting", "failed", "damaged", "refused")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """One row of a sweep: the columns of `index.csv`.
+
+    Attributes:
+        id, prompt, seed, reward: what was asked.
+        state: `done`, `failed`, `interrupted`, `running`, `waiting`, `damaged`, or `refused`.
+        before, best, gain: of the reward.
+        probability, strict: P(z) and the strict probability of the best noise.
+        step: the one where the best was found.
+        ended: why the row stopped.
+        run, row: the run directory, from the sweep's own, and the row in it.
+        error: why it failed.
+    """
+
+    id: str
+    prompt: str
+    seed: int
+    reward: str
+    state: str
+    before: float | None = None
+    best: float | None = None
+    gain: float | None = None
+    probability: float | None = None
+    strict: float | None = None
+    step: int | None = None
+    ended: str = ""
+    run: str = ""
+    row: int = 0
+    error: str = ""
+
+
+def find_outcomes(sweep: Sweep, ended: Mapping[str, Beat] | None = None) -> list[tuple[Pack, PackState, list[Outcome]]]:
+    """The outcomes of each part of a sweep, with what is on disk of it, in the order of the packs.
+
+    Arguments:
+        sweep: whose directories are read; one that is damaged is an outcome too.
+        ended: the last beats of packs, by name: why they failed, where their directory does not say so.
+    """
+    found = []
+    for pack in sweep.parts():
+        state = inspect(pack, sweep.out, closely=True)
+        found.append((pack, state, list(_read(pack, state, (ended or {}).get(pack.name)))))
+    return found
+
+
+def _read(pack: Pack, state: PackState, ended: Beat | None) -> Iterator[Outcome]:
+    name, error, run = state.name, state.error, state.run
+    if ended is not None and ended.error and name != "done":
+        name, error = ended.state if name in ("waiting", "running") else name, ended.error
+    if name == "failed" and not error:
+        error = run.status.get("error", "") if run else ""
+    for row, (id, prompt, seed) in enumerate(pack.rows()):
+        outcome = Outcome(
+            id, prompt, seed, " + ".join(pack.spec.reward), name, run=f"packs/{pack.name}", row=row, error=error
+        )
+        if run is None or "best" not in run.status:
+            yield outcome
+            continue
+        status, step = run.status, run.status["found"][row]
+        likely = next(record["probability"][row] for record in run.steps if record["index"] == step)
+        more = {
+            "probability": likely,
+            "strict": status["strict"][row] if "strict" in status else None,
+            "step": step,
+            "ended": status["rows"][row].lower(),
+        }
+        before, best = run.steps[0]["reward"][row], status["best"][row]
+        if name == "done" and not math.isfinite(best):
+            yield dataclasses.replace(outcome, state="failed", error="its reward was never finite", **more)
+        else:
+            yield dataclasses.replace(outcome, before=before, best=best, gain=best - before, **more)
+
+
+def count_states(outcomes: Sequence[Outcome]) -> str:
+    """How many rows are in which state: `43 done, 2 failed`."""
+    counts = Counter(one.state for one in outcomes)
+    return ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name]) or "none"
+
+
+def describe_undone(outcomes: Sequence[Outcome]) -> str | None:
+    """What is not done, and how to continue; None if everything is done or does not apply."""
+    undone = [one for one in outcomes if one.state not in ("done", "refused")]
+    bad = [one for one in undone if one.state in ("failed", "damaged")]
+    if not undone:
+        return None
+    if not bad:
+        return f"{len(undone)} of {len(outcomes)} rows are not done; give the same command again to continue"
+    first = bad[0]
+    return (
+        f"{len(bad)} of {len(outcomes)} rows are {first.state}, first '{first.id}' with seed {first.seed} "
+        f"({first.error or 'for no known reason'}); correct that, and give the same command again to continue"
+    )
+
+
+def write_index(outcomes: Sequence[Outcome], path: Path) -> None:
+    """Write the outcomes as CSV, one line per row."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, [field.name for field in dataclasses.fields(Outcome)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(dataclasses.asdict(one) for one in outcomes)
+    replace_file(path, lambda target: target.write_text(text.getvalue(), encoding="utf-8"))
+
+
+def write_contact(outcomes: Sequence[Outcome], out: Path, path: Path) -> None:
+    """Write a sheet of images before and after, some pairs side by side; none where there are no images.
+
+    Of more than 256 pairs it shows the first.
+    """
+    pairs: list[list[Image.Image]] = []
+    for one in outcomes:
+        files = [out / one.run / which / f"{one.row:02d}.png" for which in ("initial", "best")]
+        if len(pairs) < PAIRS and all(file.exists() for file in files):
+            pair = [image for file in files if (image := _open_small(file))]
+            pairs += [pair] if len(pair) == 2 else []
+    if not pairs:
+        return
+    size = pairs[0][0].size
+    wide = min(LINE, len(pairs))
+    tiles = [[image.resize(size) for image in pair] for pair in pairs]
+    lines = [sum(tiles[at : at + wide], []) for at in range(0, len(tiles), wide)]
+    sheet = draw_grid(lines, ["before", "after"] * wide)
+    replace_file(path, lambda target: sheet.save(target, format="PNG"))
+
+
+def _open_small(file: Path) -> Image.Image | None:
+    try:
+        with Image.open(file) as image:
+            small = enlarge(image.convert("RGB"))
+    except OSError:
+        return None
+    small.thumbnail((2 * TILE, 2 * TILE))
+    return small
