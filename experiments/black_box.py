@@ -13,12 +13,15 @@ Hybrid-2 on the ring toy is in `ring.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from experiments import built_in
-from experiments.frame import Agreement, Claim, Outcome, Request, main
+from experiments.cells import Cell
+from experiments.claim import Agreement, Claim, Outcome
+from experiments.frame import Request, main
 from experiments.judge import judged
 from experiments.report import interval, say
 from noiseward import FunctionReward, Reward, align
@@ -41,34 +44,27 @@ METHODS = {
 }
 
 
-def conduct(request: Request) -> Outcome | None:
+def conduct(request: Request) -> Outcome:
     """Every method on every reward."""
     captions, seeds = request.pick(CAPTIONS, CAPTIONS[:1], CAPTIONS[:1]), request.pick(2, 1, 1)
     nfe, steps = request.pick(3_000, 400, 20), request.pick(10, 10, 2)
     methods = request.pick(list(METHODS), list(METHODS), ["zeroth-order, 4", "hybrid2, 4"])
     budgets = [nfe // 8, nfe // 4, nfe // 2, nfe]
-    results: dict[str, dict[str, Any]] = {}
-    count = 0
+    cells: dict[tuple[str, str], Cell] = {}
     for reward in request.pick(REWARDS, REWARDS[:1], REWARDS[:1]):
         if not built_in.installed(reward):
             print(f"reward '{reward}' is not installed: left out", flush=True)
             continue
         score = make_reward(reward)
-        results[reward] = {}
         for name in methods:
-            how = METHODS[name]
             if name == "backprop" and not score.differentiable:
                 continue
-            count += 1
-            if request.mine(count):
-                key: dict[str, Any] = dict(reward=reward, how=how, captions=captions, seeds=seeds, nfe=nfe, steps=steps,
-                                           model=built_in.version())  # fmt: skip
-                seen = score if name == "backprop" else hidden(score)
-                runs = request.cell(key, lambda key=key, seen=seen: made(seen, **key))
-                results[reward][name] = summary(runs, budgets)
-                print(reward, name, say(results[reward][name]["gain"][str(nfe)], 3), flush=True)
-    if request.part:
-        return None
+            key: dict[str, Any] = dict(reward=reward, how=METHODS[name], captions=captions, seeds=seeds, nfe=nfe,
+                                       steps=steps, model=built_in.version())  # fmt: skip
+            cells[reward, name] = Cell(key, partial(made, score if name == "backprop" else hidden(score), **key))
+    results: dict[str, dict[str, Any]] = {}
+    for (reward, name), runs in request.cells(cells).items():
+        results.setdefault(reward, {})[name] = summary(runs, budgets)
     settings = {
         "captions": list(captions), "seeds": f"100 to {99 + seeds}", "nfe": nfe, "budgets": budgets,
         "stickers": {**built_in.CALL, "num_inference_steps": steps},

@@ -1,42 +1,121 @@
-"""An experiment cut into cells, each kept on disk when it is done: interrupted and started again, it goes on.
+"""An experiment cut into cells, each stored on disk when it is done: interrupted and started again, it continues.
 
-Cells live in `.experiments/NAME/`, which git ignores; a cell is found again by its key and settings. Several processes
-may share the work: `--part 0/2` beside `--part 1/2`, then a last call without `--part` to put the results together.
+Cells are tasks of the queue in `noiseward.sweep`: `--engine ray --workers 2` runs them on two processes. They are in
+`.experiments/NAME/`, which git ignores; a cell is found again by its key.
 """
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from noiseward import terminal
+from noiseward.options.commands import EngineOptions
+from noiseward.sweep.engine import Beat, Context
+from noiseward.sweep.engines import open_engine
+from noiseward.sweep.view import Tally, show
 
 CELLS = Path(__file__).resolve().parents[1] / ".experiments"
+Label = TypeVar("Label", bound=Hashable)
 
 
-def cell(name: str, key: dict[str, Any], compute: Callable[[], Any], kept: Path = CELLS) -> Any:
-    """What a cell computed, now or before: plain data, kept as JSON."""
-    path = kept / name / f"{named(key)}.json"
-    if path.exists():
-        return json.loads(path.read_text())["result"]
-    result = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{os.getpid()}")
-    beside.write_text(json.dumps({"key": key, "result": result}))
-    beside.replace(path)
-    return json.loads(json.dumps(result))
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A part of an experiment.
+
+    Arguments:
+        key: everything its result depends on, as plain data.
+        compute: gives the result, plain data.
+    """
+
+    key: Mapping[str, Any]
+    compute: Callable[[], Any]
+
+    @property
+    def name(self) -> str:
+        """A short name for the key."""
+        return hash_key(self.key)
 
 
-def named(key: dict[str, Any]) -> str:
-    """A short name for some settings."""
+@dataclasses.dataclass(frozen=True)
+class CellTask:
+    """A cell, and the folder where its result is stored."""
+
+    cell: Cell
+    folder: Path
+    size = 1
+    tries_candidates = False
+
+    @property
+    def name(self) -> str:
+        """Of the cell."""
+        return self.cell.name
+
+    @property
+    def path(self) -> Path:
+        """Of the result."""
+        return self.folder / f"{self.name}.json"
+
+    def run(self, context: Context) -> Iterator[Beat]:
+        """Compute the cell."""
+        try:
+            result = self.cell.compute()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = self.path.with_suffix(f".{os.getpid()}")
+            partial.write_text(json.dumps({"key": self.cell.key, "result": result}))
+            partial.replace(self.path)
+            yield Beat(self.name, "done", self.size)
+        except Exception as error:
+            traceback.print_exc()
+            yield Beat(self.name, "failed", self.size, error=f"{type(error).__name__}: {error}")
+
+
+def compute(
+    name: str, cells: Mapping[Label, Cell], *, kept: Path | None = None, engine: EngineOptions | None = None
+) -> dict[Label, Any]:
+    """The results of some cells by label, computed now or before.
+
+    Arguments:
+        name: of the experiment.
+        cells: by label.
+        kept: where cells are stored; default: `CELLS`.
+        engine: where they are computed; default: this process.
+
+    Raises:
+        RuntimeError: a cell failed.
+    """
+    tasks = {label: CellTask(cell, (kept or CELLS) / name) for label, cell in cells.items()}
+    todo = {task.name: task for task in tasks.values() if not task.path.exists()}
+    if todo:
+        tally = Tally(len(tasks), sum(task.path.exists() for task in tasks.values()))
+        ids = {task.name: str(label) for label, task in tasks.items()}
+        with open_engine(engine or EngineOptions()) as where:
+            beats = list(show(where.run(list(todo.values())), tally, console=terminal.console(stderr=True), ids=ids))
+        if failed := [beat for beat in beats if beat.state == "failed"]:
+            raise RuntimeError(f"{len(failed)} cells failed, first {ids[failed[0].pack]}: {failed[0].error}")
+    return {label: json.loads(task.path.read_text())["result"] for label, task in tasks.items()}
+
+
+def hash_key(key: Mapping[str, Any]) -> str:
+    """A short name for plain data."""
     return hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=10).hexdigest()
 
 
-def mine(index: int, part: str | None) -> bool:
-    """Whether a cell belongs to part `i/n` of the work; all do without a part."""
-    if part is None:
-        return True
-    which, of = (int(number) for number in part.split("/"))
-    return index % of == which
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the engine to a command."""
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: one process per worker")
+    parser.add_argument("--workers", type=int, help="with ray: at most this many")
+
+
+def read_engine(arguments: argparse.Namespace) -> EngineOptions:
+    """The engine that a command asks for."""
+    engine = EngineOptions(engine=arguments.engine, workers=arguments.workers)
+    engine.check()
+    return engine

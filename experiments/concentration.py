@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.frame import Claim, Outcome, Request, main
+from experiments.cells import Cell
+from experiments.claim import Claim, Outcome
+from experiments.frame import Request, main
 from noiseward import Draw, Layout, strict_probability
 from noiseward.noise.concentration import log_bounds
 
@@ -156,24 +159,21 @@ def power(found: dict[str, dict[str, list[float]]], calm: dict[str, list[float]]
     return told
 
 
-def conduct(request: Request) -> Outcome | None:
+def conduct(request: Request) -> Outcome:
     """Tails, then power."""
     count, rows = request.pick(500_000, 50_000, 500), request.pick(60, 40, 2)
-    curves = {}
-    for k, m in SIZES:
-        some = max(count // 25, 200) if k > 8 else count
-        key = {"tails": [k, m], "samples": some}
-        curves[f"k = {k}, m = {m}"] = request.cell(key, lambda k=k, m=m, some=some: tails(some, k, m))
-    packs = request.pick(12, 5, 1)
-    calm: dict[str, list[float]] = {test: [] for test in TESTS}
-    for pack in range(packs):
-        key = {"fresh": pack, "rows": 50}
-        said = request.cell(key, lambda pack=pack: tested("none (fresh noise)", request.pick(50, 50, 3), 1000 + pack))
-        calm = {test: calm[test] + said[test] for test in TESTS}
-    found = {}
-    for flaw in FLAWS:
-        found[flaw] = request.cell({"flaw": flaw, "rows": rows}, lambda flaw=flaw: tested(flaw, rows, 1))
-        print(flaw, {test: round(sum(found[flaw][test]) / rows, 1) for test in TESTS}, flush=True)
+    packs, fresh = request.pick(12, 5, 1), request.pick(50, 50, 3)
+    some = {(k, m): max(count // 25, 200) if k > 8 else count for k, m in SIZES}
+    curves = request.cells({
+        f"k = {k}, m = {m}": Cell({"tails": [k, m], "samples": samples}, partial(tails, samples, k, m))
+        for (k, m), samples in some.items()
+    })  # fmt: skip
+    calms = request.cells({
+        pack: Cell({"fresh": pack, "rows": 50}, partial(tested, "none (fresh noise)", fresh, 1000 + pack))
+        for pack in range(packs)
+    })  # fmt: skip
+    calm = {test: [value for one in calms.values() for value in one[test]] for test in TESTS}
+    found = request.cells({flaw: Cell({"flaw": flaw, "rows": rows}, partial(tested, flaw, rows, 1)) for flaw in FLAWS})
     seen = power(found, calm)
     likely = torch.tensor(calm["P(z)"]).exp()
     quantiles = dict(

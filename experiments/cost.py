@@ -8,19 +8,23 @@ process's high-water mark rises above what it was with the model loaded. The wei
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import multiprocessing
 import statistics
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 
 from experiments import built_in
-from experiments.frame import Claim, Outcome, Request, main
+from experiments.cells import Cell
+from experiments.claim import Claim, Outcome
+from experiments.frame import Request, main
 from experiments.report import interval
 from noiseward import Budget, GradientAscent, iterate
 
@@ -79,7 +83,7 @@ def alone(setting: dict[str, int], memory: str, moves: int) -> dict[str, Any]:
         return pool.submit(measured, setting, memory, moves).result()
 
 
-def conduct(request: Request) -> Outcome | None:
+def conduct(request: Request) -> Outcome:
     """Every setting in both modes."""
     moves = request.pick(4, 3, 2)
     sweeps = request.pick(
@@ -87,20 +91,15 @@ def conduct(request: Request) -> Outcome | None:
     )
     base = BASE if request.size != "smoke" else {**BASE, "num_inference_steps": 2}
     measure = measured if request.size == "smoke" else alone
+    cells: dict[tuple[str, str, int], Cell] = {}
+    for memory, (name, values) in itertools.product(MODES, sweeps.items()):
+        for value in values:
+            setting = {**base, name: value}
+            key = {"setting": setting, "memory": memory, "moves": moves, "model": built_in.version()}
+            cells[memory, name, value] = Cell(key, partial(measure, setting, memory, moves))
     raw: dict[str, dict[str, Any]] = {}
-    for memory in MODES:
-        for name, values in sweeps.items():
-            for value in values:
-                setting = {**base, name: value}
-                key = {"setting": setting, "memory": memory, "moves": moves, "model": built_in.version()}
-                found = request.cell(key, lambda setting=setting, memory=memory: measure(setting, memory, moves))
-                raw.setdefault(memory, {}).setdefault(name, {})[str(value)] = found
-                print(
-                    memory,
-                    setting,
-                    f"{statistics.median(found['seconds']):.2f} s, {found['megabytes']:.0f} MB",
-                    flush=True,
-                )
+    for (memory, name, value), found in request.cells(cells).items():
+        raw.setdefault(memory, {}).setdefault(name, {})[str(value)] = found
     unit = statistics.median(raw["fast"]["num_inference_steps"][str(base["num_inference_steps"])]["seconds"])
     told = {
         memory: {

@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 
 from experiments import judge
-from experiments.cells import CELLS, cell, mine
+from experiments.cells import CELLS, Cell, add_engine, compute, read_engine
 from experiments.report import interval, model, say, write
 from noiseward import Budget, GradientAscent, coarse_to_fine
 from noiseward.api import prepare
@@ -182,7 +183,7 @@ def _points(some: Iterable[dict[str, Any]]) -> tuple[list[float], list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="one caption, one seed, 10 steps, 8 moves")
-    parser.add_argument("--part", help="i/n: make the i-th of n shares of the runs, and write no results")
+    add_engine(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     small = arguments.small
@@ -191,19 +192,15 @@ def main() -> None:
     spent = 3 * many * moves
     ways = list(WAYS)[1 if small else 0 :]
     work = [(PLAIN, None), (PLAIN, EARLY), *((way, share) for share in shares for way in ways)]
-    runs: dict[str, dict[float | None, dict[str, Any]]] = {}
-    for number, (way, share) in enumerate(work):
-        if not mine(number, arguments.part):
-            continue
+    cells: dict[tuple[str, float | None], Cell] = {}
+    for way, share in work:
         budget = Budget(steps=moves) if share is None else Budget(nfe=round(share * spent))
         how = {"captions": captions, "seeds": seeds, "many": many, **WAYS.get(way, {})}
         key = {"how": how, "budget": dataclasses.asdict(budget), "model": model()}
-        runs.setdefault(way, {})[share] = cell(
-            "few_steps", key, lambda how=how, budget=budget: made(budget=budget, **how)
-        )
-        print(f"{number + 1}/{len(work)} {way} {share or ''}", flush=True)
-    if arguments.part:
-        return
+        cells[way, share] = Cell(key, partial(made, budget=budget, **how))
+    runs: dict[str, dict[float | None, dict[str, Any]]] = {}
+    for (way, share), run in compute("few_steps", cells, engine=read_engine(arguments)).items():
+        runs.setdefault(way, {})[share] = run
     plain = runs[PLAIN].pop(None)
     results: dict[str, Any] = {
         way: {f"{share:g}": against(plain, run) for share, run in by.items()} for way, by in runs.items()

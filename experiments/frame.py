@@ -18,59 +18,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments import cells, report
+from experiments import cells, page, report
+from experiments.cells import Cell, Label, compute
+from experiments.claim import Claim, Outcome
+from noiseward.options.commands import EngineOptions
 
-__all__ = ["Claim", "Outcome", "Request", "main"]
+__all__ = ["Request", "main"]
 
 Size = Literal["full", "small", "smoke"]
-Agreement = Literal["agrees", "agrees in part", "contradicts", "not comparable"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """What is to be checked.
-
-    Arguments:
-        title: of its section.
-        paper: what the paper says, in our words.
-        source: where it says so.
-        minutes: what the full form takes, about.
-        where: it takes that long.
-    """
-
-    title: str
-    paper: str
-    source: str
-    minutes: int
-    where: str = "two cores"
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What was found.
-
-    Arguments:
-        verdict: in a sentence or two, with the numbers that decide.
-        agreement: with the paper.
-        settings: everything that was chosen, seeds included.
-        results: plain data.
-        table: head and lines of the table that people read.
-        figure: the plot.
-        pictures: more, by the ends of their names: `NAME_END.png`.
-        frames: of an animation, each with the milliseconds it stays.
-    """
-
-    verdict: str
-    agreement: Agreement
-    settings: dict[str, Any]
-    results: Any
-    table: Sequence[Sequence[str]] = ()
-    figure: Figure | None = None
-    pictures: Mapping[str, Image.Image] = dataclasses.field(default_factory=dict)
-    frames: Sequence[tuple[Image.Image, int]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +37,14 @@ class Request:
     Arguments:
         name: of the experiment.
         size: `full`, `small` or `smoke`.
-        part: `i/n`: compute this share of the cells only.
+        engine: where cells are computed.
         given: options of the experiment's own.
-        kept: where cells are kept.
+        kept: where cells are stored.
     """
 
     name: str
     size: Size = "full"
-    part: str | None = None
+    engine: EngineOptions = dataclasses.field(default_factory=EngineOptions)
     given: argparse.Namespace = dataclasses.field(default_factory=argparse.Namespace)
     kept: Path = cells.CELLS
 
@@ -95,17 +52,13 @@ class Request:
         """What belongs to this size."""
         return {"full": full, "small": small, "smoke": smoke}[self.size]
 
-    def cell(self, key: dict[str, Any], compute: Callable[[], Any]) -> Any:
-        """What a cell computed, now or before."""
-        return cells.cell(self.name, key, compute, self.kept)
-
-    def mine(self, index: int) -> bool:
-        """Whether a cell belongs to this share of the work."""
-        return cells.mine(index, self.part)
+    def cells(self, cells: Mapping[Label, Cell]) -> dict[Label, Any]:
+        """The results of some cells by label, computed now or before."""
+        return compute(self.name, cells, kept=self.kept, engine=self.engine)
 
     @property
     def folder(self) -> Path:
-        """Where things too large for a cell are kept."""
+        """Where things too large for a cell are stored."""
         (self.kept / self.name).mkdir(parents=True, exist_ok=True)
         return self.kept / self.name
 
@@ -113,29 +66,29 @@ class Request:
 def main(
     name: str,
     claim: Claim,
-    conduct: Callable[[Request], Outcome | None],
+    conduct: Callable[[Request], Outcome],
     *,
     options: Callable[[argparse.ArgumentParser], None] | None = None,
     argv: Sequence[str] | None = None,
-) -> Outcome | None:
+) -> Outcome:
     """Run an experiment from the command line.
 
     Arguments:
         name: of its module.
         claim: what it checks.
-        conduct: the experiment; None from it, as where only a share of the cells was wanted, writes nothing.
+        conduct: the experiment.
         options: adds options of its own; they arrive as `request.given`.
         argv: instead of the command line's.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m experiments.{name}",
         description=f"{claim.title}. The paper: {claim.paper} ({claim.source}.)",
-        epilog=f"The full form takes about {claim.minutes} minutes on {claim.where}; interrupted, it goes on.",
+        epilog=f"The full form takes about {claim.minutes} minutes on {claim.where}; interrupted, it continues.",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--small", action="store_true", help="minutes; results elsewhere")
     form.add_argument("--smoke", action="store_true", help="seconds; nothing kept")
-    parser.add_argument("--part", help="i/n: compute only this share, to be put together by a run without it")
+    cells.add_engine(parser)
     parser.add_argument("--out", type=Path, help="folder of the results")
     if options is not None:
         options(parser)
@@ -144,14 +97,10 @@ def main(
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as empty:
         kept = Path(empty) if size == "smoke" else cells.CELLS
-        outcome = conduct(Request(name, size, given.part, given, kept))
-    if outcome is None or given.part:
-        return outcome
+        outcome = conduct(Request(name, size, cells.read_engine(given), given, kept))
     elsewhere = report.RESULTS if size == "full" else cells.CELLS / size
     publish(name, outcome, size=size, out=given.out or elsewhere)
     if size == "full" and given.out is None:
-        from experiments import page
-
         page.write()
     return outcome
 

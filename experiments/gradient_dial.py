@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from functools import partial
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 
 from experiments import built_in
-from experiments.cells import cell, mine
+from experiments.cells import CELLS, Cell, add_engine, compute, read_engine
 from experiments.report import interval, say, write
 from noiseward import Annealed, Backprop, Budget, Estimator, GradientAscent, Objective, Seeds, Step, iterate
 
@@ -88,41 +89,30 @@ def gains(course: list[dict[str, Any]], until: float) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="one reward, 2 rows, 4 sampler steps, 4 moves")
-    parser.add_argument("--part", help="i/n: one share of the work; without results")
+    add_engine(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
     shape = {"num_inference_steps": 10, "moves": 30, "prompts": 4, "seeds": 2}
     if given.small:
         shape = {"num_inference_steps": 4, "moves": 4, "prompts": 2, "seeds": 1}
     rewards = [name for name in (REWARDS[:1] if given.small else REWARDS) if built_in.installed(name)]
-    results: dict[str, Any] = {}
-    for number, reward in enumerate(rewards):
-        if not mine(number, given.part):
-            continue
-        key = {"reward": reward, "shape": shape, "last": LAST, "model": built_in.version()}
-        found = cell(NAME, {**key, "what": "bias"}, lambda reward=reward: bias(reward, shape))
-        courses: dict[str, Any] = {}
-        for name in estimators(shape["moves"]):
-            until = courses["exact"][-1]["seconds"] if courses else None
-            courses[name] = cell(
-                NAME,
-                {**key, "what": name},
-                lambda reward=reward, name=name, until=until: climbed(reward, name, shape, until),
-            )
-            print(reward, name, len(courses[name]) - 1, "moves", courses[name][-1]["best"], flush=True)
-        results[reward] = {"cosine": found, "courses": courses}
-    if given.part is None:
-        told = {reward: tell(each) for reward, each in results.items()}
-        settings = {**shape, "last": LAST, "rewards": rewards, "lr": 0.01, "threads": 1, "small": given.small}
-        where = {"out": cell_folder()} if given.small else {}
-        write(NAME, settings=settings, results=told, verdict=verdict(told), figure=draw(results), **where)
-
-
-def cell_folder() -> Any:
-    """Where a small form's results go: beside the cells, which git ignores."""
-    from experiments.cells import CELLS
-
-    return CELLS / NAME
+    keys = {reward: {"reward": reward, "shape": shape, "last": LAST, "model": built_in.version()} for reward in rewards}
+    run = partial(compute, NAME, engine=read_engine(given))
+    cosines = run({r: Cell({**key, "what": "bias"}, partial(bias, r, shape)) for r, key in keys.items()})
+    first, *others = estimators(shape["moves"])  # the exact gradient, whose time the others have
+    exact = run({r: Cell({**key, "what": first}, partial(climbed, r, first, shape, None)) for r, key in keys.items()})
+    rest = run({
+        (r, name): Cell({**key, "what": name}, partial(climbed, r, name, shape, exact[r][-1]["seconds"]))
+        for r, key in keys.items() for name in others
+    })  # fmt: skip
+    results: dict[str, Any] = {
+        r: {"cosine": cosines[r], "courses": {first: exact[r], **{name: rest[r, name] for name in others}}}
+        for r in rewards
+    }
+    told = {reward: tell(each) for reward, each in results.items()}
+    settings = {**shape, "last": LAST, "rewards": rewards, "lr": 0.01, "threads": 1, "small": given.small}
+    where: dict[str, Any] = {"out": CELLS / NAME} if given.small else {}
+    write(NAME, settings=settings, results=told, verdict=verdict(told), figure=draw(results), **where)
 
 
 def tell(found: dict[str, Any]) -> dict[str, Any]:

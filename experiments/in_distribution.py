@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from functools import partial
 
 from experiments import built_in
 from experiments import in_distribution_report as report
-from experiments.frame import Claim, Outcome, Request, main
+from experiments.cells import Cell
+from experiments.claim import Claim, Outcome
+from experiments.frame import Request, main
 from experiments.guarded import GROUPS, RATE, Guard, climb
 from noiseward import stickers
 
@@ -48,7 +51,7 @@ def pairs(chunk: int, rows: int) -> list[tuple[str, int]]:
     return [(nouns[(chunk * ROWS + row) * 7 % len(nouns)], 1000 + chunk * ROWS + row) for row in range(rows)]
 
 
-def conduct(request: Request) -> Outcome | None:
+def conduct(request: Request) -> Outcome:
     """Every guard on every group, finalists on five chunks of them."""
     guards = request.pick(
         list(GUARDS), ["none", "norm projection", "concentration:target=0.1"], ["none", "norm projection"]
@@ -58,20 +61,17 @@ def conduct(request: Request) -> Outcome | None:
     finalists: list[str] = getattr(request.given, "finalists", None) or []
     work = [(guard, group, 0) for group in groups for guard in guards]
     work += [(guard, group, chunk) for chunk in range(1, 5) for group in groups for guard in finalists]
-    results: report.Results = {}
-    for number, (guard, group, chunk) in enumerate(work):
-        if not request.mine(number):
-            continue
+    cells: dict[tuple[str, str, int], Cell] = {}
+    for guard, group, chunk in work:
         key = {"guard": dataclasses.asdict(GUARDS[guard]), "group": group, "chunk": chunk, "moves": moves, "rows": rows,
                "model": built_in.version()}  # fmt: skip
         path = report.picture(request.folder, guard, group, chunk, moves)
-        done = request.cell(key, lambda guard=guard, group=group, chunk=chunk, path=path: climb(
-            GUARDS[guard], group, pairs(chunk, rows), moves=moves, every=WATCH, pictures=path, steps=steps,
+        cells[guard, group, chunk] = Cell(key, partial(
+            climb, GUARDS[guard], group, pairs(chunk, rows), moves=moves, every=WATCH, pictures=path, steps=steps,
         ))  # fmt: skip
-        results.setdefault(guard, {}).setdefault(group, []).append(done)
-        print(f"{number + 1}/{len(work)} {guard}; {group}; {done['seconds']:.0f} s", flush=True)
-    if request.part:
-        return None
+    results: report.Results = {}
+    for (guard, group, _), run in request.cells(cells).items():
+        results.setdefault(guard, {}).setdefault(group, []).append(run)
     settings = {"moves": moves, "rate": RATE, "num_inference_steps": steps, "eta": 1.0, "rows": rows,
                 "seeds": "1000 + number of the pair", "finalists": finalists}  # fmt: skip
     table = report.summaries(results)

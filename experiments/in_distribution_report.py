@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.frame import Agreement
+from experiments.claim import Agreement
 from experiments.guarded import labeled, line
 from experiments.report import interval, say
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,9 @@ from torch import Tensor
 
 from experiments import built_in
 from experiments.anytime import clock
-from experiments.frame import Agreement, Claim, Outcome, Request, main
+from experiments.cells import Cell
+from experiments.claim import Agreement, Claim, Outcome
+from experiments.frame import Request, main
 from experiments.report import interval, say
 from experiments.ring_model import inside, taught, waves
 from experiments.smoothness import curvature, in_packs
@@ -103,40 +106,43 @@ def climb(
     return {**told, "inside": inside(last).float().mean().item() if name == "ring" else None}
 
 
-def conduct(request: Request) -> Outcome | None:
+def which(name: str, eta: Any) -> dict[str, Any]:
+    """The map of a cell, as part of its key."""
+    return {"map": name, "eta": eta, **({"model": built_in.version()} if name.startswith("stickers") else {})}
+
+
+def conduct(request: Request) -> Outcome:
     """Slopes and climbs of every map at every eta."""
     maps = (*TOYS, *(f"stickers, {reward}" for reward in rewards()))
     wanted = getattr(request.given, "models", None) or request.pick(maps, maps, maps[1:3])
-    steep: dict[str, dict[str, Any]] = {}
-    runs: dict[str, dict[str, Any]] = {}
     work = list(itertools.product([name for name in maps if name in wanted], request.pick(ETAS, ETAS, ETAS[::3])))
-    for number, (name, eta) in enumerate(work):
-        if not request.mine(number):
-            continue
+    looks: dict[tuple[str, Any], Cell] = {}
+    for name, eta in work:
         picture = name.startswith("stickers")
-        rows = request.pick(16, 4, 1) if picture else request.pick(128, 64, 4)
-        look = {"rows": rows, "iterations": request.pick(8, 4, 1) if picture else request.pick(20, 10, 2)}
-        made = {"rows": rows, "moves": request.pick(30, 5, 1) if picture else request.pick(40, 10, 2)}
-        which = {"map": name, "eta": eta, **({"model": built_in.version()} if picture else {})}
-        found = request.cell(
-            {**which, **look}, lambda name=name, eta=eta, look=look: slopes(name, eta, request, **look)
-        )
-        steep.setdefault(name, {})[str(eta)] = found
+        look = {"rows": request.pick(16, 4, 1) if picture else request.pick(128, 64, 4),
+                "iterations": request.pick(8, 4, 1) if picture else request.pick(20, 10, 2)}  # fmt: skip
+        looks[name, eta] = Cell({**which(name, eta), **look}, partial(slopes, name, eta, request, **look))
+    found = request.cells(looks)
+    cells: dict[tuple[str, str], Cell] = {}
+    for name, eta in work:
+        picture = name.startswith("stickers")
+        made = {"rows": request.pick(16, 4, 1) if picture else request.pick(128, 64, 4),
+                "moves": request.pick(30, 5, 1) if picture else request.pick(40, 10, 2)}  # fmt: skip
         ways = [("Adam", str(eta), RATE)]
         if eta == 0:  # as many times the rate as eta = 1 has more live elements, under the root
             ways.append(("Adam", FAR, RATE * math.sqrt(built_in.CALL["num_inference_steps"] if picture else 100)))
         if not picture:
-            ways.append(("plain", str(eta), 1 / max(found["L"])))
+            ways.append(("plain", str(eta), 1 / max(found[name, eta]["L"])))
         for method, label, rate in ways:
-            key = {**which, **made, "method": method, "rate": rate}
-
-            def compute(name: str = name, eta: float = eta, rate: float = rate, method: str = method, made: Any = made):
-                return climb(name, eta, rate, request, method=method, **made)
-
-            runs.setdefault(f"{name}, {method}", {})[label] = request.cell(key, compute)
-            print(name, method, label, say(interval(runs[f"{name}, {method}"][label]["reward"][-1]), 3), flush=True)
-    if request.part:
-        return None
+            key = {**which(name, eta), **made, "method": method, "rate": rate}
+            compute = partial(climb, name, eta, rate, request, method=method, **made)
+            cells[f"{name}, {method}", label] = Cell(key, compute)
+    steep: dict[str, dict[str, Any]] = {}
+    for (name, eta), one in found.items():
+        steep.setdefault(name, {})[str(eta)] = one
+    runs: dict[str, dict[str, Any]] = {}
+    for (name, label), run in request.cells(cells).items():
+        runs.setdefault(name, {})[label] = run
     speed = {name: {label: told(run, by) for label, run in by.items()} for name, by in runs.items()}
     slope = {name: {eta: weighed(one) for eta, one in by.items()} for name, by in steep.items()}
     settings = {

@@ -13,7 +13,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from experiments.frame import Claim
+from experiments.claim import Claim
 from experiments.report import RESULTS
 
 PAGE = Path(__file__).parents[1] / "docs" / "paper.md"

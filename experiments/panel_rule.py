@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from experiments.cells import cell, mine
+from experiments.cells import Cell, add_engine, compute, read_engine
 from experiments.judge import right_noun
 from experiments.report import model, write
 from noiseward import stickers
@@ -81,23 +81,21 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="one target, one chunk, 6 moves")
     parser.add_argument("--chunks", type=int, default=2, help=f"of {ROWS} rows for each target and rate")
     parser.add_argument("--fresh", action="store_true", help="the chunks after those the rule was chosen on")
-    parser.add_argument("--part", help="i/n: only compute this share of the cells")
+    add_engine(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     targets, chunks, moves = (TARGETS[:1], 1, 6) if arguments.small else (TARGETS, arguments.chunks, MOVES)
     first = CHOSEN_ON if arguments.fresh else 0
     work = [(target, rate, first + chunk) for chunk in range(chunks) for target in targets for rate in RATES]
-    done = []
-    for number, (target, rate, chunk) in enumerate(work):
-        if mine(number, arguments.part):
-            key = {"target": target, "rate": rate, "chunk": chunk, "moves": moves, "model": model(), "kept": "course"}
-            done.append(cell(NAME, key, partial(climb, target, rate, chunk, moves)))
-            print(f"{number + 1}/{len(work)} {target} at {rate}", flush=True)
-    if arguments.part is None:
-        results = {panel: counted(done, panel) for panel in PANELS}
-        settings = {"moves": moves, "rates": RATES, "targets": targets, "rows": ROWS * len(work), "model": model()}
-        name = f"{NAME}_fresh" if arguments.fresh else NAME
-        write(name, settings=settings, results=results, verdict=told(results))
+    cells: dict[tuple[str, float, int], Cell] = {}
+    for target, rate, chunk in work:
+        key = {"target": target, "rate": rate, "chunk": chunk, "moves": moves, "model": model(), "kept": "course"}
+        cells[target, rate, chunk] = Cell(key, partial(climb, target, rate, chunk, moves))
+    runs = list(compute(NAME, cells, engine=read_engine(arguments)).values())
+    results = {panel: counted(runs, panel) for panel in PANELS}
+    settings = {"moves": moves, "rates": RATES, "targets": targets, "rows": ROWS * len(work), "model": model()}
+    name = f"{NAME}_fresh" if arguments.fresh else NAME
+    write(name, settings=settings, results=results, verdict=told(results))
 
 
 def counted(done: list[dict[str, Any]], panel: str) -> dict[str, Any]:

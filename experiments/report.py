@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import platform
-import statistics
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from noiseward import stickers
+from noiseward.sweep import intervals
 
 RESULTS = Path(__file__).parent / "results"
-T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26, 11: 2.20, 15: 2.13, 31: 2.04,
-       63: 2.00, 127: 1.98, 511: 1.96}  # fmt: skip
 
 
 def interval(values: Sequence[float]) -> dict[str, float]:
     """Mean and half-width of its 95 % interval (Student's t)."""
-    freedom = len(values) - 1
-    if freedom < 1:
-        return {"mean": values[0], "half": math.nan, "n": len(values)}
-    quantile = next((t for known, t in sorted(T95.items(), reverse=True) if known <= freedom), 12.71)
-    return {
-        "mean": statistics.fmean(values),
-        "half": quantile * statistics.stdev(values) / math.sqrt(len(values)),
-        "n": len(values),
-    }
+    return dataclasses.asdict(intervals.interval(values))
 
 
 def say(one: dict[str, float], digits: int = 2, scale: float = 1.0) -> str:

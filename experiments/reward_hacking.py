@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments import built_in
-from experiments.frame import Agreement, Claim, Outcome, Request, main
+from experiments.cells import Cell
+from experiments.claim import Agreement, Claim, Outcome
+from experiments.frame import Request, main
 from experiments.guarded import GROUPS, RATE, Guard, climb, labeled, line
 from experiments.in_distribution_report import change, picture, rows
 from experiments.report import interval, say
@@ -50,27 +53,24 @@ def pairs(chunk: int, seeds: int) -> list[tuple[str, int]]:
     return [(nouns[(2 * chunk + k) * 7 % len(nouns)], 1000 + seed) for k in range(2) for seed in range(seeds)]
 
 
-def conduct(request: Request) -> Outcome | None:
+def conduct(request: Request) -> Outcome:
     """Both rewards under all guards."""
     chunks, seeds, moves = request.pick(4, 1, 1), request.pick(4, 2, 1), request.pick(30, 6, 1)
     steps, every = request.pick(10, 10, 2), request.pick(3, 2, 1)
     guards = request.pick(list(GUARDS), list(GUARDS), list(GUARDS)[::2])
     groups = request.pick(CONTRADICTED, CONTRADICTED, CONTRADICTED[:1])
     work = [(guard, group, chunk) for chunk in range(chunks) for group in groups for guard in guards]
-    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for number, (guard, group, chunk) in enumerate(work):
-        if not request.mine(number):
-            continue
+    cells: dict[tuple[str, str, int], Cell] = {}
+    for guard, group, chunk in work:
         key = {"guard": dataclasses.asdict(GUARDS[guard]), "group": group, "chunk": chunk, "seeds": seeds,
                "moves": moves, "model": built_in.version()}  # fmt: skip
         path = picture(request.folder, guard.replace(",", ""), group, chunk, moves)
-        done = request.cell(key, lambda guard=guard, group=group, chunk=chunk, path=path: climb(
-            GUARDS[guard], group, pairs(chunk, seeds), moves=moves, every=every, pictures=path, steps=steps,
+        cells[guard, group, chunk] = Cell(key, partial(
+            climb, GUARDS[guard], group, pairs(chunk, seeds), moves=moves, every=every, pictures=path, steps=steps,
         ))  # fmt: skip
-        results.setdefault(group, {}).setdefault(guard, []).append(done)
-        print(f"{number + 1}/{len(work)} {guard}; {group}; {done['seconds']:.0f} s", flush=True)
-    if request.part:
-        return None
+    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for (guard, group, _), run in request.cells(cells).items():
+        results.setdefault(group, {}).setdefault(guard, []).append(run)
     told = {group: {guard: summary(some, by[UNGUARDED]) for guard, some in by.items()} for group, by in results.items()}
     settings = {
         "nouns": 2 * chunks, "seeds": f"1000 to {999 + seeds}", "moves": moves, "rate": RATE,

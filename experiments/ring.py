@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import io
 import itertools
+from functools import partial
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.frame import Claim, Outcome, Request, main
+from experiments.cells import Cell
+from experiments.claim import Claim, Outcome
+from experiments.frame import Request, main
 from experiments.report import interval, say
 from experiments.ring_model import INNER, OUTER, Kind, inside, spread, taught, waves
 from noiseward import Budget, GradientAscent, Hybrid2, Objective, iterate
@@ -56,20 +59,16 @@ def climb(request: Request, kind: Kind, method: str, *, rows: int, moves: int) -
     return told
 
 
-def conduct(request: Request) -> Outcome | None:
+def conduct(request: Request) -> Outcome:
     rows = request.pick(1000, 200, 8)
     moves = {"exact gradient": request.pick(100, 20, 1), "hybrid2": request.pick(250, 20, 1)}
-    runs: dict[str, dict[str, Any]] = {}
-    for number, (kind, method) in enumerate(itertools.product(request.pick(KINDS, KINDS, KINDS[:1]), METHODS)):
-        if request.mine(number):
-            given = {"rows": rows, "moves": moves[method]}
-            key = {"kind": kind, "method": method, "rate": RATE, "q": CANDIDATES, "scale": SCALE, **given,
-                   "iterations": request.pick(12_000, 2_000, 20)}  # fmt: skip
-            run = request.cell(key, lambda kind=kind, method=method, given=given: climb(request, kind, method, **given))
-            runs[f"{kind}, {method}"] = run
-            print(kind, method, say(run["reward"][-1], 3), flush=True)
-    if request.part:
-        return None
+    cells: dict[str, Cell] = {}
+    for kind, method in itertools.product(request.pick(KINDS, KINDS, KINDS[:1]), METHODS):
+        given = {"rows": rows, "moves": moves[method]}
+        key = {"kind": kind, "method": method, "rate": RATE, "q": CANDIDATES, "scale": SCALE, **given,
+               "iterations": request.pick(12_000, 2_000, 20)}  # fmt: skip
+        cells[f"{kind}, {method}"] = Cell(key, partial(climb, request, kind, method, **given))
+    runs = request.cells(cells)
     settings = {
         "rows": rows, "seeds": "noise 0, 1, ...; denoiser 0", "moves": moves, "rate": RATE, "candidates": CANDIDATES,
         "scale": SCALE, "sampler_steps": 100, "eta": 1.0,

@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from experiments.cells import named
+from experiments.cells import hash_key
 from experiments.frame import Request
 from noiseward import FunctionReward, FunctionSampler
 
@@ -137,7 +137,7 @@ def ring(kept: Path, *, iterations: int, steps: int = 100, seed: int = 0) -> Rin
     torch.manual_seed(seed)
     model = Ring(steps)
     settings = {"iterations": iterations, "steps": steps, "seed": seed, "width": WIDTH, "layers": LAYERS}
-    path = kept / "ring_model" / f"{named(settings)}.safetensors"
+    path = kept / "ring_model" / f"{hash_key(settings)}.safetensors"
     if path.exists():
         model.load_state_dict(load_file(path))
     else:

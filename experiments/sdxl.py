@@ -17,7 +17,8 @@ import torch
 from matplotlib.figure import Figure
 
 from experiments.anytime import anytime
-from experiments.frame import Claim, Outcome, Request, main
+from experiments.claim import Claim, Outcome
+from experiments.frame import Request, main
 from noiseward import DiffusersSampler, GradientAscent, Objective, Reward
 from noiseward.images import draw_grid, enlarge, to_images
 from noiseward.pipelines.load import load_pipeline
@@ -52,7 +53,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
-def conduct(request: Request) -> Outcome | None:
+def conduct(request: Request) -> Outcome:
     """Four runs with their snapshots."""
     given = request.given
     toy = given.model is None and request.size != "full"

@@ -22,7 +22,9 @@ from matplotlib.figure import Figure
 
 from experiments import built_in
 from experiments.anytime import anytime
-from experiments.frame import Agreement, Claim, Outcome, Request, main
+from experiments.cells import Cell
+from experiments.claim import Agreement, Claim, Outcome
+from experiments.frame import Request, main
 from experiments.judge import judged
 from experiments.report import interval, say
 from noiseward import BestOfN, DiffusersSampler, GradientAscent, Objective, Optimizer, Relay, Reward, stickers
@@ -62,7 +64,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", dest="side", type=int, help="height and width of pictures; default: the model's")
 
 
-def conduct(request: Request) -> Outcome | None:
+def conduct(request: Request) -> Outcome:
     """Every reward, prompt and method."""
     given = request.given
     nouns = request.pick(8, 2, 1)
@@ -81,11 +83,9 @@ def conduct(request: Request) -> Outcome | None:
         call |= {"height": given.side, "width": given.side}
     scores = [parse_rewards([text]) for text in texts]
     made: list[DiffusersSampler] = []  # loaded when the first cell needs it
-    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     work = [(score, method, prompt) for score in scores for method in METHODS for prompt in prompts]
-    for number, (score, method, prompt) in enumerate(work):
-        if not request.mine(number):
-            continue
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for score, method, prompt in work:
 
         def compute(score: Reward = score, method: str = method, prompt: str = prompt) -> dict[str, Any]:
             if not made:
@@ -96,11 +96,10 @@ def conduct(request: Request) -> Outcome | None:
         key = {"model": given.model, "version": built_in.version(), "rewards": texts, "reward": score.name,
                "call": call, "method": method, "prompt": prompt, "seeds": seeds, "unit": unit,
                "rate": RATE}  # fmt: skip
-        done = request.cell(key, compute)
-        results.setdefault(score.name, {}).setdefault(method, []).append(done)
-        print(f"{number + 1}/{len(work)} {score.name}, {method}, {prompt}: {done['reward'][-1]}", flush=True)
-    if request.part:
-        return None
+        cells[score.name, method, prompt] = Cell(key, compute)
+    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for (reward, method, _), one in request.cells(cells).items():
+        results.setdefault(reward, {}).setdefault(method, []).append(one)
     told = {reward: {method: summary(some) for method, some in by.items()} for reward, by in results.items()}
     settings = {
         "model": given.model, "prompts": prompts, "seeds": f"{seeds[0]} to {seeds[-1]}", "unit_seconds": unit,

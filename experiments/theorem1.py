@@ -15,6 +15,7 @@ the draws, and the inequality is an equality at every l, a fall beyond 2 / L inc
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import built_in
-from experiments.frame import Claim, Outcome, Request, main
+from experiments.cells import Cell
+from experiments.claim import Claim, Outcome
+from experiments.frame import Request, main
 from experiments.report import interval, say
 from experiments.ring_model import taught, waves
 from experiments.smoothness import climbed, curvature, in_packs, one_step
@@ -113,9 +116,9 @@ def told_of(run: dict[str, Any], size: float, largest: float) -> dict[str, Any]:
     }
 
 
-def conduct(request: Request) -> Outcome | None:
+def conduct(request: Request) -> Outcome:
     """Every map that was asked for."""
-    found: dict[str, Any] = {}
+    cells: dict[str, Cell] = {}
     wanted = getattr(request.given, "models", None) or request.pick(MODELS, MODELS, MODELS[:3])
     for name in wanted:
         picture = name.startswith("stickers")
@@ -124,8 +127,8 @@ def conduct(request: Request) -> Outcome | None:
         iterations = request.pick(8, 4, 1) if picture else request.pick(20, 10, 2)
         given = {"rows": rows, "moves": moves, "iterations": iterations}
         key = {"map": name, **given, **({"model": built_in.version()} if picture else {})}
-        found[name] = request.cell(key, lambda name=name, given=given: study(name, request, **given))
-        print(name, f"L {found[name]['L']:.4g}", share(found[name]), flush=True)
+        cells[name] = Cell(key, partial(study, name, request, **given))
+    found = request.cells(cells)
     settings = {
         "rows": request.pick([128, 16], [64, 4], [4, 1]), "moves": request.pick([30, 10], [10, 3], [2, 1]),
         "power_iterations": request.pick([20, 8], [10, 4], [2, 1]), "stickers": built_in.CALL,

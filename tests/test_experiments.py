@@ -14,6 +14,7 @@ from experiments import built_in, cells, concentration, frame, judge, page, repo
 from experiments.anytime import anytime
 from noiseward import GradientAscent, Objective, stickers
 from noiseward.noise.concentration import log_bounds
+from noiseward.sweep.engine import Context, Engine
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests.checkpoints import linear_head, open_clip, small_clip
 from tests.families import unets
@@ -121,14 +122,58 @@ def test_what_json_has_no_number_for_is_null(tmp_path, capsys):
 def test_a_cell_is_computed_once_for_its_key(tmp_path):
     made = []
     request = frame.Request("x", kept=tmp_path)
+
+    def count():
+        made.append(1)
+        return len(made)
+
     for key in ({"a": 1}, {"a": 1}, {"a": 2}):
-        request.cell(key, lambda: made.append(1) or len(made))
-    assert len(made) == 2 and request.cell({"a": 1}, lambda: 99) == 1
+        request.cells({"one": cells.Cell(key, count)})
+    assert len(made) == 2 and request.cells({"one": cells.Cell({"a": 1}, count)}) == {"one": 1}
+    assert (tmp_path / "x" / f"{cells.hash_key({'a': 1})}.json").exists()
+    assert cells.hash_key({"b": [1, None], "a": 0.5}) == "f1d6c169b786bbcbda60"
 
 
-def test_parts_share_the_work():
-    parts = [frame.Request("x", part=f"{k}/3") for k in range(3)]
-    assert all(sum(part.mine(index) for part in parts) == 1 for index in range(10))
+def test_a_cell_that_fails_is_named_and_the_others_are_kept(tmp_path, capsys):
+    some = {"good": cells.Cell({"a": 1}, lambda: [1, 2]), "bad": cells.Cell({"a": 2}, lambda: 1 / 0)}
+    with pytest.raises(RuntimeError, match="1 cells failed, first bad: ZeroDivisionError"):
+        cells.compute("x", some, kept=tmp_path)
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert cells.compute("x", {"good": some["good"]}, kept=tmp_path) == {"good": [1, 2]}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_cells_run_on_workers(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    from noiseward.options.commands import EngineOptions
+    from noiseward.sweep import ray as engines
+
+    monkeypatch.setattr(engines, "RayEngine", Reversed)
+    some = {name: cells.Cell({"name": name}, name.upper) for name in "abc"}
+    assert cells.compute("x", some, kept=tmp_path, engine=EngineOptions(engine="ray", workers=2)) == {
+        "a": "A", "b": "B", "c": "C"
+    }  # fmt: skip
+
+
+class Reversed(Engine):
+    """Stands for workers that end in any order; what they get and give is pickled."""
+
+    remote = True
+
+    def __init__(self, address, *, workers, threads):
+        assert (address, workers, threads) == (None, 2, 1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def run(self, tasks):
+        import ray.cloudpickle as pickle
+
+        for task in reversed([pickle.loads(pickle.dumps(task)) for task in tasks]):
+            yield from map(pickle.loads, [pickle.dumps(beat) for beat in task.run(Context())])
 
 
 # ---- what they measure with ----
