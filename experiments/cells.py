@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from noiseward import terminal
 from noiseward.options.commands import EngineOptions
 from noiseward.sweep.engine import Beat, Context
-from noiseward.sweep.engines import open_engine
+from noiseward.sweep.ray import open_engine
 from noiseward.sweep.view import Tally, show
 
 CELLS = Path(__file__).resolve().parents[1] / ".experiments"
@@ -28,35 +28,24 @@ Label = TypeVar("Label", bound=Hashable)
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A part of an experiment.
+    """A part of an experiment, a task of the queue.
 
     Arguments:
         key: everything its result depends on, as plain data.
         compute: gives the result, plain data.
+        folder: where the result is stored; `compute` below sets it.
     """
 
     key: Mapping[str, Any]
     compute: Callable[[], Any]
-
-    @property
-    def name(self) -> str:
-        """A short name for the key."""
-        return hash_key(self.key)
-
-
-@dataclasses.dataclass(frozen=True)
-class CellTask:
-    """A cell, and the folder where its result is stored."""
-
-    cell: Cell
-    folder: Path
+    folder: Path = CELLS
     size = 1
     tries_candidates = False
 
     @property
     def name(self) -> str:
-        """Of the cell."""
-        return self.cell.name
+        """A short name for the key."""
+        return hash_key(self.key)
 
     @property
     def path(self) -> Path:
@@ -64,17 +53,17 @@ class CellTask:
         return self.folder / f"{self.name}.json"
 
     def run(self, context: Context) -> Iterator[Beat]:
-        """Compute the cell."""
+        """Compute the result, and store it."""
         try:
-            result = self.cell.compute()
+            content = json.dumps({"key": self.key, "result": self.compute()})
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = self.path.with_suffix(f".{os.getpid()}")
-            partial.write_text(json.dumps({"key": self.cell.key, "result": result}))
+            partial.write_text(content)
             partial.replace(self.path)
-            yield Beat(self.name, "done", self.size)
+            yield Beat(self.name, "done", 1)
         except Exception as error:
             traceback.print_exc()
-            yield Beat(self.name, "failed", self.size, error=f"{type(error).__name__}: {error}")
+            yield Beat(self.name, "failed", 1, error=f"{type(error).__name__}: {error}")
 
 
 def compute(
@@ -91,7 +80,7 @@ def compute(
     Raises:
         RuntimeError: a cell failed.
     """
-    tasks = {label: CellTask(cell, (kept or CELLS) / name) for label, cell in cells.items()}
+    tasks = {label: dataclasses.replace(cell, folder=(kept or CELLS) / name) for label, cell in cells.items()}
     todo = {task.name: task for task in tasks.values() if not task.path.exists()}
     if todo:
         tally = Tally(len(tasks), sum(task.path.exists() for task in tasks.values()))

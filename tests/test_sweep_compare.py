@@ -23,7 +23,6 @@ from noiseward.sweep.measure import measure
 from noiseward.sweep.pack_task import PackTask
 from noiseward.sweep.packs import Pack, cut
 from noiseward.sweep.prompt_files import read_prompts
-from noiseward.sweep.state import inspect
 from tests.tiny import CALL
 
 BRIGHT = RunSpec(reward="brightness")
@@ -39,7 +38,7 @@ def comparison(model):
 
 def plain(sweep: Sweep) -> dict[str, Measurements]:
     """What was measured of each pack, but for times and memory."""
-    found = {pack.name: inspect(pack, sweep.out).measurements for pack in sweep.parts()}
+    found = {pack.name: PackTask(pack, sweep.out).inspect().measurements for pack in sweep.parts()}
     return {name: dataclasses.replace(one, seconds=[], memory=None) for name, one in found.items() if one is not None}
 
 
@@ -53,7 +52,7 @@ def whole(comparison, tmp_path_factory):
 
 def test_every_method_gets_the_same_packs_in_turn():
     comparison = Comparison(BRIGHT.replace(seed=10), ("a", "b"), ("dno", "reno"), seeds=6)
-    packs = cut(list(comparison.rows()), 4, mix=False)
+    packs = cut(list(comparison.rows()), 4, ())
     for method in comparison.methods:
         own = [(pack.spec.prompt, pack.spec.seed, pack.spec.batch) for pack in packs if pack.spec.method == method]
         assert own == [(("a",), 10, 4), (("b",), 10, 4), (("a",), 14, 2), (("b",), 14, 2)]
@@ -62,19 +61,19 @@ def test_every_method_gets_the_same_packs_in_turn():
 
 def test_a_model_without_prompts_has_a_row_per_seed():
     (row,) = Comparison(BRIGHT, (), ("dno",), seeds=2).rows()
-    (pack,) = cut([row], 4, mix=False)
+    (pack,) = cut([row], 4, ())
     assert list(pack.rows()) == [("dno", "", 0), ("dno", "", 1)] and pack.spec.prompt == ()
 
 
 def test_what_was_paid_for_counts(whole):
     for pack in whole.packs:
-        found = inspect(pack, whole.out).measurements
+        found = PackTask(pack, whole.out).inspect().measurements
         assert found is not None and found.cost == sorted(found.cost)
         for share in (0.25, 0.5, 1.0):
             paid = [best for cost, best in zip(found.cost, found.reward, strict=True) if cost <= share * 40]
             assert found.at[str(share)]["reward"] == (paid[-1] if paid else found.start["reward"])
         assert set(found.at["1.0"]["held"]) == {"contrast"} and len(found.features) == 2
-    ascent = inspect(whole.packs[1], whole.out).measurements
+    ascent = PackTask(whole.packs[1], whole.out).inspect().measurements
     assert ascent is not None and ascent.at["1.0"]["reward"] > ascent.start["reward"] and ascent.cost[-1] <= 40
 
 

@@ -14,10 +14,10 @@ from noiseward.sweep.compare import compare
 from noiseward.sweep.comparison import Comparison
 from noiseward.sweep.directory import Sweep
 from noiseward.sweep.engine import Local
+from noiseward.sweep.pack_task import PackTask
 from noiseward.sweep.packs import plan, read_packs
 from noiseward.sweep.report import report
 from noiseward.sweep.rows import Row
-from noiseward.sweep.state import inspect
 from tests.damage import copy, damages
 from tests.test_damage import outcome, restore
 from tests.test_sweep import outcomes
@@ -78,7 +78,7 @@ def test_a_pack_without_its_best_is_not_done_and_not_done_over(out, model, how):
 @pytest.mark.parametrize("file", ["best/00.png", "initial/00.png", "status.json"])
 def test_a_pack_without_what_can_be_made_again_is_gone_on_with(whole, out, model, file):
     (out / "packs/0000" / file).unlink()
-    assert inspect(Sweep.read(out).packs[0], out).name != "done"
+    assert PackTask(Sweep.read(out).packs[0], out).inspect().name != "done"
     list(Sweep.begin(out, rows(model), size=1).run(Local()))
     assert [state for state, _ in states(out)] == ["done", "done"]
     if file.endswith("png"):
@@ -158,12 +158,12 @@ def compared(model, tmp_path_factory):
 def test_damaged_measurements_are_named_or_read_as_they_were(compared, tmp_path):
     _, whole, other = compared
     out, packs = copy(whole, tmp_path / "out"), Sweep.read(whole).packs
-    sound, wrong = [inspect(pack, whole) for pack in packs], []
+    sound, wrong = [PackTask(pack, whole).inspect() for pack in packs], []
     for damage in damages(whole, other=other, per_file=30):
         if damage.file.endswith(("looks.json", "best.safetensors")) or "/best/" in damage.file:
             damage.do(out)
             for pack, right in zip(packs, sound, strict=True):
-                found = inspect(pack, out, closely=True)
+                found = PackTask(pack, out).inspect(closely=True)
                 if (found.measurements, found.name) != (right.measurements, "done") and found.name != "damaged":
                     wrong.append(damage.name)
             restore(out / damage.file, whole / damage.file)
@@ -177,7 +177,7 @@ def test_a_pack_of_a_comparison_copied_over_another_is_named_and_not_done_over(c
         place = out / "packs/0001/looks.json" if name == "looks.json" else out / "packs/0001"
         source = whole / "packs/0000/looks.json" if name == "looks.json" else whole / "packs/0000"
         shutil.copy(source, place) if place.is_file() else (shutil.rmtree(place), shutil.copytree(source, place))
-        assert inspect(Sweep.read(out).packs[1], out).name == "damaged"
+        assert PackTask(Sweep.read(out).packs[1], out).inspect().name == "damaged"
         with pytest.raises(RunError, match="2 of 8 rows are damaged, first 'dno-lr-0.1-a' with seed 0"):
             compare(comparison, out)
     shutil.rmtree(out / "packs/0001")

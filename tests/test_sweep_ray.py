@@ -224,9 +224,6 @@ def test_tasks_whose_workers_wait_for_room_get_it_from_those_that_are_free(engin
     """As after the loss of a node: two workers, and room for one."""
     import ray
 
-    from noiseward.sweep.cluster import Cluster
-    from noiseward.sweep.ray import Worker
-
     @dataclasses.dataclass(frozen=True)
     class Doubling:  # of this function, so that it can be sent
         number: int
@@ -245,7 +242,7 @@ def test_tasks_whose_workers_wait_for_room_get_it_from_those_that_are_free(engin
             yield Beat(self.name, "done", 1)
 
     engine._dismiss()
-    others = [Cluster(workers=2).hire(Worker) for _ in range(2)]
+    others = [engine._new() for _ in range(2)]
     assert ray.get([other.pieces.remote() for other in others]) == [0, 0]
     engine.workers = 2
     beats = list(engine.run([Doubling(number, tmp_path) for number in (1, 2, 3, 4)]))

@@ -25,7 +25,7 @@ def run_sweep(
     import torch
 
     from noiseward import terminal
-    from noiseward.sweep.engines import open_engine
+    from noiseward.sweep.ray import open_engine
     from noiseward.sweep.view import Tally, print_json, show
 
     torch.set_num_threads(workers.threads)

@@ -1,17 +1,14 @@
-"""A Ray cluster (extra `ray`) and the actors hired on it: one per GPU, or per so many processor cores.
-
-Usage statistics are off.
-"""
+"""Ray (extra `ray`), found or started. Usage statistics are off."""
 
 from __future__ import annotations
 
 import logging
 import os
-from typing import Any, final
+from typing import Any
 
-from noiseward.errors import ArgumentError, RunError
+from noiseward.errors import ArgumentError, RunError, describe_error
 
-__all__ = ["Cluster", "import_ray", "start"]
+__all__ = ["connect", "import_ray", "start"]
 
 
 def import_ray() -> Any:
@@ -49,56 +46,20 @@ def start(cores: int | None = None) -> None:
         except Exception as error:  # of several types, whatever went wrong
             ray.shutdown()
             if attempt == 2:
-                raise RunError(f"Ray did not start here ({_line(error)}); try again, or --engine local") from None
+                why = describe_error(error, 200)
+                raise RunError(f"Ray did not start here ({why}); try again, or --engine local") from None
 
 
-@final
-class Cluster:
-    """Room for workers.
-
-    Arguments:
-        address: of a running cluster: `auto`, or `HOST:PORT`; None starts one on this machine, or takes the one this
-            process is connected to already.
-        workers: at most this many; default: one per GPU of the cluster, without GPUs one per `threads` processor cores.
-        threads: per worker. Other numbers of threads may round differently.
+def connect(address: str) -> None:
+    """Connect to a running cluster: `auto`, or `HOST:PORT`.
 
     Raises:
-        ArgumentError: Ray is not installed, there is no cluster at the address, or it has no room for the workers.
-        RunError: Ray did not start.
+        ArgumentError: there is none.
     """
-
-    def __init__(self, address: str | None = None, *, workers: int | None = None, threads: int = 1) -> None:
-        self.ray = ray = import_ray()
-        self._ours = not ray.is_initialized()
-        if self._ours and address is None:
-            start()
-        elif self._ours:
-            try:
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-            except Exception as error:  # of several types, whatever went wrong
-                raise ArgumentError(
-                    f"no cluster at '{address}' ({_line(error)}); 'ray start --head' starts one, or leave --address "
-                    "out for this machine alone"
-                ) from None
-        there = ray.cluster_resources()
-        self._gpus = 1 if there.get("GPU", 0) >= 1 else 0
-        room = int(there["GPU"]) if self._gpus else int(there.get("CPU", 1) // threads)
-        if workers is not None and not 1 <= workers <= room:
-            self.close()
-            what = "GPUs" if self._gpus else f"times {threads} processor cores"
-            raise ArgumentError(f"--workers must be 1 to {room}, for the cluster has {room} {what}, got {workers}")
-        self.workers, self.threads = workers or max(room, 1), threads
-
-    def close(self) -> None:
-        """End the cluster if it was started here."""
-        if self._ours and self.ray.is_initialized():
-            self.ray.shutdown()
-
-    def hire(self, kind: type, *arguments: Any) -> Any:
-        """A new actor of a class, with its share of the machine; it gets threads, folder and the arguments."""
-        actor = self.ray.remote(kind).options(num_cpus=self.threads, num_gpus=self._gpus)
-        return actor.remote(self.threads, os.getcwd(), *arguments)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    try:
+        import_ray().init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except Exception as error:  # of several types, whatever went wrong
+        raise ArgumentError(
+            f"no cluster at '{address}' ({describe_error(error, 200)}); 'ray start --head' starts one, or leave "
+            "--address out for this machine alone"
+        ) from None

@@ -118,4 +118,4 @@ class Comparison:
                 f"{out} holds a comparison of an earlier version; its report.html can be read, not continued; give "
                 "another --out"
             )
-        return Sweep.begin(out, list(self.rows()), size=PACK, mix=False, measure=self.measure)
+        return Sweep.begin(out, list(self.rows()), size=PACK, measure=self.measure)

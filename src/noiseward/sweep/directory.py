@@ -28,7 +28,6 @@ from noiseward.sweep.engine import Beat, Engine
 from noiseward.sweep.pack_task import PackTask
 from noiseward.sweep.packs import FILE, Pack, is_split, plan, read_packs, split_rows, write_packs
 from noiseward.sweep.rows import Row
-from noiseward.sweep.state import inspect
 
 __all__ = ["Sweep"]
 
@@ -57,9 +56,7 @@ class Sweep:
         return cls(out, tuple(read_packs(out)))
 
     @classmethod
-    def begin(
-        cls, out: Path, rows: Sequence[Row], *, size: int, mix: bool = True, measure: tuple[str, ...] | None = None
-    ) -> Sweep:
+    def begin(cls, out: Path, rows: Sequence[Row], *, size: int, measure: tuple[str, ...] | None = None) -> Sweep:
         """A sweep of some rows in a directory, new or begun before; the arguments are those of `packs.plan`.
 
         Raises:
@@ -70,13 +67,13 @@ class Sweep:
         if os.path.isdir(out) and not os.path.lexists(out / FILE) and not is_vacant(out):
             raise RunError(f"{out} is not empty and holds no {FILE}; give a new directory with --out")
         if not os.path.isdir(out):
-            plan(out, rows, size, mix=mix, measure=measure)  # what cannot be planned leaves nothing behind
+            plan(out, rows, size, measure)  # what cannot be planned leaves nothing behind
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{out} cannot be made ({error.strerror}); give another directory with --out") from None
         with lock(out):
-            packs = plan(out, rows, size, mix=mix, measure=measure)
+            packs = plan(out, rows, size, measure)
             write_packs(out, packs)
         return cls(out, tuple(packs))
 
@@ -91,7 +88,7 @@ class Sweep:
 
     def undone(self) -> list[Pack]:
         """Those of `parts` that are not done yet."""
-        return [pack for pack in self.parts() if inspect(pack, self.out).name != "done"]
+        return [pack for pack in self.parts() if PackTask(pack, self.out).inspect().name != "done"]
 
     def run(self, engine: Engine) -> Iterator[Beat]:
         """Do what is not done yet.

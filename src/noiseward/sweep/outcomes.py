@@ -16,8 +16,8 @@ from noiseward.images import TILE, draw_grid, enlarge
 from noiseward.runs.files import replace_file
 from noiseward.sweep.directory import Sweep
 from noiseward.sweep.engine import Beat
+from noiseward.sweep.pack_task import PackState, PackTask
 from noiseward.sweep.packs import Pack
-from noiseward.sweep.state import PackState, inspect
 
 __all__ = ["Outcome", "count_states", "describe_undone", "find_outcomes", "write_contact", "write_index"]
 
@@ -67,7 +67,7 @@ def find_outcomes(sweep: Sweep, ended: Mapping[str, Beat] | None = None) -> list
     """
     found = []
     for pack in sweep.parts():
-        state = inspect(pack, sweep.out, closely=True)
+        state = PackTask(pack, sweep.out).inspect(closely=True)
         found.append((pack, state, list(_read(pack, state, (ended or {}).get(pack.name)))))
     return found
 

@@ -1,9 +1,10 @@
-"""Packs as tasks of an engine: each is a run in a directory of its own, begun or continued."""
+"""Packs as tasks of an engine: each is a run in a directory of its own, which is begun, resumed, and inspected."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +18,36 @@ from noiseward.loop.progress import share_spent
 from noiseward.methods import default_method, read_method
 from noiseward.options.run import RunSpec
 from noiseward.rewards.catalog import ENTRIES
+from noiseward.runs.claim import is_vacant
+from noiseward.runs.consistency import RunRecord, read_record
 from noiseward.runs.execute import perform
 from noiseward.runs.files import lock
+from noiseward.runs.images import check_results
+from noiseward.runs.spec import matches
 from noiseward.runs.store import RunFolder
 from noiseward.sweep.engine import Beat, Context
-from noiseward.sweep.looks import Looks
+from noiseward.sweep.looks import Looks, Measurements, read_looks
 from noiseward.sweep.packs import Pack
 
-__all__ = ["PackTask", "has_gradient"]
+__all__ = ["PackState", "PackTask", "has_gradient"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PackState:
+    """What is on disk of a pack.
+
+    Attributes:
+        name: what its run says; `waiting` where there is none, `damaged` where its files do not fit together or are not
+            the run of the pack.
+        run: what the run says, where that can be read.
+        measurements: of a run of a comparison that is done.
+        error: what does not fit.
+    """
+
+    name: str
+    run: RunRecord | None = None
+    measurements: Measurements | None = None
+    error: str = ""
 
 
 @final
@@ -55,6 +78,28 @@ class PackTask:
     def folder(self) -> RunFolder:
         """Its run directory."""
         return RunFolder(self.out / "packs" / self.pack.name)
+
+    def inspect(self, *, closely: bool = False) -> PackState:
+        """What is on disk; a pack is done when all its results are there. `closely` looks at each image, too."""
+        pack, folder = self.pack, self.folder
+        if not os.path.lexists(folder.path):
+            return PackState("waiting")
+        try:
+            if not os.path.lexists(folder.path / "spec.json"):
+                state = "running" if is_vacant(folder.path) else "damaged"
+                return PackState(state, error=f"{folder.path} has no spec.json")
+            if not matches(folder.spec(), pack.spec):
+                return PackState("damaged", error=f"{folder.path} holds another run than this sweep asks for")
+            if not os.path.lexists(folder.path / "status.json"):
+                return PackState("running")
+            run = read_record(folder)
+            measurements = None
+            if run.status["state"] == "done":
+                check_results(folder, run, closely=closely)
+                measurements = None if pack.measure is None else read_looks(folder, run, pack)
+            return PackState(run.status["state"], run, measurements)
+        except RunError as error:
+            return PackState("damaged", error=str(error))
 
     def run(self, context: Context) -> Iterator[Beat]:
         """Begin the run, or continue it."""

@@ -67,12 +67,8 @@ class Pack:
         return found if self.measure is None else {**found, "watch": list(self.measure)}
 
 
-def cut(rows: Sequence[Row], size: int, **how: Any) -> list[Pack]:
-    """The packs of some rows; `how` is as for `plan`.
-
-    Arguments:
-        rows: each with its seeds.
-        size: rows per pack at most, prompts times seeds.
+def cut(rows: Sequence[Row], size: int, measure: tuple[str, ...] | None = None) -> list[Pack]:
+    """The packs of some rows, which are cut as for `plan`.
 
     Example:
         >>> base = RunSpec(prompt=(), reward=("brightness",), batch=2)
@@ -82,17 +78,17 @@ def cut(rows: Sequence[Row], size: int, **how: Any) -> list[Pack]:
         >>> [(pack.ids, pack.spec.seed, pack.spec.batch) for pack in cut(rows[:1], 1)]
         [(('a',), 0, 1), (('a',), 1, 1)]
     """
-    return _name(list(_cut(rows, size, **how)), ())
+    return _name(list(_cut(rows, size, measure)), ())
 
 
-def _cut(rows: Sequence[Row], size: int, *, mix: bool = True, measure: tuple[str, ...] | None = None) -> Iterator[Pack]:
+def _cut(rows: Sequence[Row], size: int, measure: tuple[str, ...] | None) -> Iterator[Pack]:
     """Yield the packs, without names."""
     if size < 1:
         raise ArgumentError(f"--pack must be >= 1, got {size}")
     groups: dict[str, list[Row]] = {}
     for number, row in enumerate(rows):
         key = json.dumps([specs.settings_of(row.spec), row.spec.seed, row.spec.batch], sort_keys=True)
-        groups.setdefault(key if mix else str(number), []).append(row)
+        groups.setdefault(key if measure is None else str(number), []).append(row)
     for group in groups.values():
         seed, batch = group[0].spec.seed, group[0].spec.batch
         if batch <= size:
@@ -131,17 +127,14 @@ def is_split(out: Path, pack: Pack) -> bool:
     return any((out / "packs" / f"{pack.name}.{number}" / "spec.json").exists() for number in range(pack.size))
 
 
-def plan(
-    out: Path, rows: Sequence[Row], size: int, *, mix: bool = True, measure: tuple[str, ...] | None = None
-) -> list[Pack]:
+def plan(out: Path, rows: Sequence[Row], size: int, measure: tuple[str, ...] | None = None) -> list[Pack]:
     """The packs of a sweep directory for some rows: those begun there before, and what is new.
 
     Arguments:
         out: the directory.
         rows: each with its seeds.
-        size: rows per pack at most.
-        mix: whether a pack may hold several prompts.
-        measure: as for `Pack`.
+        size: rows per pack at most, prompts times seeds.
+        measure: as for `Pack`; the packs of a comparison have one prompt each.
 
     Raises:
         RunError: what was begun belongs to other rows, or to the same ones with other settings.
@@ -151,7 +144,7 @@ def plan(
     known = {(name, seed): (prompt, pack) for pack in begun for name, prompt, seed in pack.rows()}
     asked = set[tuple[str, int]]()
     new: list[Pack] = []
-    for pack in _cut(rows, size, mix=mix, measure=measure):
+    for pack in _cut(rows, size, measure):
         missing: dict[str, tuple[str, list[int]]] = {}
         for name, prompt, seed in pack.rows():
             asked.add((name, seed))
@@ -163,7 +156,7 @@ def plan(
         for name, (prompt, seeds) in missing.items():
             own = pack.spec.replace(prompt=(prompt,) if pack.spec.prompt else ())
             left += [Row(name, part) for part in _stretches(own, seeds)]
-        new += _cut(left, size, mix=mix, measure=measure)
+        new += _cut(left, size, measure)
     for name, seed in known.keys() - asked:
         raise RunError(f"{out} began '{name}' with seed {seed}, which is not asked for now; give another --out")
     packs = [*begun, *_name(new, [pack.name for pack in begun])]

@@ -15,6 +15,7 @@ again in the same pieces.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections import Counter, deque
@@ -26,16 +27,17 @@ import torch
 from torch import Tensor
 
 from noiseward.api import Loaded, prepare_spec
-from noiseward.errors import describe_error
+from noiseward.errors import ArgumentError, describe_error
 from noiseward.loop.executor import Executor, run_piece
+from noiseward.options.commands import EngineOptions
 from noiseward.options.run import RunSpec
 from noiseward.runs.spec import to_text
 from noiseward.samplers.cost import NFE
 from noiseward.samplers.sampler import Prompt, Sampler
-from noiseward.sweep.cluster import Cluster, import_ray
-from noiseward.sweep.engine import Beat, Context, Engine, Task
+from noiseward.sweep.cluster import connect, import_ray, start
+from noiseward.sweep.engine import Beat, Context, Engine, Local, Task
 
-__all__ = ["RayEngine", "Spread", "Worker"]
+__all__ = ["RayEngine", "Spread", "Worker", "open_engine"]
 
 PATIENCE = 30.0  # seconds a pack waits for the lock of a worker that is dying
 ROOM = 120.0  # seconds to wait for a new helper
@@ -132,9 +134,20 @@ class RayEngine(Engine):
     def __init__(
         self, address: str | None = None, *, workers: int | None = None, threads: int = 1, tries: int = 3
     ) -> None:
-        self._cluster = Cluster(address, workers=workers, threads=threads)
-        self._ray, self.workers, self._tries = self._cluster.ray, self._cluster.workers, tries
-        self._free: list[Any] = []
+        self._ray, self._tries, self._free = import_ray(), tries, list[Any]()
+        self._is_ours = not self._ray.is_initialized()
+        if self._is_ours:
+            start() if address is None else connect(address)
+        there = self._ray.cluster_resources()
+        gpus = 1 if there.get("GPU", 0) >= 1 else 0
+        room = int(there["GPU"]) if gpus else int(there.get("CPU", 1) // threads)
+        if workers is not None and not 1 <= workers <= room:
+            self.close()
+            what = "GPUs" if gpus else f"times {threads} processor cores"
+            raise ArgumentError(f"--workers must be 1 to {room}, for the cluster has {room} {what}, got {workers}")
+        self.workers = workers or max(room, 1)
+        kind = self._ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus)
+        self._new = lambda: kind.remote(threads, os.getcwd())
 
     def __enter__(self) -> RayEngine:
         return self
@@ -147,7 +160,8 @@ class RayEngine(Engine):
     def close(self) -> None:
         """Let the workers go, and end the cluster if it was started here."""
         self._dismiss()
-        self._cluster.close()
+        if self._is_ours and self._ray.is_initialized():
+            self._ray.shutdown()
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Beat]:
         waiting, deaths = deque(tasks), Counter[str]()
@@ -226,4 +240,14 @@ class RayEngine(Engine):
                 return actor
             except self._ray.exceptions.RayError:
                 continue
-        return self._cluster.hire(Worker)
+        return self._new()
+
+
+@contextlib.contextmanager
+def open_engine(options: EngineOptions) -> Iterator[Engine]:
+    """The engine that options ask for, in the body of a `with`."""
+    if options.engine == "local":
+        yield Local()
+    else:
+        with RayEngine(options.address, workers=options.workers, threads=options.threads) as engine:
+            yield engine
