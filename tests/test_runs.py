@@ -42,7 +42,8 @@ def test_a_run_holds_everything(run, spec):
     status = run.read("status.json")
     assert (status["state"], status["step"]) == ("done", 3)
     assert set(run.steps()[0]) == {
-        "index", "seconds", "nfe", "reward", "terms", "penalty", "value", "probability", "grad_norm"
+        "index", "seconds", "nfe", "reward", "terms", "penalty", "value", "probability", "grad_norm",
+        "found",
     }  # fmt: skip
 
 

@@ -46,7 +46,8 @@ def compare(
     ended, stopped = run_sweep(sweep, workers, quiet=task.quiet)
     measured, outcomes = report(comparison, sweep, ended)
     if not task.quiet:
-        _print_lines(measured.rows("1.0"))
+        if lines := measured.rows("1.0"):
+            _print_lines(lines)
         for method, why in measured.refused.items():
             print(f"{method} does not apply: {why}")
         if stopped:

@@ -94,7 +94,7 @@ class Looks:
         self._panel, self._layout = problem.panel, problem.objective.sampler.layout
         self._spec, self._device = spec, problem.noise.device
         self._path, self._run = path / FILE, run_id(spec.replace(method=problem.method))
-        self._known = _read(self._path, self._run, spec.rows) if self._path.exists() else None
+        self._read()
 
     def observe(self, steps: Iterator[Step], checkpoint: Checkpoint | None) -> Iterator[Step]:
         """Pass steps on, and measure at the start and where they cross a share of the budget.
@@ -106,9 +106,10 @@ class Looks:
         Raises:
             RunError: the run is resumed, and what was measured before is missing.
         """
-        if self._known is None and checkpoint is not None and checkpoint.index > 0:
+        known = self._read()  # again: only now no other process writes it
+        if known is None and checkpoint is not None and checkpoint.index > 0:
             raise RunError(f"{self._path} is missing; remove {self._path.parent}, and give the command again")
-        content, best = self._known or {"at": {}}, checkpoint.best if checkpoint else None
+        content, best = known or {"at": {}}, checkpoint.best if checkpoint else None
         memory = _Memory(self._device, content.get("memory"))
         for step in steps:
             best = best or step.best
@@ -129,6 +130,9 @@ class Looks:
                 content["at"] |= dict.fromkeys(left, self._look(best))
             content["memory"] = memory.read()
             self._write({**content, "features": _features(best.sample, self._spec.model).tolist()})
+
+    def _read(self) -> dict[str, Any] | None:
+        return _read(self._path, self._run, self._spec.rows) if self._path.exists() else None
 
     def _look(self, best: Best) -> Look:
         return {
