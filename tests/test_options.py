@@ -219,17 +219,35 @@ def test_an_option_is_added_as_contributing_shows(tmp_path):
             assert source.count(before + "\n") == 1, f"{path.name} has no line '{before.strip()}'"
             path.write_text(source.replace(before + "\n", f"{before}\n{line[1:]}\n"), encoding="utf-8")
     code = """
+import pathlib
+import typer
 from noiseward import align
 from noiseward.cli import app
+from noiseward.cli.flags import expand
+from noiseward.options.run import RunSpec
 from noiseward.toys import GaussianModel, Linear
 from typer.testing import CliRunner
-print(align(GaussianModel(steps=2).sampler(), None, Linear(1.0), steps=2, invert=True, progress=False).gain)
+plain, inverted = (
+    align(GaussianModel(steps=2).sampler(), None, Linear(1.0), steps=2, invert=invert, progress=False)
+    for invert in (False, True)
+)
+assert (inverted.initial.reward == -plain.initial.reward).all() and (inverted.gain > 0).all()
+pathlib.Path("run.toml").write_text("reward = 'jpeg'\\ninvert = true\\n")
+found = []
+@expand
+def command(spec: RunSpec) -> None:
+    found.append(spec.invert)
+one = typer.Typer()
+one.command()(command)
+for flags in (["--spec", "run.toml"], ["--reward", "jpeg", "--invert"], ["--reward", "jpeg"]):
+    assert CliRunner().invoke(one, flags).exit_code == 0
+assert found == [True, True, False]
 for command in ("align", "batch"):
     assert "--invert" in CliRunner().invoke(app, [command, "--help"]).output
 assert '"invert"' in CliRunner().invoke(app, ["schema"]).output and "invert (true or false)" in align.__doc__
 """
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -15,6 +15,7 @@ A method is a :class:`Recipe`: options that build a :class:`Method`, which is wh
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import importlib
@@ -123,9 +124,9 @@ class Recipe(Options):
         regularizer = NoRegularizer() if self.guard is None else build_part(self.guard, _load(GUARDS), "guard")
         return Method(self.optimizer(reward), regularizer, self.coarse, self.text)
 
+    @abc.abstractmethod
     def optimizer(self, reward: Reward) -> Optimizer:
         """What moves the noise, for a reward."""
-        raise NotImplementedError
 
 
 PARTS = ("guard", "estimator", "project")  # arguments that have arguments

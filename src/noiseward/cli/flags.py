@@ -35,7 +35,8 @@ class Command(TyperCommand):
     """A command that says the new form of options of earlier versions."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        for place, text in enumerate(args):
+        flags = args[: args.index("--")] if "--" in args else args
+        for place, text in enumerate(flags):
             name, mark, value = text.partition("=")
             if name.startswith("--") and name[2:].replace("-", "_") in REPLACED:
                 raise ArgumentError(renamed(name, value if mark else next(iter(args[place + 1 :]), None)))
@@ -96,7 +97,7 @@ def _flag(kind: type[Options], name: str) -> inspect.Parameter:
     extra, help, kind_of = extra_of(field), describe_option(field), type_of(field)
     if field.annotation is bool:
         names = [kind.flag(name), *([extra["short"]] if "short" in extra else [])]
-        return _parameter(name, Annotated[bool, typer.Option(*names, help=help)], False)
+        return _parameter(name, Annotated[bool | None, typer.Option(*names, help=help)], None)  # False is a value
     several = kind_of.startswith(("list", "table"))
     hint: Any = list[str] | None if several else str | None
     if extra.get("argument"):
