@@ -188,7 +188,7 @@ def test_a_terminal_that_is_closed_ends_a_run_that_keeps_its_best_unless_that_is
         os.chdir(tmp_path)
         signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)  # the tests may run under nohup
         command = [sys.executable, "-c", "from noiseward.cli import command; command()", "align", "a", "--reward"]
-        steps = "20" if ignored else "100000"
+        steps = "200" if ignored else "100000"
         os.execve(sys.executable, [*command, "mine.py:light", "--steps", steps, "--out", "r", *small], environment)
     log = tmp_path / "r/steps.jsonl"
     until = time.monotonic() + 300

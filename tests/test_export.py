@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_versions_that_changed_are_told(copy):
     assert changed_versions(copy) == {}
     then = seal({**copy.read("env.json"), "torch": "1.0"}, run_id(copy.spec()))
     (copy.path / "env.json").write_text(json.dumps(then))
-    assert changed_versions(copy) == {"torch": ("1.0", torch.__version__)}
+    assert changed_versions(copy) == {"torch": ("1.0", version("torch"))}
 
 
 def test_another_model_is_not_replayed(spec, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def test_a_run_holds_everything(run, spec):
     assert names == pictures | plain | noise | frames
     asked = run.read("spec.json")
     assert (asked["prompt"], asked["reward"], asked["seed"]) == (["a", "b"], ["brightness"], 5)
-    assert run.read("env.json")["torch"] == torch.__version__
+    assert run.read("env.json")["torch"] == version("torch")
     status = run.read("status.json")
     assert (status["state"], status["step"]) == ("done", 3)
     assert set(run.steps()[0]) == {

@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import os
+import stat
 import sys
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TextColumn
 
-__all__ = ["column", "console", "silence"]
+__all__ = ["column", "console", "leave_closed_terminal", "silence"]
 
 
 def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
@@ -75,6 +77,16 @@ def _unless_gone() -> Iterator[None]:
     except OSError as error:
         if error.errno != errno.EIO:
             raise
+
+
+def leave_closed_terminal() -> None:
+    """Point the streams of a terminal that is gone to the null device, so that writing to them does not fail."""
+    for number in (0, 1, 2):
+        with contextlib.suppress(OSError):
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                os.dup2(nowhere, number)
+                os.close(nowhere)
 
 
 def column(text: str) -> TextColumn:

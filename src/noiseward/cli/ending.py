@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from noiseward.terminal import leave_closed_terminal
+
 __all__ = ["honest", "leave"]
 
 GRACE = 2.0  # seconds for threads, and for children, to end by themselves
@@ -53,6 +55,7 @@ def honest() -> Iterator[None]:
 
 def leave(status: int) -> NoReturn:
     """End this process with a status, after a few seconds at most."""
+    leave_closed_terminal()  # what is printed while Python ends would fail, too
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

@@ -6,10 +6,8 @@ run can be resumed. SIGQUIT and SIGKILL end the process at once; the run can be 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import stat
 import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
@@ -17,6 +15,7 @@ from typing import Any, ClassVar
 
 from noiseward.errors import RewardError, describe_error
 from noiseward.loop.step import Step
+from noiseward.terminal import leave_closed_terminal
 from noiseward.user_code import SIGNALS
 
 __all__ = ["Interruptible"]
@@ -90,16 +89,6 @@ class Interruptible:
         self.asked = True
         Interruptible.heard.append(number)
         if number == getattr(signal, "SIGHUP", None):
-            _let_go()
+            leave_closed_terminal()
         if self._stepping:
             raise KeyboardInterrupt
-
-
-def _let_go() -> None:
-    """Point streams whose terminal is gone to the null device, so that writing to them does not fail."""
-    for number in (0, 1, 2):
-        with contextlib.suppress(OSError):
-            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
-                nowhere = os.open(os.devnull, os.O_RDWR)
-                os.dup2(nowhere, number)
-                os.close(nowhere)
