@@ -16,6 +16,7 @@ import pytest
 from noiseward import RunError
 from noiseward.api import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute, resume
+from noiseward.runs.execute import perform
 from noiseward.runs.files import read_tensors
 from tests.crash import killed
 from tests.test_resume import same
@@ -67,7 +68,7 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on(spec, whole, disk, si
 
     def work(report):
         try:
-            for step in RunFolder(folder).keep(prepare_spec(spec).iterate(), spec):
+            for step in perform(prepare_spec(spec), spec, folder):
                 report(f"step {step.index}")
         except RunError as error:
             report(f"refused: {error}")

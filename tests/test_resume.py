@@ -84,7 +84,7 @@ def test_a_run_killed_at_any_instant_is_readable_and_goes_on(spec, whole, operat
 
     def work(report):
         problem = prepare_spec(spec)
-        for step in RunFolder(folder).keep(problem.iterate(), spec):
+        for step in perform(problem, spec, folder):
             report(f"step {step.index}")
 
     died, reported = killed(work, folder, at)

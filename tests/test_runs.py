@@ -16,6 +16,7 @@ from noiseward import DiffusersSampler, NoisewardError, RunError
 from noiseward.api import prepare_spec
 from noiseward.pipelines.load import load_pipeline
 from noiseward.runs import Claim, RunFolder, RunSpec, execute, find_runs
+from noiseward.runs.execute import perform
 from tests.tiny import CALL
 
 
@@ -74,7 +75,7 @@ def test_the_latest_file_has_no_times_and_is_the_same_again(run, spec, tmp_path)
 
 def test_a_run_is_readable_after_every_step(spec, tmp_path):
     problem, folder = prepare_spec(spec), RunFolder(tmp_path / "run")
-    for count, step in enumerate(folder.keep(problem.iterate(), spec), start=1):
+    for count, step in enumerate(perform(problem, spec, folder.path), start=1):
         assert len(folder.steps()) == count
         assert folder.read("status.json")["state"] == "running"
         assert torch.equal(load_file(folder.path / "best.safetensors")["noise"], step.best.noise)

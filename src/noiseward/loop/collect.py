@@ -1,16 +1,17 @@
 """Collecting a run's steps into a solution.
 
-:func:`collect` folds the steps of `iterate` into a :class:`Solution`; :func:`pass_and_collect` passes the steps on
-meanwhile; :func:`optimize` iterates and collects in one call. A Ctrl-C between the first step and the last ends the
-run, not the program: the best so far is the result. The same holds when memory runs out.
+A :class:`Collector` folds the steps of `iterate` into a :class:`Solution`, :func:`collect` folds all of them, and
+:func:`optimize` iterates and collects in one call. A Ctrl-C between the first step and the last ends the run, not the
+program: the best so far is the result. The same holds when memory runs out.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Generator, Iterable
-from typing import Any
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, final
 
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from noiseward.loop.solution import Frames, Solution
 from noiseward.loop.step import Step
 from noiseward.noise.layout import Seeds
 
-__all__ = ["Past", "collect", "optimize", "pass_and_collect"]
+__all__ = ["Collector", "Past", "collect", "optimize"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,65 +36,92 @@ class Past:
     frames: Frames
 
 
+@final
+class Collector:
+    """Folds steps into a solution.
+
+    As the context of a `with`, it ends a run early instead of failing: on KeyboardInterrupt after the first step, the
+    rows still running get `Status.INTERRUPTED`; on `OutOfMemory` they get `Status.MEMORY`, and a warning names what
+    needs less.
+
+    Arguments:
+        objective: what the steps maximize.
+        past: what was before, where the steps continue an earlier run.
+    """
+
+    def __init__(self, objective: Objective, past: Past | None = None) -> None:
+        self._objective, self._past = objective, past
+        self._history, self._frames = ([], Frames()) if past is None else (list(past.history), past.frames)
+        self._first: Step | None = None
+        self._last: Step | None = None
+        self._ended: Status | None = None
+
+    def add(self, step: Step) -> None:
+        """Take the next step."""
+        if self._first is None:
+            self._first = step
+            self._history = [record for record in self._history if record["index"] < step.index]
+        self._history.append(step.record())
+        self._frames.add(step.index, step.evaluation.sample)
+        self._last = step
+
+    def __enter__(self) -> Collector:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if self._last is None or not isinstance(error, KeyboardInterrupt | OutOfMemory):
+            return False
+        if isinstance(error, OutOfMemory):
+            self._ended = Status.MEMORY
+            warnings.warn(f"{error}; the best so far was kept", NoisewardWarning, stacklevel=2)
+        else:
+            self._ended = Status.INTERRUPTED
+        return True
+
+    @property
+    def solution(self) -> Solution:
+        """What the steps so far make up.
+
+        Raises:
+            ArgumentError: there were none.
+        """
+        first, last, ended = self._first, self._last, self._ended
+        if first is None or last is None:
+            raise ArgumentError("expected at least one step, got none; the iterator may have been used up already")
+        best = last.best
+        return Solution(
+            noise=best.noise,
+            sample=best.sample,
+            reward=best.reward,
+            value=best.value,
+            index=best.index,
+            initial=first.evaluation if self._past is None else self._past.initial,
+            status=tuple(ended if ended and old is Status.RUNNING else old for old in last.status),
+            history=self._history,
+            frames=self._frames,
+            last=last,
+            layout=self._objective.sampler.layout,
+        )
+
+
 def collect(steps: Iterable[Step], objective: Objective, *, past: Past | None = None) -> Solution:
-    """Fold steps into a solution; the arguments are those of `pass_and_collect`."""
-    passing = pass_and_collect(steps, objective, past=past)
-    while True:
-        try:
-            next(passing)
-        except StopIteration as end:
-            return end.value
-
-
-def pass_and_collect(
-    steps: Iterable[Step], objective: Objective, *, past: Past | None = None
-) -> Generator[Step, None, Solution]:
-    """Pass steps on, and return the solution when they end (`solution = yield from pass_and_collect(...)`).
-
-    On KeyboardInterrupt after the first step, the rows still running get `Status.INTERRUPTED` and the run ends; on
-    `OutOfMemory` they get `Status.MEMORY`, and a warning names what needs less.
+    """Fold steps into a solution.
 
     Arguments:
         steps: what `iterate` yields.
         objective: what it maximizes.
         past: what was before, where the steps continue an earlier run.
+
+    Raises:
+        ArgumentError: there are no steps.
     """
-    history, frames = ([], Frames()) if past is None else (list(past.history), past.frames)
-    first = last = ended = None
-    try:
+    collector = Collector(objective, past)
+    with collector:
         for step in steps:
-            if first is None:
-                history = [record for record in history if record["index"] < step.index]
-            history.append(step.record())
-            frames.add(step.index, step.evaluation.sample)
-            first, last = first or step, step
-            yield step
-    except KeyboardInterrupt:
-        if last is None:
-            raise
-        ended = Status.INTERRUPTED
-        history = [record for record in history if record["index"] <= last.index]
-    except OutOfMemory as error:
-        if last is None:
-            raise
-        ended = Status.MEMORY
-        warnings.warn(f"{error}; the best so far was kept", NoisewardWarning, stacklevel=2)
-    if first is None or last is None:
-        raise ArgumentError("expected at least one step, got none; the iterator may have been used up already")
-    best = last.best
-    return Solution(
-        noise=best.noise,
-        sample=best.sample,
-        reward=best.reward,
-        value=best.value,
-        index=best.index,
-        initial=first.evaluation if past is None else past.initial,
-        status=tuple(ended if ended and old is Status.RUNNING else old for old in last.status),
-        history=history,
-        frames=frames,
-        last=last,
-        layout=objective.sampler.layout,
-    )
+            collector.add(step)
+    return collector.solution
 
 
 def optimize(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from noiseward.api import Problem, prepare_spec
 from noiseward.errors import NoisewardError, RunError
 from noiseward.loop.budget import Status
-from noiseward.loop.collect import pass_and_collect
+from noiseward.loop.collect import Collector
 from noiseward.loop.progress import Bars
 from noiseward.loop.solution import Solution
 from noiseward.loop.step import Checkpoint, Step
@@ -25,6 +25,7 @@ from noiseward.runs.interrupt import Interruptible
 from noiseward.runs.log import Log
 from noiseward.runs.resume import ResumePoint, extend, find_resume_point, mark_running
 from noiseward.runs.store import RunFolder
+from noiseward.runs.write import Writer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -157,10 +158,16 @@ def _performing(
     written, shown = first.record_first(problem, spec, folder, coarse), problem.showing(bars)
     steps = problem.iterate(at, seen, coarse=coarse and coarse.place, through=lambda steps: shown(written(steps)))
     steps = observe(steps, at) if observe else steps
+    writer = Writer(folder.path, spec, fingerprint=model, frames=frames, log=log)
+    collector = Collector(problem.objective, past)
     with Interruptible() as interruptible:
-        kept = folder.keep(interruptible.within(steps), spec, fingerprint=model, frames=frames, log=log, hold=False)
         try:
-            solution = yield from pass_and_collect(kept, problem.objective, past=past)
+            with collector:
+                for step in interruptible.within(steps):
+                    writer.write(step)
+                    collector.add(step)
+                    yield step
+            solution = collector.solution
         except Exception as error:
             if stood is not None and specs.run_id(spec) is None and not isinstance(error, NoisewardError):
                 # format 1 has no checksum that would have found it before

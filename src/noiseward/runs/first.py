@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from noiseward.api import Problem
 from noiseward.errors import RunError
 from noiseward.loop.budget import Status
-from noiseward.loop.collect import pass_and_collect
+from noiseward.loop.collect import Collector
 from noiseward.loop.step import Step
 from noiseward.methods import read_method
 from noiseward.optimizers.coarse_to_fine import CoarseStage, Through
@@ -21,6 +21,7 @@ from noiseward.runs.fingerprint import compute_fingerprint
 from noiseward.runs.interrupt import Interruptible
 from noiseward.runs.resume import ResumePoint, find_resume_point, mark_running
 from noiseward.runs.store import RunFolder
+from noiseward.runs.write import Writer
 
 __all__ = ["find_first", "record_first", "is_interrupted"]
 
@@ -63,11 +64,15 @@ def record_first(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Resu
         if stood is not None:
             own.write_spec(asked)
             mark_running(own, stood.data)
+        writer = Writer(own.path, asked, fingerprint=model, frames=frames, log=log)
+        collector = Collector(few.objective, past)
         with Interruptible() as interruptible:
-            made = interruptible.within(steps)
-            # the lock of the run holds here, too
-            written = own.keep(made, asked, fingerprint=model, frames=frames, log=log, hold=False)
-            solution = yield from pass_and_collect(written, few.objective, past=past)
+            with collector:
+                for step in interruptible.within(steps):
+                    writer.write(step)
+                    collector.add(step)
+                    yield step
+            solution = collector.solution
             stopped = interruptible.asked or Status.INTERRUPTED in solution.status
             own.finish(solution, "interrupted" if stopped else "done")
         if stopped or interruptible.asked:

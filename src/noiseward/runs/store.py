@@ -29,23 +29,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from noiseward.errors import ArgumentError, NoisewardError, RunError
 from noiseward.images import plot_history, to_images
 from noiseward.loop.panel import find_hacked
-from noiseward.loop.solution import Frames, Solution
-from noiseward.loop.step import Step
+from noiseward.loop.solution import Solution
 from noiseward.options.run import RunSpec
 from noiseward.runs.binding import copy_tensors, mark, unseal
-from noiseward.runs.claim import Claim
 from noiseward.runs.files import read_json, replace_file, write_tensors
-from noiseward.runs.log import Line, Log, read_lines
+from noiseward.runs.log import Line, read_lines
 from noiseward.runs.schema import StatusFile, check, check_statuses
 from noiseward.runs.spec import read_spec, run_id, to_text
-from noiseward.runs.write import LIBRARIES, Writer, has_images, save_images, save_json
+from noiseward.runs.write import LIBRARIES, has_images, save_images, save_json
 
 __all__ = ["LIBRARIES", "RunFolder", "find_runs"]
 
@@ -61,32 +58,6 @@ class RunFolder:
     """
 
     path: Path
-
-    def keep(
-        self,
-        steps: Iterable[Step],
-        spec: RunSpec,
-        *,
-        fingerprint: str = "",
-        frames: Frames | None = None,
-        log: Log | None = None,
-        hold: bool = True,
-    ) -> Iterator[Step]:
-        """Pass steps on, each written down before the next is made. The directory is made before the first.
-
-        Arguments:
-            steps: what `iterate` yields, from the first or from a place of this run on.
-            spec: what was asked.
-            fingerprint: of the model, for `env.json`.
-            frames: those the run has already.
-            log: of a resumed run; None for a new one.
-            hold: claim the directory; False where that is done.
-        """
-        with Claim(self.path) if hold else contextlib.nullcontext():
-            writer = Writer(self.path, spec, fingerprint=fingerprint, frames=frames, log=log)
-            for step in steps:
-                writer.write(step)
-                yield step
 
     def finish(self, solution: Solution, state: str, *, plots: bool = True) -> None:
         """Write the closing images, with strip and plot if asked for, and the final status."""
