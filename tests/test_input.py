@@ -85,7 +85,7 @@ LINES = {
     ),
     "less deep": ('{"prompt": "a", "call.x": ' + "[" * 100 + "]" * 100 + "}", ".*got more than 32 levels"),
     "infinite": ('{"prompt": "a", "call.eta": Infinity}', "call.eta must be .*finite number.* got inf"),
-    "nan": ('{"prompt": "a", "seconds": NaN}', "seconds must be .* got nan"),
+    "nan": ('{"prompt": "a", "seconds": NaN}', "column 'seconds' must be .* got nan"),
     "large": ('{"prompt": "a", "call.x": 1' + "0" * 400 + "}", "call.x must be .* got a larger one"),
     "larger": ('{"prompt": "a", "call.x": 1' + "0" * 5000 + "}", "expected JSON"),
     "deep id": ('{"prompt": "a", "id": ' + "[" * 900 + "]" * 900 + "}", ".*got more than 32 levels"),
@@ -166,6 +166,32 @@ def test_arguments_of_the_constructor_are_none_of_the_pipeline(run, small, tmp_p
 def test_an_argument_given_in_two_ways_is_refused(run, small, tmp_path):
     status, _, err = run("align", "a", "--reward", "brightness", "--set", "height=24", *small)
     assert status == 1 and err == "noiseward: height is given twice, by itself and in call; give it once\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "flags", "says"),
+    [
+        ("eta = 0.1", ["--set", "eta=2"], "--eta must be <= 1, got 2"),
+        ("eta = 2", ["--set", "clip_skip=1"], "eta must be <= 1, got 2"),
+        ("call = {eta = 2}", ["--eta", "3"], "--eta must be <= 1, got '3'"),
+        ("eta = 0.1\ncall = {eta = 0.2}", [], "eta is given twice, by itself and in call; give it once"),
+        ("call = {eta = true}", [], "eta must be a number, got True"),
+        ("", ["--guidance-scale", "1e308"], "--guidance-scale must be a finite number below 1e300, got 1e+308"),
+        ("guidance_scale = 1e308", [], "guidance_scale must be a finite number below 1e300, got 1e+308"),
+    ],
+)
+def test_flags_go_over_a_file_and_errors_use_the_spelling_of_either(run, tmp_path, written, flags, says):
+    (tmp_path / "run.toml").write_text(written)
+    status, _, err = run("align", "a", "--reward", "brightness", "--spec", "run.toml", *flags)
+    assert status == 1 and err == f"noiseward: {says}\n"
+
+
+def test_an_option_among_the_arguments_of_the_pipeline_leaves_the_others_of_a_file(run, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("noiseward.runs.execute", lambda spec, *_, **__: asked.append(spec) or exit(3))
+    (tmp_path / "run.toml").write_text('reward = "brightness"\neta = 0.1\ncall = {clip_skip = 1}')
+    assert run("align", "a duck", "--spec", "run.toml", "--set", "eta=0.3", "-q")[0] == 3
+    assert (asked[0].eta, asked[0].call) == (0.3, {"clip_skip": 1})
 
 
 @pytest.mark.parametrize(

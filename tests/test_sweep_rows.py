@@ -60,6 +60,12 @@ def test_a_line_sets_options_for_itself(file):
         assert [row.id for row in rows] == ["one", "b"]
 
 
+def test_a_line_goes_over_the_command_in_either_spelling_of_an_argument(file):
+    base = BASE.replace(eta=0.2, call={"clip_skip": 1})
+    (row,) = read_rows(file("p.csv", "prompt,call.eta,call.clip_skip\na,0.6,2\n"), base)
+    assert (row.spec.eta, row.spec.call) == (0.6, {"clip_skip": 2})
+
+
 def test_cells_may_hold_commas_and_lines_are_counted_through_them(file):
     rows = read_rows(file("p.csv", 'id,prompt\n\nx,"a duck, a pond"\ny,"two\nlines"\nz,c\n'), BASE)
     assert [(row.id, row.line) for row in rows] == [("x", 3), ("y", 4), ("z", 6)]
@@ -98,6 +104,9 @@ def test_the_simple_animals_are_45():
         ("p.csv", "prompt,colour\na,red\n", r"line 1: unknown column 'colour'"),
         ("p.csv", "prompt,id\na,x\nb,y,z\n", r"line 3: expected 2 cells, one per column, got 3"),
         ("p.csv", "prompt,eta\na,0.1\nb,fast\n", r"line 3: column 'eta' must be a number, got 'fast'"),
+        ("p.csv", "prompt,guidance_scale\na,1e308\n", r"column 'guidance_scale' must be a finite number below 1e300"),
+        ("p.jsonl", '{"prompt": "a", "steps": NaN}\n', r"line 1: column 'steps' must be finite, got nan"),
+        ("p.csv", "prompt,eta,call.eta\na,0.1,0.2\n", r"line 2: eta is given twice, by itself and in call"),
         ("p.csv", "prompt,seconds\na,nan\n", r"line 2: column 'seconds' must be finite, got 'nan'"),
         ("p.csv", "prompt,method\na,dno:lr=0\n", r"line 2: method 'dno': lr must be > 0, got '0'"),
         ("p.csv", "prompt,prompt\na,b\n", r"line 1: column 'prompt' is there twice"),

@@ -22,7 +22,7 @@ from noiseward.errors import ArgumentError, shorten
 from noiseward.options.option import Options, extra_of
 from noiseward.options.parts import literal
 from noiseward.options.replaced import REPLACED, renamed
-from noiseward.options.run import RunSpec
+from noiseward.options.run import CallOptions, RunSpec, lift_call
 from noiseward.options.table import describe_option, type_of
 
 __all__ = ["Command", "Without", "expand"]
@@ -79,6 +79,8 @@ def expand(command: Callable[..., None]) -> Callable[..., None]:
             file = written if issubclass(kind, RunSpec) else {}
             if misplaced := [one for one in file if one in left_out]:
                 raise ArgumentError(f"--spec has '{misplaced[0]}', which this command does not take; leave it out")
+            if issubclass(kind, CallOptions):
+                file, own = lift_call(file), {one: value for one, value in lift_call(own).items() if value != {}}
             built[name] = kind.read({**file, **own}, spell=functools.partial(_spell, kind, file.keys() - own.keys()))
         command(**built, **{name: value for name, value in given.items() if name not in flags or name in known})
 

@@ -8,7 +8,7 @@ it acts.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import PrivateAttr, field_validator, model_validator
@@ -30,6 +30,7 @@ __all__ = [
     "ModelOptions",
     "RunSpec",
     "Settings",
+    "lift_call",
 ]
 
 FORMAT = 3  # of spec.json: 1 has no ids and checksums (`runs/binding.py`), 1 and 2 no method (`runs/formats.py`)
@@ -82,17 +83,8 @@ class CallOptions(Options):
     negative_prompt: str | tuple[str, ...] | None = option(None, help="What not to draw.")
     call: dict[str, Any] = option({}, flag="--set", help="Any other argument of the pipeline, as KEY=VALUE.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _lift(cls, values: Any) -> Any:
-        """Options of their own are taken out of `call`."""
-        call = values.get("call") if isinstance(values, dict) else None
-        if not isinstance(call, dict):
-            return values
-        own = {name: call[name] for name in CALL if name in call}
-        if twice := [name for name in own if values.get(name) is not None]:
-            raise ArgumentError(f"{twice[0]} is given twice, by itself and in call; give it once")
-        return {**values, **own, "call": {name: value for name, value in call.items() if name not in own}}
+    def _fill(self, values: dict[str, Any], spell: Callable[[str], str]) -> None:
+        super()._fill(lift_call(values), spell)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -162,10 +154,9 @@ class RunSpec(Settings, ModelOptions):
     def _split(cls, watch: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if watch is None else tuple(name for name in split_parts(watch) if name != "none")
 
-    @model_validator(mode="after")
-    def _storable(self) -> RunSpec:
-        check_storable(self.values())
-        return self
+    def _fill(self, values: dict[str, Any], spell: Callable[[str], str]) -> None:
+        super()._fill(values, spell)
+        check_storable(self.values(), spell=spell)
 
     @property
     def origin(self) -> Mapping[str, Any] | None:
@@ -197,3 +188,19 @@ class RunSpec(Settings, ModelOptions):
 
 
 CALL = tuple(name for name in CallOptions.model_fields if name != "call")
+
+
+def lift_call(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values, with options of their own taken out of `call`.
+
+    Example:
+        >>> lift_call({"seed": 1, "call": {"eta": 0.5, "clip_skip": 1}})
+        {'seed': 1, 'call': {'clip_skip': 1}, 'eta': 0.5}
+    """
+    call = values.get("call")
+    if not isinstance(call, dict):
+        return dict(values)
+    own = {name: call[name] for name in CALL if name in call}
+    if twice := [name for name in own if values.get(name) is not None]:
+        raise ArgumentError(f"{twice[0]} is given twice, by itself and in call; give it once")
+    return {**values, "call": {name: value for name, value in call.items() if name not in own}, **own}

@@ -6,7 +6,7 @@ with numbers for keys, would make a resumed run another run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from noiseward.errors import ArgumentError, shorten
@@ -16,8 +16,10 @@ __all__ = ["check_storable"]
 DEEPEST = 32  # levels of lists and dicts in one another
 
 
-def check_storable(fields: Mapping[str, Any]) -> None:
+def check_storable(fields: Mapping[str, Any], *, spell: Callable[[str], str] = str) -> None:
     """Raise `ArgumentError` unless plain data can be written as JSON and read back as the same, but for tuples.
+
+    `spell` writes the name of a field in error messages.
 
     Example:
         >>> check_storable({"call": {"height": {1}}})
@@ -32,9 +34,9 @@ def check_storable(fields: Mapping[str, Any]) -> None:
         found = _unstorable(value, name, DEEPEST)
         if found is not None:
             where, what = found
-            raise ArgumentError(
-                f"{where} must be text, a finite number, true, false, none, or a list or dict of these, got {what}"
-            )
+            expected = "text, a finite number, true, false, none, or a list or dict of these"
+            expected = "a finite number below 1e300" if isinstance(value, int | float) else expected
+            raise ArgumentError(f"{spell(name) if where == name else where} must be {expected}, got {what}")
 
 
 def _unstorable(value: Any, where: str, depth: int) -> tuple[str, str] | None:

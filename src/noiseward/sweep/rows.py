@@ -18,7 +18,7 @@ from noiseward.errors import ArgumentError, choices, shorten
 from noiseward.methods import read_method
 from noiseward.options.parts import literal
 from noiseward.options.replaced import REPLACED, renamed
-from noiseward.options.run import RunSpec
+from noiseward.options.run import RunSpec, lift_call
 from noiseward.options.storable import check_storable
 from noiseward.runs.spec import set_limits
 from noiseward.sweep.prompt_files import list_sets, read_lines
@@ -103,7 +103,7 @@ def _check_column(name: str) -> None:
 
 
 def _read_row(content: Mapping[str, Any], base: RunSpec, template: str, number: int, ids: UniqueIds) -> Row:
-    check_storable(content)
+    check_storable({name: value for name, value in content.items() if name not in OPTIONS})
     prompt = content.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
         raise ArgumentError("expected a prompt, got none; say what to draw, as in 'a duck'")
@@ -118,8 +118,9 @@ def _read_row(content: Mapping[str, Any], base: RunSpec, template: str, number: 
         for name, value in content.items()
         if name.startswith("call.")
     }
+    own = lift_call({**own, "call": call})
     limits = dict.fromkeys(LIMITS) if set(LIMITS) & set(own) else {}
-    values = {**base.values(), **limits, **own, "prompt": (whole,), "call": {**base.call, **call}}
+    values = {**base.values(), **limits, **own, "prompt": (whole,), "call": {**base.call, **own["call"]}}
     values["batch"] = content.get("seeds", base.batch)
     spec = RunSpec.read(values, spell=lambda name: "column 'seeds'" if name == "batch" else f"column '{name}'")
     if "method" in own and spec.method is not None:
