@@ -168,6 +168,11 @@ def test_an_argument_given_in_two_ways_is_refused(run, small, tmp_path):
     assert status == 1 and err == "noiseward: height is given twice, by itself and in call; give it once\n"
 
 
+def test_another_flag_is_no_value_of_a_flag_of_earlier_versions(run):
+    status, _, err = run("align", "a", "--search", "--steps", "3")
+    assert status == 1 and err == "noiseward: --search is the method now; use --method ...\n"
+
+
 @pytest.mark.parametrize(
     ("written", "flags", "says"),
     [

@@ -104,12 +104,34 @@ def test_the_text_of_a_method_is_the_method(text):
         ("dno:lr=0.1,lr=0.2", "has 'lr' twice"),
         ("dno:0.1,0.2", "expected KEY=VALUE, got '0.2' in method 'dno:0.1,0.2'"),
         ("best-of-n:samples=0", "samples must be >= 1, got '0'"),
+        ("dno:lr=none", "method 'dno': lr must be a number, got 'none'"),
+        ("dno-best:lr=0.1", "unknown method 'dno-best'; use 'dno:best_of=16'"),
+        ("hybrid2:samples=4", "unknown method 'hybrid2'; use 'dno:estimator=hybrid2'"),
         ("fk:potential=min", "potential must be one of 'difference', 'max', got 'min'"),
     ],
 )
 def test_what_is_no_method_is_refused_in_one_line(text, says):
     with pytest.raises(ArgumentError, match=says) as caught:
         read_method(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("dno:estimator=", "unknown estimator ''; available: backprop"),
+        ("dno:project=", "unknown projection ''; available: norm"),
+        ("dno:project=norm+", "unknown projection ''; available: norm"),
+        ("dno:guard=", "unknown guard ''; available: concentration"),
+        ("dno:guard=shell:-1", "guard 'shell': weight must be a number >= 0, got -1"),
+        ("dno:estimator=hybrid2:samples=0", "estimator 'hybrid2': samples must be a whole number >= 1, got 0"),
+        ("dno:estimator=hybrid2:samples=٣", "estimator 'hybrid2': samples must be an integer, got '٣'"),
+        ("dno:estimator=backprop:moves=3", "estimator 'backprop' has no argument 'moves'"),
+    ],
+)
+def test_what_is_no_part_is_refused_in_one_line(text, says):
+    with pytest.raises(ArgumentError, match=says) as caught:
+        choose_method(text, Quadratic(1.0))
     assert "\n" not in str(caught.value)
 
 

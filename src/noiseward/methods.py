@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from noiseward.errors import ArgumentError, choices, shorten
 from noiseward.options.option import Options, option
 from noiseward.options.parts import build_part, join_part, split_arguments
+from noiseward.options.replaced import REPLACED_METHODS
 
 if TYPE_CHECKING:
     from noiseward.loop.optimizer import Optimizer
@@ -174,7 +175,8 @@ class DNORecipe(Recipe, name="dno", needs=("gradient",), paper="https://arxiv.or
         return str(self.resolve(differentiable).estimator).partition(":")[0] != "backprop"
 
     def resolve(self, differentiable: bool) -> DNORecipe:
-        return self.replace(estimator=self.estimator or ("backprop" if differentiable else "hybrid2"))
+        default = "backprop" if differentiable else "hybrid2"
+        return self.replace(estimator=default if self.estimator is None else self.estimator)
 
     def optimizer(self, reward: Reward) -> Optimizer:
         from noiseward.optimizers.ascend import GradientAscent
@@ -183,7 +185,7 @@ class DNORecipe(Recipe, name="dno", needs=("gradient",), paper="https://arxiv.or
 
         estimator = self.resolve(reward.differentiable).estimator or ""
         source = build_part(estimator, _load(ESTIMATORS), "estimator")
-        names = [name for name in (self.project or "").split("+") if name]
+        names = [] if self.project is None else self.project.split("+")
         project = [build_part(name, _load(PROJECTIONS), "projection") for name in names]
         ascent = GradientAscent(source, lr=self.lr, project=project)
         return ascent if self.best_of is None else Relay(BestOfN(self.best_of), ascent)
@@ -326,6 +328,8 @@ def read_method(text: str) -> Recipe:
         'dno:lr=0.05,guard=concentration:min_probability=0.1,block=8'
     """
     name = text.partition(":")[0].strip()
+    if name not in METHODS and name in (*REPLACED_METHODS, *ESTIMATORS):
+        raise ArgumentError(f"unknown method '{name}'; use '{REPLACED_METHODS.get(name, f'dno:estimator={name}')}'")
     if name not in METHODS:
         raise ArgumentError(f"unknown method '{name}'; {choices(name, METHODS)}")
     kind = METHODS[name]
@@ -340,7 +344,8 @@ def read_method(text: str) -> Recipe:
             given[part] += f"{',' if ':' in given[part] else ':'}{key}={value}"
         else:
             raise ArgumentError(f"method '{name}' has no argument '{key}'; {choices(key, kind.model_fields)}")
-    values = {key: None if value == "none" and key != "guard" else value for key, value in given.items()}
+    unset = {key for key, field in kind.model_fields.items() if field.default is None and key != "guard"}
+    values = {key: None if value == "none" and key in unset else value for key, value in given.items()}
     return kind.read(values, spell=lambda key: f"method '{name}': {key}")
 
 

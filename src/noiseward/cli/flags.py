@@ -39,7 +39,8 @@ class Command(TyperCommand):
         for place, text in enumerate(flags):
             name, mark, value = text.partition("=")
             if name.startswith("--") and name[2:].replace("-", "_") in REPLACED:
-                raise ArgumentError(renamed(name, value if mark else next(iter(args[place + 1 :]), None)))
+                following = next((one for one in args[place + 1 : place + 2] if not one.startswith("--")), None)
+                raise ArgumentError(renamed(name, value if mark else following))
         return super().parse_args(ctx, args)
 
 

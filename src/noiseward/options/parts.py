@@ -53,7 +53,7 @@ def build_part(text: str, parts: Mapping[str, Callable[..., Any]], what: str) ->
     first = next((key for key, one in known.items() if one.kind is not one.KEYWORD_ONLY), None)
     given: dict[str, Any] = {}
     for key, value in split_arguments(text, first=first, what=what):
-        key = _ALIASES.get(key, key) if key not in known else key
+        key = _ALIASES[key] if key not in known and _ALIASES.get(key) in known else key
         if key not in known:
             hint = choices(key, known) if known else "it takes none"
             raise ArgumentError(f"{what} '{name}' has no argument '{key}'; {hint}")
@@ -63,7 +63,11 @@ def build_part(text: str, parts: Mapping[str, Callable[..., Any]], what: str) ->
     missing = [key for key, one in known.items() if one.default is one.empty and key not in given]
     if missing:
         raise ArgumentError(f"{what} '{text}' has no {', '.join(missing)}; give it as in '{name}:{missing[0]}=1'")
-    return parts[name](**given)
+    try:
+        return parts[name](**given)
+    except ArgumentError as error:
+        said = str(error)
+        raise ArgumentError(f"{what} '{name}': {said}" if said.partition(" ")[0] in given else said) from None
 
 
 def split_arguments(text: str, *, first: str | None, what: str) -> Iterator[tuple[str, str]]:
@@ -146,7 +150,7 @@ def _read(value: str, default: Any, name: str) -> Any:
 def _number(value: Any, kind: Callable[[str], Any]) -> Any:
     """A text as a finite number; None where it is none."""
     try:
-        number = kind(value) if isinstance(value, str) else None
+        number = kind(value) if isinstance(value, str) and value.isascii() else None  # no digits of other scripts
     except ValueError:
         return None
     return None if isinstance(number, float) and not math.isfinite(number) else number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["REPLACED", "renamed"]
+__all__ = ["REPLACED", "REPLACED_METHODS", "renamed"]
 
 REPLACED = {
     "search": "{}",
@@ -17,6 +17,14 @@ REPLACED = {
     "regularizer": "dno:guard={}",
 }
 """How the method says what an option of its own said before."""
+REPLACED_METHODS = {
+    "dno-best": "dno:best_of=16",
+    "dno-start": "dno:project=start",
+    "dno-guarded": "dno:guard=concentration:min_probability=0.1",
+    "dno-few": "dno:coarse=10",
+    "dno-hybrid2": "dno:estimator=hybrid2",
+}
+"""Methods of earlier comparisons, which are arguments of `dno` now."""
 
 
 def renamed(name: str, value: Any = None) -> str:
