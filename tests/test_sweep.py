@@ -196,10 +196,10 @@ def test_models_and_rewards_are_made_once_for_all_packs(spec, tmp_path, monkeypa
 
 
 def test_a_row_that_cannot_be_begun_fails_alone_and_leaves_nothing(spec, tmp_path):
-    text = '{"prompt": "a", "reward": "shine"}\n{"prompt": "b", "steps": 0, "seeds": 1}\n'
+    text = '{"prompt": "a", "reward": "brightness:clamp=high"}\n{"prompt": "b", "steps": 0, "seeds": 1}\n'
     batch, beats = run(tmp_path / "out", prompts(tmp_path, text, "p.jsonl"), spec)
     failed = next(beat for beat in beats if beat.state == "failed")
-    assert failed.error and "shine" in failed.error and not failed.divisible
+    assert failed.error and "high" in failed.error and not failed.divisible
     assert [path.name for path in (tmp_path / "out/packs").iterdir()] == ["0001"]
     assert [one.state for one in outcomes(batch, {"0000": failed})] == ["failed", "failed", "done"]
     cured = '{"prompt": "a", "steps": 0}\n{"prompt": "b", "steps": 0, "seeds": 1}\n'  # may be asked otherwise now

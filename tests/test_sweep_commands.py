@@ -64,11 +64,13 @@ def test_bad_input_is_one_line_before_anything_is_written(run, small, file, tmp_
 
 
 def test_rows_that_fail_are_named_and_the_status_says_so(run, small, file, tmp_path):
-    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "id": "mine", "reward": "shine"}\n')
+    (tmp_path / "p.jsonl").write_text(
+        '{"prompt": "a"}\n{"prompt": "b", "id": "mine", "reward": "brightness:clamp=high"}\n'
+    )
     status, out, err = run("batch", "p.jsonl", "--out", "out", *small, *OPTIONS)
     assert status == 1
-    assert "failed: 0001 (mine): unknown reward 'shine'" in err
-    assert "mine: unknown reward 'shine'" in out and "2 done, 2 failed" in out
+    assert "failed: 0001 (mine): clamp of reward 'brightness:clamp=high'" in err
+    assert "mine: clamp of reward 'brightness:clamp=high' must be a number" in out and "2 done, 2 failed" in out
 
 
 def test_a_view_is_readable_where_nobody_looks():

@@ -89,9 +89,9 @@ def test_a_method_that_does_not_apply_is_refused_with_its_reason(comparison, tmp
     assert "does not apply: " in (tmp_path / "out/report.md").read_text()
 
 
-def test_a_reward_that_is_unknown_is_no_method_that_does_not_apply(comparison, tmp_path):
-    wrong = dataclasses.replace(comparison, base=comparison.base.replace(reward=("brightnes",)))
-    with pytest.raises(RunError, match="did you mean 'brightness'"):
+def test_a_reward_that_cannot_be_made_is_no_method_that_does_not_apply(comparison, tmp_path):
+    wrong = dataclasses.replace(comparison, base=comparison.base.replace(reward=("brightness:clamp=high",)))
+    with pytest.raises(RunError, match="must be a number, got 'high'"):
         compare(wrong, tmp_path / "out")
 
 
@@ -243,7 +243,7 @@ def test_intervals_hold_the_mean_as_often_as_they_say():
 
 def test_budgets_and_prompts_are_read(tmp_path):
     assert CompareOptions(out="out", budget="nfe=2000").limit == ("nfe", 2000.0)
-    for text in ("2000", "steps=3", "nfe=-1", "nfe=many", "seconds=inf"):
+    for text in ("2000", "steps=3", "nfe=-1", "nfe=many", "nfe=0.4", "nfe=٣", "seconds=inf"):
         with pytest.raises(ArgumentError, match="--budget must be nfe=NUMBER or seconds=NUMBER, got"):
             CompareOptions(out="out", budget=text).limit  # noqa: B018
     path = tmp_path / "prompts.txt"
@@ -260,6 +260,8 @@ def test_budgets_and_prompts_are_read(tmp_path):
     ("change", "words"),
     [
         ({"methods": ("dna",)}, "unknown method 'dna'"),
+        ({"methods": ("reno", "dno:guard=shel")}, "unknown guard 'shel'; did you mean 'shell'"),
+        ({"base": BRIGHT.replace(reward=("brightnes",))}, "unknown reward 'brightnes'; did you mean 'brightness'"),
         ({"methods": ("dno", "dno")}, "method 'dno' is given twice"),
         ({"methods": ()}, "at least one method, got none"),
         ({"kind": "steps"}, "must be nfe=NUMBER or seconds=NUMBER, got steps=2000"),
@@ -287,8 +289,8 @@ def test_the_command_compares(small, run, tmp_path):
     assert "best-of-n:samples=2" in out and out.strip().endswith("out/report.html") and "4/4 done" in errors
     status, _, errors = run("compare", *small, *arguments, "--budget", "nfe=70", "--watch", "none", "--out", "out")
     assert status == 1 and "began 'best-of-n-samples-2-a' with other settings (nfe)" in errors
-    status, _, errors = run("compare", *small, *arguments[2:], "--reward", "shine", "--out", "other")
-    assert status == 1 and "4 of 4 rows are failed" in errors.splitlines()[-1] and "shine" in errors
+    status, _, errors = run("compare", *small, *arguments[2:], "--reward", "brightness:clamp=high", "--out", "other")
+    assert status == 1 and "4 of 4 rows are failed" in errors.splitlines()[-1] and "high" in errors
     status, _, errors = run("resume", "out")
     assert status == 1 and "run its 'noiseward batch' or 'compare' command again" in errors
     assert (tmp_path / "out/index.csv").exists()

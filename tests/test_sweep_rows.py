@@ -92,7 +92,13 @@ def test_the_simple_animals_are_45():
         ("p.jsonl", '{"prompt": "a"}\n["b"]\n', r"line 2: expected a JSON object"),
         ("p.jsonl", '{"prompt": "a", "promt": 1}\n', r"line 1: unknown column 'promt'; did you mean 'prompt'"),
         ("p.jsonl", '{"id": "a"}\n', r"line 1: expected a prompt, got none"),
-        ("p.jsonl", '{"prompt": 3}\n', r"line 1: expected a prompt"),
+        ("p.jsonl", '{"prompt": 3}\n', r"line 1: expected a prompt, got 3"),
+        ("p.jsonl", '{"prompt": "a", "steps": 1, "steps": 2}\n', r"line 1: 'steps' is there twice; give it once"),
+        ("p.csv", "prompt,method\na,dno:guard=shel\n", r"line 2: unknown guard 'shel'; did you mean 'shell'"),
+        ("p.csv", "prompt,method\na,dno:estimator=hybrid2:samples=x\n", r"line 2: estimator 'hybrid2': samples"),
+        ("p.csv", "prompt,reward\na,contrast;brigtness:2\n", r"line 2: unknown reward 'brigtness'; did you mean"),
+        ("p.csv", "prompt,reward\na,contrast;\n", r"line 2: unknown reward ''"),
+        ("p.csv", "prompt,watch\na,clp\n", r"line 2: unknown reward 'clp'; did you mean 'clip'"),
         ("p.jsonl", '{"prompt": "a", "steps": 2.5}\n', r"line 1: column 'steps' must be an integer, got 2.5"),
         ("p.jsonl", '{"prompt": "a", "steps": true}\n', r"line 1: column 'steps' must be a number, got True"),
         ("p.jsonl", '{"prompt": "a", "search": "fk"}\n', r"line 1: column search is the method now; use method="),
@@ -139,3 +145,9 @@ def test_a_row_with_a_reward_of_its_own_needs_a_target_of_its_own(file):
         read_rows(file("p.jsonl", '{"prompt": "a", "reward": "jpeg"}\n'), base)
     (row,) = read_rows(file("p.jsonl", '{"prompt": "a", "reward": "jpeg", "target": -3}\n'), base)
     assert row.spec.target == -3.0
+
+
+@pytest.mark.parametrize("wrong", [{"method": "dno:guard=shel"}, {"reward": ("brigtness",)}, {"watch": ("clp",)}])
+def test_names_that_the_command_gives_to_all_lines_are_checked_before_the_lines(file, wrong):
+    with pytest.raises(ArgumentError, match="^unknown (guard|reward) '.*did you mean"):
+        read_rows(file("p.txt", "a duck\n"), BASE.replace(**wrong))

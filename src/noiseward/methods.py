@@ -176,7 +176,7 @@ class DNORecipe(Recipe, name="dno", needs=("gradient",), paper="https://arxiv.or
 
     def resolve(self, differentiable: bool) -> DNORecipe:
         default = "backprop" if differentiable else "hybrid2"
-        return self.replace(estimator=default if self.estimator is None else self.estimator)
+        return self if self.estimator is not None else self.replace(estimator=default)
 
     def optimizer(self, reward: Reward) -> Optimizer:
         from noiseward.optimizers.ascend import GradientAscent
@@ -328,10 +328,9 @@ def read_method(text: str) -> Recipe:
         'dno:lr=0.05,guard=concentration:min_probability=0.1,block=8'
     """
     name = text.partition(":")[0].strip()
-    if name not in METHODS and name in (*REPLACED_METHODS, *ESTIMATORS):
-        raise ArgumentError(f"unknown method '{name}'; use '{REPLACED_METHODS.get(name, f'dno:estimator={name}')}'")
     if name not in METHODS:
-        raise ArgumentError(f"unknown method '{name}'; {choices(name, METHODS)}")
+        hint = f"use '{REPLACED_METHODS[name]}'" if name in REPLACED_METHODS else choices(name, METHODS)
+        raise ArgumentError(f"unknown method '{name}'; {hint}")
     kind = METHODS[name]
     given: dict[str, str] = {}
     part = None

@@ -94,7 +94,8 @@ class CompareOptions(SweepOptions):
             amount = float(text)
         except ValueError:
             amount = math.nan
-        if kind not in ("nfe", "seconds") or not 0 < amount < math.inf:
+        least = 1 if kind == "nfe" else math.ulp(0.0)
+        if kind not in ("nfe", "seconds") or not least <= amount < math.inf or not text.isascii():
             raise ArgumentError(f"--budget must be nfe=NUMBER or seconds=NUMBER, got '{self.budget}'")
         return "nfe" if kind == "nfe" else "seconds", amount
 

@@ -23,8 +23,9 @@ REPLACED_METHODS = {
     "dno-guarded": "dno:guard=concentration:min_probability=0.1",
     "dno-few": "dno:coarse=10",
     "dno-hybrid2": "dno:estimator=hybrid2",
+    **{name: f"dno:estimator={name}" for name in ("backprop", "annealed", "hybrid2", "hybrid1", "zeroth-order")},
 }
-"""Methods of earlier comparisons, which are arguments of `dno` now."""
+"""What had a name of its own in earlier versions, and is an argument of `dno` now."""
 
 
 def renamed(name: str, value: Any = None) -> str:

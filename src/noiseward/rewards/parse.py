@@ -29,7 +29,7 @@ from noiseward.rewards.reward import FunctionReward, Reward, UnitGradient, Weigh
 from noiseward.rewards.shaping import Augmented, Clamped
 from noiseward.user_code import ErrorBoundary
 
-__all__ = ["make_reward", "parse_rewards", "parse_weighted"]
+__all__ = ["check_reward", "make_reward", "parse_rewards", "parse_weighted"]
 
 SHAPES = {
     "cutouts": lambda reward, count: Augmented(reward, cutouts=int(count)),
@@ -48,17 +48,29 @@ def make_reward(text: str) -> Reward:
         >>> make_reward("darkness").differentiable
         True
     """
+    name = _read_name(text)
+    with ErrorBoundary(f"reward '{name}'", "when it was made"):
+        reward = build_part(text, {name: find_maker(name)}, "reward")
+    if not isinstance(reward, Reward):
+        raise RewardError(f"reward '{name}': expected its package to make a Reward, got a {type(reward).__name__}")
+    return reward
+
+
+def check_reward(text: str) -> None:
+    """Raise `ArgumentError` if a text has the name of no reward; nothing is loaded."""
+    if not text.startswith(("http://", "https://")) and ".py:" not in text:
+        _read_name(text)
+
+
+def _read_name(text: str) -> str:
+    """The name that a text begins with, which is that of a reward."""
     name = text.partition(":")[0].strip()
     known = [*ENTRIES, *list_installed()] if name not in ENTRIES else [name]
     if name not in known:
         raise ArgumentError(
             f"unknown reward '{name}'; {choices(name, known)}, or path/to/file.py:function, or http://host:port"
         )
-    with ErrorBoundary(f"reward '{name}'", "when it was made"):
-        reward = build_part(text, {name: find_maker(name)}, "reward")
-    if not isinstance(reward, Reward):
-        raise RewardError(f"reward '{name}': expected its package to make a Reward, got a {type(reward).__name__}")
-    return reward
+    return name
 
 
 def parse_rewards(texts: Sequence[str]) -> Reward:

@@ -17,7 +17,7 @@ from noiseward.options.run import RunSpec
 from noiseward.sweep.directory import Sweep
 from noiseward.sweep.pack_task import has_gradient
 from noiseward.sweep.packs import FILE
-from noiseward.sweep.rows import Row, UniqueIds, check_count
+from noiseward.sweep.rows import Row, UniqueIds, check_count, check_names
 
 __all__ = ["Comparison"]
 
@@ -59,7 +59,7 @@ class Comparison:
         if not self.methods:
             raise ArgumentError(f"expected at least one method, got none; choose from {', '.join(METHODS)}")
         for method in self.methods:
-            read_method(method)
+            check_names(self.base.replace(method=method))
         if twice := [method for place, method in enumerate(self.methods) if method in self.methods[:place]]:
             raise ArgumentError(f"method '{twice[0]}' is given twice; give each once")
         if self.kind not in ("nfe", "seconds") or not 0 < self.amount < math.inf:

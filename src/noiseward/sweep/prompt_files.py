@@ -87,13 +87,25 @@ def read_lines(
 
 def _read_json(line: str, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(line)
+        content = json.loads(line, object_pairs_hook=lambda pairs: _as_dict(pairs, where))
+    except ArgumentError:
+        raise
     except (ValueError, RecursionError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ArgumentError(f'{where}: expected JSON, as in {{"prompt": "a duck"}}, got other text ({why})') from None
     if not isinstance(content, dict):
         raise ArgumentError(f'{where}: expected a JSON object, as in {{"prompt": "a duck"}}, got {shorten(line, 40)}')
     return {key: value for key, value in content.items() if value is not None}
+
+
+def _as_dict(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    """An object whose names are each there once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ArgumentError(f"{where}: '{shorten(twice, 60)}' is there twice; give it once")
+    return found
 
 
 def _read_csv(path: Path, text: str, check_column: Callable[[str], object]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -9,21 +9,24 @@ the line, before anything runs.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from noiseward.errors import ArgumentError, choices, shorten
-from noiseward.methods import read_method
+from noiseward.methods import choose_method
 from noiseward.options.parts import literal
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec, lift_call
 from noiseward.options.storable import check_storable
+from noiseward.rewards.parse import check_reward
+from noiseward.rewards.reward import FunctionReward
 from noiseward.runs.spec import set_limits
 from noiseward.sweep.prompt_files import list_sets, read_lines
 
-__all__ = ["ROWS", "Row", "UniqueIds", "check_count", "read_rows"]
+__all__ = ["ROWS", "Row", "UniqueIds", "check_count", "check_names", "read_rows"]
 
 OPTIONS = tuple(name for name in RunSpec.names() if name not in ("prompt", "batch", "call"))
 COLUMNS = ("prompt", "id", "seeds", *OPTIONS)
@@ -68,6 +71,7 @@ def read_rows(source: str | Path, base: RunSpec, *, template: str = "{}") -> lis
         raise ArgumentError(
             f"--template must have {{}} where the prompt goes, as in 'a {{}}', got '{shorten(template, 80)}'"
         )
+    check_names(base)
     rows: list[Row] = []
     ids = UniqueIds()
     count = 0
@@ -95,6 +99,19 @@ def check_count(count: int, where: str = "") -> None:
         )
 
 
+def check_names(spec: RunSpec) -> None:
+    """Raise `ArgumentError` if a spec names a method, a part of one or a reward that there is not."""
+    _check_names(spec.method, (*spec.reward, *(spec.watch or ())))
+
+
+@functools.lru_cache
+def _check_names(method: str | None, rewards: tuple[str, ...]) -> None:
+    if method is not None:
+        choose_method(method, FunctionReward(len, differentiable=False))  # builds its parts
+    for text in rewards:
+        check_reward(text)
+
+
 def _check_column(name: str) -> None:
     if name in REPLACED:
         raise ArgumentError(f"column {renamed(name)}")
@@ -106,7 +123,8 @@ def _read_row(content: Mapping[str, Any], base: RunSpec, template: str, number: 
     check_storable({name: value for name, value in content.items() if name not in OPTIONS})
     prompt = content.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
-        raise ArgumentError("expected a prompt, got none; say what to draw, as in 'a duck'")
+        got = "none" if prompt is None else shorten(repr(prompt), 60)
+        raise ArgumentError(f"expected a prompt, got {got}; say what to draw, as in 'a duck'")
     whole = template.replace("{}", prompt.strip()) if len(template) * len(prompt) <= LONGEST**2 else None
     if whole is None or len(whole) > LONGEST:
         raise ArgumentError(f"a prompt has at most {LONGEST:,} characters, with its template; shorten it")
@@ -123,8 +141,7 @@ def _read_row(content: Mapping[str, Any], base: RunSpec, template: str, number: 
     values = {**base.values(), **limits, **own, "prompt": (whole,), "call": {**base.call, **own["call"]}}
     values["batch"] = content.get("seeds", base.batch)
     spec = RunSpec.read(values, spell=lambda name: "column 'seeds'" if name == "batch" else f"column '{name}'")
-    if "method" in own and spec.method is not None:
-        read_method(spec.method)
+    check_names(spec)
     name = ids.invent(prompt, number) if content.get("id") is None else ids.check(content["id"], number)
     return Row(name, set_limits(spec), number)
 
