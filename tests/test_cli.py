@@ -80,6 +80,7 @@ def test_resume_goes_on_with_a_run(run, small):
     assert status == 0, err
     assert [step["index"] for step in RunFolder(Path("runs/a-brightness")).steps()] == [0, 1, 2, 3]
     assert "4 evaluations" in out and "runs/a-brightness/strip.png" in out
+    assert run("resume", "runs/a-brightness", "--steps", "+1", "-q")[1] == "runs/a-brightness\n"
     status, _, err = run("resume", "nowhere")
     assert (
         status == 1

@@ -236,6 +236,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(spec, wh
 @pytest.mark.parametrize(
     ("given", "says"),
     [
+        ({"steps": "+٣"}, "--steps must be a number in total, as 50, or in addition, as +20, got '+٣'"),
         ({"steps": "many"}, "--steps must be a number in total, as 50, or in addition, as +20, got 'many'"),
         ({"steps": "1.5"}, "got '1.5'"),
         ({"nfe": "-3"}, "got '-3'"),

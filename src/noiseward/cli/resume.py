@@ -29,5 +29,7 @@ def resume(
     set_threads(spec.model)
     limits = {"steps": more.steps, "seconds": more.seconds, "nfe": more.nfe}
     solution = go_on(run, **limits, memory=more.memory, console=terminal.console(stderr=True), quiet=more.quiet)
-    if not more.quiet:
+    if more.quiet:
+        print(run)
+    else:
         report(spec, summarize(solution), solution.history, run, terminal.console())

@@ -171,7 +171,7 @@ def extend(spec: RunSpec, *, steps: str | None, seconds: str | None, nfe: str | 
     for name, text, kind in (("steps", steps, int), ("seconds", seconds, float), ("nfe", nfe, int)):
         if text is None:
             continue
-        if not re.fullmatch(r"\+?\d+(\.\d+)?", text) or (kind is int and "." in text):
+        if not re.fullmatch(r"\+?[0-9]+(\.[0-9]+)?", text) or (kind is int and "." in text):
             raise ArgumentError(f"--{name} must be a number in total, as 50, or in addition, as +20, got '{text}'")
         before = getattr(set_limits(spec), name)
         if text.startswith("+") and before is None:
