@@ -144,7 +144,14 @@ def test_a_solution_is_saved_whole(pipe, tmp_path):
         ({"batch": 0}, "batch must be >= 1, got 0"),
         ({"method": "dno:lr=0"}, "method 'dno': lr must be > 0, got '0'"),
         ({"lr": 0.1}, "lr is an argument of the method now; use method='dno:lr=0.1'"),
-        ({"step": 3}, "no argument 'step'"),
+        ({"step": 3}, "no argument 'step'; did you mean 'steps'?"),
+        ({"stpes": 3}, "no argument 'stpes'; did you mean 'steps'?"),
+        ({"prompt": 3}, "prompt must be text, a list of texts, or None, got 3"),
+        ({"prompt": ["a", 3]}, r"prompt must be .*, got \['a', 3\]"),
+        ({"reward": 3}, "reward must be a name, .*, got 3"),
+        ({"reward": ["brightness", 3]}, r"reward must be a name, .*, got \['brightness', 3\]"),
+        ({"reward": {"brightness": "x"}}, "the weight of reward 'brightness' must be finite, got 'x'"),
+        ({"call": 3}, "call must be a table of names and values, got 3"),
         ({"prompt": []}, "expected at least one prompt, got none"),
         ({"reward": []}, "expected a reward, got none"),
         ({"reward": "shine"}, "unknown reward 'shine'"),
@@ -167,6 +174,12 @@ def test_bad_input_is_one_line(pipe, options, says):
 def test_asking_for_a_gradient_that_is_not_there_names_the_alternatives_before_anything_is_sampled(pipe, method):
     with pytest.raises(GradientError, match="'jpeg' is a black box.*Hybrid2, Hybrid1 or ZerothOrder, or search"):
         align(pipe, "a", ["brightness", "jpeg"], method=method, progress=False, **CALL)
+
+
+def test_a_mapping_takes_names_and_none_watches_nothing(pipe):
+    weights = {"brightness": 1.0, "contrast": 0.5}
+    solution = align(pipe, "a", weights, steps=0, watch="none", progress=False, **CALL)
+    assert list(solution.initial.terms) == ["brightness", "contrast"] and "watched" not in solution.history[0]
 
 
 def test_a_reward_without_a_gradient_is_searched_which_is_said_in_one_line(pipe, capsys):

@@ -9,13 +9,13 @@ import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError
+from noiseward.errors import ArgumentError, shorten
 from noiseward.loop.budget import Budget
 from noiseward.loop.collect import collect
 from noiseward.loop.loop import iterate
@@ -46,7 +46,7 @@ __all__ = ["Loaded", "Problem", "align", "default_watch", "prepare", "prepare_sp
 
 T = TypeVar("T")
 Watch = str | Reward | Sequence[str | Reward] | None
-Rewards = str | Reward | Callable[..., Tensor] | Sequence[str] | Mapping[Reward, float]
+Rewards = str | Reward | Callable[..., Tensor] | Sequence[str] | Mapping[Reward, float] | Mapping[str, float]
 
 
 class Loaded:
@@ -220,7 +220,8 @@ def _sort(given: Mapping[str, Any]) -> dict[str, Any]:
         raise ArgumentError(renamed(replaced[0], given[replaced[0]]))
     call = {name: value for name, value in given.items() if name not in Settings.model_fields}
     own = {name: value for name, value in given.items() if name not in call}
-    return {**own, "call": {**own.get("call", {}), **call}}
+    inner = own.get("call", {})
+    return {**own, "call": {**inner, **call}} if isinstance(inner, dict) else own
 
 
 @torch.inference_mode(False)
@@ -236,6 +237,8 @@ def prepare(
 ) -> Problem:
     """What `align` runs, not yet run; `loaded` has models and rewards of the problem before, the rest is as there."""
     batch, seed, memory, call = settings.batch, settings.seed, settings.memory, settings.arguments
+    if not (prompt is None or isinstance(prompt, str) or _are_texts(prompt)):
+        raise ArgumentError(f"prompt must be text, a list of texts, or None, got {shorten(repr(prompt), 60)}")
     count = batch * (1 if prompt is None or isinstance(prompt, str) else len(prompt))
     check_room(count, batch)
     loaded = loaded or Loaded()
@@ -275,16 +278,25 @@ def prepare_spec(spec: RunSpec, loaded: Loaded | None = None) -> Problem:
     return prepare(spec.model, prompt, reward, spec, method=spec.method, watch=spec.watch, loaded=loaded)
 
 
+def _are_texts(value: Any) -> TypeGuard[Collection[str]]:
+    return isinstance(value, Collection) and all(isinstance(one, str) for one in value)
+
+
 def _reward(reward: Rewards) -> Reward:
     if isinstance(reward, Reward):
         return reward
     if isinstance(reward, str):
         return parse_rewards([reward])
     if isinstance(reward, Mapping):
-        return WeightedSum(reward)
+        return WeightedSum({parse_rewards([one]) if isinstance(one, str) else one: w for one, w in reward.items()})
     if callable(reward):
         return FunctionReward(reward)
-    return parse_rewards(list(reward))
+    if _are_texts(reward):
+        return parse_rewards(list(reward))
+    raise ArgumentError(
+        "reward must be a name, a list of names, a Reward, a function of images, or a mapping from rewards to weights, "
+        f"got {shorten(repr(reward), 60)}"
+    )
 
 
 def default_watch(model: Any, optimized: Sequence[str]) -> tuple[str, ...]:
@@ -300,6 +312,8 @@ def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
     watch = default_watch(model, optimized) if watch is None else watch
     held = []
     for one in split_parts(watch) if isinstance(watch, str) else [watch] if isinstance(watch, Reward) else watch:
+        if one == "none":
+            continue
         each, weight = (one, 1.0) if isinstance(one, Reward) else parse_weighted(one)
         if weight != 1:
             raise ArgumentError(f"expected a watched reward without a weight, got '{one}'; leave the weight out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from noiseward.errors import ArgumentError, choices
+from noiseward.options.run import CALL, Settings
 from noiseward.pipelines.adapter import DiffusersSampler
 from noiseward.pipelines.calls import list_parameters
 from noiseward.pipelines.cards import card_of
@@ -19,6 +21,13 @@ from noiseward.samplers.sampler import Sampler
 __all__ = ["open_sampler"]
 
 _OURS = inspect.signature(DiffusersSampler.__init__).parameters.keys() - {"call"}
+
+_OPTIONS = [name for name in Settings.model_fields if name not in (*CALL, "call")]  # of a run
+
+
+def _near(name: str) -> str | None:
+    """The option of a run that someone who gives a pipeline an argument of this name may mean."""
+    return next(iter(difflib.get_close_matches(name, _OPTIONS, n=1, cutoff=0.75)), None)
 
 
 def open_sampler(
@@ -42,7 +51,8 @@ def open_sampler(
     """
     if isinstance(model, Sampler):
         if given := [*call, *loading]:
-            raise ArgumentError(f"expected a pipeline or a name with {', '.join(given)}, got a sampler; set it there")
+            hint = f"did you mean {near!r}?" if (near := _near(given[0])) else "set it there"
+            raise ArgumentError(f"expected a pipeline or a name with {', '.join(given)}, got a sampler; {hint}")
         if memory:
             message = f"memory= is for pipelines, got a {type(model).__name__}; set it where the sampler is made"
             hint = ", with recompute=True and denoiser= to keep less" if isinstance(model, FunctionSampler) else ""
@@ -55,6 +65,9 @@ def open_sampler(
     known = list_parameters(pipe)
     for name in call.keys() & _OURS:
         raise ArgumentError(f"{type(pipe).__name__} has no argument '{name}'; {choices(name, sorted(known))}")
+    for name in call.keys() - known:
+        if near := _near(name):
+            raise ArgumentError(f"{type(pipe).__name__} has no argument '{name}'; did you mean {near!r}?")
     defaults = {"eta": 1.0, **(card.call if card else {})}
     chosen = {name: value for name, value in defaults.items() if name in known} | dict(call)
     return DiffusersSampler(pipe, memory=memory or (card.memory if card else "balanced"), **chosen)
