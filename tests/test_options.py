@@ -68,7 +68,7 @@ def test_the_schema_names_every_option_and_method(run):
     status, out, _ = run("schema")
     content = json.loads(out)
     assert status == 0 and set(content["properties"]) == set(RunSpec.model_fields)
-    assert set(content["methods"]) == set(METHODS)
+    assert set(content["methods"]) == set(METHODS) and "\n" not in content["description"]
     assert content["properties"]["eta"]["anyOf"][0]["maximum"] == 1
 
 

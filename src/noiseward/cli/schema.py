@@ -22,5 +22,6 @@ def schema(
         print(table(RunSpec))
         return
     content = RunSpec.model_json_schema()
+    content["description"] = content["description"].partition("\n")[0]
     content["methods"] = {name: recipe.model_json_schema() for name, recipe in METHODS.items()}
     print(json.dumps(content, indent=1))

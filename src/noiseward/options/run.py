@@ -141,7 +141,7 @@ class RunSpec(Settings, ModelOptions):
     )
     method: str | None = option(
         None,
-        help="How the noise moves: NAME or NAME:ARG=VALUE,..., as in dno:lr=0.02,guard=concentration:target=0.1. "
+        help="How the noise moves: NAME or NAME:ARG=VALUE,..., as in dno:lr=0.02,guard=shell:0.01. "
         "'noiseward methods' lists them. Default: dno, or trust-region for a reward without a gradient.",
     )
     watch: Texts | None = option(
