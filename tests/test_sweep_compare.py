@@ -276,6 +276,15 @@ def test_bad_arguments_are_refused(change, words):
         Comparison(**{"base": BRIGHT, "prompts": ("a",), **change})
 
 
+def test_two_methods_and_two_prompts_that_make_one_word_have_two_ids(tmp_path):
+    asked = Comparison(BRIGHT, ("a duck", "coarse 2 a duck"), ("dno:coarse=2", "dno"), seeds=5)
+    rows = list(asked.rows())
+    assert len({(row.id, row.spec.seed) for row in rows}) == len(rows) == 8
+    assert {row.id for row in rows} >= {"dno-coarse-2-a-duck", "dno-coarse-2-a-duck-"}
+    for _ in range(2):
+        asked.begin(tmp_path / "out")
+
+
 def test_a_budget_of_seconds_is_one_per_pack(comparison, tmp_path):
     timed = dataclasses.replace(comparison, kind="seconds", amount=0.2, prompts=("a",), methods=("dno:lr=0.1",))
     (line,) = compare(timed, tmp_path / "out").rows("1.0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -98,14 +99,22 @@ class Comparison:
         for method in self.methods:
             word = re.sub(r"[^a-z0-9.]+", "-", method.lower()).strip("-")
             words[method] = word if word not in words.values() else f"{word}-{len(words)}"
-        prompts = {(prompt,): f"-{ids.invent(prompt)}" for prompt in self.prompts} or {(): ""}
+        prompts: dict[tuple[str, ...], str] = {(prompt,): f"-{ids.invent(prompt)}" for prompt in self.prompts}
+        prompts = prompts or {(): ""}
+        names: dict[str, tuple[str, tuple[str, ...]]] = {}  # two methods and two prompts may make the same word
+        for method, prompt in itertools.product(words, prompts):
+            name = words[method] + prompts[prompt]
+            while name in names:
+                name += "-"
+            names[name] = method, prompt
+        named = {case: name for name, case in names.items()}
         last = base.seed + self.seeds
         for first in range(base.seed, last, PACK):
-            for prompt, name in prompts.items():
-                for method, word in words.items():
+            for prompt in prompts:
+                for method in words:
                     if method not in self.refused:
                         spec = base.replace(prompt=prompt, method=method, seed=first, batch=min(PACK, last - first))
-                        yield Row(word + name, spec)
+                        yield Row(named[method, prompt], spec)
 
     def begin(self, out: Path) -> Sweep:
         """Its sweep in a directory, new or begun before.
