@@ -12,12 +12,13 @@ from noiseward.loop.budget import Budget
 from noiseward.loop.collect import optimize
 from noiseward.loop.objective import Objective
 from noiseward.noise.layout import Seeds
-from noiseward.optimizers.guidance import DPS, LGD, FKSteering, Guided
+from noiseward.optimizers.guidance import DPS, LGD, NTRK, FKSteering, Guided
 from noiseward.optimizers.search import BestOfN
 from noiseward.rewards.reward import FunctionReward
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.function import FunctionSampler
-from noiseward.samplers.steps import Guide, Resampling, StateShift, is_guided, run_guided
+from noiseward.samplers.guide import Guide, Redraw, Resampling, StateShift
+from noiseward.samplers.steps import is_guided, run_guided
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests import test_laws as laws
 from tests.families import FAMILIES
@@ -196,6 +197,21 @@ def tilted(steps, votes):
     return float(moved.mean()), 2.0 * SLOPE * toy.std**2
 
 
+def test_a_redraw_replaces_the_draw_of_its_step():
+    toy = model()
+    sampler = toy.sampler()
+    noise = sampler.init(2)
+
+    def answer(moment):
+        return Redraw(lambda draw: -2 * draw) if moment.index == 2 else None
+
+    end = run(sampler, noise, Recording(answer, gradient=True))
+    expected = noise.clone()
+    expected[:, 3] *= -2
+    torch.testing.assert_close(end.noise, expected)
+    torch.testing.assert_close(end.sample, sampler(end.noise))
+
+
 def test_lgd_is_exact_for_a_linear_reward_on_gaussian_data():
     errors = []
     for steps in (20, 40, 80):
@@ -252,6 +268,7 @@ GUIDES = {
     "dps": Guided(DPS(0.2), samples=2, chunk=5),
     "dps, to the letter": Guided(DPS(0.05, normalize=False), samples=1),
     "lgd": Guided(LGD(2, length=0.2), samples=2, chunk=3),
+    "ntrk": Guided(NTRK(0.3), samples=2, chunk=3),
     "fk": Guided(FKSteering(2), samples=4, chunk=5),
     "fk max": Guided(FKSteering(2, potential="max", adaptive=False), samples=2),
 }
@@ -285,7 +302,7 @@ def test_a_step_costs_its_guided_runs_and_one_more(guide):
     assert solution.nfe == NFE(4 * runs, 8 * guide.samples if guide.guide.gradient else 0)
 
 
-@pytest.mark.parametrize(("guide", "samples"), [(DPS(), 4), (LGD(), 4), (FKSteering(16), 16)])
+@pytest.mark.parametrize(("guide", "samples"), [(DPS(), 4), (LGD(), 4), (NTRK(), 4), (FKSteering(16), 16)])
 def test_guided_runs_beat_chance_at_the_same_cost(guide, samples):
     """A backward counts two forwards, so that best-of-n may try three times as many where the guide has a gradient."""
     objective = Objective(model(10, dim=32).sampler(), Quadratic(1.0))
@@ -312,6 +329,7 @@ def test_what_a_guide_cannot_do_is_said_before_anything_is_computed():
         (lambda: DPS(0.0), "scale must be .*got 0.0"),
         (lambda: LGD(0), "samples must be .*got 0"),
         (lambda: LGD(length=-1.0), "length must be .*got -1.0"),
+        (lambda: NTRK(1.5), r"share must be in \[0, 1\], got 1.5"),
         (lambda: FKSteering(1), "particles must be .*got 1"),
         (lambda: FKSteering(potential="sum"), "available: difference, max"),
         (lambda: FKSteering(every=0.7), "every must be .*got 0.7"),
@@ -331,7 +349,7 @@ def brightness(x):
 
 
 @pytest.mark.parametrize("name", [*STEERABLE, STOCHASTIC_FLOW])
-@pytest.mark.parametrize("guide", [DPS(0.1), LGD(2, length=0.1), FKSteering(2, every=0.5, adaptive=False)])
+@pytest.mark.parametrize("guide", [DPS(0.1), LGD(2, length=0.1), NTRK(), FKSteering(2, every=0.5, adaptive=False)])
 def test_a_guided_pipeline_amounts_to_noise(name, guide):
     family = FAMILIES[name]
     sampler = DiffusersSampler(family.build(), **{**family.call, "num_inference_steps": 3})

@@ -77,6 +77,7 @@ from noiseward.optimizers.gradient import Backprop as Backprop
 from noiseward.optimizers.gradient import Estimator as Estimator
 from noiseward.optimizers.guidance import DPS as DPS
 from noiseward.optimizers.guidance import LGD as LGD
+from noiseward.optimizers.guidance import NTRK as NTRK
 from noiseward.optimizers.guidance import FKSteering as FKSteering
 from noiseward.optimizers.guidance import Guided as Guided
 from noiseward.optimizers.hybrid import Hybrid1 as Hybrid1
@@ -112,12 +113,14 @@ from noiseward.samplers.cost import NFE as NFE
 from noiseward.samplers.cost import count_calls as count_calls
 from noiseward.samplers.differentiable import differentiable as differentiable
 from noiseward.samplers.function import FunctionSampler as FunctionSampler
+from noiseward.samplers.guide import Guide as Guide
+from noiseward.samplers.guide import Redraw as Redraw
+from noiseward.samplers.guide import Resampling as Resampling
+from noiseward.samplers.guide import SamplerStep as SamplerStep
+from noiseward.samplers.guide import StateShift as StateShift
+from noiseward.samplers.image_test import ImageTest as ImageTest
 from noiseward.samplers.nested import Nested as Nested
 from noiseward.samplers.sampler import Sampler as Sampler
-from noiseward.samplers.steps import Guide as Guide
-from noiseward.samplers.steps import Resampling as Resampling
-from noiseward.samplers.steps import SamplerStep as SamplerStep
-from noiseward.samplers.steps import StateShift as StateShift
 
 __version__: str
 __all__: list[str]

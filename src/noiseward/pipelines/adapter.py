@@ -55,7 +55,7 @@ from noiseward.samplers.function import FunctionSampler
 from noiseward.samplers.memory import MODES, choose_mode, free_memory, lower_mode
 from noiseward.samplers.precision import is_half
 from noiseward.samplers.sampler import Prompt, Sampler, expand_prompts
-from noiseward.samplers.steps import is_guided, without_guide
+from noiseward.samplers.steps import is_guided, is_watched, unobserved
 
 __all__ = ["DiffusersSampler"]
 
@@ -223,11 +223,12 @@ class DiffusersSampler(Sampler):
         scheduler = getattr(self.pipe, "scheduler", None)
         is_first = self._range is None and is_recording()
         with self._prepare(), contextlib.ExitStack() as stack:
-            if not is_guided() and not is_first:
+            observed = is_guided() or is_watched()
+            if not observed and not is_first:
                 return self._sample(batch, prompt)
             last = stack.enter_context(record_outputs(self._denoisers))
             decode = functools.partial(self._decode, scheduler=scheduler, last=last, batch=batch, prompt=prompt)
-            if is_guided():
+            if observed:
                 stack.enter_context(announce_steps(self.pipe.scheduler, decode))
             state = stack.enter_context(track_state(getattr(self.pipe, "scheduler", None)))
             sample = self._sample(batch, prompt)
@@ -247,7 +248,7 @@ class DiffusersSampler(Sampler):
     ) -> Any:
         """Decode predictions, which are in the pipeline's own space, as the pipeline does (see `steps.py`)."""
         with contextlib.ExitStack() as stack:
-            for each in (off(), without_guide(), record(0, into=[]), repeat_outputs(self._denoisers, last)):
+            for each in (off(), unobserved(), record(0, into=[]), repeat_outputs(self._denoisers, last)):
                 stack.enter_context(each)
             stack.enter_context(override(self.pipe, "scheduler", freeze_state(copy_scheduler(scheduler), clean)))
             if output_type != "pt":

@@ -1,8 +1,8 @@
 r"""A pipeline's steps, announced: an override of `scheduler.step`, and one of the denoiser.
 
-While a run is guided (`samplers/steps.py`), the scheduler's own `step` is made through `announce`. What that needs to
-know is asked of the scheduler itself: the prediction :math:`\hat x_0` is in what `step` returns, or follows from the
-kind of prediction; signal and noise level are what `add_noise` makes of a one and of a zero.
+While a run is guided or watched (`samplers/steps.py`), the scheduler's own `step` is made through `announce`. What that
+needs to know is asked of the scheduler itself: the prediction :math:`\hat x_0` is in what `step` returns, or follows
+from the kind of prediction; signal and noise level are what `add_noise` makes of a one and of a zero.
 
 To show a prediction to a reward it has to be decoded as the pipeline would. The pipeline does it: its call is run once
 more, its denoiser repeating its last output and its scheduler returning the prediction at every step, so that what is
@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map
 
 from noiseward.errors import ModelError
 from noiseward.pipelines.override import override
-from noiseward.samplers.steps import announce
+from noiseward.samplers.steps import announce, is_guided
 
 __all__ = ["announce_steps", "freeze_state", "record_outputs", "repeat_outputs", "track_state"]
 
@@ -61,7 +61,9 @@ def announce_steps(scheduler: Any, decode: Callable[[Tensor], Tensor]) -> Iterat
             signal=signal, sigma=sigma, decode=decode,
             reorder=lambda rows: _reorder(vars(scheduler), rows, sample.shape),
         )  # fmt: skip
-        others = [part.detach() if isinstance(part, Tensor) else part for part in results[0].to_tuple()[1:]]
+        others = results[0].to_tuple()[1:]
+        if is_guided():  # a guided run cuts the graph at every step
+            others = [part.detach() if isinstance(part, Tensor) else part for part in others]
         if as_tuple:
             return (after, *others)
         results[0].prev_sample = after

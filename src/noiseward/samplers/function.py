@@ -49,6 +49,7 @@ from noiseward.samplers.recompute import (
     replace_forward,
 )
 from noiseward.samplers.sampler import Prompt, Sampler, expand_prompts
+from noiseward.samplers.steps import end_row, unobserved
 from noiseward.samplers.witness import Witness
 
 __all__ = ["FunctionSampler"]
@@ -221,7 +222,7 @@ class FunctionSampler(Sampler):
 
     def _sample_apart(self, found: Findings, noise: Tensor, prompt: list[str] | None) -> Tensor:
         """The samples of some noise, without a graph; no part of any run."""
-        with torch.no_grad(), hold_constant(0), count_calls(apart=True):
+        with torch.no_grad(), hold_constant(0), count_calls(apart=True), unobserved():
             return self._replay(found, noise, prompt)
 
     def _one_by_one(self, found: Findings, noise: Tensor, prompt: list[str] | None) -> Tensor:
@@ -229,6 +230,7 @@ class FunctionSampler(Sampler):
         for row in range(noise.shape[0]):
             with count_calls(apart=row > 0):  # a row takes part in its own calls only: the first row's are counted
                 samples.append(self._replay(found, noise[row : row + 1], prompt[row : row + 1] if prompt else None))
+                end_row()
         return torch.cat(samples)
 
     def _replay(self, found: Findings, noise: Tensor, prompt: list[str] | None) -> Tensor:

@@ -6,7 +6,8 @@ It announces that by calling :func:`announce`; the diffusers adapter does for ev
 can. Without a guide, that costs nothing and changes nothing.
 
 A **guide** (`optimizers/guidance/`) sees a :class:`SamplerStep` and answers with nothing, with a :class:`StateShift` c
-of the next state, or with a :class:`Resampling` of rows that continue in the place of others. It knows no pipeline.
+of the next state, with a :class:`Redraw` of this step's draw z, or with a :class:`Resampling` of rows that continue
+in the place of others. It knows no pipeline.
 
 *Whatever a guide does is a choice of noise.* A shifted step is a step with another draw,
 
@@ -23,7 +24,6 @@ scheduler is asked for them.
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -35,104 +35,23 @@ from torch import Tensor
 from noiseward.errors import GradientError, TapeError
 from noiseward.noise.layout import Seeds
 from noiseward.noise.tape import count_draws, off
+from noiseward.samplers.guide import Guide, Redraw, Resampling, SamplerStep, StateReset, StateShift
 from noiseward.samplers.independence import require_whole
 from noiseward.samplers.precision import is_half, pull_back, pull_scores
 from noiseward.samplers.sampler import Prompt, Sampler
 
 __all__ = [
-    "Guide",
     "GuidedRun",
-    "Resampling",
-    "SamplerStep",
-    "StateShift",
     "announce",
+    "end_row",
     "is_guided",
+    "is_watched",
     "run_guided",
-    "without_guide",
+    "unobserved",
+    "watch_state",
 ]
 
 StepFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-@dataclasses.dataclass(frozen=True)
-class StateShift:
-    """A correction of the next state, `(B, *X)`."""
-
-    by: Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class Resampling:
-    """For each row the row that continues in its place, `(B,)`, whole numbers."""
-
-    rows: Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplerStep:
-    """What a guide sees.
-
-    Attributes:
-        index: number of the step, from 0.
-        of: how many there will be; for schedulers that call the denoiser twice per step, the number of calls.
-        time: t as the sampler counts it.
-        noisy: :math:`x_t`, `(B, *X)`.
-        clean: :math:`\\hat x_0`, `(B, *X)`; has a graph where the guide asked for gradients.
-        signal, sigma: of the noisy state, :math:`x_t = signal \\cdot x_0 + sigma \\cdot \\epsilon`.
-        score: the reward of some :math:`x_0`, decoded as the sampler would: `(B, *X)` to `(B,)`.
-        seeds: randomness of this step, one seed per row.
-        memory: what the guide keeps until the next step, tensors whose first axis is the row. Rows that take another's
-            place take its memory too.
-        pull: `pull(scores)` is the gradient of the sum of some scores to :math:`x_t`, through the denoiser.
-        slope: how much the next state changes with :math:`\\hat x_0` while :math:`x_t` stays.
-    """
-
-    index: int
-    of: int
-    time: float
-    noisy: Tensor
-    clean: Tensor
-    signal: float
-    sigma: float
-    score: Callable[[Tensor], Tensor]
-    seeds: Seeds
-    memory: dict[str, Tensor]
-    pull: Callable[[Tensor], Tensor]
-    slope: Callable[[], Tensor]
-
-    def conditioned(self, gradient: Tensor) -> Tensor:
-        r"""The shift that follows from adding a gradient `(B, *X)` to the score of :math:`x_t`.
-
-        By Tweedie's formula it changes the prediction by :math:`\sigma^2 / \text{signal}` times the gradient; the step
-        does the rest. For a state that is nothing but noise the shift is zero.
-        """
-        if self.signal < 1e-6:
-            return torch.zeros_like(gradient)
-        return self.slope() * (self.sigma**2 / self.signal) * gradient
-
-    def fresh(self, purpose: str) -> Tensor:
-        """Standard normal numbers of the state's shape, each row's from its own seed."""
-        rows = [
-            torch.randn(self.noisy.shape[1:], generator=self.seeds.generator(row, purpose), dtype=self.noisy.dtype)
-            for row in range(self.noisy.shape[0])
-        ]
-        return torch.stack(rows).to(self.noisy.device)
-
-
-class Guide(abc.ABC):
-    """Steers a sampler at its steps. Row i of an answer depends on row i alone, or on the rows it is a particle with.
-
-    Attributes:
-        gradient: whether it uses `SamplerStep.pull`.
-        particles: how many rows in succession belong together.
-    """
-
-    gradient: bool = False
-    particles: int = 1
-
-    @abc.abstractmethod
-    def __call__(self, step: SamplerStep) -> StateShift | Resampling | None:
-        """What to do at a step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,11 +61,13 @@ class GuidedRun:
     Attributes:
         noise: the noise it amounts to, `(B, *noise_shape)`.
         sample: `(B, *X)`: up to rounding what the sampler gives for that noise.
+        state: the sample as the denoiser knows it, before it is decoded: the last prediction.
         memory: what the guide kept to the end.
     """
 
     noise: Tensor
     sample: Tensor
+    state: Tensor
     memory: dict[str, Tensor]
 
 
@@ -184,12 +105,12 @@ def run_guided(
             sample = sampler(steering.variable, prompt)
     finally:
         _STEERING.reset(token)
-    if steering.index == 0:
+    if steering.state is None:
         raise TapeError(
             "the sampler announced no step, so it cannot be guided: pass a diffusers pipeline, or call "
             "noiseward.samplers.steps.announce in a sampler of your own"
         )
-    return GuidedRun(steering.noise, sample.detach(), steering.memory)
+    return GuidedRun(steering.noise, sample.detach(), steering.state, steering.memory)
 
 
 def announce(
@@ -222,7 +143,10 @@ def announce(
     """
     steering = _STEERING.get()
     if steering is None:
-        return step(output, noisy)[0]
+        after, clean = step(output, noisy)
+        if (watch := _WATCH.get()) is not None:
+            watch.last = clean.detach()
+        return after
     if noisy.shape[0] != steering.noise.shape[0]:
         raise TapeError(
             f"expected a step with {steering.noise.shape[0]} rows, got one with {noisy.shape[0]}: the sampler runs "
@@ -239,10 +163,14 @@ def announce(
     )  # fmt: skip
     with off():  # a guide's own random numbers are no noise of the sampler
         answer = steering.guide(seen)
-    steering.index += 1
+    steering.index, steering.state = index + 1, clean.detach()
     result = after
     if isinstance(answer, StateShift):
         result = after + steering.absorb(answer.by, after)
+    elif isinstance(answer, Redraw):
+        result = after + steering.redraw(answer.to, after)
+    elif isinstance(answer, StateReset):
+        result = answer.state.to(after.dtype)
     elif isinstance(answer, Resampling):
         result = after[answer.rows]
         steering.reorder(answer.rows)
@@ -257,13 +185,69 @@ def is_guided() -> bool:
 
 
 @contextlib.contextmanager
-def without_guide() -> Iterator[None]:
-    """For the body of a `with`, no guide steers."""
-    token = _STEERING.set(None)
+def unobserved() -> Iterator[None]:
+    """For the body of a `with`, no guide steers and nobody watches: what runs there is no part of the run."""
+    steering, watch = _STEERING.set(None), _WATCH.set(None)
     try:
         yield
     finally:
-        _STEERING.reset(token)
+        _STEERING.reset(steering)
+        _WATCH.reset(watch)
+
+
+class Watch:
+    """What a sampler ended with, as its denoiser knows it.
+
+    Attributes:
+        last: the last prediction that was announced, of a batch or of a row alone.
+    """
+
+    def __init__(self) -> None:
+        self.last: Tensor | None = None
+        self._rows: list[Tensor] = []
+
+    def end_row(self) -> None:
+        """Rows are sampled one at a time, and one is done."""
+        if self.last is not None:
+            self._rows.append(self.last)
+            self.last = None
+
+    @property
+    def state(self) -> Tensor | None:
+        """`(B, *X)`; None where the sampler announces nothing."""
+        return torch.cat(self._rows) if self._rows else self.last
+
+
+@contextlib.contextmanager
+def watch_state() -> Iterator[Watch]:
+    """Watch what a sampler that is run in the body of a `with` ends with; it costs no denoiser calls.
+
+    Example:
+        >>> from noiseward.toys import GaussianModel
+        >>> sampler = GaussianModel(steps=2).sampler()
+        >>> noise = sampler.init(3)
+        >>> with watch_state() as watch:
+        ...     sample = sampler(noise)
+        >>> torch.allclose(watch.state, sample, atol=1e-5)  # here samples are states
+        True
+    """
+    watch = Watch()
+    token = _WATCH.set(watch)
+    try:
+        yield watch
+    finally:
+        _WATCH.reset(token)
+
+
+def is_watched() -> bool:
+    """Whether somebody watches what the sampler ends with."""
+    return _WATCH.get() is not None
+
+
+def end_row() -> None:
+    """Say that one of several rows that are sampled alone is done."""
+    if (watch := _WATCH.get()) is not None:
+        watch.end_row()
 
 
 class _Steering:
@@ -276,19 +260,43 @@ class _Steering:
         self.variable = noise.detach().clone().requires_grad_(guide.gradient)
         self.noise = noise.detach().clone()
         self.index = 0
+        self.state: Tensor | None = None
         self.memory: dict[str, Tensor] = {}
 
     def absorb(self, by: Tensor, after: Tensor) -> Tensor:
         """Turn a shift into a change of this step's draw; returns what of it the draw can express."""
+        found = self._find_draw(after)
+        if found is None:
+            return torch.zeros_like(after)
+        k, weight = found
+        weight = weight.reshape(by.shape)
+        return self._change(
+            k, weight, torch.where(weight != 0, by.detach() / torch.where(weight != 0, weight, 1.0), 0.0)
+        )
+
+    def redraw(self, to: Callable[[Tensor], Tensor], after: Tensor) -> Tensor:
+        """Replace this step's draw; returns how the next state changes."""
+        found = self._find_draw(after)
+        if found is None:
+            return torch.zeros_like(after)
+        k, weight = found
+        draw = self.layout.split(self.noise)[k].reshape(after.shape)
+        return self._change(k, weight.reshape(after.shape), to(draw).detach() - draw)
+
+    def _find_draw(self, after: Tensor) -> tuple[int, Tensor] | None:
+        """The draw that this step was made with, and its weight in the next state; None for a step without one."""
         found = torch.autograd.grad(after.sum(), self.variable, retain_graph=True, allow_unused=True)[0]
         if found is None or not found.any():
-            return torch.zeros_like(after)
+            return None
         weights = self.layout.split(found)
         k = max(range(len(weights)), key=lambda each: float(weights[each].norm()))
-        weight = weights[k].reshape(by.shape)
-        change = torch.where(weight != 0, by.detach() / torch.where(weight != 0, weight, 1.0), 0.0)
-        self.layout.split(self.noise)[k].add_(change.view_as(weights[k]).to(self.noise.dtype))  # a view
-        return weight.to(after.dtype) * change.to(after.dtype)
+        return k, weights[k]
+
+    def _change(self, k: int, weight: Tensor, change: Tensor) -> Tensor:
+        """Change a draw; returns how the next state changes."""
+        part = self.layout.split(self.noise)[k]  # a view
+        part.add_(change.reshape(part.shape).to(part.dtype))
+        return weight.to(change.dtype) * change
 
     def reorder(self, rows: Tensor) -> None:
         """Give rows that take another's place its draws up to here, and its memory."""
@@ -299,6 +307,7 @@ class _Steering:
 
 
 _STEERING: ContextVar[_Steering | None] = ContextVar("the guided run", default=None)
+_WATCH: ContextVar[Watch | None] = ContextVar("who watches the state", default=None)
 
 
 def _pull(scores: Tensor, out: Tensor, x: Tensor, output: Tensor, noisy: Tensor) -> Tensor:

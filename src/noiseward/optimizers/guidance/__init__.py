@@ -4,5 +4,6 @@ from noiseward.optimizers.guidance.dps import DPS
 from noiseward.optimizers.guidance.fk import FKSteering
 from noiseward.optimizers.guidance.guided import Guided
 from noiseward.optimizers.guidance.lgd import LGD
+from noiseward.optimizers.guidance.ntrk import NTRK
 
-__all__ = ["DPS", "LGD", "FKSteering", "Guided"]
+__all__ = ["DPS", "LGD", "NTRK", "FKSteering", "Guided"]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from noiseward.optimizers.candidates import check_positive
-from noiseward.samplers.steps import Guide, SamplerStep, StateShift
+from noiseward.samplers.guide import Guide, SamplerStep, StateShift
 
 __all__ = ["DPS", "normalize_rows"]
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError, choices
 from noiseward.optimizers.candidates import check_positive
-from noiseward.samplers.steps import Guide, Resampling, SamplerStep
+from noiseward.samplers.guide import Guide, Resampling, SamplerStep
 
 __all__ = ["FKSteering"]
 

@@ -22,8 +22,9 @@ from noiseward.noise.layout import Seeds
 from noiseward.optimizers.candidates import check_counts, draw_movable, keep_fixed, select_best
 from noiseward.rewards.reward import score
 from noiseward.samplers.cost import NFE, count_calls, current_meter
+from noiseward.samplers.guide import Guide
 from noiseward.samplers.sampler import expand_prompts
-from noiseward.samplers.steps import Guide, run_guided
+from noiseward.samplers.steps import run_guided
 
 __all__ = ["Guided"]
 

@@ -27,7 +27,7 @@ import torch
 
 from noiseward.optimizers.candidates import check_counts, check_positive
 from noiseward.optimizers.guidance.dps import normalize_rows
-from noiseward.samplers.steps import Guide, SamplerStep, StateShift
+from noiseward.samplers.guide import Guide, SamplerStep, StateShift
 
 __all__ = ["LGD"]
 

@@ -1,0 +1,139 @@
+"""The image test: uniform on fresh samples, and small for samples that the model would not make."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+
+from noiseward import DiffusersSampler, FunctionSampler
+from noiseward.errors import ArgumentError
+from noiseward.pipelines.open import open_sampler
+from noiseward.samplers import image_test
+from noiseward.samplers.cost import NFE, count_calls
+from noiseward.samplers.image_test import ImageTest, Reference
+from noiseward.samplers.steps import watch_state
+from noiseward.toys import GaussianModel
+from tests.families import FAMILIES
+
+f64 = torch.float64
+
+
+@functools.cache
+def sampler(steps=6, dim=64):
+    return GaussianModel(steps=steps, dim=dim).sampler()
+
+
+def test_the_tail_of_the_f_distribution_is_that_of_tables():
+    """F(4, 16) exceeds 3.01 and 4.77, and F(2, 7) exceeds 4.74, with probability 5, 1 and 5 percent."""
+    found = image_test._tail(torch.tensor([3.0069, 4.7726], dtype=f64), 4, 16)
+    assert found.tolist() == pytest.approx([0.05, 0.01], rel=1e-3)
+    assert image_test._tail(torch.tensor(4.7374, dtype=f64), 2, 7).item() == pytest.approx(0.05, rel=1e-3)
+
+
+def test_profiles_of_a_known_covariance_get_uniform_probabilities():
+    """As exact as the prior: neighboring groups that are correlated as it expects, and n from small to large."""
+    generator = torch.Generator().manual_seed(0)
+    places = torch.arange(4, dtype=f64)
+    root = torch.linalg.cholesky(0.7 ** (places[:, None] - places).abs())
+    for n in (8, 16, 64):
+        found = []
+        for _ in range(400):
+            fresh, new = (torch.randn(k, 4, dtype=f64, generator=generator) @ root.T for k in (n, 10))
+            found.append(Reference(fresh).probability(new))
+        p = torch.cat(found)
+        for level in (0.01, 0.1, 0.5):
+            assert (p < level).double().mean().item() == pytest.approx(level, rel=0.35, abs=0.004)
+
+
+def test_fresh_samples_pass_and_samples_that_are_off_do_not(monkeypatch):
+    found = []
+    for k in range(8):  # several sets of fresh samples to compare with
+        monkeypatch.setattr(image_test, "FIRST_SEED", 10_000 * k + 10**7)
+        found.append(ImageTest(sampler())(sampler().init(64, seed=1000 * k), None, None))
+    p = torch.cat(found)
+    assert (p < 0.01).double().mean() < 0.025 and 0.015 < (p < 0.05).double().mean() < 0.075
+    assert 0.4 < p.median() < 0.65
+    test, fresh = ImageTest(sampler()), sampler().init(16, seed=5)
+    state = sampler()(fresh)
+    brighter, flatter = state + 0.7, 0.5 + 0.2 * (state - 0.5)
+    assert (test(fresh, state, None) > 1e-3).all()
+    assert (test(fresh, brighter, None) < 1e-3).all() and (test(fresh, flatter, None) < 1e-3).all()
+
+
+def test_the_probability_of_an_image_depends_on_nothing_but_the_image():
+    test, noise = ImageTest(sampler()), sampler().init(3, seed=2)
+    with watch_state() as watch:
+        sampler()(noise)
+    together = test(noise, watch.state, None)
+    assert torch.equal(together, test(noise, watch.state, None))
+    assert torch.equal(together, ImageTest(sampler(), chunk=5)(noise, watch.state, None))
+    torch.testing.assert_close(together[1:2], test(noise[1:2], watch.state[1:2], None))
+    torch.testing.assert_close(together, test(noise, None, None))  # sampled once more
+
+
+def test_each_prompt_is_compared_with_its_own_samples():
+    def draw(batch, prompt):
+        level = torch.tensor([float(text or 0) for text in prompt])[:, None]
+        return level + toy.sample(batch) - toy.mean
+
+    toy = GaussianModel(steps=6, dim=64)
+    test = ImageTest(FunctionSampler(draw, denoiser=toy))
+    noise = test.sampler.init(2, seed=3)
+    test(noise, None, ["0", "2"])
+    assert set(test._references) == {"0", "2"}
+    first = test._references["0"]
+    test(noise, None, "0")
+    assert test._references["0"] is first
+
+
+def test_calls_are_counted_once_per_prompt_and_then_a_run_per_check():
+    test, noise = ImageTest(sampler(), fresh=8, chunk=3), sampler().init(5)
+    with watch_state() as watch:
+        sampler()(noise)
+    counts = []
+    for state in (watch.state, watch.state, None):
+        with count_calls() as meter:
+            test(noise, state, None)
+        counts.append(meter.nfe)
+    assert counts == [NFE(6 * (2 * 8 + 1)), NFE(6), NFE(2 * 6)]
+
+
+def test_where_there_is_no_test_it_says_why():
+    silent = ImageTest(FunctionSampler(lambda batch: torch.randn(batch, 8)))
+    assert silent(silent.sampler.init(2), None, None).isnan().all()
+    assert silent.trouble is not None and "announced no step" in silent.trouble
+    short = ImageTest(sampler(steps=2))
+    assert short(short.sampler.init(2), None, None).isnan().all()
+    assert short.trouble == "the image test needs a sampler of at least 3 steps, got 2"
+    with pytest.raises(ArgumentError, match="fresh must be >= 4 samples, got 3"):
+        ImageTest(sampler(), fresh=3)
+
+
+@pytest.mark.parametrize("name", ["Stable Diffusion 1", "DDPM", "SDXL", "Stable Diffusion 3, stochastic", "Flux"])
+def test_pipelines_of_all_kinds_are_tested_and_left_as_they_were(name):
+    family = FAMILIES[name]
+    pipeline = DiffusersSampler(family.build(), **{**family.call, "num_inference_steps": 4})
+    prompt = family.prompts[0] if family.prompts else None
+    noise = pipeline.init(3)
+    before = pipeline(noise, prompt)
+    test = ImageTest(pipeline, fresh=6, chunk=3)
+    p = test(noise, None, prompt)
+    assert test.trouble is None and ((p > 0) & (p <= 1)).all()
+    assert torch.equal(pipeline(noise, prompt), before)
+    with watch_state() as watch:
+        pipeline(noise, prompt)
+    assert torch.equal(p, test(noise, watch.state, prompt))
+
+
+def test_a_sticker_that_lost_its_background_is_seen():
+    """Latents halfway to the mean of the model's are too easy to denoise."""
+    stickers = open_sampler("stickers", call={"num_inference_steps": 8})
+    noise, prompt = stickers.init(4, seed=0), "a duck on a blue background"
+    with watch_state() as watch:
+        stickers(noise, prompt)
+    test = ImageTest(stickers, fresh=12)
+    assert (test(noise, watch.state, prompt) > 1e-3).all()
+    assert (test(noise, 0.5 * watch.state, prompt) < 1e-2).all()
+    assert (test(noise, watch.state + 0.7, prompt) < 1e-2).all()
