@@ -38,7 +38,7 @@ def test_the_spec_mirrors_the_options(run, small, tmp_path):
     assert status == 0, err
     spec = json.loads((tmp_path / "here/spec.json").read_text())
     assert (spec["reward"], spec["nfe"], spec["seed"], spec["batch"]) == (["brightness:2", "contrast"], 60, 9, 2)
-    assert spec["method"] == "dno:lr=0.02,project=norm,guard=concentration:target=0.1"
+    assert spec["method"] == "dno:lr=0.02,project=norm,guard=concentration:min_probability=0.1"
     assert (spec["eta"], spec["call"]) == (0.5, {"guidance_rescale": 0.3})
 
 

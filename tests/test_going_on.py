@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -12,8 +13,10 @@ import torch
 from safetensors.torch import save_file
 
 from noiseward import RunError
+from noiseward.api import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.runs.consistency import read_record
+from noiseward.runs.execute import perform
 from noiseward.runs.files import read_tensors
 from noiseward.runs.resume import find_resume_point
 from tests.crash import killed
@@ -135,3 +138,13 @@ def test_logged_numbers_that_earlier_code_kept_in_the_state_are_dropped_and_the_
     after = find_resume_point(RunFolder(tmp_path), torch.device("cpu")).place
     assert after.state.keys() == before.state.keys() and torch.equal(after.multiplier, before.multiplier)
     assert not after.state.keys() & {"grad_norm", "multiplier"}
+
+
+def test_a_run_whose_method_has_an_earlier_name_of_an_argument_is_resumed(spec, tmp_path):
+    text = "dno:guard=concentration:target=0.3"
+    asked = spec.replace(method=text)
+    problem = dataclasses.replace(prepare_spec(asked), method=text)  # what spec.json got then
+    for _ in zip(range(2), perform(problem, asked, tmp_path), strict=False):
+        pass
+    resume(tmp_path, quiet=True)
+    assert RunFolder(tmp_path).spec().method == text and len(read_record(RunFolder(tmp_path)).steps) == 5

@@ -96,6 +96,20 @@ def test_the_text_of_a_method_is_the_method(text):
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("dno:guard=concentration:target=0.1,block=8", "dno:guard=concentration:min_probability=0.1,block=8"),
+        ("dno:guard=concentration: target = 0.1", "dno:guard=concentration:min_probability=0.1"),
+        ("dno:estimator=annealed:moves=5,lr=0.2", "dno:estimator=annealed:until=5,lr=0.2"),
+    ],
+)
+def test_earlier_names_of_arguments_are_the_same_method(old, new):
+    assert read_method(old) == read_method(new)
+    assert read_method(old).text == read_method(new).text
+    assert METHODS["dno"](guard="shell: 0.1") == read_method("dno:guard=shell:0.1")
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("rena", "unknown method 'rena'; did you mean 'reno'"),

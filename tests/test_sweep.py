@@ -124,6 +124,16 @@ def test_a_batch_asked_again_does_nothing_and_more_prompts_only_what_is_new(whol
     assert [(one.id, one.state) for one in outcomes(batch)][-2:] == [("d", "done")] * 2
 
 
+def test_a_batch_asked_again_with_an_earlier_name_of_an_argument_does_nothing(spec, tmp_path):
+    prompts(tmp_path, "a\n")
+    for key, done in (("target", 1), ("min_probability", 0), ("target", 0)):
+        again = spec.replace(method=f"dno:guard=concentration:{key}=0.1")
+        _, beats = run(tmp_path / "out", tmp_path / "prompts.txt", again)
+        assert sum(beat.state == "done" for beat in beats) == done and all(beat.state != "failed" for beat in beats)
+    (path,) = (tmp_path / "out" / "packs").iterdir()
+    assert RunFolder(path).spec().method == "dno:lr=0.01,guard=concentration:min_probability=0.1"
+
+
 def test_a_batch_cut_at_any_beat_goes_on_to_the_same_bits(whole, spec, tmp_path):
     file = prompts(tmp_path)
     for beats in (2, 5, 8):

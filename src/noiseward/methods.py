@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from noiseward.errors import ArgumentError, choices, shorten
 from noiseward.options.option import Options, option
-from noiseward.options.parts import build_part, join_part, split_arguments
+from noiseward.options.parts import PartText, build_part, join_part, split_arguments
 from noiseward.options.replaced import REPLACED_METHODS
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Recipe(Options):
     needs: ClassVar[tuple[str, ...]] = ()
     paper: ClassVar[str] = ""
 
-    guard: str | None = option(
+    guard: PartText = option(
         None,
         help="What keeps the noise in distribution: concentration:min_probability=0.1 (a P(z) to keep), "
         "concentration:1.0 (a weight), shell:0.01, none.",
@@ -157,7 +157,7 @@ class DNORecipe(Recipe, name="dno", needs=("gradient",), paper="https://arxiv.or
     """Direct Noise Optimization: Adam on the noise of every step."""
 
     lr: float = option(0.01, gt=0, help="Learning rate of Adam.")
-    estimator: str | None = option(
+    estimator: PartText = option(
         None,
         help="Where directions come from: backprop, annealed, hybrid2, hybrid1, zeroth-order. Default: backprop, or "
         "hybrid2 for a reward without a gradient.",
@@ -324,7 +324,7 @@ def read_method(text: str) -> Recipe:
         ArgumentError: no such method, argument or value.
 
     Example:
-        >>> read_method("dno:0.05,guard=concentration:min_probability=0.1,block=8").text
+        >>> read_method("dno:0.05,guard=concentration:target=0.1,block=8").text  # `target` is what it was called
         'dno:lr=0.05,guard=concentration:min_probability=0.1,block=8'
     """
     name = text.partition(":")[0].strip()

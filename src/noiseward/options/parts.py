@@ -13,16 +13,19 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from noiseward.errors import ArgumentError, choices
 
-__all__ = ["build_part", "join_part", "literal", "split_arguments", "split_parts"]
+__all__ = ["PartText", "build_part", "join_part", "literal", "rename_arguments", "split_arguments", "split_parts"]
 
 _WORDS = {"true": True, "false": False, "none": None}
-_ALIASES = {"target": "min_probability", "moves": "until"}  # what earlier versions called them
+_RENAMED = {"concentration": ("target", "min_probability"), "annealed": ("moves", "until")}  # by part: old, new
 
 
 def build_part(text: str, parts: Mapping[str, Callable[..., Any]], what: str) -> Any:
@@ -53,7 +56,6 @@ def build_part(text: str, parts: Mapping[str, Callable[..., Any]], what: str) ->
     first = next((key for key, one in known.items() if one.kind is not one.KEYWORD_ONLY), None)
     given: dict[str, Any] = {}
     for key, value in split_arguments(text, first=first, what=what):
-        key = _ALIASES[key] if key not in known and _ALIASES.get(key) in known else key
         if key not in known:
             hint = choices(key, known) if known else "it takes none"
             raise ArgumentError(f"{what} '{name}' has no argument '{key}'; {hint}")
@@ -92,6 +94,22 @@ def join_part(name: str, arguments: Mapping[str, Any]) -> str:
     """
     pieces = (f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in arguments.items())
     return f"{name}:{','.join(pieces)}" if arguments else name
+
+
+def rename_arguments(text: str) -> str:
+    """A part with its arguments by their names of today, without spaces: equal parts are equal texts.
+
+    Example:
+        >>> rename_arguments("concentration: target = 0.1"), rename_arguments("shell:0.01")
+        ('concentration:min_probability=0.1', 'shell:0.01')
+    """
+    text = re.sub(r"\s*([:,=])\s*", r"\1", text.strip())
+    old, new = _RENAMED.get(text.partition(":")[0], ("", ""))
+    return re.sub(rf"(?<=[:,]){old}(?==)", new, text) if old else text
+
+
+PartText = Annotated[str | None, AfterValidator(lambda text: text and rename_arguments(text))]
+"""An option that names a part, in one spelling to compare."""
 
 
 def split_parts(texts: str | Sequence[str]) -> tuple[str, ...]:

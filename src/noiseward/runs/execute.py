@@ -89,7 +89,9 @@ def resume(
         bars = None if quiet else Bars(console)
         with bars.show_discovery() if bars else contextlib.nullcontext():
             problem = prepare_spec(spec)
-        return _shown(_going_on(problem, _written(spec, problem), folder, bars=bars), problem, console, bars)
+        # The run's id depends on the text of the method, which stays.
+        spec = _written(spec, problem).replace(method=spec.method or problem.method)
+        return _shown(_going_on(problem, spec, folder, bars=bars), problem, console, bars)
 
 
 def perform(
