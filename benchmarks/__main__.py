@@ -63,17 +63,17 @@ def table() -> str:
     if (RESULTS / "gpu.json").exists():
         measured = json.loads((RESULTS / "gpu.json").read_text(encoding="utf-8"))
         for row in measured["results"]:
-            said = f"{row['seconds']:.2g} | {row['GB']:.1f}" if "share" in row else "out of memory |"
+            output = f"{row['seconds']:.2g} | {row['GB']:.1f}" if "share" in row else "out of memory |"
             where = f"measured, {measured['settings']['card']}"
-            lines.append(f"| {row['model']} | {row['steps']} | {row['mode']} | {said} | {where} |")
+            lines.append(f"| {row['model']} | {row['steps']} | {row['mode']} | {output} | {where} |")
     computed = json.loads((RESULTS / "counted.json").read_text(encoding="utf-8"))
     rate = computed["settings"]["rate"]
     for model, by_steps in computed["results"]["steps"].items():
         for steps, modes in by_steps.items():
             for mode, found in modes.items():
                 if "bytes" in found:
-                    said = f"{found['flops'] / rate:.2g} | {found['bytes'] / 1e9:.1f}"
-                    lines.append(f"| {model} | {steps} | {mode} | {said} | computed |")
+                    output = f"{found['flops'] / rate:.2g} | {found['bytes'] / 1e9:.1f}"
+                    lines.append(f"| {model} | {steps} | {mode} | {output} | computed |")
     return "\n".join(lines)
 
 

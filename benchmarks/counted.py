@@ -88,7 +88,7 @@ class Fused(torch.autograd.Function):
 
 
 @contextlib.contextmanager
-def counting() -> Iterator[Counter]:
+def count() -> Iterator[Counter]:
     """Count what the body of a `with` does."""
     plain = functional.scaled_dot_product_attention
     with Counter() as counter:
@@ -101,21 +101,21 @@ def counting() -> Iterator[Counter]:
 
 def cost(compute: Callable[[], object]) -> tuple[float, float]:
     """FLOPs and peak bytes of a computation."""
-    with counting() as counter:
+    with count() as counter:
         compute()
     return counter.flops, counter.most
 
 
-def kept(compute: Callable[[], object]) -> float:
+def count_alive(compute: Callable[[], object]) -> float:
     """Bytes still alive after a computation, while its result is."""
-    with counting() as counter:
+    with count() as counter:
         result = compute()
         held = counter.now
     del result
     return held
 
 
-def counted(build: Callable[[], Any], side: int) -> dict[str, Any]:
+def count_model(build: Callable[[], Any], side: int) -> dict[str, Any]:
     """FLOPs and bytes of one denoiser call and of the decoder, in each mode and as published."""
     with torch.device("meta"):
         pipe = build()
@@ -150,7 +150,7 @@ def counted(build: Callable[[], Any], side: int) -> dict[str, Any]:
     def latent() -> Tensor:
         return torch.empty(1, 4, side, side, **like).requires_grad_()
 
-    def pulled(function: Callable[[Tensor], Tensor]) -> Callable[[], None]:
+    def with_gradient(function: Callable[[Tensor], Tensor]) -> Callable[[], None]:
         def run() -> None:
             x = latent()
             out = function(x)
@@ -158,26 +158,30 @@ def counted(build: Callable[[], Any], side: int) -> dict[str, Any]:
 
         return run
 
-    def again(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def recompute(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return lambda x: recompute_call(function, Meter(), (x,), {})
 
-    def plainly(function: Callable[[Tensor], Tensor]) -> Callable[[], None]:
+    def without_gradient(function: Callable[[Tensor], Tensor]) -> Callable[[], None]:
         def run() -> None:
             with torch.no_grad():
                 function(latent())
 
         return run
 
-    calls = {"fast": pulled(call), "balanced": pulled(again(call)), "low": pulled(again(blocks))}
-    decoders = {"fast": pulled(decode), "balanced": pulled(decode), "low": pulled(decode_low)}
+    calls = {
+        "fast": with_gradient(call),
+        "balanced": with_gradient(recompute(call)),
+        "low": with_gradient(recompute(blocks)),
+    }
+    decoders = {"fast": with_gradient(decode), "balanced": with_gradient(decode), "low": with_gradient(decode_low)}
     return {
         "call": {mode: cost(run) for mode, run in calls.items()},
         "decoder": {mode: cost(run) for mode, run in decoders.items()},
-        "forward": cost(plainly(call)),
-        "decoder forward": cost(plainly(decode)),
-        "published call": cost(pulled(lambda x: checkpoint(call, x, use_reentrant=False))),  # type: ignore[arg-type]
-        "kept by a call": kept(lambda: call(latent())),
-        "kept by the decoder": kept(lambda: decode(latent())),
+        "forward": cost(without_gradient(call)),
+        "decoder forward": cost(without_gradient(decode)),
+        "published call": cost(with_gradient(lambda x: checkpoint(call, x, use_reentrant=False))),  # type: ignore[arg-type]
+        "kept by a call": count_alive(lambda: call(latent())),
+        "kept by the decoder": count_alive(lambda: decode(latent())),
         "weights": sum(2 * w.numel() for part in modules for w in part.parameters()),
         "latent": 4 * side * side,
     }
@@ -186,25 +190,25 @@ def counted(build: Callable[[], Any], side: int) -> dict[str, Any]:
 def steps_of(found: dict[str, Any], steps: int) -> dict[str, dict[str, float]]:
     """FLOPs and peak bytes of a step of so many sampler steps, by mode and as published."""
     latents = 6 * 4 * steps * found["latent"]  # in float32: the draw, the latents before and after, guidance
-    made: dict[str, dict[str, float]] = {}
+    by_mode: dict[str, dict[str, float]] = {}
     for mode in MODES:
         (flops, most), (more, held) = found["call"][mode], found["decoder"][mode]
         if mode == "fast":
             most += (steps - 1) * found["kept by a call"]
             held += steps * found["kept by a call"]
         most += found["kept by the decoder"] if mode == "fast" else 0
-        made[mode] = {"flops": steps * flops + more, "bytes": found["weights"] + latents + max(most, held)}
+        by_mode[mode] = {"flops": steps * flops + more, "bytes": found["weights"] + latents + max(most, held)}
     flops = steps * (found["published call"][0] + found["decoder forward"][0]) + found["decoder"]["fast"][0]
-    made["published"] = {"flops": flops}
-    made["published, without its decoding at every step"] = {"flops": flops - steps * found["decoder forward"][0]}
-    return made
+    by_mode["published"] = {"flops": flops}
+    by_mode["published, without its decoding at every step"] = {"flops": flops - steps * found["decoder forward"][0]}
+    return by_mode
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a toy model")
     small = parser.parse_args().small
-    pieces = {name: counted(*how) for name, how in (TOYS if small else MODELS).items()}
+    pieces = {name: count_model(*how) for name, how in (TOYS if small else MODELS).items()}
     results = {name: {steps: steps_of(found, steps) for steps in (20, 50)} for name, found in pieces.items()}
     settings = {"dtype": "bfloat16", "rows": 1, "rate": RATE, "small": small}
     write("counted", settings=settings, results={"pieces": pieces, "steps": results}, text=page(results), small=small)
@@ -215,7 +219,7 @@ def page(results: dict[str, dict[int, dict[str, dict[str, float]]]]) -> str:
     lines = [
         "# Full-size models, counted",
         "",
-        f"Computed, not measured: one picture, guidance on, bfloat16; seconds on a device that sustains "
+        f"Computed, not measured: one image, guidance on, bfloat16; seconds on a device that sustains "
         f"{RATE / 1e12:.0f} TFLOP/s, without a reward's own model. `python -m benchmarks.counted` regenerates this "
         "page.",
         "",

@@ -1,4 +1,4 @@
-"""What the black-box estimators cost beside what they are made of, on the built-in model.
+"""What the black-box estimators cost compared with their parts, on the built-in model.
 
 Time: `Hybrid2` with q candidates against q samplings in one batch without a graph and one `Backprop` step, in turns;
 `ZerothOrder` against q + 1 samplings; `Hybrid1` against the `Backprop` step alone. Memory: the peak of fresh processes
@@ -18,7 +18,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.timing import in_turns, ratio, say, write
+from benchmarks.timing import format_ratio, in_turns, ratio, write
 from noiseward import Backprop, Hybrid1, Hybrid2, ZerothOrder
 from noiseward.api import Problem, prepare
 from noiseward.optimizers.gradient import Estimator
@@ -35,26 +35,26 @@ def main() -> None:
     torch.set_num_threads(1)
     if arguments.peak:
         samples, chunk = arguments.peak
-        once(problem(3), Hybrid2(samples, SCALE, chunk=chunk))
+        estimate(problem(3), Hybrid2(samples, SCALE, chunk=chunk))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     steps, turns, processes = (4, 3, 1) if arguments.small else (10, 7, 3)
-    posed = problem(steps)
-    many = posed.objective.sampler.init(SAMPLES, seed=0)
-    one = posed.noise
+    subject = problem(steps)
+    many = subject.objective.sampler.init(SAMPLES, seed=0)
+    one = subject.noise
 
     def sample(noise: torch.Tensor) -> None:
         with torch.no_grad():
-            posed.objective.sampler(noise, "a duck")
+            subject.objective.sampler(noise, "a duck")
 
     seconds = in_turns(
         {
             "16 samplings": partial(sample, many),
             "1 sampling": partial(sample, one),
-            "Backprop": partial(once, posed, Backprop()),
-            "Hybrid2": partial(once, posed, Hybrid2(SAMPLES, SCALE, chunk=CHUNK)),
-            "ZerothOrder": partial(once, posed, ZerothOrder(SAMPLES, SCALE, chunk=CHUNK)),
-            "Hybrid1": partial(once, posed, Hybrid1(SAMPLES, SCALE)),
+            "Backprop": partial(estimate, subject, Backprop()),
+            "Hybrid2": partial(estimate, subject, Hybrid2(SAMPLES, SCALE, chunk=CHUNK)),
+            "ZerothOrder": partial(estimate, subject, ZerothOrder(SAMPLES, SCALE, chunk=CHUNK)),
+            "Hybrid1": partial(estimate, subject, Hybrid1(SAMPLES, SCALE)),
         },
         turns,
     )
@@ -82,8 +82,8 @@ def problem(steps: int) -> Problem:
     return prepare("stickers", "a duck", "darkness", settings)
 
 
-def once(posed: Problem, estimator: Estimator) -> None:
-    estimator(posed.objective, posed.noise, posed.seeds)
+def estimate(subject: Problem, estimator: Estimator) -> None:
+    estimator(subject.objective, subject.noise, subject.seeds)
 
 
 def peak(samples: int, chunk: int) -> float:
@@ -108,7 +108,7 @@ def page(settings: dict[str, object], ratios: dict[str, dict[str, float]], peaks
         "",
         "| estimator | parts | ratio |",
         "|---|---|---|",
-        *(f"| {name} | {of[name]} | {say(found)} |" for name, found in ratios.items()),
+        *(f"| {name} | {of[name]} | {format_ratio(found)} |" for name, found in ratios.items()),
         "",
         f"Peak memory of fresh processes that make one `Hybrid2` step, median of {settings['processes']}:",
         "",

@@ -35,7 +35,7 @@ TOYS = {"sd15": ("toy SD", unets.sd1, 16, 8), "sdxl": ("toy SDXL", unets.sdxl, 1
 GOAL = {"share": 0.45, "GB": 24.0}  # of the matrix rate; for SDXL with 50 steps
 
 
-def timed(do: Callable[[], object], device: str, turns: int) -> dict[str, float] | str:
+def measure_time(do: Callable[[], object], device: str, turns: int) -> dict[str, float] | str:
     """Median seconds and peak GB after one turn to warm up, or that memory ran out."""
     seconds = []
     try:
@@ -64,12 +64,12 @@ def _wait(device: str) -> None:
 def matrix_rate(device: str, dtype: torch.dtype, size: int) -> float:
     """Operations per second of a product of two square matrices."""
     one, two = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    found = timed(lambda: [one @ two for _ in range(10)], device, 5)
+    found = measure_time(lambda: [one @ two for _ in range(10)], device, 5)
     assert isinstance(found, dict)
     return 10 * 2 * size**3 / found["seconds"]
 
 
-def made(build: Callable[[], Any], device: str, given: argparse.Namespace) -> Any:
+def build_pipeline(build: Callable[[], Any], device: str, given: argparse.Namespace) -> Any:
     """A pipeline on the device, as asked."""
     torch.manual_seed(0)
     pipe = build()
@@ -90,24 +90,24 @@ def step(sampler: DiffusersSampler, noise: torch.Tensor) -> None:
     Backprop()(Objective(sampler, BRIGHTNESS, "a"), noise, Seeds((0,)))
 
 
-def measured(name: str, device: str, given: argparse.Namespace, rate: float) -> list[dict[str, Any]]:
+def measure_model(name: str, device: str, given: argparse.Namespace, rate: float) -> list[dict[str, Any]]:
     """The rows of one model."""
     title, build, pixels, side = (TOYS if given.toy else FULL)[name]
-    pipe, rows = made(build, device, given), []
+    pipe, rows = build_pipeline(build, device, given), []
     for steps in given.steps:
         call = {"num_inference_steps": steps, "eta": 1.0, "guidance_scale": 5.0, "height": pixels, "width": pixels}
-        work = counted.steps_of(counted.counted(build, side), steps)
+        work = counted.steps_of(counted.count_model(build, side), steps)
         plain = Published(
             pipe, lambda images: images.mean((1, 2, 3)), steps=steps, size=(side, side), decode_each=name == "sd15"
         )
         noise = torch.randn(steps + 1, 4, side, side, device=device)
         leaf = noise.clone().requires_grad_()
-        runs: dict[str, Callable[[], object]] = {"published": partial(plain.move, leaf)}
+        runs: dict[str, Callable[[], object]] = {"published": partial(plain.step, leaf)}
         for mode in given.modes:
             runs[mode] = partial(step, DiffusersSampler(pipe, memory=mode, **call), noise[None])
         for mode, run in runs.items():
             row: dict[str, Any] = {"model": title, "steps": steps, "mode": mode}
-            found = timed(run, device, given.turns)
+            found = measure_time(run, device, given.turns)
             if isinstance(found, str):
                 row["failed"] = found
             else:
@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"a toy's run on {device}: it shows that this works, and nothing about speed")
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     rate = matrix_rate(device, dtype, 256 if given.toy else 8192)
-    rows = [row for name in given.models for row in measured(name, device, given, rate)]
+    rows = [row for name in given.models for row in measure_model(name, device, given, rate)]
     card = torch.cuda.get_device_name() if device == "cuda" else "none"
     text = page(card, rate, rows)
     if given.toy:
@@ -160,7 +160,7 @@ def page(card: str, rate: float, rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Full-size models on a GPU",
         "",
-        f"Measured; card: {card}, whose large bfloat16 products run at {rate / 1e12:.0f} TFLOP/s. One picture, "
+        f"Measured; card: {card}, whose large bfloat16 products run at {rate / 1e12:.0f} TFLOP/s. One image, "
         "guidance on. `python -m benchmarks.gpu` regenerates this page.",
         "",
         "| model | sampler steps | mode | seconds per step | peak GB | share of the matrix rate |",

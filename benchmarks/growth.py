@@ -1,4 +1,4 @@
-"""How time and memory of a step grow: with sampler steps, picture size, rows and candidates, on the built-in model.
+"""How time and memory of a step grow: with sampler steps, image size, rows and candidates, on the built-in model.
 
 Every point is a process of its own: processor seconds of a step (the median of several) and how far the process's
 high-water mark rises above the loaded model. Through the points of each curve goes the straight line of least squares;
@@ -44,7 +44,7 @@ LABELS = {
 }
 
 
-def once(mode: str, point: dict[str, int], turns: int) -> dict[str, float]:
+def measure(mode: str, point: dict[str, int], turns: int) -> dict[str, float]:
     """Processor seconds of a step and MB beyond the loaded model, in this process."""
     torch.set_num_threads(1)
     pipe = load_pipeline(stickers.path())
@@ -69,8 +69,8 @@ def high_water() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def fresh(mode: str, point: dict[str, int], turns: int) -> dict[str, float]:
-    """`once`, in a process of its own."""
+def measure_in_process(mode: str, point: dict[str, int], turns: int) -> dict[str, float]:
+    """`measure`, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.growth", "--once", mode, json.dumps(point), str(turns)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -93,14 +93,14 @@ def main() -> None:
     parser.add_argument("--once", nargs=3, metavar=("MODE", "POINT", "TURNS"), help="one point, printed as JSON")
     given = parser.parse_args()
     if given.once:
-        print(json.dumps(once(given.once[0], json.loads(given.once[1]), int(given.once[2]))))
+        print(json.dumps(measure(given.once[0], json.loads(given.once[1]), int(given.once[2]))))
         return
     axes, modes, turns = ({"steps": (2, 4, 6), "rows": (1, 2, 3)}, MODES[:2], 1) if given.small else (AXES, MODES, 3)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for axis, values in axes.items():
         for mode in modes:
             base = {**BASE, "steps": 2} if given.small else BASE
-            points = [fresh(mode, {**base, axis: value}, turns) for value in values]
+            points = [measure_in_process(mode, {**base, axis: value}, turns) for value in values]
             x = [float(value**2 if axis == "side" else value) for value in values]
             lines = {what: line(x, [point[what] for point in points]) for what in ("seconds", "MB")}
             found.setdefault(axis, {})[mode] = {"x": x, "points": points, "lines": lines}

@@ -1,7 +1,7 @@
 """Peak memory of one `Backprop` step in fresh processes, by memory mode and number of sampler steps.
 
 Each number is the largest resident size of a process that makes one step, less that of one that only samples. Between
-20 and 50 sampler steps, what is kept beside the latents shows as MB per added step.
+20 and 50 sampler steps, what is kept in addition to the latents shows as MB per added step.
 
     python -m benchmarks.memory [--small]
 """
@@ -26,7 +26,7 @@ from noiseward.samplers.memory import MODES
 LATENT = 4 * 4 * 16 * 16 / 1e6  # MB, one in float32
 
 
-def once(mode: str, steps: int) -> float:
+def measure(mode: str, steps: int) -> float:
     """Peak MB of this process, which makes one step; in mode `none` it only samples."""
     torch.set_num_threads(1)
     sampler = DiffusersSampler(small_sd(), memory="fast" if mode == "none" else mode, num_inference_steps=steps, **CALL)
@@ -39,8 +39,8 @@ def once(mode: str, steps: int) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def fresh(mode: str, steps: int) -> float:
-    """`once`, in a process of its own."""
+def measure_in_process(mode: str, steps: int) -> float:
+    """`measure`, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.memory", "--once", mode, str(steps)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -51,11 +51,11 @@ def main() -> None:
     parser.add_argument("--once", nargs=2, metavar=("MODE", "STEPS"), help="print the peak of this process in MB")
     given = parser.parse_args()
     if given.once:
-        print(once(given.once[0], int(given.once[1])))
+        print(measure(given.once[0], int(given.once[1])))
         return
     (few, many), processes = ((2, 4), 1) if given.small else ((20, 50), 3)
     found = {
-        mode: {steps: [fresh(mode, steps) for _ in range(processes)] for steps in (few, many)}
+        mode: {steps: [measure_in_process(mode, steps) for _ in range(processes)] for steps in (few, many)}
         for mode in ("none", *MODES)
     }
     settings = {"sampler steps": (few, many), "processes": processes, "threads": 1, "small": given.small, **CALL}
@@ -70,7 +70,7 @@ def page(found: dict[str, dict[int, list[float]]], few: int, many: int) -> str:
     lines = [
         "# Peak memory of a step, in fresh processes",
         "",
-        "A Stable Diffusion of 7.1 M weights in the denoiser, 64 x 64 pictures, guidance on. MB beyond a process that "
+        "A Stable Diffusion of 7.1 M weights in the denoiser, 64 x 64 images, guidance on. MB beyond a process that "
         f"only samples ({middle['none'][few]:.0f} MB), median of {len(found['none'][few])}. A latent in float32 is "
         f"{LATENT:.3f} MB. `python -m benchmarks.memory` regenerates this page.",
         "",

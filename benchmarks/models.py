@@ -16,7 +16,7 @@ PIXELS = 64
 
 
 def small_sd() -> Any:
-    """A Stable Diffusion whose denoiser has 7.1 M weights: 16 x 16 latents, 64 x 64 pictures."""
+    """A Stable Diffusion whose denoiser has 7.1 M weights: 16 x 16 latents, 64 x 64 images."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=16, block_out_channels=(64, 128, 160), layers_per_block=1, cross_attention_dim=WIDTH,

@@ -1,4 +1,4 @@
-r"""The published implementation's procedure as a plain loop, to be timed beside ours.
+r"""The published implementation's procedure as a plain loop, to be timed against ours.
 
 It is what the script for Stable Diffusion does in a step (Tang et al., github.com/TZW1998/Direct-Noise-Optimization):
 DDIM written out on precomputed coefficients, torch's non-reentrant checkpoint around every call of the denoiser, the
@@ -23,11 +23,11 @@ BLOCK, ORDERS = 4, 100
 
 
 class Published:
-    """One picture's noise, moved as published.
+    """One image's noise, optimized as published.
 
     Arguments:
         pipe: a Stable Diffusion or SDXL pipeline with a DDIM scheduler; its parameters are frozen.
-        reward: of pictures `(1, 3, H, W)` in [0, 1].
+        reward: of images `(1, 3, H, W)` in [0, 1].
         steps: sampler steps N.
         size: of the latent, height and width.
         decode_each: decode after every sampler step, as the script for Stable Diffusion does.
@@ -58,26 +58,26 @@ class Published:
         self.optimizer: torch.optim.Optimizer | None = None
 
     def __call__(self, noise: Tensor) -> Tensor:
-        """The picture `(1, 3, H, W)` of noise `(N + 1, 4, h, w)`: the start, then every step's."""
+        """The image `(1, 3, H, W)` of noise `(N + 1, 4, h, w)`: the start, then every step's."""
         x = noise[:1]
         for draw, (t, keep, remove, sigma) in zip(noise[1:], self.plan, strict=True):
 
-            def predicted(x: Tensor, t: int = t) -> Tensor:
+            def predict(x: Tensor, t: int = t) -> Tensor:
                 both = torch.cat([x, x]).to(self.dtype)
                 return self.pipe.unet(both, t, **self.conditions).sample
 
-            without, with_text = checkpoint(predicted, x, use_reentrant=False).float().chunk(2)
+            without, with_text = checkpoint(predict, x, use_reentrant=False).float().chunk(2)
             x = keep * x + remove * (without + self.guidance * (with_text - without)) + sigma * draw
             if self.decode_each:
                 with torch.no_grad():
-                    self.decoded(x).cpu()
-        return self.decoded(x)
+                    self.decode(x).cpu()
+        return self.decode(x)
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor) -> Tensor:
         vae = self.pipe.vae
         return (vae.decode((x / vae.config.scaling_factor).to(vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
 
-    def move(self, noise: Tensor) -> None:
+    def step(self, noise: Tensor) -> None:
         """One step of AdamW on a leaf of noise, in place."""
         if self.optimizer is None:
             self.optimizer = torch.optim.AdamW([noise], lr=0.01)
@@ -118,7 +118,7 @@ def _coefficients(scheduler: Any, t: int, eta: float) -> tuple[int, float, float
 
 
 def _conditions(pipe: Any, prompt: str, size: tuple[int, int], device: Any, dtype: Any) -> dict[str, Any]:
-    """What the denoiser is given beside latents and time, for the empty prompt and for the prompt."""
+    """What the denoiser gets in addition to latents and time, for the empty prompt and for the prompt."""
     found = pipe.encode_prompt(prompt, device=device, num_images_per_prompt=1, do_classifier_free_guidance=True)
     words = torch.cat([found[1], found[0]]).to(dtype)
     if len(found) == 2:

@@ -1,4 +1,4 @@
-"""What keeping noise plausible costs: value and gradient of each regularizer, beside a plain loop.
+"""What keeping noise plausible costs: value and gradient of each regularizer, next to a plain loop.
 
 The noise is that of 50 DDIM steps of Stable Diffusion 1.5 at eta 1: 51 draws of (4, 64, 64). The loop does what a
 direct reading of the paper's formulas does, one permutation after the other: index, reshape, Gram matrix, singular
@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.timing import in_turns, ratio, say, write
+from benchmarks.timing import format_ratio, in_turns, ratio, write
 from noiseward.noise.layout import Draw, Layout
 from noiseward.noise.permutations import Family, get_permutations
 from noiseward.noise.project import NormProjection, SpectralProjection
@@ -52,7 +52,7 @@ def ours(regularizer: Regularizer, noise: Tensor, layout: Layout) -> tuple[Tenso
     return penalty.detach(), gradient
 
 
-def both_projected(noise: Tensor, layout: Layout) -> None:
+def project_both(noise: Tensor, layout: Layout) -> None:
     """What a step with a spectral projection pays."""
     projection = SpectralProjection()
     projection.noise(noise, layout)
@@ -93,7 +93,7 @@ def main() -> None:
             functions[f"plain loop, {family}"] = partial(loop, noise, index)
             functions[f"Concentration, {family}"] = partial(ours, regularizer, noise, layout)
         functions["Shell"] = partial(ours, Shell(), noise, layout)
-        functions["SpectralProjection of noise and direction"] = partial(both_projected, noise, layout)
+        functions["SpectralProjection of noise and direction"] = partial(project_both, noise, layout)
         functions["NormProjection of noise"] = partial(NormProjection().noise, noise, layout)
         functions["probability"] = partial(probability, noise, layout)
         functions["strict_probability"] = partial(strict_probability, noise, layout)
@@ -124,7 +124,9 @@ def page(
         "|---|" + "---|" * len(results),
     ]
     names = list(next(iter(results.values())))
-    lines += [f"| {name} | " + " | ".join(say(rows[name]) for rows in results.values()) + " |" for name in names]
+    lines += [
+        f"| {name} | " + " | ".join(format_ratio(rows[name]) for rows in results.values()) + " |" for name in names
+    ]
     lines += ["", "Relative difference from the loop over the same permutations in double precision:", ""]
     lines += [
         f"* {title}, {family}: value {far['value']:.1e}, gradient {far['gradient']:.1e}"

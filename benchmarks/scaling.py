@@ -1,10 +1,10 @@
 """What a second worker brings, and where more of them would stop bringing anything.
 
 Measured, in one run: throughput of `--engine ray` with 1 and 2 single-thread workers that hold the model already, in
-turns, on equal packs of the built-in model; beside them 1 and 2 plain processes that each do the packs of one worker,
+turns, on equal packs of the built-in model; next to them 1 and 2 plain processes that each do the packs of one worker,
 as what the machine allows; what a beat costs the driver; and what a run directory holds.
 
-Modeled, from these and from assumptions that are written beside the results: the time until N workers have read the
+Modeled, from these and from assumptions that are written next to the results: the time until N workers have read the
 weights, the share of the driver's time that beats take, and of the storage's bandwidth that runs take; each says where
 it would be the limit.
 
@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.timing import in_turns, ratio, say, write
+from benchmarks.timing import format_ratio, in_turns, ratio, write
 from noiseward.runs import RunSpec
 from noiseward.sweep.cluster import start
 from noiseward.sweep.engine import Local
@@ -38,7 +38,7 @@ GOAL = 1.7
 
 # A cluster nobody here has: each of these is an assumption, and the page says so.
 GPUS = 1000
-PACK_SECONDS = 300.0  # per pack of one picture: five minutes, the longest budget of the DNO paper's comparison
+PACK_SECONDS = 300.0  # per pack of one image: five minutes, the longest budget of the DNO paper's comparison
 PACK_STEPS = 50
 WEIGHTS = 7e9  # bytes, SDXL in half precision
 STORAGE = 10e9  # bytes per second of the shared file system
@@ -48,65 +48,65 @@ BEAT = 1e-3  # seconds a beat costs the driver, unless measured
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="2 moves per pack, 2 sampler steps, 1 turn")
-    parser.add_argument("--alone", type=int, nargs=4, help="be a plain process: turns, packs, moves, sampler steps")
+    parser.add_argument("--small", action="store_true", help="2 steps per pack, 2 sampler steps, 1 turn")
+    parser.add_argument("--alone", type=int, nargs=4, help="be a plain process: turns, packs, steps, sampler steps")
     arguments = parser.parse_args()
     if arguments.alone:
-        alone(*arguments.alone)
+        be_process(*arguments.alone)
         return
     torch.set_num_threads(1)
-    moves, inference, turns, each = (2, 2, 1, 2) if arguments.small else (8, 10, 5, 4)
-    shape = (each, moves, inference)
+    steps, inference, turns, each = (2, 2, 1, 2) if arguments.small else (8, 10, 5, 4)
+    shape = (each, steps, inference)
     start(cores=2)
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(RayEngine())
-        helpers = [stack.enter_context(plain(turns + 1, shape)) for _ in range(2)]
-        both = packs(2 * each, moves, inference)
-        warm(engine, moves, inference)
+        helpers = [stack.enter_context(open_process(turns + 1, shape)) for _ in range(2)]
+        both = packs(2 * each, steps, inference)
+        warm(engine, steps, inference)
         spent = list[tuple[float, int]]()
         # equal work per worker: one does `each` packs, two do twice as many
         seconds = in_turns(
             {
-                "ray, 1": lambda: through(engine, 1, both[:each], spent),
-                "ray, 2": lambda: through(engine, 2, both, spent),
-                "plain, 1": partial(together, helpers[:1]),
-                "plain, 2": partial(together, helpers),
+                "ray, 1": lambda: run_packs(engine, 1, both[:each], spent),
+                "ray, 2": lambda: run_packs(engine, 2, both, spent),
+                "plain, 1": partial(run_together, helpers[:1]),
+                "plain, 2": partial(run_together, helpers),
             },
             turns,
         )
     gains = {
-        name: {key: 2 / part for key, part in swapped(ratio(seconds[f"{name}, 2"], seconds[f"{name}, 1"])).items()}
+        name: {key: 2 / part for key, part in invert(ratio(seconds[f"{name}, 2"], seconds[f"{name}, 1"])).items()}
         for name in ("ray", "plain")
     }
     beat = sum(cost for cost, _ in spent) / sum(count for _, count in spent)
-    held = left_behind(moves, inference)
-    settings = {"packs per worker": each, "moves": moves, "num_inference_steps": inference, "turns": turns}
+    held = measure_run_directory(steps, inference)
+    settings = {"packs per worker": each, "steps": steps, "num_inference_steps": inference, "turns": turns}
     results = {"gains": gains, "beat": beat, "run directory": held, "model": model(beat, held)}
     write("scaling", settings=settings, results=results, text=page(settings, results))
 
 
-def swapped(part: dict[str, float]) -> dict[str, float]:
+def invert(part: dict[str, float]) -> dict[str, float]:
     """A ratio whose inverse is meant: its least is the inverse's most."""
     return {"median": part["median"], "least": part["most"], "most": part["least"]}
 
 
-def packs(count: int, moves: int, inference: int) -> list[Pack]:
-    """Equal packs of one picture of the built-in model."""
+def packs(count: int, steps: int, inference: int) -> list[Pack]:
+    """Equal packs of one image of the built-in model."""
     call = {"num_inference_steps": inference, "guidance_scale": 3.0, "eta": 1.0}
     specs = [
-        RunSpec(prompt=("a duck",), reward=("brightness",), steps=moves, seed=seed, watch=(), call=call)
+        RunSpec(prompt=("a duck",), reward=("brightness",), steps=steps, seed=seed, watch=(), call=call)
         for seed in range(count)
     ]
     return [Pack(f"{number:04d}", ("duck",), spec) for number, spec in enumerate(specs)]
 
 
-def warm(engine: RayEngine, moves: int, inference: int) -> None:
+def warm(engine: RayEngine, steps: int, inference: int) -> None:
     """Let both workers load the model, each in a pack it cannot share."""
-    through(engine, 2, packs(2, moves, inference), [])
+    run_packs(engine, 2, packs(2, steps, inference), [])
 
 
-def through(engine: RayEngine, workers: int, todo: Sequence[Pack], spent: list[tuple[float, int]]) -> None:
-    """Do packs with some workers, into a folder that is thrown away; what it cost this process is noted."""
+def run_packs(engine: RayEngine, workers: int, todo: Sequence[Pack], spent: list[tuple[float, int]]) -> None:
+    """Do packs with some workers, in a temporary folder; what it cost this process goes into `spent`."""
     engine.workers = workers
     with tempfile.TemporaryDirectory() as folder:
         before = time.process_time()
@@ -116,7 +116,7 @@ def through(engine: RayEngine, workers: int, todo: Sequence[Pack], spent: list[t
 
 
 @contextlib.contextmanager
-def plain(turns: int, shape: tuple[int, int, int]) -> Iterator[subprocess.Popen[str]]:
+def open_process(turns: int, shape: tuple[int, int, int]) -> Iterator[subprocess.Popen[str]]:
     """A process that does its packs once per line it is sent."""
     command = [sys.executable, "-m", "benchmarks.scaling", "--alone", str(turns), *map(str, shape)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -124,10 +124,10 @@ def plain(turns: int, shape: tuple[int, int, int]) -> Iterator[subprocess.Popen[
         process.kill()
 
 
-def alone(turns: int, count: int, moves: int, inference: int) -> None:
+def be_process(turns: int, count: int, steps: int, inference: int) -> None:
     """Be such a process: the first turn is the warm one."""
     torch.set_num_threads(1)
-    engine, todo = Local(), packs(count, moves, inference)
+    engine, todo = Local(), packs(count, steps, inference)
     for _ in sys.stdin:
         with tempfile.TemporaryDirectory() as folder:
             beats = engine.run([PackTask(pack, Path(folder)) for pack in todo])
@@ -135,7 +135,7 @@ def alone(turns: int, count: int, moves: int, inference: int) -> None:
         print("done", flush=True)
 
 
-def together(processes: Sequence[Any]) -> None:
+def run_together(processes: Sequence[Any]) -> None:
     """One turn of some plain processes at the same time."""
     for process in processes:
         process.stdin.write("go\n")
@@ -144,10 +144,10 @@ def together(processes: Sequence[Any]) -> None:
         assert process.stdout.readline() == "done\n"
 
 
-def left_behind(moves: int, inference: int) -> dict[str, int]:
+def measure_run_directory(steps: int, inference: int) -> dict[str, int]:
     """How many files a run directory holds in the end, and of how many bytes."""
     with tempfile.TemporaryDirectory() as folder:
-        (pack,) = packs(1, moves, inference)
+        (pack,) = packs(1, steps, inference)
         list(Local().run([PackTask(pack, Path(folder))]))
         files = [file for file in Path(folder).rglob("*") if file.is_file()]
         return {"bytes": sum(file.stat().st_size for file in files), "files": len(files)}
@@ -175,7 +175,7 @@ def page(settings: dict[str, Any], results: dict[str, Any]) -> str:
     gains, found = results["gains"], results["model"]
     verdict = "met" if gains["ray"]["median"] >= GOAL else "missed"
     every, weights = max(0.5, GPUS / 100), found["weights: seconds until all have read them"]
-    told, replaced = found["driver: share of its time"], found["files: share of what storage can do"]
+    driver_share, replaced = found["driver: share of its time"], found["files: share of what storage can do"]
     driver, files = found["driver: workers at which it is full"], found["files: workers at which it is full"]
     return f"""# Two workers, and a thousand
 
@@ -185,8 +185,8 @@ def page(settings: dict[str, Any], results: dict[str, Any]) -> str:
 
 | | median (least to most of the turns) |
 |---|---|
-| `--engine ray` | {say(gains["ray"])} |
-| plain processes | {say(gains["plain"])} |
+| `--engine ray` | {format_ratio(gains["ray"])} |
+| plain processes | {format_ratio(gains["plain"])} |
 
 The goal of {GOAL} is {verdict}. Both hold the model before they are timed. What two plain processes
 lack to 2 is the machine's own. A beat costs the driver {results["beat"] * 1e3:.2g} ms of processor time;
@@ -196,7 +196,7 @@ the run directory of a pack ends with {results["run directory"]["files"]} files.
 
 Nobody here has such a cluster: nothing below was run. Assumed:
 
-* one picture per pack, {PACK_SECONDS:.0f} s and {PACK_STEPS} moves each;
+* one image per pack, {PACK_SECONDS:.0f} s and {PACK_STEPS} steps each;
 * {WEIGHTS / 1e9:g} GB of weights;
 * a shared file system of {STORAGE / 1e9:g} GB/s and {OPERATIONS:g} file replacements per second;
 * {max(results["beat"], BEAT) * 1e3:.2g} ms of the driver per beat: what was measured, but at least {BEAT * 1e3:g}.
@@ -204,10 +204,10 @@ Nobody here has such a cluster: nothing below was run. Assumed:
 | | for {GPUS} GPUs | full at |
 |---|---|---|
 | weights, all read from the shared file system | {weights:.0f} s, once | |
-| driver, a beat per worker every {every:g} s | {told:.1%} of its time | {driver:.2g} workers |
+| driver, a beat per worker every {every:g} s | {driver_share:.1%} of its time | {driver:.2g} workers |
 | files: a step replaces 4, an end writes the rest | {replaced:.1%} | {files:.2g} workers |
 
-That is {found["packs per hour"]:.0f} pictures per hour. Reading the weights grows with the number of workers; read from
+That is {found["packs per hour"]:.0f} images per hour. Reading the weights grows with the number of workers; read from
 a disk of each node they cost nothing here, and past the start they are never read again. Beats are
 spaced by the number of workers, so the driver's share grows with the number of packs alone. Packs do
 not talk to each other: nothing else grows.

@@ -3,7 +3,7 @@
     python -m benchmarks.sizes            # bfloat16 on a GPU: SD 1.5 and SDXL, in both memory modes
     python -m benchmarks.sizes --toy      # the same code at toy size, anywhere, in float32
 
-What it prints per pipeline and mode: every finding of `noiseward doctor`, and the time of a move and the peak memory as
+What it prints per pipeline and mode: every finding of `noiseward doctor`, and the time of a step and the peak memory as
 multiples of those of a sample without a gradient. Weights are random, so that nothing is downloaded; what is checked
 is that draws, seeds and gradients are as right at this size and precision as they are in the tests.
 """
@@ -49,7 +49,7 @@ def autoencoder(size: int) -> Any:
 
 
 def sd15() -> Any:
-    """Stable Diffusion 1.5: a UNet of 860 M weights, 512 x 512 pictures."""
+    """Stable Diffusion 1.5: a UNet of 860 M weights, 512 x 512 images."""
     return StableDiffusionPipeline(
         vae=autoencoder(512), text_encoder=text(768, 12, 12), tokenizer=clip_tokenizer(), scheduler=unets.ddim(),
         unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768), safety_checker=None,
@@ -58,7 +58,7 @@ def sd15() -> Any:
 
 
 def sdxl() -> Any:
-    """SDXL: a UNet of 2.6 G weights, 1024 x 1024 pictures."""
+    """SDXL: a UNet of 2.6 G weights, 1024 x 1024 images."""
     unet = UNet2DConditionModel(
         sample_size=128, block_out_channels=(320, 640, 1280), cross_attention_dim=2048, attention_head_dim=(5, 10, 20),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -73,7 +73,7 @@ def sdxl() -> Any:
     )  # fmt: skip
 
 
-def examined(name: str, build: Callable[[], Any], memory: str, call: dict[str, Any], device: str) -> bool:
+def examine_pipeline(name: str, build: Callable[[], Any], memory: str, call: dict[str, Any], device: str) -> bool:
     """Print the findings and the cost of one pipeline in one memory mode; True when it is fit."""
     torch.manual_seed(0)
     pipe = build()
@@ -92,13 +92,13 @@ def examined(name: str, build: Callable[[], Any], memory: str, call: dict[str, A
         with torch.no_grad():
             problem.objective(problem.noise)
 
-    def move() -> None:
+    def step() -> None:
         noise = problem.noise.clone().requires_grad_()
         torch.autograd.grad(problem.objective(noise).value.sum(), noise)
 
-    (slow, large), (quick, small) = _cost(move, device), _cost(plain, device)
+    (slow, large), (quick, small) = _cost(step, device), _cost(plain, device)
     peak = f", {large / small:.2f} times its memory ({large / 1e9:.1f} GB)" if small else ""
-    print(f"a move takes {slow / quick:.2f} times the time of a sample ({quick:.2f} s){peak}")
+    print(f"a step takes {slow / quick:.2f} times the time of a sample ({quick:.2f} s){peak}")
     print(f"verdict: {verdict(findings)}", flush=True)
     return all(finding.fine or not finding.must for finding in findings)
 
@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     models = {"SD 1.5": unets.sd1, "SDXL": unets.sdxl} if given.toy else {"SD 1.5": sd15, "SDXL": sdxl}
     size = {"height": 16, "width": 16} if given.toy else {}
     fit = [
-        examined(name, build, memory, {"num_inference_steps": given.steps, **size}, device)
+        examine_pipeline(name, build, memory, {"num_inference_steps": given.steps, **size}, device)
         for name, build in models.items()
         for memory in ("fast", "balanced")
     ]

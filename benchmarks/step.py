@@ -1,11 +1,11 @@
-"""What a step costs beside what it is made of, and beside the published procedure, on a small Stable Diffusion.
+"""What a step costs compared with its parts and with the published procedure, on a small Stable Diffusion.
 
 Timed alone, on the inputs the pipeline gives them: F, the denoiser forward; G, forward and backward; D, the decoder
 forward and backward. The floor of a `Backprop` step is then N G + D, or N (F + G) + D where activations are recomputed.
-A whole move adds what surrounds it: the penalty of 100 orders, P(z), clipping, Adam. The published procedure
+A whole step adds what surrounds it: the penalty of 100 orders, P(z), clipping, Adam. The published procedure
 (`published.py`) is timed in the same turns, with the same reward and penalty.
 
-What the tape costs is computed: torch calls it sees in a step, times what one costs, beside the time of the step. So is
+What the tape costs is computed: torch calls it sees in a step, times what one costs, over the time of the step. So is
 what it costs to check that recomputed calls are the calls that were made: calls, times what keeping and restoring the
 denoiser's state and comparing its output cost.
 
@@ -26,7 +26,7 @@ from torch.nn import Module
 
 from benchmarks.models import PIXELS, small_sd
 from benchmarks.published import Published
-from benchmarks.timing import in_turns, ratio, say, write
+from benchmarks.timing import format_ratio, in_turns, ratio, write
 from noiseward import Backprop, Concentration, DiffusersSampler, FunctionReward, GradientAscent, Objective, Seeds, Step
 from noiseward.loop.budget import Budget
 from noiseward.loop.loop import iterate
@@ -61,11 +61,11 @@ def pieces(pipe: Any) -> dict[str, Callable[[], object]]:
         leaf = small.clone().requires_grad_()
         torch.autograd.grad(pipe.vae.decode(leaf).sample.mean(), leaf)
 
-    def decoded() -> None:
+    def decode() -> None:
         with torch.no_grad():
             pipe.vae.decode(small)
 
-    return {"F": forward, "G": both, "D": decoder, "decoder forward": decoded}
+    return {"F": forward, "G": both, "D": decoder, "decoder forward": decode}
 
 
 def floor(mode: str, steps: int, seconds: dict[str, list[float]]) -> list[float]:
@@ -76,12 +76,12 @@ def floor(mode: str, steps: int, seconds: dict[str, list[float]]) -> list[float]
 
 
 def directions(sampler: DiffusersSampler, noise: Tensor) -> None:
-    """A `Backprop` step, without penalty or move."""
+    """A `Backprop` direction, without penalty or update."""
     Backprop()(Objective(sampler, BRIGHTNESS, "a"), noise, Seeds((0,)))
 
 
-def moves(sampler: DiffusersSampler, noise: Tensor) -> Iterator[Step]:
-    """Whole moves, as a run makes them."""
+def iterate_steps(sampler: DiffusersSampler, noise: Tensor) -> Iterator[Step]:
+    """Whole steps, as a run makes them."""
     objective = Objective(sampler, BRIGHTNESS, "a", Concentration(1.0, permutations=100))
     return iterate(objective, noise, optimizer=GradientAscent(), budget=Budget(steps=10**9))
 
@@ -89,17 +89,17 @@ def moves(sampler: DiffusersSampler, noise: Tensor) -> Iterator[Step]:
 def tape_share(sampler: DiffusersSampler, noise: Tensor, seconds: float) -> dict[str, float]:
     """Torch calls the tape sees in a step, microseconds each, and their share of the step."""
     tapes: list[NoiseTape] = []
-    made = NoiseTape.__init__
+    init = NoiseTape.__init__
 
-    def noted(tape: NoiseTape, source: Any) -> None:
-        made(tape, source)
+    def note(tape: NoiseTape, source: Any) -> None:
+        init(tape, source)
         tapes.append(tape)
 
-    NoiseTape.__init__ = noted
+    NoiseTape.__init__ = note
     try:
         directions(sampler, noise)
     finally:
-        NoiseTape.__init__ = made
+        NoiseTape.__init__ = init
     seen, one, many = sum(tape.seen for tape in tapes), torch.ones(1), 20_000
 
     def calls() -> float:
@@ -132,12 +132,12 @@ def check_share(unet: Module, steps: int, seconds: float) -> dict[str, float]:
     return {"milliseconds": 1e3 * cost, "share": steps * cost / seconds}
 
 
-def measured(steps: int, turns: int) -> dict[str, Any]:
+def measure(steps: int, turns: int) -> dict[str, Any]:
     """Everything for one number of sampler steps."""
     pipe = small_sd()
     samplers = {mode: DiffusersSampler(pipe, memory=mode, num_inference_steps=steps, **CALL) for mode in MODES}
     noise = samplers["fast"].init(1)
-    runs = {mode: moves(sampler, noise) for mode, sampler in samplers.items()}
+    runs = {mode: iterate_steps(sampler, noise) for mode, sampler in samplers.items()}
     published = Published(pipe, lambda images: images.mean((1, 2, 3)), steps=steps, size=(PIXELS // 4, PIXELS // 4))
     leaf = noise[0].clone().requires_grad_()
     plain = published(noise[0])
@@ -145,16 +145,16 @@ def measured(steps: int, turns: int) -> dict[str, Any]:
     functions = {
         **pieces(pipe),
         **{f"Backprop, {mode}": partial(directions, sampler, noise) for mode, sampler in samplers.items()},
-        **{f"move, {mode}": partial(next, run) for mode, run in runs.items()},
-        "published": partial(published.move, leaf),
+        **{f"step, {mode}": partial(next, run) for mode, run in runs.items()},
+        "published": partial(published.step, leaf),
     }
     seconds = in_turns(functions, turns, clock=time.process_time)
     fast, balanced = (sorted(seconds[f"Backprop, {mode}"])[turns // 2] for mode in ("fast", "balanced"))
     return {
-        "same picture": gap,
+        "same image": gap,
         "over floor": {m: ratio(seconds[f"Backprop, {m}"], floor(m, steps, seconds)) for m in MODES},
-        "move over floor": {m: ratio(seconds[f"move, {m}"], floor(m, steps, seconds)) for m in MODES},
-        "times faster": {m: ratio(seconds["published"], seconds[f"move, {m}"]) for m in MODES},
+        "step over floor": {m: ratio(seconds[f"step, {m}"], floor(m, steps, seconds)) for m in MODES},
+        "times faster": {m: ratio(seconds["published"], seconds[f"step, {m}"]) for m in MODES},
         "low over balanced": ratio(seconds["Backprop, low"], seconds["Backprop, balanced"]),
         "tape": tape_share(samplers["fast"], noise, fast),
         "check": check_share(pipe.unet, steps, balanced),
@@ -168,7 +168,7 @@ def main() -> None:
     small = parser.parse_args().small
     torch.set_num_threads(1)
     turns, lengths = (2, (4,)) if small else (5, (20, 50))
-    results = {str(steps): measured(steps, turns) for steps in lengths}
+    results = {str(steps): measure(steps, turns) for steps in lengths}
     settings = {"sampler steps": lengths, "turns": turns, "threads": 1, "small": small, **CALL}
     write("step", settings=settings, results=results, text=page(turns, results), small=small)
 
@@ -176,19 +176,19 @@ def main() -> None:
 def page(turns: int, results: dict[str, Any]) -> str:
     """The tables people read."""
     lines = [
-        "# A step beside its floor and beside the published procedure",
+        "# A step, its floor and the published procedure",
         "",
-        f"A Stable Diffusion of 7.1 M weights in the denoiser, {PIXELS} x {PIXELS} pictures, guidance on, eta 1, one "
+        f"A Stable Diffusion of 7.1 M weights in the denoiser, {PIXELS} x {PIXELS} images, guidance on, eta 1, one "
         f"thread, computing time. Median (least to most) of {turns} turns. `python -m benchmarks.step` regenerates "
         "this page.",
         "",
-        "| sampler steps | mode | floor | Backprop / floor | whole move / floor | times faster than published |",
+        "| sampler steps | mode | floor | Backprop / floor | whole step / floor | times faster than published |",
         "|---|---|---|---|---|---|",
     ]
     for steps, found in results.items():
         for mode in MODES:
-            cells = (found[name][mode] for name in ("over floor", "move over floor", "times faster"))
-            lines.append(f"| {steps} | {mode} | {FLOORS[mode]} | " + " | ".join(map(say, cells)) + " |")
+            cells = (found[name][mode] for name in ("over floor", "step over floor", "times faster"))
+            lines.append(f"| {steps} | {mode} | {FLOORS[mode]} | " + " | ".join(map(format_ratio, cells)) + " |")
     lines.append("")
     for steps, found in results.items():
         tape, check = found["tape"], found["check"]
@@ -196,8 +196,8 @@ def page(turns: int, results: dict[str, Any]) -> str:
             f"* {steps} steps: the tape sees {tape['seen']} torch calls at {tape['microseconds']:.1f} us, "
             f"{tape['share']:.1%} of a `fast` step (computed); checking a recomputed call takes "
             f"{check['milliseconds']:.2f} ms, {check['share']:.1%} of a `balanced` step (computed); `low` takes "
-            f"{say(found['low over balanced'])} times `balanced`; largest difference of our image from the published "
-            f"loop's {found['same picture']:.1g}"
+            f"{format_ratio(found['low over balanced'])} times `balanced`; largest difference of our image from the "
+            f"published loop's {found['same image']:.1g}"
         )
     return "\n".join(lines) + "\n"
 

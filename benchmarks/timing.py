@@ -22,7 +22,7 @@ def in_turns(
 ) -> dict[str, list[float]]:
     """Seconds of each function in each of several turns, after one turn to warm up.
 
-    With `time.process_time` as the clock, one thread's seconds are those it computed, whoever else was running.
+    With `time.process_time` as the clock, one thread's seconds are those it computed, whatever else was running.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(repeats + 1):
@@ -40,7 +40,7 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(turns), "least": min(turns), "most": max(turns)}
 
 
-def say(ratio: Mapping[str, float]) -> str:
+def format_ratio(ratio: Mapping[str, float]) -> str:
     """A ratio in a table's cell."""
     return f"{ratio['median']:.3g} ({ratio['least']:.3g} to {ratio['most']:.3g})"
 

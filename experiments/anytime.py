@@ -22,10 +22,10 @@ def clock(device: torch.device) -> Callable[[], float]:
 def anytime(
     objective: Objective, start: Tensor, *, optimizer: Optimizer, marks: Sequence[float], seeds: Sequence[int]
 ) -> tuple[Step, list[Best]]:
-    """Climb until the last mark.
+    """Optimize until the last mark.
 
     Arguments:
-        objective: what to climb.
+        objective: what to optimize.
         start: noise `(B, *noise_shape)`.
         optimizer: how.
         marks: seconds, growing.

@@ -1,11 +1,11 @@
-"""Which way of climbing without the reward's gradient gets how far for how many denoiser calls? On the built-in model.
+"""How far does each method get without the reward's gradient, by denoiser calls? On the built-in model.
 
 The paper claims that of its three estimators Hybrid-2 is the fastest and the best. Here they meet, with 4 and 16
 candidates per step, and four searches that use no gradient at all, on rewards that have none (`jpeg`) or whose gradient
 is withheld. Each method makes one long run per caption and seed, all in one batch; every smaller budget is read off it.
-A run ends when its denoiser calls, a backward counting 2, are spent. Beside the reward stands how plausible the noise
-still is, P(z) and the strict probability, and, where the built-in judge is installed, whether it sees what was asked
-for.
+A run ends when its denoiser calls, a backward counting 2, are spent. Reported next to the reward: how plausible the
+noise still is, P(z) and the strict probability, and, where the built-in judge is installed, whether it sees what was
+asked for.
 
 Hybrid-2 on the ring toy is in `ring.py`.
 """
@@ -22,8 +22,8 @@ from experiments import built_in
 from experiments.cells import Cell
 from experiments.claim import Agreement, Claim, Outcome
 from experiments.frame import Request, main
-from experiments.judge import judged
-from experiments.report import interval, say
+from experiments.judge import judge_nouns
+from experiments.report import format_mean, interval
 from noiseward import FunctionReward, Reward, align
 from noiseward.rewards.parse import make_reward
 
@@ -52,7 +52,7 @@ def conduct(request: Request) -> Outcome:
     budgets = [nfe // 8, nfe // 4, nfe // 2, nfe]
     cells: dict[tuple[str, str], Cell] = {}
     for reward in request.pick(REWARDS, REWARDS[:1], REWARDS[:1]):
-        if not built_in.installed(reward):
+        if not built_in.is_installed(reward):
             print(f"reward '{reward}' is not installed: left out", flush=True)
             continue
         score = make_reward(reward)
@@ -61,7 +61,9 @@ def conduct(request: Request) -> Outcome:
                 continue
             key: dict[str, Any] = dict(reward=reward, how=METHODS[name], captions=captions, seeds=seeds, nfe=nfe,
                                        steps=steps, model=built_in.version())  # fmt: skip
-            cells[reward, name] = Cell(key, partial(made, score if name == "backprop" else hidden(score), **key))
+            cells[reward, name] = Cell(
+                key, partial(run_method, score if name == "backprop" else hide_gradient(score), **key)
+            )
     results: dict[str, dict[str, Any]] = {}
     for (reward, name), runs in request.cells(cells).items():
         results.setdefault(reward, {})[name] = summary(runs, budgets)
@@ -79,12 +81,12 @@ def conduct(request: Request) -> Outcome:
     )
 
 
-def hidden(reward: Reward) -> Reward:
+def hide_gradient(reward: Reward) -> Reward:
     """A reward without its gradient."""
     return FunctionReward(lambda images, prompt: reward(images, prompt), differentiable=False, name=reward.name)
 
 
-def made(
+def run_method(
     score: Reward, *, how: str, captions: Sequence[str], seeds: int, nfe: int, steps: int, **rest: Any
 ) -> list[dict[str, Any]]:
     """The runs of a method, in one batch, whose rows do not know of each other: plain numbers for each."""
@@ -104,7 +106,7 @@ def made(
     spent = [record["nfe"] for record in solution.history]
     calls = [one["forward"] + 2 * one["backward"] + one["recomputed"] for one in spent]
     nouns = [caption.removeprefix("a ") for caption in captions for _ in range(seeds)]
-    fits, fitted = (judged(sample, nouns) for sample in (solution.sample, solution.initial.sample))
+    fits, fitted = (judge_nouns(sample, nouns) for sample in (solution.sample, solution.initial.sample))
     return [
         {
             "calls": calls,
@@ -119,7 +121,7 @@ def made(
     ]
 
 
-def gained(run: dict[str, Any], budget: int) -> float:
+def measure_gain(run: dict[str, Any], budget: int) -> float:
     """What the best within a budget has more than the start."""
     within = [reward for calls, reward in zip(run["calls"], run["reward"], strict=True) if calls <= budget]
     return max(within, default=run["reward"][0]) - run["reward"][0]
@@ -129,8 +131,8 @@ def summary(runs: list[dict[str, Any]], budgets: list[int]) -> dict[str, Any]:
     """Means over runs, with intervals."""
     known = [run for run in runs if run["fits"] is not None]
     return {
-        "gain": {str(budget): interval([gained(run, budget) for run in runs]) for budget in budgets},
-        "gains": [gained(run, budgets[-1]) for run in runs],
+        "gain": {str(budget): interval([measure_gain(run, budget) for run in runs]) for budget in budgets},
+        "gains": [measure_gain(run, budgets[-1]) for run in runs],
         "probability": interval([run["probability"] for run in runs]),
         "strict": interval([run["strict"] for run in runs]),
         "fits": interval([run["fits"] for run in known]) if known else None,
@@ -139,40 +141,40 @@ def summary(runs: list[dict[str, Any]], budgets: list[int]) -> dict[str, Any]:
     }
 
 
-def last(results: dict[str, Any], reward: str) -> dict[str, float]:
+def final_gains(results: dict[str, Any], reward: str) -> dict[str, float]:
     """What each method gained on a reward at the full budget, best first."""
     ends = {name: list(found["gain"].values())[-1]["mean"] for name, found in results[reward].items()}
     return dict(sorted(ends.items(), key=lambda item: -item[1]))
 
 
-def ahead(methods: dict[str, Any], one: str, other: str) -> str:
+def lead(methods: dict[str, Any], one: str, other: str) -> str:
     """By how much one method gained more than another, run by run."""
     gaps = [a - b for a, b in zip(methods[one]["gains"], methods[other]["gains"], strict=True)]
-    return say(interval(gaps), 3)
+    return format_mean(interval(gaps), 3)
 
 
 def verdict(results: dict[str, Any]) -> str:
     """Whether Hybrid-2 leads the estimators, by how much, and who leads of all that use no gradient of the reward."""
-    said = []
+    sentences = []
     for reward, methods in results.items():
-        order = [name for name in last(results, reward) if name != "backprop"]
+        order = [name for name in final_gains(results, reward) if name != "backprop"]
         kinds: dict[str, str] = {}
         for name in order:
             kinds.setdefault(name.split(",")[0], name)
         own, rival = kinds.get("hybrid2"), next((kinds[k] for k in kinds if k in ESTIMATORS and k != "hybrid2"), None)
-        words = [f"{name} gains {say(list(methods[name]['gain'].values())[-1], 3)}" for name in order[:1]]
+        words = [f"{name} gains {format_mean(list(methods[name]['gain'].values())[-1], 3)}" for name in order[:1]]
         if own and own != order[0]:
-            words.append(f"{ahead(methods, order[0], own)} more than {own}")
+            words.append(f"{lead(methods, order[0], own)} more than {own}")
         if own and rival:
-            words.append(f"{own} gains {ahead(methods, own, rival)} more than {rival}")
-        said.append(f"{reward}: {', '.join(words)}")
+            words.append(f"{own} gains {lead(methods, own, rival)} more than {rival}")
+        sentences.append(f"{reward}: {', '.join(words)}")
     led = sum(leader(results, reward) == "hybrid2" for reward in results)
-    return f"Hybrid-2 leads the three estimators on {led} of {len(results)} rewards; " + "; ".join(said)
+    return f"Hybrid-2 leads the three estimators on {led} of {len(results)} rewards; " + "; ".join(sentences)
 
 
 def leader(results: dict[str, Any], reward: str) -> str:
     """The estimator that gained most."""
-    return next(name.split(",")[0] for name in last(results, reward) if name.split(",")[0] in ESTIMATORS)
+    return next(name.split(",")[0] for name in final_gains(results, reward) if name.split(",")[0] in ESTIMATORS)
 
 
 def agreement(results: dict[str, Any]) -> Agreement:
@@ -186,11 +188,11 @@ def table(results: dict[str, Any]) -> list[list[str]]:
     budgets = list(next(iter(next(iter(results.values())).values()))["gain"])
     lines = [["reward", "method", *(f"gained in {n} calls" for n in budgets), "P(z)", "strict P(z)", "noun right, %"]]
     for reward, methods in results.items():
-        for name in last(results, reward):
+        for name in final_gains(results, reward):
             found = methods[name]
-            right = say(found["fits"], 0, 100) if found["fits"] else ""
+            right = format_mean(found["fits"], 0, 100) if found["fits"] else ""
             lines.append([
-                reward, name, *(say(gain, 3) for gain in found["gain"].values()),
+                reward, name, *(format_mean(gain, 3) for gain in found["gain"].values()),
                 f"{found['probability']['mean']:.2g}", f"{found['strict']['mean']:.2g}", right,
             ])  # fmt: skip
     return lines

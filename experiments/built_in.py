@@ -10,7 +10,7 @@ from noiseward.pipelines.load import load_pipeline
 from noiseward.rewards.parse import make_reward
 from training.words import caption
 
-__all__ = ["CALL", "installed", "objective", "pairs", "sampler", "version"]
+__all__ = ["CALL", "is_installed", "objective", "pairs", "sampler", "version"]
 
 CALL = {"num_inference_steps": 10, "guidance_scale": 3.0, "eta": 1.0}
 
@@ -24,7 +24,7 @@ def pairs(prompts: int, seeds: int, *, color: str | None = None, first: int = 0)
 
 
 def sampler(*, memory: str = "fast", **call: Any) -> DiffusersSampler:
-    """The model's sampler, with 10 steps and guidance 3 unless told otherwise."""
+    """The model's sampler, with 10 steps and guidance 3 by default."""
     return DiffusersSampler(load_pipeline(stickers.path()), memory=memory, **{**CALL, **call})
 
 
@@ -33,7 +33,7 @@ def objective(reward: str, prompts: list[str], **call: Any) -> Objective:
     return Objective(sampler(**call), make_reward(reward), prompts)
 
 
-def installed(reward: str) -> bool:
+def is_installed(reward: str) -> bool:
     """Whether what a reward needs is here."""
     if reward in ("clip", "stickers-clip"):
         return (stickers.path("clip") / "config.json").exists()

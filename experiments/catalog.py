@@ -20,7 +20,7 @@ import torch
 import transformers
 
 from experiments.report import write
-from experiments.support import PAGE, into, table
+from experiments.support import PAGE, insert, table
 from tests.catalog import CASES
 from tests.sweep import EXACT, Swept, sweep
 
@@ -70,7 +70,7 @@ def main(names: Sequence[str]) -> None:
     head = ["class", "sample", "draws", "stock sample", "`generator=`", "gradient", "rows"]
     missing = [name for name in classes() if name not in CASES]
     text = table(head, lines(swept)) + f"\n\nNot built here: {', '.join(f'`{name}`' for name in missing)}."
-    PAGE.write_text(into(PAGE.read_text(encoding="utf-8"), "catalog", text), encoding="utf-8")
+    PAGE.write_text(insert(PAGE.read_text(encoding="utf-8"), "catalog", text), encoding="utf-8")
     driven = [each for each in swept if not each.refused and not each.fault]
     exact = sum(each.parity == 0 for each in driven)
     refused = sum(bool(each.refused) and not each.fault for each in swept)

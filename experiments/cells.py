@@ -67,20 +67,20 @@ class Cell:
 
 
 def compute(
-    name: str, cells: Mapping[Label, Cell], *, kept: Path | None = None, engine: EngineOptions | None = None
+    name: str, cells: Mapping[Label, Cell], *, root: Path | None = None, engine: EngineOptions | None = None
 ) -> dict[Label, Any]:
     """The results of some cells by label, computed now or before.
 
     Arguments:
         name: of the experiment.
         cells: by label.
-        kept: where cells are stored; default: `CELLS`.
+        root: where cells are stored; default: `CELLS`.
         engine: where they are computed; default: this process.
 
     Raises:
         RuntimeError: a cell failed.
     """
-    tasks = {label: dataclasses.replace(cell, folder=(kept or CELLS) / name) for label, cell in cells.items()}
+    tasks = {label: dataclasses.replace(cell, folder=(root or CELLS) / name) for label, cell in cells.items()}
     todo = {task.name: task for task in tasks.values() if not task.path.exists()}
     if todo:
         tally = Tally(len(tasks), sum(task.path.exists() for task in tasks.values()))

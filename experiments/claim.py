@@ -44,7 +44,7 @@ class Outcome:
         results: plain data.
         table: head and lines of the table that people read.
         figure: the plot.
-        pictures: more, by the ends of their names: `NAME_END.png`.
+        images: more, by the ends of their names: `NAME_END.png`.
         frames: of an animation, each with the milliseconds it stays.
     """
 
@@ -54,5 +54,5 @@ class Outcome:
     results: Any
     table: Sequence[Sequence[str]] = ()
     figure: Figure | None = None
-    pictures: Mapping[str, Image.Image] = dataclasses.field(default_factory=dict)
+    images: Mapping[str, Image.Image] = dataclasses.field(default_factory=dict)
     frames: Sequence[tuple[Image.Image, int]] = ()

@@ -1,9 +1,9 @@
 """Which method, at equal cost? `noiseward compare` on the built-in model, and the pages that are written from it.
 
 Rewards brightness, clip and jpeg; 4 prompts x 4 seeds; every method under the same budget of denoiser calls, read off
-at a quarter, half and all of it. The tables go into `docs/compare.md`, the plots beside it, and `docs/how-to-choose.md`
-gets what follows from them by the rule that `choice` states. `lgd` decodes ten times per step and takes seven times the
-seconds of `dno` for as many denoiser calls: it is left out unless asked for.
+at a quarter, half and all of it. The tables go into `docs/compare.md`, the plots next to it, and
+`docs/how-to-choose.md` gets what follows from them by the rule that `choice` states. `lgd` decodes ten times per step
+and takes seven times the seconds of `dno` for as many denoiser calls: it is left out unless asked for.
 
     python -m experiments.compare [--small] [--rewards brightness jpeg] [--slow]
 
@@ -24,7 +24,7 @@ from PIL import Image
 
 from experiments.cells import CELLS
 from experiments.report import write
-from experiments.support import into
+from experiments.support import insert
 from noiseward import stickers, terminal
 from noiseward.methods import DEFAULT_METHODS
 from noiseward.options.run import RunSpec
@@ -56,7 +56,7 @@ def comparison_of(reward: str, small: bool, slow: bool = False) -> Comparison:
 
 
 def folder(reward: str, small: bool, slow: bool) -> Path:
-    """Where a comparison is kept."""
+    """Where a comparison is stored."""
     return CELLS / "comparisons" / (reward + ("-small" if small else "") + ("-slow" if slow else ""))
 
 
@@ -65,17 +65,19 @@ def choice(found: Measured, share: str, *, faithful: bool) -> Line | None:
     most one case in ten does not) and whose first held-out reward has not fallen significantly."""
     rows = found.rows(share)
     if faithful:
-        rows = [row for row in rows if row.suspect <= 0.1 and all(_kept(*pair) for pair in list(row.held.values())[:1])]
+        rows = [
+            row for row in rows if row.suspect <= 0.1 and all(_leaves(*pair) for pair in list(row.held.values())[:1])
+        ]
     return max(rows, key=lambda row: row.gain.mean, default=None)
 
 
-def _kept(now: object, change: object) -> bool:
+def _leaves(now: object, change: object) -> bool:
     mean, half = (getattr(change, name) for name in ("mean", "half"))
     return not mean + (half if half == half else abs(mean)) < 0
 
 
 def choices(measured: dict[str, Measured]) -> str:
-    """What to take when, as a table: one line per reward and wish, with those that cannot be told from it."""
+    """What to take when, as a table: one line per reward and wish, with those not significantly worse."""
     lines = ["| optimized | comes first | after | take | not significantly worse |", "|---|---|---|---|---|"]
     for reward, found in measured.items():
         for faithful in (False, True):
@@ -127,7 +129,7 @@ def main() -> None:
             ("how-to-choose.md", "choices", "\n" + choices(measured) + "\n"),
         ):
             path = DOCS / page
-            path.write_text(into(path.read_text(encoding="utf-8"), mark, text), encoding="utf-8")
+            path.write_text(insert(path.read_text(encoding="utf-8"), mark, text), encoding="utf-8")
     said, tables_of = [], {}
     for reward, found in measured.items():
         best = choice(found, "1.0", faithful=False)

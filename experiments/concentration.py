@@ -83,18 +83,18 @@ def tails(count: int, k: int, m: int) -> dict[str, Any]:
     }
 
 
-def fresh(rows: int, seed: int) -> Tensor:
+def draw_noise(rows: int, seed: int) -> Tensor:
     """Gaussian noise, `(rows, 4, 64, 64)`."""
     return torch.randn(rows, *LATENT.shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _along(z: Tensor, axis: int) -> Tensor:
+def _correlate(z: Tensor, axis: int) -> Tensor:
     """Each element mixed with a third of the one before it."""
     return (z + z.roll(1, axis) / 3) / math.sqrt(1 + 1 / 9)
 
 
 def _wave(z: Tensor) -> Tensor:
-    """A slow wave down the picture, of a tenth of the power."""
+    """A slow wave down the image, of a tenth of the power."""
     wave = (2 * math.pi * torch.arange(64) / 64).sin()[:, None] * math.sqrt(2)
     return math.sqrt(0.9) * z + math.sqrt(0.1) * wave
 
@@ -122,8 +122,8 @@ FLAWS: dict[str, Callable[[Tensor], Tensor]] = {
     "scaled by 1.1": lambda z: 1.1 * z,
     "shifted by 0.04": lambda z: z + 0.04,
     "one channel of four scaled by 0.9": lambda z: z * torch.tensor([0.9, 1, 1, 1])[:, None, None],
-    "neighbors along a row correlated": lambda z: _along(z, 3),
-    "neighbors along a column correlated": lambda z: _along(z, 2),
+    "neighbors along a row correlated": lambda z: _correlate(z, 3),
+    "neighbors along a column correlated": lambda z: _correlate(z, 2),
     "slow wave added": _wave,
     "constant on patches of 8 x 8": lambda z: z[..., ::8, ::8].repeat_interleave(8, 2).repeat_interleave(8, 3),
     "sorted by value": lambda z: z.flatten(1).sort(1).values.view_as(z),
@@ -135,9 +135,9 @@ FLAWS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def tested(flaw: str, rows: int, seed: int) -> dict[str, list[float]]:
+def run_tests(flaw: str, rows: int, seed: int) -> dict[str, list[float]]:
     """What each test says of noise with a flaw: log p, one per row."""
-    z = FLAWS[flaw](fresh(rows, seed))
+    z = FLAWS[flaw](draw_noise(rows, seed))
     both = torch.minimum(*log_bounds(z.flatten(1), block=4, permutations=100, family="random"))
     strict = strict_probability(z, Layout((LATENT,)))[0]
     parts = (both[:, 0], both[:, 1:].amin(1), both.amin(1), strict.clamp(min=1e-300).log())
@@ -162,18 +162,20 @@ def power(found: dict[str, dict[str, list[float]]], calm: dict[str, list[float]]
 def conduct(request: Request) -> Outcome:
     """Tails, then power."""
     count, rows = request.pick(500_000, 50_000, 500), request.pick(60, 40, 2)
-    packs, fresh = request.pick(12, 5, 1), request.pick(50, 50, 3)
+    packs, draw_noise = request.pick(12, 5, 1), request.pick(50, 50, 3)
     some = {(k, m): max(count // 25, 200) if k > 8 else count for k, m in SIZES}
     curves = request.cells({
         f"k = {k}, m = {m}": Cell({"tails": [k, m], "samples": samples}, partial(tails, samples, k, m))
         for (k, m), samples in some.items()
     })  # fmt: skip
     calms = request.cells({
-        pack: Cell({"fresh": pack, "rows": 50}, partial(tested, "none (fresh noise)", fresh, 1000 + pack))
+        pack: Cell({"fresh": pack, "rows": 50}, partial(run_tests, "none (fresh noise)", draw_noise, 1000 + pack))
         for pack in range(packs)
     })  # fmt: skip
     calm = {test: [value for one in calms.values() for value in one[test]] for test in TESTS}
-    found = request.cells({flaw: Cell({"flaw": flaw, "rows": rows}, partial(tested, flaw, rows, 1)) for flaw in FLAWS})
+    found = request.cells(
+        {flaw: Cell({"flaw": flaw, "rows": rows}, partial(run_tests, flaw, rows, 1)) for flaw in FLAWS}
+    )
     seen = power(found, calm)
     likely = torch.tensor(calm["P(z)"]).exp()
     quantiles = dict(

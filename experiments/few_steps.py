@@ -1,10 +1,10 @@
 """Few steps first: is the reward of plain ascent on 50 sampler steps reached sooner, and what does it cost?
 
-Plain: DNO on 50 steps, 100 moves. Against it, at small shares of its denoiser calls: the same ascent on 5 or 10 steps
-first, carried over (`nested.py`), then on 50, as `align(..., coarse=5)` does; with the rate raised so that Adam's moves
-on few steps are as long as on many; and with the cheap gradient, which passes the sampler's linear part alone. What
-was gained is compared picture by picture; the judge, who is climbed by nobody, says of both whether the noun is right.
-Plain ascent that stopped at a quarter is judged, too: whoever gains less has left less.
+Plain: DNO on 50 sampler steps, 100 optimization steps. Against it, at small shares of its denoiser calls: the same
+ascent on 5 or 10 steps first, carried over (`nested.py`), then on 50, as `align(..., coarse=5)` does; with the rate
+raised so that Adam's steps on few steps are as long as on many; and with the cheap gradient, which passes the sampler's
+linear part alone. What was gained is compared image by image; the judge, which no method optimizes, says whether the
+noun is right. Plain ascent that stopped at a quarter is judged, too: a method that gains less also drifts less.
 
     python -m experiments.few_steps [--small] [--part 0/2]
 """
@@ -22,14 +22,14 @@ from matplotlib.figure import Figure
 
 from experiments import judge
 from experiments.cells import CELLS, Cell, add_engine, compute, read_engine
-from experiments.report import interval, model, say, write
+from experiments.report import format_mean, interval, model, write
 from noiseward import Budget, GradientAscent, coarse_to_fine
 from noiseward.api import prepare
 from noiseward.loop.collect import collect
 from noiseward.options.run import Settings
 
 CAPTIONS = ("a duck", "a rabbit", "a heart", "a cat")
-MANY, MOVES = 50, 100
+MANY, STEPS = 50, 100
 RATE = 0.01  # the default
 PLAIN = "50 steps"
 WAYS: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ STYLES = {PLAIN: ("0.5", "-", "d"), **dict(zip(WAYS, (("C1", "-", "o"), ("0", "-
                                                    ("C0", "--", "^")), strict=True))}  # fmt: skip
 
 
-def made(
+def run_way(
     captions: Sequence[str], seeds: int, budget: Budget, many: int, *, raised: bool = False, method: str = "dno"
 ) -> dict[str, Any]:
     """One way's runs, all in one batch, whose rows do not know of each other: what was spent along the way with the
@@ -61,20 +61,20 @@ def made(
             before=GradientAscent(lr=first.nested.stretch * RATE),
         )  # fmt: skip
     solution = collect(steps, problem.objective)
-    asked = list(problem.objective.prompt or ())
-    nouns = [caption.removeprefix("a ") for caption in asked]
-    looked = [solution.initial.sample, solution.sample]
-    best, along = torch.full((len(asked),), -torch.inf), []
+    prompts = list(problem.objective.prompt or ())
+    nouns = [caption.removeprefix("a ") for caption in prompts]
+    samples = [solution.initial.sample, solution.sample]
+    best, along = torch.full((len(prompts),), -torch.inf), []
     for record in solution.history:
         best = best.maximum(torch.tensor(record["reward"]))
         nfe = record["nfe"]
         along.append((nfe["forward"] + 2 * nfe["backward"] + nfe["recomputed"], record["seconds"], best.tolist()))
-    known = judge.installed()
+    known = judge.is_installed()
     with torch.no_grad():
-        scores = [judge.model("judge")(sample, asked).tolist() for sample in looked] if known else None
+        scores = [judge.model("judge")(sample, prompts).tolist() for sample in samples] if known else None
     return {
         "along": along,
-        "noun": [judge.right_noun(sample, nouns) for sample in looked] if known else None,
+        "noun": [judge.right_noun(sample, nouns) for sample in samples] if known else None,
         "judge": scores,
         "strict": list(solution.strict_probability),
         "probability": list(solution.probability),
@@ -88,14 +88,14 @@ def gains(run: dict[str, Any], calls: float = float("inf")) -> list[float]:
     return [b - a for a, b in zip(start, best[-1] if best else start, strict=True)]
 
 
-def against(plain: dict[str, Any], run: dict[str, Any], calls: float = float("inf")) -> dict[str, Any]:
-    """A run beside all that the plain one gained."""
+def compare(plain: dict[str, Any], run: dict[str, Any], calls: float = float("inf")) -> dict[str, Any]:
+    """A run compared with all that the plain one gained."""
     own, whole = gains(run, calls), gains(plain)
 
     def change(part: str, of: dict[str, Any]) -> list[float]:
         return [b - a for a, b in zip(*of[part], strict=True)]
 
-    def lost(part: str) -> dict[str, float] | None:
+    def difference(part: str) -> dict[str, float] | None:
         if run[part] is None or run is plain:
             return None
         return interval([b - a for a, b in zip(change(part, plain), change(part, run), strict=True)])
@@ -107,8 +107,8 @@ def against(plain: dict[str, Any], run: dict[str, Any], calls: float = float("in
         "ahead": interval([b - a for a, b in zip(whole, own, strict=True)]),
         "reached": sum(b >= a for a, b in zip(whole, own, strict=True)) / len(own),
         "noun": interval(change("noun", run)) if run["noun"] else None,
-        "noun against": lost("noun"),
-        "judge against": lost("judge"),
+        "noun against": difference("noun"),
+        "judge against": difference("judge"),
         "strict": interval(run["strict"]),
     }
 
@@ -116,12 +116,13 @@ def against(plain: dict[str, Any], run: dict[str, Any], calls: float = float("in
 def verdict(results: dict[str, Any], spent: float) -> str:
     """How much sooner each way is where the plain one ended, and what that costs."""
 
-    def judged(one: dict[str, Any]) -> str:
+    def describe_nouns(one: dict[str, Any]) -> str:
         return f", nouns right {one['noun']['mean'] * 100:+.0f} points" if one["noun"] else ""
 
     whole, early = results[PLAIN]["1"], results[PLAIN][f"{EARLY:g}"]
-    said = [
-        f"{PLAIN}: gain {say(whole['gain'], 3)}{judged(whole)}; at a quarter {say(early['gain'], 3)}{judged(early)}"
+    sentences = [
+        f"{PLAIN}: gain {format_mean(whole['gain'], 3)}{describe_nouns(whole)}; at a quarter "
+        f"{format_mean(early['gain'], 3)}{describe_nouns(early)}"
     ]
     for way, by in results.items():
         if way == PLAIN:
@@ -129,19 +130,19 @@ def verdict(results: dict[str, Any], spent: float) -> str:
         one = next((one for one in by.values() if one["ahead"]["mean"] >= 0), None)
         if one is None:
             last = list(by.values())[-1]
-            said.append(
-                f"{way}: not there at {last['calls'] / spent:.3f} of the calls, gain {say(last['gain'], 3)}"
-                f"{judged(last)}"
+            sentences.append(
+                f"{way}: not there at {last['calls'] / spent:.3f} of the calls, gain {format_mean(last['gain'], 3)}"
+                f"{describe_nouns(last)}"
             )
             continue
-        beside = one["judge against"]
+        score = one["judge against"]
         seconds = whole["seconds"] / one["seconds"]
-        said.append(
+        sentences.append(
             f"{way}: there {spent / one['calls']:.1f} times sooner in calls, {seconds:.0f} in seconds, gain "
-            f"{say(one['gain'], 3)}, {say(one['ahead'], 3)} ahead{judged(one)}"
-            + (f", the judge's score of the caption {say(beside, 3)} beside plain's" if beside else "")
+            f"{format_mean(one['gain'], 3)}, {format_mean(one['ahead'], 3)} ahead{describe_nouns(one)}"
+            + (f", the judge's score of the caption {format_mean(score, 3)} against plain's" if score else "")
         )
-    return "; ".join(said)
+    return "; ".join(sentences)
 
 
 def draw(results: dict[str, Any], plain: dict[str, Any], spent: float) -> Figure:
@@ -153,19 +154,19 @@ def draw(results: dict[str, Any], plain: dict[str, Any], spent: float) -> Figure
     left.plot(x, mean, color="0.5", label=f"{PLAIN}, plain")
     left.axhline(mean[-1], color="0.5", linewidth=0.8, linestyle=":")
     for way, by in results.items():
-        judged = {name: one for name, one in by.items() if "calls" in one and name != "1"}
+        describe_nouns = {name: one for name, one in by.items() if "calls" in one and name != "1"}
         color, line, mark = STYLES[way]
         style: dict[str, Any] = {"color": color, "linestyle": line, "marker": mark, "capsize": 3, "label": way}
-        mean, half = ([one["gain"][part] for one in judged.values()] for part in ("mean", "half"))
+        mean, half = ([one["gain"][part] for one in describe_nouns.values()] for part in ("mean", "half"))
         if way != PLAIN:
-            left.errorbar([one["calls"] for one in judged.values()], mean, half, **style)
-        if all(one["noun"] for one in judged.values()):
-            right.errorbar(mean, *_points(judged.values()), **style)
+            left.errorbar([one["calls"] for one in describe_nouns.values()], mean, half, **style)
+        if all(one["noun"] for one in describe_nouns.values()):
+            right.errorbar(mean, *_points(describe_nouns.values()), **style)
     ends = results[PLAIN]["1"]
     if ends["noun"]:
         right.errorbar([ends["gain"]["mean"]], *_points([ends]), color="0.5", marker="D", capsize=3)
     left.axvline(spent / 8, color="0.7", linewidth=0.8, linestyle="--")
-    left.set(xscale="log", xlabel="denoiser calls per picture (dashed: an eighth)", ylabel="gain in brightness")
+    left.set(xscale="log", xlabel="denoiser calls per image (dashed: an eighth)", ylabel="gain in brightness")
     right.axhline(0, color="0.5", linewidth=0.8)
     right.set(xlabel="gain in brightness", ylabel="change of nouns right, points (95 %)")
     for axes in (left, right):
@@ -182,36 +183,37 @@ def _points(some: Iterable[dict[str, Any]]) -> tuple[list[float], list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="one caption, one seed, 10 steps, 8 moves")
+    parser.add_argument("--small", action="store_true", help="one caption, one seed, 10 sampler steps, 8 steps")
     add_engine(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     small = arguments.small
-    captions, seeds, many, moves = (CAPTIONS[:1], 1, 10, 8) if small else (CAPTIONS, 3, MANY, MOVES)
+    captions, seeds, many, steps = (CAPTIONS[:1], 1, 10, 8) if small else (CAPTIONS, 3, MANY, STEPS)
     shares = SHARES[-1:] if small else SHARES
-    spent = 3 * many * moves
+    spent = 3 * many * steps
     ways = list(WAYS)[1 if small else 0 :]
     work = [(PLAIN, None), (PLAIN, EARLY), *((way, share) for share in shares for way in ways)]
     cells: dict[tuple[str, float | None], Cell] = {}
     for way, share in work:
-        budget = Budget(steps=moves) if share is None else Budget(nfe=round(share * spent))
+        budget = Budget(steps=steps) if share is None else Budget(nfe=round(share * spent))
         how = {"captions": captions, "seeds": seeds, "many": many, **WAYS.get(way, {})}
         key = {"how": how, "budget": dataclasses.asdict(budget), "model": model()}
-        cells[way, share] = Cell(key, partial(made, budget=budget, **how))
+        cells[way, share] = Cell(key, partial(run_way, budget=budget, **how))
     runs: dict[str, dict[float | None, dict[str, Any]]] = {}
     for (way, share), run in compute("few_steps", cells, engine=read_engine(arguments)).items():
         runs.setdefault(way, {})[share] = run
     plain = runs[PLAIN].pop(None)
     results: dict[str, Any] = {
-        way: {f"{share:g}": against(plain, run) for share, run in by.items()} for way, by in runs.items()
+        way: {f"{share:g}": compare(plain, run) for share, run in by.items()} for way, by in runs.items()
     }
-    whole = against(plain, plain)
+    whole = compare(plain, plain)
     results[PLAIN]["1"] = whole
     for share in shares:
-        results[PLAIN][f"{share:g}"] = {"gain": against(plain, plain, share * spent)["gain"]}
+        results[PLAIN][f"{share:g}"] = {"gain": compare(plain, plain, share * spent)["gain"]}
     settings = {
-        "captions": captions, "seeds": f"200 to {199 + seeds}", "reward": "brightness", "steps": many, "moves": moves,
-        "shares": shares, "plain_judged_at": EARLY, "rate": 0.01, "small": small,
+        "captions": captions, "seeds": f"200 to {199 + seeds}", "reward": "brightness",
+        "num_inference_steps": many, "steps": steps, "shares": shares,
+        "plain_judged_at": EARLY, "rate": 0.01, "small": small,
     }  # fmt: skip
     write("few_steps", settings=settings, results=results, verdict=verdict(results, spent),
           figure=draw(results, plain, spent), **({"out": CELLS / "small"} if small else {}))  # fmt: skip

@@ -39,14 +39,14 @@ class Request:
         size: `full`, `small` or `smoke`.
         engine: where cells are computed.
         given: options of the experiment's own.
-        kept: where cells are stored.
+        root: where cells are stored.
     """
 
     name: str
     size: Size = "full"
     engine: EngineOptions = dataclasses.field(default_factory=EngineOptions)
     given: argparse.Namespace = dataclasses.field(default_factory=argparse.Namespace)
-    kept: Path = cells.CELLS
+    root: Path = cells.CELLS
 
     def pick(self, full: Any, small: Any, smoke: Any) -> Any:
         """What belongs to this size."""
@@ -54,13 +54,13 @@ class Request:
 
     def cells(self, cells: Mapping[Label, Cell]) -> dict[Label, Any]:
         """The results of some cells by label, computed now or before."""
-        return compute(self.name, cells, kept=self.kept, engine=self.engine)
+        return compute(self.name, cells, root=self.root, engine=self.engine)
 
     @property
     def folder(self) -> Path:
         """Where things too large for a cell are stored."""
-        (self.kept / self.name).mkdir(parents=True, exist_ok=True)
-        return self.kept / self.name
+        (self.root / self.name).mkdir(parents=True, exist_ok=True)
+        return self.root / self.name
 
 
 def main(
@@ -96,8 +96,8 @@ def main(
     size: Size = "smoke" if given.smoke else "small" if given.small else "full"
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as empty:
-        kept = Path(empty) if size == "smoke" else cells.CELLS
-        outcome = conduct(Request(name, size, cells.read_engine(given), given, kept))
+        root = Path(empty) if size == "smoke" else cells.CELLS
+        outcome = conduct(Request(name, size, cells.read_engine(given), given, root))
     elsewhere = report.RESULTS if size == "full" else cells.CELLS / size
     publish(name, outcome, size=size, out=given.out or elsewhere)
     if size == "full" and given.out is None:
@@ -117,11 +117,11 @@ def publish(name: str, outcome: Outcome, *, size: Size, out: Path) -> None:
         table=[list(line) for line in outcome.table],
         out=out,
     )
-    for end, picture in outcome.pictures.items():
-        picture.save(out / f"{name}_{end}.png")
+    for end, image in outcome.images.items():
+        image.save(out / f"{name}_{end}.png")
     if outcome.frames:
         first, *rest = (frame.quantize(48, dither=Image.Dither.NONE) for frame, _ in outcome.frames)
         stay = [milliseconds for _, milliseconds in outcome.frames]
-        beside = out / f"{name}.{os.getpid()}.gif"
-        first.save(beside, save_all=True, append_images=rest, duration=stay, loop=0, optimize=True)
-        beside.replace(out / f"{name}.gif")
+        partial = out / f"{name}.{os.getpid()}.gif"
+        first.save(partial, save_all=True, append_images=rest, duration=stay, loop=0, optimize=True)
+        partial.replace(out / f"{name}.gif")

@@ -1,7 +1,7 @@
-"""Climbs of the built-in model under a guard, watched by what is never climbed.
+"""Optimization of the built-in model under a guard, with measures that are never optimized.
 
-What is watched at every so many moves: the reward, P(z), the strict P(z), and the judge's verdict on noun and
-background (`judge.py`). Pictures of the start, the last and the best noise are kept beside the cells.
+Measured every few steps: the reward, P(z), the strict P(z), and the judge's verdict on noun and
+background (`judge.py`). Images of the start, the last and the best noise are stored next to the cells.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from experiments.built_in import CALL
-from experiments.judge import judged, right_background
+from experiments.judge import judge_nouns, right_background
 from noiseward import Step, strict_probability
 from noiseward.api import prepare
 from noiseward.images import draw_grid, to_images
@@ -23,7 +23,7 @@ from noiseward.options.parts import join_part
 from noiseward.options.run import Settings
 from training.words import caption
 
-__all__ = ["GROUPS", "RATE", "Guard", "climb", "labeled"]
+__all__ = ["GROUPS", "RATE", "Guard", "optimize", "label_rows"]
 
 RATE = 0.05  # five times the default, so that there is something to guard against
 GROUPS = {  # reward, background named in the caption
@@ -50,38 +50,38 @@ class Guard:
         return join_part("dno", {"lr": self.rate, **{name: part for name, part in parts.items() if part}})
 
 
-def watch(step: Step, layout: Any, nouns: list[str], color: str | None) -> dict[str, Any]:
-    """What is looked at along the way; one number per row each."""
+def look(step: Step, layout: Any, nouns: list[str], color: str | None) -> dict[str, Any]:
+    """What is measured along the way; one number per row each."""
     sample = step.evaluation.sample
     return {
         "index": step.index,
         "reward": step.evaluation.reward.tolist(),
         "probability": step.probability.tolist(),
         "strict": strict_probability(step.noise, layout)[0].tolist(),
-        "noun": judged(sample, nouns),
+        "noun": judge_nouns(sample, nouns),
         "background": right_background(sample, [color] * len(nouns)) if color else None,
     }
 
 
-def climb(
+def optimize(
     guard: Guard,
     group: str,
     rows: Sequence[tuple[str, int]],
     *,
-    moves: int,
+    steps: int,
     every: int,
-    pictures: Path,
-    steps: int = CALL["num_inference_steps"],
+    images: Path,
+    sampler_steps: int = CALL["num_inference_steps"],
 ) -> dict[str, Any]:
-    """Climb with a guard.
+    """Optimize with a guard.
 
     Arguments:
         guard: what keeps the noise plausible.
         group: which reward and captions, of `GROUPS`.
         rows: noun and seed of each.
-        moves: of the ascent.
-        every: how many moves lie between two looks.
-        pictures: file of the pictures: three lines, start, last and best.
+        steps: of the ascent.
+        every: how many steps lie between two measurements.
+        images: where to save them: three lines, start, last and best.
         steps: of the sampler.
     """
     reward, color = GROUPS[group]
@@ -90,7 +90,7 @@ def climb(
         "stickers",
         [caption(noun, color) for noun in nouns],
         reward,
-        Settings(steps=moves, call={**CALL, "num_inference_steps": steps, "eta": guard.eta}),
+        Settings(steps=steps, call={**CALL, "num_inference_steps": sampler_steps, "eta": guard.eta}),
         method=guard.method,
         watch=(),
     )
@@ -98,28 +98,28 @@ def climb(
     problem = dataclasses.replace(problem, noise=sampler.init(len(rows), seed=seeds))
     along: list[dict[str, Any]] = []
 
-    def watched():
+    def watch_steps():
         for step in problem.iterate():
             if step.index % every == 0 or step.next_noise is None:
-                along.append(watch(step, sampler.layout, nouns, color))
+                along.append(look(step, sampler.layout, nouns, color))
             yield step
 
-    solution = collect(watched(), problem.objective)
-    pictures.parent.mkdir(parents=True, exist_ok=True)
+    solution = collect(watch_steps(), problem.objective)
+    images.parent.mkdir(parents=True, exist_ok=True)
     shown = (solution.initial.sample, solution.last.evaluation.sample, solution.sample)
-    draw_grid([to_images(sample) for sample in shown]).save(pictures)
+    draw_grid([to_images(sample) for sample in shown]).save(images)
     best = {
         "reward": solution.reward.tolist(),
         "probability": solution.probability,
         "strict": solution.strict_probability,
-        "noun": judged(solution.sample, nouns),
+        "noun": judge_nouns(solution.sample, nouns),
         "background": right_background(solution.sample, [color] * len(rows)) if color else None,
     }
     return {"along": along, "best": best, "seconds": solution.seconds, "nfe": solution.nfe.cost}
 
 
-def labeled(lines: Sequence[tuple[str, Image.Image]], scale: int = 2) -> Image.Image:
-    """Rows of pictures with a title each."""
+def label_rows(lines: Sequence[tuple[str, Image.Image]], scale: int = 2) -> Image.Image:
+    """Rows of images with a title each."""
     width, height = lines[0][1].size
     canvas = Image.new("RGB", (width * scale, (height * scale + 18) * len(lines)), "white")
     for number, (title, row) in enumerate(lines):
@@ -129,8 +129,8 @@ def labeled(lines: Sequence[tuple[str, Image.Image]], scale: int = 2) -> Image.I
     return canvas
 
 
-def line(path: Path, which: int) -> Image.Image:
-    """A line of the pictures a climb kept: 0 the start, 1 the last, 2 the best."""
+def read_line(path: Path, which: int) -> Image.Image:
+    """A line of the stored images of a run: 0 the start, 1 the last, 2 the best."""
     all_three = Image.open(path)
     height = (all_three.height - 8) // 3
     return all_three.crop((0, which * (height + 4), all_three.width, which * (height + 4) + height))

@@ -1,10 +1,10 @@
-"""What keeps an optimized picture in the model's distribution? Guards side by side, judged by a held-out model.
+"""What keeps an optimized image in the model's distribution? Guards side by side, judged by a held-out model.
 
 The built-in model, 10 sampler steps at eta 1, Adam with a rate five times the default, so that there is something to
 guard against. Rewards brightness and darkness; captions that contradict them ("a duck on a black background" made
-bright) and neutral ones ("a duck"). Every guard gets the same captions, seeds and number of moves. Watched at every
-fifth move: the reward, P(z), the strict P(z), and the judge's verdict on noun and background, neither of which is ever
-climbed.
+bright) and neutral ones ("a duck"). Every guard gets the same captions, seeds and number of steps. Measured every
+fifth step: the reward, P(z), the strict P(z), and the judge's verdict on noun and background, neither of which is ever
+optimized.
 
 32 pairs of caption and seed screen all guards; the three finalists get 160.
 """
@@ -20,17 +20,17 @@ from experiments import in_distribution_report as report
 from experiments.cells import Cell
 from experiments.claim import Claim, Outcome
 from experiments.frame import Request, main
-from experiments.guarded import GROUPS, RATE, Guard, climb
+from experiments.guarded import GROUPS, RATE, Guard, optimize
 from noiseward import stickers
 
 CLAIM = Claim(
-    title="What keeps optimized pictures in the model's distribution",
+    title="What keeps optimized images in the model's distribution",
     paper="naive DNO can leave the support of the pretrained distribution, and probability regularization remedies it "
     "effectively",
     source="abstract; the other guards are this project's comparison",
     minutes=170,
 )
-MOVES, WATCH, ROWS = 25, 5, 8
+STEPS, WATCH, ROWS = 25, 5, 8
 GUARDS = {
     "none": Guard(),
     "concentration:1.0": Guard("concentration:1.0"),
@@ -57,22 +57,23 @@ def conduct(request: Request) -> Outcome:
         list(GUARDS), ["none", "norm projection", "concentration:target=0.1"], ["none", "norm projection"]
     )
     groups = request.pick(list(GROUPS), list(GROUPS)[:2], list(GROUPS)[:2])
-    moves, rows, steps = request.pick(MOVES, 5, 1), request.pick(ROWS, ROWS, 1), request.pick(10, 10, 2)
+    steps, rows, sampler_steps = request.pick(STEPS, 5, 1), request.pick(ROWS, ROWS, 1), request.pick(10, 10, 2)
     finalists: list[str] = getattr(request.given, "finalists", None) or []
     work = [(guard, group, 0) for group in groups for guard in guards]
     work += [(guard, group, chunk) for chunk in range(1, 5) for group in groups for guard in finalists]
     cells: dict[tuple[str, str, int], Cell] = {}
     for guard, group, chunk in work:
-        key = {"guard": dataclasses.asdict(GUARDS[guard]), "group": group, "chunk": chunk, "moves": moves, "rows": rows,
+        key = {"guard": dataclasses.asdict(GUARDS[guard]), "group": group, "chunk": chunk, "moves": steps, "rows": rows,
                "model": built_in.version()}  # fmt: skip
-        path = report.picture(request.folder, guard, group, chunk, moves)
+        path = report.image_path(request.folder, guard, group, chunk, steps)
         cells[guard, group, chunk] = Cell(key, partial(
-            climb, GUARDS[guard], group, pairs(chunk, rows), moves=moves, every=WATCH, pictures=path, steps=steps,
+            optimize, GUARDS[guard], group, pairs(chunk, rows), steps=steps, every=WATCH,
+            images=path, sampler_steps=sampler_steps,
         ))  # fmt: skip
     results: report.Results = {}
     for (guard, group, _), run in request.cells(cells).items():
         results.setdefault(guard, {}).setdefault(group, []).append(run)
-    settings = {"moves": moves, "rate": RATE, "num_inference_steps": steps, "eta": 1.0, "rows": rows,
+    settings = {"steps": steps, "rate": RATE, "num_inference_steps": sampler_steps, "eta": 1.0, "rows": rows,
                 "seeds": "1000 + number of the pair", "finalists": finalists}  # fmt: skip
     table = report.summaries(results)
     return Outcome(
@@ -82,7 +83,7 @@ def conduct(request: Request) -> Outcome:
         results=table,
         table=report.lines(table),
         figure=report.draw(results),
-        pictures={"pictures": report.contact(results, request.folder, moves)},
+        images={"pictures": report.contact(results, request.folder, steps)},
     )
 
 

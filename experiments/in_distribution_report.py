@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.claim import Agreement
-from experiments.guarded import labeled, line
-from experiments.report import interval, say
+from experiments.guarded import label_rows, read_line
+from experiments.report import format_mean, interval
 
 Results = dict[str, dict[str, list[dict[str, Any]]]]  # guard, group, chunks
 KINDS = ("neutral", "contradicted")
 
 
 def rows(chunks: list[dict[str, Any]], what: str, at: int | str) -> list[float]:
-    """One number per row, of the best noise or of the watched step with that index (-1: the last); none unjudged."""
+    """One number per row, of the best noise or of the measured step with that index (-1: the last); none unjudged."""
     found: list[float] = []
     for chunk in chunks:
         place = chunk["best"] if at == "best" else _at(chunk["along"], int(at))
@@ -44,12 +44,12 @@ def of_kind(by_group: dict[str, list[dict[str, Any]]], kind: str) -> list[dict[s
 
 def summaries(results: Results) -> dict[str, dict[str, Any]]:
     """What each guard did, by kind of caption."""
-    told = {guard: {kind: summary(of_kind(by, kind)) for kind in KINDS} for guard, by in results.items()}
+    means = {guard: {kind: summary(of_kind(by, kind)) for kind in KINDS} for guard, by in results.items()}
     for guard, by in results.items():
         for kind in KINDS:
-            if told[guard][kind]:
-                told[guard][kind]["share"] = share(results["none"], by, kind)
-    return told
+            if means[guard][kind]:
+                means[guard][kind]["share"] = share(results["none"], by, kind)
+    return means
 
 
 def share(free: dict[str, list[dict[str, Any]]], guarded: dict[str, list[dict[str, Any]]], kind: str) -> float:
@@ -85,17 +85,17 @@ def summary(chunks: list[dict[str, Any]]) -> dict[str, Any]:
 
 def verdict(table: dict[str, dict[str, Any]]) -> str:
     """Which guards reach the goal: judge within 5 points of the start, at least half of the unguarded gain."""
-    said, unjudged = [], False
-    for guard, told in table.items():
-        kept, lost = told["neutral"]["share"], told["neutral"]["noun_change"]
-        words = f"{guard}: {kept:.0%} of the unguarded gain"
+    sentences, unjudged = [], False
+    for guard, means in table.items():
+        left, lost = means["neutral"]["share"], means["neutral"]["noun_change"]
+        words = f"{guard}: {left:.0%} of the unguarded gain"
         if lost is None:
             unjudged = True
         else:
-            reached = "reaches the goal" if kept >= 0.5 and lost["mean"] >= -0.05 else "misses it"
-            words += f", nouns {say(lost, 0, 100)} points (n = {lost['n']}), {reached}"
-        said.append(words)
-    return ("without the judge, who is not installed: " if unjudged else "") + "; ".join(said)
+            reached = "reaches the goal" if left >= 0.5 and lost["mean"] >= -0.05 else "misses it"
+            words += f", nouns {format_mean(lost, 0, 100)} points (n = {lost['n']}), {reached}"
+        sentences.append(words)
+    return ("without the judge, which is not installed: " if unjudged else "") + "; ".join(sentences)
 
 
 def agreement(table: dict[str, dict[str, Any]]) -> Agreement:
@@ -103,9 +103,9 @@ def agreement(table: dict[str, dict[str, Any]]) -> Agreement:
     name = next((guard for guard in ("concentration:1.0", "concentration:target=0.1") if guard in table), None)
     if name is None or table["none"]["neutral"]["noun_change"] is None:
         return "not comparable"
-    free, kept = ([table[guard][kind]["noun_change"] for kind in KINDS] for guard in ("none", name))
+    free, left = ([table[guard][kind]["noun_change"] for kind in KINDS] for guard in ("none", name))
     hacked = any(one["mean"] + one["half"] < 0 for one in free)
-    remedied = all(one["mean"] >= other["mean"] for one, other in zip(kept, free, strict=True))
+    remedied = all(one["mean"] >= other["mean"] for one, other in zip(left, free, strict=True))
     return "agrees" if hacked and remedied else "agrees in part" if hacked or remedied else "contradicts"
 
 
@@ -125,19 +125,20 @@ def lines(table: dict[str, dict[str, Any]]) -> list[list[str]]:
     ]
     found = [head]
     for kind in KINDS:
-        for guard, told in table.items():
-            one = told[kind]
+        for guard, means in table.items():
+            one = means[kind]
             if one:
                 cells = [
-                    say(one[part], 1, 100) if one[part] else "" for part in ("noun", "noun_change", "background_change")
+                    format_mean(one[part], 1, 100) if one[part] else ""
+                    for part in ("noun", "noun_change", "background_change")
                 ]
-                found.append([kind, guard, str(one["gain"]["n"]), say(one["gain"], 3), f"{one['share']:.0%}", *cells,
-                              f"{one['probability']:.2g}", f"{one['strict']:.1g}"])  # fmt: skip
+                found.append([kind, guard, str(one["gain"]["n"]), format_mean(one["gain"], 3), f"{one['share']:.0%}",
+                              *cells, f"{one['probability']:.2g}", f"{one['strict']:.1g}"])  # fmt: skip
     return found
 
 
 def draw(results: Results) -> Figure:
-    """Judge against gain along every guard's way: the Pareto front; and P(z) against moves."""
+    """Judge against gain along every guard's way: the Pareto front; and P(z) against steps."""
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     axes = figure.subplots(2, 2)
     for column, kind in enumerate(KINDS):
@@ -169,21 +170,21 @@ def draw(results: Results) -> Figure:
                     )  # fmt: skip
             axes[1, column].plot(indices, strict, **style)
         axes[0, column].set(title=f"{kind} captions", xlabel="reward gained", ylabel="noun right, % (held-out judge)")
-        axes[1, column].set(xlabel="moves", ylabel="strict P(z), median", yscale="log")
+        axes[1, column].set(xlabel="optimization steps", ylabel="strict P(z), median", yscale="log")
         for row in (0, 1):
             axes[row, column].grid(alpha=0.3)
     axes[1, 0].legend(fontsize=7)
     return figure
 
 
-def picture(folder: Path, guard: str, group: str, chunk: int, moves: int) -> Path:
-    """Where a climb's pictures are kept."""
-    return folder / "pictures" / f"{guard}-{group}-{chunk}-{moves}.png".replace(" ", "_").replace(":", "_")
+def image_path(folder: Path, guard: str, group: str, chunk: int, steps: int) -> Path:
+    """Where the images of a run are stored."""
+    return folder / "pictures" / f"{guard}-{group}-{chunk}-{steps}.png".replace(" ", "_").replace(":", "_")
 
 
-def contact(results: Results, folder: Path, moves: int) -> Image.Image:
+def contact(results: Results, folder: Path, steps: int) -> Image.Image:
     """The first chunk of the first contradicted group: starts, then what each guard made of them."""
     group = next(group for by in results.values() for group in by if "contradicted" in group)
-    paths = {guard: picture(folder, guard, group, 0, moves) for guard in results}
+    paths = {guard: image_path(folder, guard, group, 0, steps) for guard in results}
     start = next(iter(paths.values()))
-    return labeled([("start", line(start, 0)), *((guard, line(path, 2)) for guard, path in paths.items())])
+    return label_rows([("start", read_line(start, 0)), *((guard, read_line(path, 2)) for guard, path in paths.items())])

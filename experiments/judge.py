@@ -1,8 +1,8 @@
 """The held-out judge of the built-in model: is it the noun that was asked for, on the background that was asked for?
 
-The judge is a CLIP model trained on pictures of its own; nothing here is ever climbed. A noun is right when the judge
+The judge is a CLIP model trained on images of its own; it is never optimized. A noun is right when the judge
 prefers it to 31 others, drawn at random (the same ones for a noun every time); a background, when the median color of
-the picture's border is nearest to the named one of the 12. Where the judge is not installed, nouns go unjudged.
+the image's border is nearest to the named one of the 12. Where the judge is not installed, nouns go unjudged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from training.words import COLORS, caption
 AMONG = 32
 
 
-def installed() -> bool:
+def is_installed() -> bool:
     """Whether the judge is here."""
     return (stickers.path("judge") / "config.json").exists()
 
@@ -34,7 +34,7 @@ def model(name: Literal["judge", "clip"]) -> DualEncoder:
 
 @torch.no_grad()
 def right_noun(images: Tensor, nouns: list[str], by: Literal["judge", "clip"] = "judge") -> list[float]:
-    """1 where the judge finds the noun in a picture of `(B, 3, H, W)` in [0, 1], else 0."""
+    """1 where the judge finds the noun in an image of `(B, 3, H, W)` in [0, 1], else 0."""
     known = list(stickers.nouns())
     scores = model(by).encode_images(images) @ model(by).encode_texts([caption(noun) for noun in known]).T
     right = []
@@ -44,14 +44,14 @@ def right_noun(images: Tensor, nouns: list[str], by: Literal["judge", "clip"] = 
     return right
 
 
-def judged(images: Tensor, nouns: list[str]) -> list[float] | None:
+def judge_nouns(images: Tensor, nouns: list[str]) -> list[float] | None:
     """`right_noun`, or None without a judge."""
-    return right_noun(images, nouns) if installed() else None
+    return right_noun(images, nouns) if is_installed() else None
 
 
 @torch.no_grad()
 def right_background(images: Tensor, colors: list[str]) -> list[float]:
-    """1 where the border of a picture has the color that was named, else 0."""
+    """1 where the border of an image has the color that was named, else 0."""
     edges = [images[..., 0, :], images[..., -1, :], images[..., 1:-1, 0], images[..., 1:-1, -1]]
     border = torch.cat(edges, -1).median(-1).values * 255
     nearest = torch.cdist(border.float(), torch.tensor(list(COLORS.values())).float()).argmin(1)

@@ -1,15 +1,15 @@
 r"""ODE or SDE: does noise in every step, not only at the start, make optimization faster?
 
-*Speed.* The same samplers at eta 0, 0.25, 0.5 and 1 climb the same rewards from the same starts, with Adam, as the
+*Speed.* The same samplers at eta 0, 0.25, 0.5 and 1 optimize the same rewards from the same starts, with Adam, as the
 published code does, and on the toys also by plain steps of 1 / L, each map with its own L. Adam moves every element of
-the noise by about its rate, so that with more elements it also goes further at each move; beside it stands an ODE whose
-rate is raised until its moves are as long. Rewards are compared at equal moves, which is what the paper plots, and at
-equal denoiser calls and seconds.
+the noise by about its rate, so that with more elements it also goes further at each step; it is compared with an ODE
+whose rate is raised until its steps are as long. Rewards are compared at equal steps, which is what the
+paper plots, and at equal denoiser calls and seconds.
 
 *Why.* The paper argues that the gradient with respect to all noise is longer than its part at the start, and the gain
 guaranteed by Theorem 1 grows with it. That compares two sets of variables of one map, where it is trivially so. What
 would explain speed is a comparison of two maps: the whole squared gradient and the smoothness constant L of the map
-with eta = 1 beside those of the map with eta = 0, and the gain guaranteed at the best step size, :math:`\mathbb{E}
+with eta = 1 next to those of the map with eta = 0, and the gain guaranteed at the best step size, :math:`\mathbb{E}
 \|\nabla f\|^2 / 2L`. For Gaussian data with an exact denoiser both maps have (up to discretization) the same
 :math:`J J^\top`, the covariance of the data, so that nothing is gained there whatever eta; the other maps are measured.
 """
@@ -31,8 +31,8 @@ from experiments.anytime import clock
 from experiments.cells import Cell
 from experiments.claim import Agreement, Claim, Outcome
 from experiments.frame import Request, main
-from experiments.report import interval, say
-from experiments.ring_model import inside, taught, waves
+from experiments.report import format_mean, interval
+from experiments.ring_model import inside, load_ring, waves
 from experiments.smoothness import curvature, in_packs
 from noiseward import Budget, GradientAscent, Objective, iterate
 from noiseward.toys import GaussianModel, Quadratic
@@ -47,23 +47,23 @@ CLAIM = Claim(
 ETAS = (0.0, 0.25, 0.5, 1.0)
 TOYS = ("Gaussian toy", "ring")
 RATE = 0.01
-FAR = "0.0 as far"  # the ODE at a rate that makes Adam's moves as long as the SDE's
+FAR = "0.0 as far"  # the ODE at a rate that makes Adam's steps as long as the SDE's
 STYLES = {"0.0": ("0", "-", "o"), FAR: ("0", "--", "D"), "0.25": ("0.3", "--", "s"), "0.5": ("0.5", ":", "v"),
           "1.0": ("C1", "-.", "^")}  # fmt: skip
 
 
 def rewards() -> tuple[str, ...]:
     """The built-in model's three."""
-    return ("brightness", "contrast", "clip" if built_in.installed("clip") else "darkness")
+    return ("brightness", "contrast", "clip" if built_in.is_installed("clip") else "darkness")
 
 
 def problem(name: str, eta: float, rows: int, request: Request) -> tuple[Objective, Tensor]:
-    """What is climbed, and from where; rows have the same start at every eta."""
+    """The objective, and the noise to start from; rows have the same start at every eta."""
     if name == "Gaussian toy":
         sampler = GaussianModel(steps=100, dim=4, eta=eta).sampler()
         return Objective(sampler, Quadratic(2.0)), sampler.init(rows, seed=0)
     if name == "ring":
-        sampler = taught(request).sampler(eta=eta)
+        sampler = load_ring(request).sampler(eta=eta)
         return Objective(sampler, waves), sampler.init(rows, seed=0)
     prompts, seeds = built_in.pairs(max(1, rows // 2), min(rows, 2))
     steps = {"num_inference_steps": 2} if request.size == "smoke" else {}
@@ -88,54 +88,54 @@ def slopes(name: str, eta: float, request: Request, *, rows: int, iterations: in
     return {"square": square.tolist(), "L": local.tolist(), "start": first.tolist()}
 
 
-def climb(
-    name: str, eta: float, rate: float, request: Request, *, method: str, rows: int, moves: int
+def optimize(
+    name: str, eta: float, rate: float, request: Request, *, method: str, rows: int, steps: int
 ) -> dict[str, Any]:
-    """One run, with Adam or by plain steps: numbers per move and row, and its bill."""
+    """One run, with Adam or by plain steps: numbers per step and row, and what it cost."""
     objective, start = problem(name, eta, rows, request)
     plain = GradientAscent(update=torch.optim.SGD, lr=rate, max_norm=None)
     optimizer = GradientAscent(lr=rate) if method == "Adam" else plain
-    told: dict[str, Any] = {"reward": [], "seconds": [], "nfe": [], "probability": []}
+    record: dict[str, Any] = {"reward": [], "seconds": [], "nfe": [], "probability": []}
     own = clock(start.device)
-    for step in iterate(objective, start, optimizer=optimizer, budget=Budget(steps=moves), clock=own):
-        told["reward"].append(step.evaluation.reward.tolist())
-        told["probability"].append(step.probability.median().item())
-        told["seconds"].append(step.seconds)
-        told["nfe"].append(step.nfe.cost)
+    for step in iterate(objective, start, optimizer=optimizer, budget=Budget(steps=steps), clock=own):
+        record["reward"].append(step.evaluation.reward.tolist())
+        record["probability"].append(step.probability.median().item())
+        record["seconds"].append(step.seconds)
+        record["nfe"].append(step.nfe.cost)
         last = step.evaluation.sample
-    return {**told, "inside": inside(last).float().mean().item() if name == "ring" else None}
+    return {**record, "inside": inside(last).float().mean().item() if name == "ring" else None}
 
 
-def which(name: str, eta: Any) -> dict[str, Any]:
+def describe(name: str, eta: Any) -> dict[str, Any]:
     """The map of a cell, as part of its key."""
     return {"map": name, "eta": eta, **({"model": built_in.version()} if name.startswith("stickers") else {})}
 
 
 def conduct(request: Request) -> Outcome:
-    """Slopes and climbs of every map at every eta."""
+    """Slopes and runs of every map at every eta."""
     maps = (*TOYS, *(f"stickers, {reward}" for reward in rewards()))
-    wanted = getattr(request.given, "models", None) or request.pick(maps, maps, maps[1:3])
-    work = list(itertools.product([name for name in maps if name in wanted], request.pick(ETAS, ETAS, ETAS[::3])))
+    names = getattr(request.given, "models", None) or request.pick(maps, maps, maps[1:3])
+    work = list(itertools.product([name for name in maps if name in names], request.pick(ETAS, ETAS, ETAS[::3])))
     looks: dict[tuple[str, Any], Cell] = {}
     for name, eta in work:
-        picture = name.startswith("stickers")
-        look = {"rows": request.pick(16, 4, 1) if picture else request.pick(128, 64, 4),
-                "iterations": request.pick(8, 4, 1) if picture else request.pick(20, 10, 2)}  # fmt: skip
-        looks[name, eta] = Cell({**which(name, eta), **look}, partial(slopes, name, eta, request, **look))
+        is_image = name.startswith("stickers")
+        look = {"rows": request.pick(16, 4, 1) if is_image else request.pick(128, 64, 4),
+                "iterations": request.pick(8, 4, 1) if is_image else request.pick(20, 10, 2)}  # fmt: skip
+        looks[name, eta] = Cell({**describe(name, eta), **look}, partial(slopes, name, eta, request, **look))
     found = request.cells(looks)
     cells: dict[tuple[str, str], Cell] = {}
     for name, eta in work:
-        picture = name.startswith("stickers")
-        made = {"rows": request.pick(16, 4, 1) if picture else request.pick(128, 64, 4),
-                "moves": request.pick(30, 5, 1) if picture else request.pick(40, 10, 2)}  # fmt: skip
+        is_image = name.startswith("stickers")
+        rows = request.pick(16, 4, 1) if is_image else request.pick(128, 64, 4)
+        steps = request.pick(30, 5, 1) if is_image else request.pick(40, 10, 2)
         ways = [("Adam", str(eta), RATE)]
         if eta == 0:  # as many times the rate as eta = 1 has more live elements, under the root
-            ways.append(("Adam", FAR, RATE * math.sqrt(built_in.CALL["num_inference_steps"] if picture else 100)))
-        if not picture:
+            ways.append(("Adam", FAR, RATE * math.sqrt(built_in.CALL["num_inference_steps"] if is_image else 100)))
+        if not is_image:
             ways.append(("plain", str(eta), 1 / max(found[name, eta]["L"])))
         for method, label, rate in ways:
-            key = {**which(name, eta), **made, "method": method, "rate": rate}
-            compute = partial(climb, name, eta, rate, request, method=method, **made)
+            key = {**describe(name, eta), "rows": rows, "moves": steps, "method": method, "rate": rate}
+            compute = partial(optimize, name, eta, rate, request, method=method, rows=rows, steps=steps)
             cells[f"{name}, {method}", label] = Cell(key, compute)
     steep: dict[str, dict[str, Any]] = {}
     for (name, eta), one in found.items():
@@ -143,13 +143,13 @@ def conduct(request: Request) -> Outcome:
     runs: dict[str, dict[str, Any]] = {}
     for (name, label), run in request.cells(cells).items():
         runs.setdefault(name, {})[label] = run
-    speed = {name: {label: told(run, by) for label, run in by.items()} for name, by in runs.items()}
-    slope = {name: {eta: weighed(one) for eta, one in by.items()} for name, by in steep.items()}
+    speed = {name: {label: summarize_run(run, by) for label, run in by.items()} for name, by in runs.items()}
+    slope = {name: {eta: summarize_slopes(one) for eta, one in by.items()} for name, by in steep.items()}
     settings = {
         "etas": ETAS, "rate": RATE, "rows": request.pick([128, 16], [64, 4], [4, 1]), "stickers": built_in.CALL,
-        "moves": request.pick([40, 30], [10, 5], [2, 1]), "seeds": "toys: 0, 1, ...; stickers: 1000, 1001 each caption",
+        "steps": request.pick([40, 30], [10, 5], [2, 1]), "seeds": "toys: 0, 1, ...; stickers: 1000, 1001 each caption",
     }  # fmt: skip
-    faster, slower = (sum(decided(one["1.0"], sign) for one in speed.values()) for sign in (1, -1))
+    faster, slower = (sum(is_ahead(one["1.0"], sign) for one in speed.values()) for sign in (1, -1))
     return Outcome(
         verdict=verdict(speed, slope, faster, slower),
         agreement=agreement(speed, slope),
@@ -160,18 +160,18 @@ def conduct(request: Request) -> Outcome:
     )
 
 
-def told(run: dict[str, Any], by: dict[str, Any]) -> dict[str, Any]:
-    """A run in means, and how far it is ahead of the ODE's runs at the last move, row by row."""
+def summarize_run(run: dict[str, Any], by: dict[str, Any]) -> dict[str, Any]:
+    """A run in means, and how far it is ahead of the ODE's runs at the last step, row by row."""
 
-    def ahead(of: str) -> dict[str, float] | None:
+    def lead(of: str) -> dict[str, float] | None:
         pairs = zip(by[of]["reward"][-1], run["reward"][-1], strict=True) if of in by else ()
         return interval(gaps) if (gaps := [b - a for a, b in pairs]) else None
 
     return {
         "reward": [interval(row) for row in run["reward"]],
         "gain": interval([b - a for a, b in zip(run["reward"][0], run["reward"][-1], strict=True)]),
-        "ahead": ahead("0.0"),
-        "ahead_of_far": ahead(FAR),
+        "ahead": lead("0.0"),
+        "ahead_of_far": lead(FAR),
         "seconds": run["seconds"],
         "nfe": run["nfe"],
         "probability": run["probability"][-1],
@@ -179,24 +179,24 @@ def told(run: dict[str, Any], by: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def decided(one: dict[str, Any], sign: int) -> bool:
+def is_ahead(one: dict[str, Any], sign: int) -> bool:
     """Whether a run is ahead of the ODE's (or, with sign -1, behind), beyond interval and rounding."""
     gap = one["ahead"]
     return sign * gap["mean"] - (gap["half"] or 0) > 1e-6 * abs(one["gain"]["mean"])
 
 
 def agreement(speed: dict[str, Any], slope: dict[str, Any]) -> Agreement:
-    """Whether the SDE is ahead wherever Adam climbs, and a larger guaranteed gain explains it everywhere; in part where
-    it is ahead somewhere and behind nowhere, or the explanation holds everywhere."""
-    climbs = [one["1.0"] for name, one in speed.items() if name.endswith("Adam")]
-    ahead, behind = ([decided(one, sign) for one in climbs] for sign in (1, -1))
+    """Whether the SDE is ahead in every run with Adam, and a larger guaranteed gain explains it everywhere; in part
+    where it is ahead somewhere and behind nowhere, or the explanation holds everywhere."""
+    runs_at_1 = [one["1.0"] for name, one in speed.items() if name.endswith("Adam")]
+    ahead, behind = ([is_ahead(one, sign) for one in runs_at_1] for sign in (1, -1))
     explained = all(by["1.0"]["guaranteed"]["mean"] > by["0.0"]["guaranteed"]["mean"] for by in slope.values())
     if all(ahead) and explained:
         return "agrees"
     return "agrees in part" if explained or (any(ahead) and not any(behind)) else "contradicts"
 
 
-def weighed(one: dict[str, Any]) -> dict[str, Any]:
+def summarize_slopes(one: dict[str, Any]) -> dict[str, Any]:
     """Slopes in means, and the gain they guarantee at the best step."""
     largest = max(one["L"])
     return {
@@ -210,9 +210,11 @@ def weighed(one: dict[str, Any]) -> dict[str, Any]:
 
 def verdict(speed: dict[str, Any], slope: dict[str, Any], faster: int, slower: int) -> str:
     """Who is ahead, by how much, and whether slopes explain it."""
-    ahead = "; ".join(f"{name} {say(one['1.0']['ahead'], 3)}" for name, one in speed.items())
+    ahead = "; ".join(f"{name} {format_mean(one['1.0']['ahead'], 3)}" for name, one in speed.items())
     far = "; ".join(
-        f"{name} {say(one['1.0']['ahead_of_far'], 3)}" for name, one in speed.items() if one["1.0"]["ahead_of_far"]
+        f"{name} {format_mean(one['1.0']['ahead_of_far'], 3)}"
+        for name, one in speed.items()
+        if one["1.0"]["ahead_of_far"]
     )
     why = "; ".join(
         f"{name} {by['1.0']['square']['mean'] / by['0.0']['square']['mean']:.2f} and "
@@ -220,8 +222,8 @@ def verdict(speed: dict[str, Any], slope: dict[str, Any], faster: int, slower: i
         for name, by in slope.items()
     )
     return (
-        f"at equal moves eta = 1 ends ahead of eta = 0 in {faster} of {len(speed)} problems and behind in {slower} "
-        f"({ahead}); ahead of eta = 0 with Adam's moves as long, by {far}; squared gradient and L of the eta = 1 map "
+        f"at equal steps eta = 1 ends ahead of eta = 0 in {faster} of {len(speed)} problems and behind in {slower} "
+        f"({ahead}); ahead of eta = 0 with Adam's steps as long, by {far}; squared gradient and L of the eta = 1 map "
         f"are those of the eta = 0 map times: {why}"
     )
 
@@ -235,16 +237,16 @@ def table(speed: dict[str, Any], slope: dict[str, Any]) -> list[list[str]]:
         steep = slope[name.rpartition(",")[0]]
         for eta, one in by.items():
             at = steep[eta.split()[0]]
-            ahead = "" if eta == "0.0" else say(one["ahead"], 3)
+            ahead = "" if eta == "0.0" else format_mean(one["ahead"], 3)
             share = at["start"]["mean"] / at["square"]["mean"]
             lines.append([
-                name, eta, say(one["gain"], 3), ahead, f"{one['probability']:.2g}", short(at["square"]),
-                f"{share:.0%}", f"{at['L_max']:.3g}", short(at["guaranteed"]),
+                name, eta, format_mean(one["gain"], 3), ahead, f"{one['probability']:.2g}", format_short(at["square"]),
+                f"{share:.0%}", f"{at['L_max']:.3g}", format_short(at["guaranteed"]),
             ])  # fmt: skip
     return lines
 
 
-def short(found: dict[str, float]) -> str:
+def format_short(found: dict[str, float]) -> str:
     """A mean with its interval, in digits that tell, whatever its size.
 
     Example:
@@ -255,7 +257,7 @@ def short(found: dict[str, float]) -> str:
 
 
 def draw(speed: dict[str, Any], slope: dict[str, Any]) -> Figure:
-    """Reward against moves, calls and seconds, a row per problem; and the slopes."""
+    """Reward against steps, calls and seconds, a row per problem; and the slopes."""
     figure = Figure(figsize=(15, 2.9 * len(speed)), layout="constrained")
     panels = figure.subplots(len(speed), 4, squeeze=False)
     for row, (name, by) in zip(panels, speed.items(), strict=True):
@@ -288,7 +290,9 @@ def draw(speed: dict[str, Any], slope: dict[str, Any]) -> Figure:
         row[3].set_ylabel("fresh noise, eta 0 = 1")
         row[3].set_title(name.rpartition(",")[0], fontsize=9)
         for axes, label in zip(
-            row, ("moves", "denoiser calls (a backward counts 2)", "seconds of the processor"), strict=False
+            row,
+            ("optimization steps", "denoiser calls (a backward counts 2)", "seconds of the processor"),
+            strict=False,
         ):
             axes.set(xlabel=label, ylabel="mean reward")
             axes.set_title(name, fontsize=9)

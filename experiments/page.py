@@ -25,13 +25,13 @@ HEAD = """\
 # The paper, reproduced
 
 What [Inference-Time Alignment of Diffusion Models with Direct Noise Optimization](https://arxiv.org/abs/2405.18881)
-(Tang et al., ICML 2025) says, beside what this project measures. Each section is one script in
+(Tang et al., ICML 2025) says, next to what this project measures. Each section is one script in
 [`experiments/`](../experiments); this page is made from their results by `python -m experiments.page` and is not
 edited. `±` is the half-width of a 95 % interval. What the paper says is in our words; its tables of Stable Diffusion
 rewards are not repeated here, because nothing here was run on those weights.
 
 `scripts/experiments --small` runs all of them in a shorter form, in ten minutes on two cores, `scripts/experiments` in
-full; both go on where they were interrupted.
+full; both continue where they were interrupted.
 """
 
 
@@ -50,7 +50,7 @@ def outcome(name: str, results: Path = RESULTS) -> dict[str, Any] | None:
 
 
 def section(name: str, claim: Claim, found: dict[str, Any] | None, results: Path = RESULTS) -> str:
-    """One experiment: what the paper says, what was found, the numbers, the picture."""
+    """One experiment: what the paper says, what was found, the numbers, the image."""
     lines = [f"## {claim.title}", "", fill(f"**The paper**: {claim.paper} ({claim.source})."), ""]
     command = f"`python -m experiments.{name}`, about {claim.minutes} minutes on {claim.where}"
     if found is None:
@@ -64,7 +64,7 @@ def section(name: str, claim: Claim, found: dict[str, Any] | None, results: Path
             lines += [f"![{claim.title}](../experiments/results/{name}.{end})", ""]
     for path in sorted(results.glob(f"{name}_*.png")):
         lines += [f"![{path.stem.removeprefix(name + '_')}](../experiments/results/{path.name})", ""]
-    settings = "; ".join(f"{key} {shown(value)}" for key, value in found["settings"].items())
+    settings = "; ".join(f"{key} {format_setting(value)}" for key, value in found["settings"].items())
     versions = ", ".join(f"{key} {value}" for key, value in found["versions"].items())
     return "\n".join([*lines, fill(f"*How*: {command}. Settings: {settings}. Versions: {versions}."), ""])
 
@@ -86,12 +86,12 @@ def fill(text: str) -> str:
     return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
 
 
-def shown(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """A setting in a sentence."""
     if isinstance(value, dict):
-        return "(" + ", ".join(f"{key} {shown(one)}" for key, one in value.items()) + ")"
+        return "(" + ", ".join(f"{key} {format_setting(one)}" for key, one in value.items()) + ")"
     if isinstance(value, list):
-        return ", ".join(shown(one) for one in value)
+        return ", ".join(format_setting(one) for one in value)
     return str(value)
 
 

@@ -1,4 +1,4 @@
-"""How an experiment is written down: settings, versions, numbers with 95 % intervals, a verdict, a picture."""
+"""How an experiment is written down: settings, versions, numbers with 95 % intervals, a verdict, an image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def interval(values: Sequence[float]) -> dict[str, float]:
     return dataclasses.asdict(intervals.interval(values))
 
 
-def say(one: dict[str, float], digits: int = 2, scale: float = 1.0) -> str:
+def format_mean(one: dict[str, float], digits: int = 2, scale: float = 1.0) -> str:
     """A mean and its interval as text: `1.23 ± 0.04`, or the number alone where there is no interval.
 
     Example:

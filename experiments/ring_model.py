@@ -27,7 +27,7 @@ from experiments.cells import hash_key
 from experiments.frame import Request
 from noiseward import FunctionReward, FunctionSampler
 
-__all__ = ["INNER", "OUTER", "Kind", "Ring", "inside", "points", "ring", "spread", "taught", "train", "waves"]
+__all__ = ["INNER", "OUTER", "Kind", "Ring", "inside", "points", "ring", "round_samples", "load_ring", "train", "waves"]
 
 INNER, OUTER = 0.8, 1.2
 POINTS = 10_000
@@ -132,12 +132,12 @@ def train(model: Ring, *, iterations: int, batch: int = 1024, rate: float = 3e-3
     return torch.stack(losses[-max(1, iterations // 10) :]).mean().item()
 
 
-def ring(kept: Path, *, iterations: int, steps: int = 100, seed: int = 0) -> Ring:
-    """The trained denoiser; trained now, or found where it was kept."""
+def ring(root: Path, *, iterations: int, steps: int = 100, seed: int = 0) -> Ring:
+    """The trained denoiser; stored, or trained now."""
     torch.manual_seed(seed)
     model = Ring(steps)
     settings = {"iterations": iterations, "steps": steps, "seed": seed, "width": WIDTH, "layers": LAYERS}
-    path = kept / "ring_model" / f"{hash_key(settings)}.safetensors"
+    path = root / "ring_model" / f"{hash_key(settings)}.safetensors"
     if path.exists():
         model.load_state_dict(load_file(path))
     else:
@@ -147,11 +147,11 @@ def ring(kept: Path, *, iterations: int, steps: int = 100, seed: int = 0) -> Rin
     return model.eval()
 
 
-def taught(request: Request) -> Ring:
-    """The denoiser the experiments share: found where it was kept, or trained now."""
-    return ring(request.kept, iterations=request.pick(12_000, 2_000, 20), steps=request.pick(100, 100, 8))
+def load_ring(request: Request) -> Ring:
+    """The denoiser the experiments share: stored, or trained now."""
+    return ring(request.root, iterations=request.pick(12_000, 2_000, 20), steps=request.pick(100, 100, 8))
 
 
-def spread(samples: Sequence[Tensor]) -> list[list[list[float]]]:
+def round_samples(samples: Sequence[Tensor]) -> list[list[list[float]]]:
     """Samples `(B, 2)` as plain numbers of four digits."""
     return [[[round(value, 4) for value in row] for row in sample.tolist()] for sample in samples]

@@ -68,17 +68,17 @@ def conduct(request: Request) -> Outcome:
     lines = []
     for text, prompt in zip(texts, PROMPTS, strict=True):
         score = parse_rewards([text])
-        told, pictures = case(sampler, score, prompt, given.seed, marks)
-        results[f"{score.name}: {prompt}"] = told
-        lines.append([enlarge(picture) for picture in pictures])
-        print(f"{score.name}, {prompt}: {told['reward']}", flush=True)
+        found, images = case(sampler, score, prompt, given.seed, marks)
+        results[f"{score.name}: {prompt}"] = found
+        lines.append([enlarge(image) for image in images])
+        print(f"{score.name}, {prompt}: {found['reward']}", flush=True)
     titles = ["start", *(f"{mark:.0f} s" if mark < 60 else f"{mark / 60:.0f} min" for mark in marks)]
-    rose = sum(told["reward"][-1] > told["reward"][0] for told in results.values())
-    said = "; ".join(
+    rose = sum(found["reward"][-1] > found["reward"][0] for found in results.values())
+    text = "; ".join(
         f"{name.split(':')[0]} {t['reward'][0]:.3f} -> {t['reward'][-1]:.3f}" for name, t in results.items()
     )
     return Outcome(
-        verdict=f"{rose} of {len(results)} rewards rose in {minutes:g} minutes: {said}",
+        verdict=f"{rose} of {len(results)} rewards rose in {minutes:g} minutes: {text}",
         agreement="not comparable" if toy else "agrees" if rose == len(results) else "contradicts",
         settings={"model": "toy" if toy else given.model or "sdxl", "seed": given.seed, "minutes": minutes,
                   "rate": RATE, "call": call, "device": device(sampler)},
@@ -86,24 +86,24 @@ def conduct(request: Request) -> Outcome:
         table=[["reward and prompt", *titles],
                *([name, *(f"{r:.3f}" for r in t["reward"])] for name, t in results.items())],
         figure=draw(results, marks),
-        pictures={"contact": draw_grid(lines, titles)},
+        images={"contact": draw_grid(lines, titles)},
     )  # fmt: skip
 
 
 def case(
     sampler: DiffusersSampler, score: Reward, prompt: str, seed: int, marks: list[float]
 ) -> tuple[dict[str, Any], list[Any]]:
-    """One reward and prompt: rewards and P(z) at the start and each mark, and the pictures."""
+    """One reward and prompt: rewards and P(z) at the start and each mark, and the images."""
     start = sampler.init(1, seed=seed)
     first, bests = anytime(
         Objective(sampler, score, prompt), start, optimizer=GradientAscent(lr=RATE), marks=marks, seeds=[seed]
     )
-    told = {
+    found = {
         "reward": [first.evaluation.reward.item(), *(best.reward.item() for best in bests)],
         "probability": [first.probability.item(), *(best.probability.item() for best in bests)],
         "moves": [0, *(int(best.index) for best in bests)],
     }
-    return told, [to_images(sample)[0] for sample in (first.evaluation.sample, *(best.sample for best in bests))]
+    return found, [to_images(sample)[0] for sample in (first.evaluation.sample, *(best.sample for best in bests))]
 
 
 def device(sampler: DiffusersSampler) -> str:
@@ -116,8 +116,8 @@ def draw(results: dict[str, Any], marks: list[float]) -> Figure:
     """Reward above what it was at the start, each in units of its largest rise."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
-    for (name, told), style in zip(results.items(), ("-", "--", ":", "-."), strict=True):
-        rises = [reward - told["reward"][0] for reward in told["reward"]]
+    for (name, found), style in zip(results.items(), ("-", "--", ":", "-."), strict=True):
+        rises = [reward - found["reward"][0] for reward in found["reward"]]
         most = max(rises) or 1.0
         label = f"{name.split(':')[0]}: +{max(rises):.3g}"
         axes.plot([0.0, *marks], [rise / most for rise in rises], style, marker="o", color="black", label=label)

@@ -1,7 +1,7 @@
-"""The picture that opens the README: three prompts, three rewards, the built-in model, `align` as it comes.
+"""The image that opens the README: three prompts, three rewards, the built-in model, `align` as it comes.
 
-Seed 0 for each, the default learning rate and number of moves. One case was exchanged after it was seen: "a heart" for
-contrast did not rise above its start (0.23), since its first move turned a white background red.
+Seed 0 for each, the default learning rate and number of steps. One case was exchanged after it was seen: "a heart" for
+contrast did not rise above its start (0.23), since its first step turned a white background red.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "readme.png"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="4 moves, and the README's picture is left alone")
+    parser.add_argument("--small", action="store_true", help="4 steps, and the README's image is left alone")
     small = parser.parse_args().small
     torch.set_num_threads(1)
-    moves, strips, results = 4 if small else 30, [], {}
+    steps, strips, results = 4 if small else 30, [], {}
     for prompt, reward in CASES:
-        solution = align("stickers", prompt, reward, steps=moves, seed=0)
+        solution = align("stickers", prompt, reward, steps=steps, seed=0)
         results[f"{prompt}, {reward}"] = {
             "before": solution.initial.reward.item(),
             "best": solution.reward.item(),
@@ -39,7 +39,7 @@ def main() -> None:
     numbers = (
         f"{case} {r['before']:.2f} -> {r['best']:.2f} (P(z) {r['probability']:.1g})" for case, r in results.items()
     )
-    write("showcase", settings={"moves": moves, "seed": 0, "small": small}, results=results, verdict="; ".join(numbers))
+    write("showcase", settings={"steps": steps, "seed": 0, "small": small}, results=results, verdict="; ".join(numbers))
 
 
 def stack(strips: list[tuple[str, Image.Image]]) -> Image.Image:

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from noiseward import Budget, GradientAscent, Objective, iterate
 
-__all__ = ["climbed", "curvature", "in_packs", "one_step"]
+__all__ = ["ascend", "curvature", "in_packs", "one_step"]
 
 
 def curvature(objective: Objective, noise: Tensor, *, iterations: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -58,7 +58,7 @@ def one_step(objective: Objective, noise: Tensor, sizes: Sequence[float]) -> Ten
         return torch.stack([objective(noise + size * gradient).reward - reward for size in sizes])
 
 
-def climbed(objective: Objective, noise: Tensor, *, size: float, moves: int) -> dict[str, Any]:
+def ascend(objective: Objective, noise: Tensor, *, size: float, steps: int) -> dict[str, Any]:
     """Plain ascent, z <- z + size * gradient.
 
     Returns:
@@ -66,7 +66,7 @@ def climbed(objective: Objective, noise: Tensor, *, size: float, moves: int) -> 
     """
     ascent = GradientAscent(update=torch.optim.SGD, lr=size, max_norm=None)
     rewards, squares, last = [], [], noise
-    for step in iterate(objective, noise, optimizer=ascent, budget=Budget(steps=moves)):
+    for step in iterate(objective, noise, optimizer=ascent, budget=Budget(steps=steps)):
         rewards.append(step.evaluation.reward.tolist())
         if step.grad_norm is not None:
             squares.append(step.grad_norm.square().tolist())

@@ -83,7 +83,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
 
 
-def into(page: str, mark: str, text: str) -> str:
+def insert(page: str, mark: str, text: str) -> str:
     """The page with the text between a mark and its end."""
     pattern = re.compile(rf"(<!-- {mark} -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
     assert pattern.search(page), f"{PAGE} has no mark '{mark}'"
@@ -97,7 +97,7 @@ def main() -> None:
     measured = list(pipelines())
     driven, raw = schedulers_table()
     page = PAGE.read_text(encoding="utf-8")
-    page = into(into(page, "families", families_table(measured)), "schedulers", driven)
+    page = insert(insert(page, "families", families_table(measured)), "schedulers", driven)
     PAGE.write_text(page, encoding="utf-8")
     well = sum(not found.reason for _, _, found in measured)
     works = sum(not each.get("reason", "") for each in raw if "refused" not in each)

@@ -26,9 +26,9 @@ from experiments import built_in
 from experiments.cells import Cell
 from experiments.claim import Claim, Outcome
 from experiments.frame import Request, main
-from experiments.report import interval, say
-from experiments.ring_model import taught, waves
-from experiments.smoothness import climbed, curvature, in_packs, one_step
+from experiments.report import format_mean, interval
+from experiments.ring_model import load_ring, waves
+from experiments.smoothness import ascend, curvature, in_packs, one_step
 from noiseward import Objective
 from noiseward.toys import GaussianModel, Quadratic
 
@@ -45,12 +45,12 @@ STEPS = (0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 1.9, 2.0, 2.25, 2.5, 3.0,
 
 
 def problem(name: str, rows: int, request: Request) -> tuple[Objective, Tensor]:
-    """What is climbed, and from where."""
+    """The objective, and the noise to start from."""
     if name == "Gaussian toy":
         sampler = GaussianModel(steps=20, dim=4, dtype=torch.float64).sampler()
         return Objective(sampler, Quadratic(2.0)), sampler.init(rows, seed=0)
     if name == "ring":
-        sampler = taught(request).sampler()
+        sampler = load_ring(request).sampler()
         return Objective(sampler, waves), sampler.init(rows, seed=0)
     prompts, seeds = built_in.pairs(max(1, rows // 2), min(rows, 2))
     steps = {"num_inference_steps": 2} if request.size == "smoke" else {}
@@ -58,7 +58,7 @@ def problem(name: str, rows: int, request: Request) -> tuple[Objective, Tensor]:
     return objective, objective.sampler.init(rows, seed=seeds)
 
 
-def measured(objective: Objective, noise: Tensor, *, iterations: int, pack: int) -> tuple[Tensor, Tensor]:
+def measure_curvature(objective: Objective, noise: Tensor, *, iterations: int, pack: int) -> tuple[Tensor, Tensor]:
     """Squared gradients and L of every row, a few rows at a time."""
     parts = in_packs(
         lambda rows: curvature(objective.rows(range(len(noise))[rows]), noise[rows], iterations=iterations),
@@ -68,40 +68,40 @@ def measured(objective: Objective, noise: Tensor, *, iterations: int, pack: int)
     return parts[0], parts[1]
 
 
-def study(name: str, request: Request, *, rows: int, moves: int, iterations: int) -> dict[str, Any]:
+def study(name: str, request: Request, *, rows: int, steps: int, iterations: int) -> dict[str, Any]:
     """L, ascents and single steps of one map."""
     objective, start = problem(name, rows, request)
     pack = 4 if name.startswith("stickers") else rows
-    square, local = measured(objective, start, iterations=iterations, pack=pack)
+    square, local = measure_curvature(objective, start, iterations=iterations, pack=pack)
     seen = [local]
     largest = local.max().item()
-    at = climbed(objective, start, size=1 / largest, moves=moves)["last"]
-    seen.append(measured(objective, at, iterations=iterations, pack=pack)[1])
+    at = ascend(objective, start, size=1 / largest, steps=steps)["last"]
+    seen.append(measure_curvature(objective, at, iterations=iterations, pack=pack)[1])
     largest = torch.cat(seen).max().item()
     ascents = {}
     for times in ASCENTS:
-        run = climbed(objective, start, size=times / largest, moves=moves)
+        run = ascend(objective, start, size=times / largest, steps=steps)
         ascents[str(times)] = {"reward": run["reward"], "square": run["square"]}
     single = in_packs(
         lambda some: [one_step(objective.rows(range(rows)[some]), start[some], [t / largest for t in STEPS]).T],
         rows,
         pack,
     )[0].T
-    told = {
+    found = {
         "L": largest,
         "L_fresh_median": local.median().item(),
         "L_fresh_max": local.max().item(),
         "square": interval(square.tolist()),
         "single": [interval(gains) for gains in single.tolist()],
         "guaranteed": [(times - times**2 / 2) / largest * square.mean().item() for times in STEPS],
-        "ascents": {times: told_of(run, float(times) / largest, largest) for times, run in ascents.items()},
+        "ascents": {times: summarize_ascent(run, float(times) / largest, largest) for times, run in ascents.items()},
     }
     if name == "Gaussian toy":
-        told["L_exact"] = GaussianModel(steps=20, dim=4).weights.square().sum().item()
-    return told
+        found["L_exact"] = GaussianModel(steps=20, dim=4).weights.square().sum().item()
+    return found
 
 
-def told_of(run: dict[str, Any], size: float, largest: float) -> dict[str, Any]:
+def summarize_ascent(run: dict[str, Any], size: float, largest: float) -> dict[str, Any]:
     """By how much an ascent rose above its start, what each step gained, and what was guaranteed for it."""
     reward = torch.tensor(run["reward"], dtype=torch.float64)
     gain = reward.diff(dim=0)
@@ -119,25 +119,25 @@ def told_of(run: dict[str, Any], size: float, largest: float) -> dict[str, Any]:
 def conduct(request: Request) -> Outcome:
     """Every map that was asked for."""
     cells: dict[str, Cell] = {}
-    wanted = getattr(request.given, "models", None) or request.pick(MODELS, MODELS, MODELS[:3])
-    for name in wanted:
-        picture = name.startswith("stickers")
-        rows = request.pick(16, 4, 1) if picture else request.pick(128, 64, 4)
-        moves = request.pick(10, 3, 1) if picture else request.pick(30, 10, 2)
-        iterations = request.pick(8, 4, 1) if picture else request.pick(20, 10, 2)
-        given = {"rows": rows, "moves": moves, "iterations": iterations}
-        key = {"map": name, **given, **({"model": built_in.version()} if picture else {})}
-        cells[name] = Cell(key, partial(study, name, request, **given))
+    names = getattr(request.given, "models", None) or request.pick(MODELS, MODELS, MODELS[:3])
+    for name in names:
+        is_image = name.startswith("stickers")
+        rows = request.pick(16, 4, 1) if is_image else request.pick(128, 64, 4)
+        steps = request.pick(10, 3, 1) if is_image else request.pick(30, 10, 2)
+        iterations = request.pick(8, 4, 1) if is_image else request.pick(20, 10, 2)
+        key = {"map": name, "rows": rows, "moves": steps, "iterations": iterations,
+               **({"model": built_in.version()} if is_image else {})}  # fmt: skip
+        cells[name] = Cell(key, partial(study, name, request, rows=rows, steps=steps, iterations=iterations))
     found = request.cells(cells)
     settings = {
-        "rows": request.pick([128, 16], [64, 4], [4, 1]), "moves": request.pick([30, 10], [10, 3], [2, 1]),
+        "rows": request.pick([128, 16], [64, 4], [4, 1]), "steps": request.pick([30, 10], [10, 3], [2, 1]),
         "power_iterations": request.pick([20, 8], [10, 4], [2, 1]), "stickers": built_in.CALL,
         "seeds": "toys: noise 0, 1, ...; stickers: 1000 and 1001 for each caption; power iteration 0",
     }  # fmt: skip
-    kept, steps = (sum(share(one)[place] for one in found.values()) for place in (0, 1))
+    holds, steps = (sum(share(one)[place] for one in found.values()) for place in (0, 1))
     return Outcome(
         verdict=verdict(found),
-        agreement="agrees" if kept == steps else "agrees in part",
+        agreement="agrees" if holds == steps else "agrees in part",
         settings=settings,
         results=found,
         table=table(found),
@@ -146,33 +146,33 @@ def conduct(request: Request) -> Outcome:
 
 
 def share(one: dict[str, Any]) -> tuple[int, int]:
-    """At how many steps of ascents below 2 / L the guarantee was kept, and of how many."""
-    kept = [good for times, run in one["ascents"].items() if float(times) < 2 for good in run["kept"]]
-    return sum(kept), len(kept)
+    """At how many steps of ascents below 2 / L the guarantee held, and of how many."""
+    holds = [good for times, run in one["ascents"].items() if float(times) < 2 for good in run["kept"]]
+    return sum(holds), len(holds)
 
 
 def verdict(found: dict[str, Any]) -> str:
-    """Where the guarantee was kept, how much more there was, and what happens beyond 2 / L."""
-    said = []
+    """Where the guarantee held, how much more there was, and what happens beyond 2 / L."""
+    sentences = []
     for name, one in found.items():
-        kept, steps = share(one)
+        holds, steps = share(one)
         at = STEPS.index(1.0)
         more = one["single"][at]["mean"] / one["guaranteed"][at]
         beyond = [run["gain"][0] for times, run in one["ascents"].items() if float(times) > 2][0]
         rows = min(run["kept_by_rows"] for times, run in one["ascents"].items() if float(times) < 2)
-        said.append(
-            f"{name}: L {one['L']:.3g} (median row {one['L_fresh_median']:.3g}), kept at {kept} of {steps} steps (by "
+        sentences.append(
+            f"{name}: L {one['L']:.3g} (median row {one['L_fresh_median']:.3g}), holds at {holds} of {steps} steps (by "
             f"{rows:.1%} of rows alone or more), at l = 1/L the gain is {more:.2f} times the guaranteed; at 2.5/L the "
             f"first step {'falls' if beyond['mean'] < 0 else 'still gains'} ({beyond['mean']:+.2g})"
         )
     toy = found.get("Gaussian toy")
     if toy:
-        said.append(f"L of the toy is {toy['L']:.6f} by power iteration, {toy['L_exact']:.6f} exactly")
-    return "; ".join(said)
+        sentences.append(f"L of the toy is {toy['L']:.6f} by power iteration, {toy['L_exact']:.6f} exactly")
+    return "; ".join(sentences)
 
 
 def table(found: dict[str, Any]) -> list[list[str]]:
-    """Per map: L, and gains of a first step beside the guarantee."""
+    """Per map: L, and gains of a first step next to the guarantee."""
     shown = (0.5, 1.0, 1.9, 2.5)
     head = ["map", "L (at least)", "E of squared gradient", "steps below 2/L that kept it"]
     lines = [[*head, *(f"first step {times:g}/L: gain (guaranteed)" for times in shown)]]
@@ -180,8 +180,8 @@ def table(found: dict[str, Any]) -> list[list[str]]:
         gains = [
             f"{one['single'][STEPS.index(t)]['mean']:.3g} ({one['guaranteed'][STEPS.index(t)]:.3g})" for t in shown
         ]
-        kept, steps = share(one)
-        lines.append([name, f"{one['L']:.4g}", say(one["square"], 4), f"{kept} of {steps}", *gains])
+        holds, steps = share(one)
+        lines.append([name, f"{one['L']:.4g}", format_mean(one["square"], 4), f"{holds} of {steps}", *gains])
     return lines
 
 
@@ -204,7 +204,10 @@ def draw(found: dict[str, Any]) -> Figure:
         highest = max(rise["mean"] for run in one["ascents"].values() for rise in run["rise"])
         room = 0.4 * (highest - lowest)
         above.set(
-            title=name, xlabel="moves", ylabel="rise of the expected reward", ylim=(lowest - room, highest + room / 4)
+            title=name,
+            xlabel="steps",
+            ylabel="rise of the expected reward",
+            ylim=(lowest - room, highest + room / 4),
         )
         gains, halves = zip(*((gain["mean"], gain["half"]) for gain in one["single"]), strict=True)
         below.errorbar(STEPS, gains, halves, color="black", marker="o", markersize=4, capsize=2, label="measured")

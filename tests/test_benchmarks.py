@@ -37,7 +37,7 @@ def test_the_published_penalty_grows_as_noise_leaves_its_shell():
 
 
 def test_counts_add_up():
-    found = counted.counted(unets.sd1, 8)
+    found = counted.count_model(unets.sd1, 8)
     forward = found["forward"][0]
     flops = {mode: flops for mode, (flops, _) in found["call"].items()}
     assert flops["balanced"] == flops["fast"] + forward

@@ -110,8 +110,8 @@ def test_an_interval_is_students():
 
 
 def test_one_number_has_no_interval_and_says_none():
-    assert report.say(report.interval([2.0])) == "2.00"
-    assert report.say({"mean": 0.5, "half": 0.125, "n": 9}, 1, 100) == "50.0 ± 12.5"
+    assert report.format_mean(report.interval([2.0])) == "2.00"
+    assert report.format_mean({"mean": 0.5, "half": 0.125, "n": 9}, 1, 100) == "50.0 ± 12.5"
 
 
 def test_what_json_has_no_number_for_is_null(tmp_path, capsys):
@@ -121,7 +121,7 @@ def test_what_json_has_no_number_for_is_null(tmp_path, capsys):
 
 def test_a_cell_is_computed_once_for_its_key(tmp_path):
     made = []
-    request = frame.Request("x", kept=tmp_path)
+    request = frame.Request("x", root=tmp_path)
 
     def count():
         made.append(1)
@@ -137,9 +137,9 @@ def test_a_cell_is_computed_once_for_its_key(tmp_path):
 def test_a_cell_that_fails_is_named_and_the_others_are_kept(tmp_path, capsys):
     some = {"good": cells.Cell({"a": 1}, lambda: [1, 2]), "bad": cells.Cell({"a": 2}, lambda: 1 / 0)}
     with pytest.raises(RuntimeError, match="1 cells failed, first bad: ZeroDivisionError"):
-        cells.compute("x", some, kept=tmp_path)
+        cells.compute("x", some, root=tmp_path)
     assert "ZeroDivisionError" in capsys.readouterr().err
-    assert cells.compute("x", {"good": some["good"]}, kept=tmp_path) == {"good": [1, 2]}
+    assert cells.compute("x", {"good": some["good"]}, root=tmp_path) == {"good": [1, 2]}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -150,7 +150,7 @@ def test_cells_run_on_workers(tmp_path, monkeypatch):
 
     monkeypatch.setattr(engines, "RayEngine", Reversed)
     some = {name: cells.Cell({"name": name}, name.upper) for name in "abc"}
-    assert cells.compute("x", some, kept=tmp_path, engine=EngineOptions(engine="ray", workers=2)) == {
+    assert cells.compute("x", some, root=tmp_path, engine=EngineOptions(engine="ray", workers=2)) == {
         "a": "A", "b": "B", "c": "C"
     }  # fmt: skip
 
@@ -200,7 +200,7 @@ def test_a_plain_step_on_a_quadratic_gains_what_theorem_1_says_and_falls_beyond_
     for size, gain in zip(sizes, gains, strict=True):
         torch.testing.assert_close(gain.double(), (size - size**2 * largest / 2) * square, rtol=1e-4, atol=1e-7)
     assert (gains[:3] > 0).all() and (gains[3] < 0).all()
-    run = smoothness.climbed(objective, noise, size=sizes[0], moves=1)
+    run = smoothness.ascend(objective, noise, size=sizes[0], steps=1)
     assert run["reward"][1] == pytest.approx([a + b for a, b in zip(run["reward"][0], gains[0].tolist(), strict=True)])
 
 
@@ -230,7 +230,7 @@ def test_second_moments_have_the_law_of_gaussian_noise():
 
 @pytest.mark.parametrize("flaw", concentration.FLAWS)
 def test_flawed_noise_keeps_its_shape_and_is_flawed(flaw):
-    z = concentration.fresh(2, 0)
+    z = concentration.draw_noise(2, 0)
     made = concentration.FLAWS[flaw](z)
     assert made.shape == z.shape and torch.equal(made, z) == flaw.startswith("none")
     if "scaled" not in flaw and "zero" not in flaw:
@@ -238,7 +238,7 @@ def test_flawed_noise_keeps_its_shape_and_is_flawed(flaw):
 
 
 def test_spikes_that_are_evenly_placed_pass_in_the_order_given():
-    made = concentration.FLAWS["one in 64 is +-8, evenly placed"](concentration.fresh(1, 0)).view(-1, 4)
+    made = concentration.FLAWS["one in 64 is +-8, evenly placed"](concentration.draw_noise(1, 0)).view(-1, 4)
     assert (made.square().mean(0) == 1).all()
 
 

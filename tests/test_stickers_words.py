@@ -69,7 +69,7 @@ def test_the_tokenizer_survives_its_folder(words, tmp_path):
 def test_a_text_encoder_that_grows_reads_old_captions_as_before(words):
     old = CLIPTextModel.from_pretrained(stickers.path() / "text_encoder", local_files_only=True)
     grown = language.encoder(words).eval()
-    grown.load_state_dict(warm.grown(grown, old.state_dict()))
+    grown.load_state_dict(warm.grow(grown, old.state_dict()))
     ids = language.tokens(captions(stickers.nouns())[::7], words)
     before, after = old.eval()(ids), grown(ids)
     assert torch.equal(before.last_hidden_state, after.last_hidden_state)
@@ -82,5 +82,5 @@ def test_rows_are_added_where_the_vocabulary_grows(words):
     whole = encoder.state_dict()
     (name,) = [name for name in whole if name.endswith("token_embedding.weight")]
     fewer = whole | {name: 2 * whole[name][:-10]}
-    made = warm.grown(encoder, fewer)[name]
+    made = warm.grow(encoder, fewer)[name]
     assert torch.equal(made[:-10], fewer[name]) and torch.equal(made[-10:], whole[name][-10:])
