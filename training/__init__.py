@@ -1,1 +1,1 @@
-"""The recipe of the built-in model `stickers`: pictures, autoencoder, denoiser, two CLIPs, export, evaluation."""
+"""The recipe of the built-in model `stickers`: images, autoencoder, denoiser, two CLIPs, export, evaluation."""

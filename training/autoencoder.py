@@ -4,7 +4,7 @@ loss = |x - x'| + 4 (x - x')^2 + |grad x - grad x'| + beta KL(q(z | x) || N(0, 1
 elements. The KL weight is small: it keeps the latents smooth enough for a denoiser without costing edges.
 
 The stage `autoencoder` trains both halves; then the encoder is frozen for good, because the denoiser learns
-its latents, and the stage `decoder` goes on with the decoder alone.
+its latents, and the stage `decoder` continues with the decoder alone.
 """
 
 from __future__ import annotations
@@ -38,39 +38,39 @@ def build() -> AutoencoderKL:
     )
 
 
-def slopes(pictures: Tensor) -> tuple[Tensor, Tensor]:
+def slopes(images: Tensor) -> tuple[Tensor, Tensor]:
     """Differences of neighboring pixels, along x and along y."""
-    return pictures[..., :, 1:] - pictures[..., :, :-1], pictures[..., 1:, :] - pictures[..., :-1, :]
+    return images[..., :, 1:] - images[..., :, :-1], images[..., 1:, :] - images[..., :-1, :]
 
 
-def distance(made: Tensor, real: Tensor) -> Tensor:
+def distance(decoded: Tensor, real: Tensor) -> Tensor:
     """The reconstruction loss."""
-    edges = sum(F.l1_loss(a, b) for a, b in zip(slopes(made), slopes(real), strict=True))
-    return F.l1_loss(made, real) + 4 * F.mse_loss(made, real) + edges
+    edges = sum(F.l1_loss(a, b) for a, b in zip(slopes(decoded), slopes(real), strict=True))
+    return F.l1_loss(decoded, real) + 4 * F.mse_loss(decoded, real) + edges
 
 
-def psnr(made: Tensor, real: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each picture (pixels in [-1, 1]: the peak is 2)."""
-    error = (made.clamp(-1, 1) - real).square().flatten(1).mean(1)
+def psnr(decoded: Tensor, real: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each image (pixels in [-1, 1]: the peak is 2)."""
+    error = (decoded.clamp(-1, 1) - real).square().flatten(1).mean(1)
     return 10 * torch.log10(4 / error)
 
 
 def show(name: str, model: AutoencoderKL) -> str:
-    """Held-out pictures and their reconstructions, side by side; returns what was measured."""
+    """Held-out images and their reconstructions, side by side; returns what was measured."""
     held, _ = glyphs.batch("heldout", 0, 64, ALL)
     code = model.encode(held).latent_dist.mean
-    made = model.decode(code).sample
-    glyphs.sheet(torch.stack([held[:32], made[:32]], 1).flatten(0, 1), 8).save(WORK / f"{name}-samples.png")
-    return f"held-out PSNR {psnr(made, held).mean():.2f} dB, latent deviation {code.std():.2f}"
+    decoded = model.decode(code).sample
+    glyphs.sheet(torch.stack([held[:32], decoded[:32]], 1).flatten(0, 1), 8).save(WORK / f"{name}-samples.png")
+    return f"held-out PSNR {psnr(decoded, held).mean():.2f} dB, latent deviation {code.std():.2f}"
 
 
 def batch(name: str, number: int, count: int) -> Tensor:
-    """The pictures of a training step, in the memory format that is fast here."""
+    """The images of a training step, in the memory format that is fast here."""
     real, _ = glyphs.batch(name, number * count, count, ALL)
     return real.contiguous(memory_format=torch.channels_last)
 
 
-def drawn(code: DiagonalGaussianDistribution, number: int) -> Tensor:
+def draw(code: DiagonalGaussianDistribution, number: int) -> Tensor:
     """A draw from the posterior, seeded by the step."""
     return code.mean + code.std * torch.randn(code.mean.shape, generator=torch.Generator().manual_seed(number))
 
@@ -84,6 +84,6 @@ def train() -> None:
         real = batch("autoencoder", number, AUTOENCODER.batch)
         code = model.encode(real).latent_dist
         divergence = 0.5 * (code.mean.square() + code.var - 1 - code.logvar).mean()
-        return distance(model.decode(drawn(code, number)).sample, real) + 1e-4 * divergence
+        return distance(model.decode(draw(code, number)).sample, real) + 1e-4 * divergence
 
     loop.Trainer("autoencoder", model, AUTOENCODER, loss, lambda: show("autoencoder", model)).run()

@@ -41,16 +41,16 @@ def critic() -> nn.Sequential:
     return nn.Sequential(*layers, spectral_norm(nn.Conv2d(before, 1, 3, 1, 1)))
 
 
-def verdicts(model: nn.Module, made: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+def verdicts(model: nn.Module, decoded: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of the decoder by the critic, and the loss of the critic."""
     frozen = {name: p.detach() for name, p in model.named_parameters()}
-    fools = -functional_call(model, frozen, (made,)).mean()
-    scores = model(torch.cat([real, made.detach()]))
+    fools = -functional_call(model, frozen, (decoded,)).mean()
+    scores = model(torch.cat([real, decoded.detach()]))
     right, wrong = scores.chunk(2)
     return fools, F.relu(1 - right).mean() + F.relu(1 + wrong).mean()
 
 
-def moved(pixels: Tensor, down: int, right: int) -> Tensor:
+def shift(pixels: Tensor, down: int, right: int) -> Tensor:
     """The images moved by some pixels, their borders repeated."""
     height, width = pixels.shape[-2:]
     side = CRISP.shift
@@ -64,17 +64,17 @@ def tokens(model: CLIPModel, pixels: Tensor) -> list[Tensor]:
     return [F.layer_norm(states[layer], states[layer].shape[-1:]) for layer in CRISP.layers]
 
 
-def features(model: CLIPModel, made: Tensor, real: Tensor, number: int) -> Tensor:
-    """The feature loss; `number` seeds the move."""
+def features(model: CLIPModel, decoded: Tensor, real: Tensor, number: int) -> Tensor:
+    """The feature loss; `number` seeds the shift."""
     down, right = torch.randint(2 * CRISP.shift + 1, (2,), generator=torch.Generator().manual_seed(number)).tolist()
     with torch.no_grad():
-        goal = tokens(model, moved(real, down, right))
-    seen = tokens(model, moved(made, down, right))
+        goal = tokens(model, shift(real, down, right))
+    seen = tokens(model, shift(decoded, down, right))
     return torch.stack([F.mse_loss(a, b) for a, b in zip(seen, goal, strict=True)]).mean()
 
 
-def balanced(loss: Tensor, other: Tensor, made: Tensor, share: float) -> Tensor:
+def balance(loss: Tensor, other: Tensor, decoded: Tensor, share: float) -> Tensor:
     """`other`, scaled so that its gradient at the image is `share` times as long as that of `loss`."""
-    (pull,) = torch.autograd.grad(loss, made, retain_graph=True)
-    (push,) = torch.autograd.grad(other, made, retain_graph=True)
+    (pull,) = torch.autograd.grad(loss, decoded, retain_graph=True)
+    (push,) = torch.autograd.grad(other, decoded, retain_graph=True)
     return share * pull.norm() / push.norm().clamp(min=1e-12) * other

@@ -22,33 +22,33 @@ def batch(cache: latents.Cache, name: str, number: int, count: int) -> tuple[Ten
     """Latents with noise and real images of a training step; the stage's name is in the seed."""
     generator = torch.Generator().manual_seed(number + 1_000_003 * sum(name.encode()))
     indices = torch.randint(LATENTS.chunk * LATENTS.chunks, (count,), generator=generator).tolist()
-    codes, pictures = cache.batch(indices)
+    codes, scenes = cache.batch(indices)
     strength = CRISP.noise * torch.rand(count, 1, 1, 1, generator=generator)
-    real = glyphs.render(pictures).contiguous(memory_format=torch.channels_last)
+    real = glyphs.render(scenes).contiguous(memory_format=torch.channels_last)
     return codes + strength * torch.randn(codes.shape, generator=generator), real
 
 
-def measured(made: Tensor, real: Tensor) -> str:
+def describe(decoded: Tensor, real: Tensor) -> str:
     """PSNR and edge widths in words."""
-    width, goal = sharpness.edge_width(made).mean(), sharpness.edge_width(real).mean()
-    return f"held-out PSNR {autoencoder.psnr(made, real).mean():.2f} dB, edge width {width:.2f} (real {goal:.2f})"
+    width, goal = sharpness.edge_width(decoded).mean(), sharpness.edge_width(real).mean()
+    return f"held-out PSNR {autoencoder.psnr(decoded, real).mean():.2f} dB, edge width {width:.2f} (real {goal:.2f})"
 
 
 def show(name: str, model: nn.Module) -> str:
     """Held-out images and their reconstructions, side by side; returns what was measured."""
-    made, real = [], []
+    decoded, real = [], []
     for first in range(0, 512, 64):
         held, _ = glyphs.batch("heldout", first, 64, autoencoder.ALL)
-        made.append(model.decode(model.encode(held).latent_dist.mean).sample)
+        decoded.append(model.decode(model.encode(held).latent_dist.mean).sample)
         real.append(held)
-    both = torch.stack([real[0], made[0]], 1).flatten(0, 1)
+    both = torch.stack([real[0], decoded[0]], 1).flatten(0, 1)
     glyphs.sheet(both, 16).save(WORK / f"{name}-samples.png")
-    return measured(torch.cat(made), torch.cat(real))
+    return describe(torch.cat(decoded), torch.cat(real))
 
 
 def networks() -> nn.ModuleDict:
     """What is trained: the decoder's half of `vae`, and `critic`."""
-    model = latents.frozen().to(memory_format=torch.channels_last)
+    model = latents.load_frozen().to(memory_format=torch.channels_last)
     for part in (model.decoder, model.post_quant_conv):
         part.requires_grad_(True)
     return nn.ModuleDict({"vae": model, "critic": crisp.critic()})
@@ -58,22 +58,22 @@ def train() -> None:
     """The stage `decoder`; it needs `clip`."""
     parts, cache = networks(), latents.Cache()
     model, critic = parts["vae"], parts["critic"]
-    sees = clip.trained("clip")
+    sees = clip.load_trained("clip")
 
     def loss(number: int) -> Tensor:
         codes, real = batch(cache, "decoder", number, DECODER.batch)
         with precision.half(DECODER.half):
-            made = model.decode(codes).sample
-        made = made.float()
-        total = autoencoder.distance(made, real)
+            decoded = model.decode(codes).sample
+        decoded = decoded.float()
+        total = autoencoder.distance(decoded, real)
         if number < CRISP.begin:
             return total
         with precision.half(DECODER.half):
-            alike = crisp.features(sees, made, real, number)
-            fools, learns = crisp.verdicts(critic, made, real)
-        feature = crisp.balanced(total, alike.float(), made, CRISP.feature)
-        grown = min(1.0, (number - CRISP.begin) / CRISP.growth)
-        critical = crisp.balanced(total, fools.float(), made, grown * CRISP.adversary)
+            alike = crisp.features(sees, decoded, real, number)
+            fools, learns = crisp.verdicts(critic, decoded, real)
+        feature = crisp.balance(total, alike.float(), decoded, CRISP.feature)
+        ramp = min(1.0, (number - CRISP.begin) / CRISP.growth)
+        critical = crisp.balance(total, fools.float(), decoded, ramp * CRISP.adversary)
         return total + feature + critical + learns.float()
 
     loop.Trainer("decoder", parts, DECODER, loss, lambda: show("decoder", model)).run()

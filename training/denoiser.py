@@ -55,8 +55,8 @@ def networks() -> nn.ModuleDict:
 
 def pipeline(parts: nn.ModuleDict) -> StableDiffusionPipeline:
     """The pipeline of these networks and the best decoder there is."""
-    made = StableDiffusionPipeline(
-        vae=latents.frozen(),
+    pipe = StableDiffusionPipeline(
+        vae=latents.load_frozen(),
         text_encoder=parts["text"],
         tokenizer=language.tokenizer(),
         unet=parts["unet"],
@@ -65,21 +65,21 @@ def pipeline(parts: nn.ModuleDict) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    made.set_progress_bar_config(disable=True)
-    return made
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def draw(pipe: StableDiffusionPipeline, captions: list[str], seed: int, steps: int = 20) -> Tensor:
-    """One picture for each caption, (N, 3, 64, 64) in [-1, 1]."""
-    made = []
+    """One image for each caption, (N, 3, 64, 64) in [-1, 1]."""
+    drawn = []
     for first in range(0, len(captions), 32):
         part = captions[first : first + 32]
         generators = [torch.Generator().manual_seed(seed + first + n) for n in range(len(part))]
         images = pipe(
             part, num_inference_steps=steps, guidance_scale=3.0, eta=1.0, generator=generators, output_type="pt"
         ).images
-        made.append(images.clamp(0, 1) * 2 - 1)
-    return torch.cat(made)
+        drawn.append(images.clamp(0, 1) * 2 - 1)
+    return torch.cat(drawn)
 
 
 def contact(count: int) -> list[str]:
@@ -97,12 +97,12 @@ def train() -> None:
 
     def loss(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(step)
-        clean, pictures = cache.batch(torch.randint(size, (count,), generator=generator).tolist())
+        clean, scenes = cache.batch(torch.randint(size, (count,), generator=generator).tolist())
         noise = torch.randn(clean.shape, generator=generator)
         times = (torch.arange(count) + torch.rand(count, generator=generator)) * (1000 / count)
         times = times.long().clamp(max=999)
         empty = (torch.rand(count, generator=generator) < 0.1).tolist()
-        texts = ["" if blank else picture.caption for blank, picture in zip(empty, pictures, strict=True)]
+        texts = ["" if blank else scene.caption for blank, scene in zip(empty, scenes, strict=True)]
         for text in texts:
             if text not in ids:
                 ids[text] = language.tokens([text], words)[0]

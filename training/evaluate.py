@@ -8,7 +8,7 @@
   `.training/worst.png`, a row each.
 
 Shares come with Wilson's 95 % interval; means with 1.96 standard errors. The interval of a share drawn is
-that of independent pictures.
+that of independent images.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ def mean(values: Tensor, unit: str) -> str:
     return f"{values.mean():.2f} +- {half:.2f} {unit} (n = {len(values)})"
 
 
-def backgrounds(pictures: Tensor) -> list[str]:
-    """The name of the color nearest to the median border pixel of each picture (N, 3, H, W) in [-1, 1]."""
-    edges = [pictures[..., 0, :], pictures[..., -1, :], pictures[..., 1:-1, 0], pictures[..., 1:-1, -1]]
+def backgrounds(images: Tensor) -> list[str]:
+    """The name of the color nearest to the median border pixel of each image (N, 3, H, W) in [-1, 1]."""
+    edges = [images[..., 0, :], images[..., -1, :], images[..., 1:-1, 0], images[..., 1:-1, -1]]
     border = torch.cat(edges, -1).median(-1).values.add(1).mul(127.5)
     table = torch.tensor([COLORS[color] for color in _COLORS]).float()
     return [_COLORS[n] for n in torch.cdist(border, table).argmin(1).tolist()]
 
 
-def judged(pictures: Tensor, nouns: list[str], among: int = 32) -> list[bool]:
+def judge_nouns(images: Tensor, nouns: list[str], among: int = 32) -> list[bool]:
     """Whether the judge prefers the right noun to the others."""
-    model, words = clip.shipped("judge"), language.tokenizer()
-    seen = clip.pictures_of(model, pictures)
-    names = clip.texts_of(model, language.tokens([caption(noun) for noun in clip.ALL], words))
+    model, words = clip.load_shipped("judge"), language.tokenizer()
+    seen = clip.embed_images(model, images)
+    names = clip.embed_texts(model, language.tokens([caption(noun) for noun in clip.ALL], words))
     scores = seen @ names.T
     right = []
     generator = torch.Generator().manual_seed(7)
@@ -79,18 +79,18 @@ def pipeline_lines(seeds: int) -> list[str]:
     pipe = StableDiffusionPipeline.from_pretrained(PACKAGE / "model", local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     nouns = tuple(NOUNS)[: VERSION.nouns]
-    wanted = [(noun, _COLORS[(n + 5 * seed) % 12]) for seed in range(seeds) for n, noun in enumerate(nouns)]
-    pictures = denoiser.draw(pipe, [caption(*pair) for pair in wanted], seed=10_000, steps=25)
-    glyphs.sheet(pictures[: len(nouns)], 8).save(WORK / "contact.png")
-    colors = sum(seen == color for seen, (_, color) in zip(backgrounds(pictures), wanted, strict=True))
-    verdicts = judged(pictures, [noun for noun, _ in wanted])
-    rows = {noun: [n for n, (other, _) in enumerate(wanted) if other == noun] for noun in nouns}
+    expected = [(noun, _COLORS[(n + 5 * seed) % 12]) for seed in range(seeds) for n, noun in enumerate(nouns)]
+    images = denoiser.draw(pipe, [caption(*pair) for pair in expected], seed=10_000, steps=25)
+    glyphs.sheet(images[: len(nouns)], 8).save(WORK / "contact.png")
+    colors = sum(seen == color for seen, (_, color) in zip(backgrounds(images), expected, strict=True))
+    verdicts = judge_nouns(images, [noun for noun, _ in expected])
+    rows = {noun: [n for n, (other, _) in enumerate(expected) if other == noun] for noun in nouns}
     right = {noun: sum(verdicts[n] for n in drawn) for noun, drawn in rows.items()}
     worst = sorted(nouns, key=lambda noun: right[noun])[:10]
-    glyphs.sheet(pictures[[n for noun in worst for n in rows[noun]]], seeds).save(WORK / "worst.png")
+    glyphs.sheet(images[[n for noun in worst for n in rows[noun]]], seeds).save(WORK / "worst.png")
     return [
-        f"| pipeline, named background right | {share(colors, len(wanted))} | 99 % |",
-        f"| pipeline, right noun of 32 by the judge | {share(sum(verdicts), len(wanted))} | 97 % |",
+        f"| pipeline, named background right | {share(colors, len(expected))} | 99 % |",
+        f"| pipeline, right noun of 32 by the judge | {share(sum(verdicts), len(expected))} | 97 % |",
         "",
         f"The ten nouns that the judge misses most, with how many of {seeds} it finds: "
         + ", ".join(f"{noun} {right[noun]}" for noun in worst)
@@ -104,9 +104,9 @@ def autoencoder_lines(count: int) -> list[str]:
     values, widths, goals = [], [], []
     for first in range(0, count, 64):
         pixels, _ = glyphs.batch("heldout", first, 64, autoencoder.ALL)
-        made = pipe.vae.decode(pipe.vae.encode(pixels).latent_dist.mean).sample
-        values.append(autoencoder.psnr(made, pixels))
-        widths.append(sharpness.edge_width(made))
+        decoded = pipe.vae.decode(pipe.vae.encode(pixels).latent_dist.mean).sample
+        values.append(autoencoder.psnr(decoded, pixels))
+        widths.append(sharpness.edge_width(decoded))
         goals.append(sharpness.edge_width(pixels))
     goal = torch.cat(goals).mean()
     return [
@@ -116,9 +116,9 @@ def autoencoder_lines(count: int) -> list[str]:
 
 
 def clip_lines(name: str, count: int) -> list[str]:
-    """Nouns and colors of one CLIP model, on real pictures."""
-    pixels, pictures = glyphs.batch("heldout", 0, count, clip.ALL)
-    nouns, colors = clip.accuracy(clip.shipped(name), pixels, pictures)
+    """Nouns and colors of one CLIP model, on real images."""
+    pixels, scenes = glyphs.batch("heldout", 0, count, clip.ALL)
+    nouns, colors = clip.accuracy(clip.load_shipped(name), pixels, scenes)
     known = len(clip.ALL)
     return [
         f"| {name}, noun of {known}, held-out real compositions | {share(round(nouns * count), count)} | 97 % |",
@@ -130,7 +130,7 @@ def clip_lines(name: str, count: int) -> list[str]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=4, help="pictures of each noun")
+    parser.add_argument("--seeds", type=int, default=4, help="images of each noun")
     parser.add_argument("--held", type=int, default=1024, help="held-out compositions")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

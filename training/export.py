@@ -27,7 +27,7 @@ def size(folder: Path) -> float:
 def export_pipeline() -> None:
     """The pipeline and `words.json`, from the averaged weights."""
     parts = denoiser.networks().eval()
-    parts.load_state_dict(loop.averaged("denoiser"))
+    parts.load_state_dict(loop.load_averaged("denoiser"))
     fresh = PACKAGE / "model.partial"
     shutil.rmtree(fresh, ignore_errors=True)
     denoiser.pipeline(parts).save_pretrained(fresh, safe_serialization=True)
@@ -41,7 +41,7 @@ def export_pipeline() -> None:
 def export_clip(name: str) -> None:
     """One CLIP model, half precision on disk."""
     model = clip.build(CLIPS[name])
-    model.load_state_dict(loop.averaged(name))
+    model.load_state_dict(loop.load_averaged(name))
     folder = PACKAGE / name
     model.to(torch.float16).save_pretrained(folder)
     language.tokenizer().save_pretrained(folder)
@@ -54,7 +54,7 @@ def export_clip(name: str) -> None:
 def export_tiny() -> None:
     """The tiny autoencoder."""
     model = tiny.build()
-    model.load_state_dict(loop.averaged("tiny"))
+    model.load_state_dict(loop.load_averaged("tiny"))
     folder = PACKAGE / "tiny"
     model.save_pretrained(folder, safe_serialization=True)
     print(f"export: {folder}, {size(folder):.1f} MB", flush=True)

@@ -1,12 +1,12 @@
-"""Pictures rendered by this project: an emoji glyph as a sticker on a solid background.
+"""Images rendered by this project: an emoji glyph as a sticker on a solid background.
 
-A picture is a glyph with a white sticker border, tilted by at most 20 degrees, scaled so
-that its longer side is 65 to 95 % of the picture, placed at random so that it stays inside, on a background
+An image is a glyph with a white sticker border, tilted by at most 20 degrees, scaled so
+that its longer side is 65 to 95 % of the image, placed at random so that it stays inside, on a background
 of one of 12 colors with a little jitter. Glyphs come from the Noto Color Emoji font, whose bitmaps exist
-only at size 109; they are scaled down once per size, and only turned and moved (bicubic) per picture.
+only at size 109; they are scaled down once per size, and only turned and moved (bicubic) per image.
 
-Every picture is a function of (stream name, index): a run that is interrupted and resumed sees the same
-pictures, and the held-out stream shares no picture with the training streams.
+Every image is a function of (stream name, index): a run that is interrupted and resumed sees the same
+images, and the held-out stream shares no image with the training streams.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _COLORS = tuple(COLORS)
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What a picture shows: noun, background (name, exact color), and how the glyph lies (pixels, radians)."""
+class Scene:
+    """What an image shows: noun, background (name, exact color), and how the glyph lies (pixels, radians)."""
 
     noun: str
     color: str
@@ -44,19 +44,19 @@ class Picture:
 
     @property
     def caption(self) -> str:
-        """The caption, which names the background color in about half of the pictures."""
+        """The caption, which names the background color in about half of the images."""
         return caption(self.noun, self.color if self.named else None)
 
 
-def describe(stream: str, index: int, nouns: tuple[str, ...]) -> Picture:
-    """What picture number `index` of a stream shows; its noun is drawn from `nouns`."""
+def describe(stream: str, index: int, nouns: tuple[str, ...]) -> Scene:
+    """What image number `index` of a stream shows; its noun is drawn from `nouns`."""
     draw = np.random.default_rng((DATA.seed, zlib.crc32(stream.encode()), index))
     noun, color = nouns[draw.integers(len(nouns))], _COLORS[draw.integers(len(_COLORS))]
     numbers = draw.random(8)
     side = round(DATA.size * (DATA.scale[0] + (DATA.scale[1] - DATA.scale[0]) * numbers[0]))
     room = (DATA.size - side) / 2
     jitter = (2 * numbers[1:4] - 1) * DATA.jitter
-    return Picture(
+    return Scene(
         noun,
         color,
         named=bool(draw.random() < DATA.named),
@@ -83,7 +83,7 @@ def sticker(noun: str) -> Image.Image:
 
 
 @cache
-def scaled(noun: str, side: int) -> Tensor:
+def scale_sticker(noun: str, side: int) -> Tensor:
     """The sticker with its longer side scaled to `side`, centered: (4, H, W) bytes, color premultiplied by alpha."""
     glyph = sticker(noun)
     factor = side / max(glyph.size)
@@ -94,36 +94,36 @@ def scaled(noun: str, side: int) -> Tensor:
     return torch.from_numpy(np.array(square.convert("RGBa")).reshape(DATA.size, DATA.size, 4)).permute(2, 0, 1)
 
 
-def render(pictures: list[Picture]) -> Tensor:
-    """The pictures, (N, 3, H, W) in [-1, 1]."""
-    glyphs = torch.stack([scaled(p.noun, p.side) for p in pictures]).float().div_(255)
+def render(scenes: list[Scene]) -> Tensor:
+    """The images, (N, 3, H, W) in [-1, 1]."""
+    glyphs = torch.stack([scale_sticker(p.noun, p.side) for p in scenes]).float().div_(255)
     half = DATA.size / 2
     rows = []
-    for p in pictures:
+    for p in scenes:
         c, s, f = math.cos(p.tilt), math.sin(p.tilt), -1.0 if p.flipped else 1.0
         x, y = -p.left / half, -p.top / half
         rows.append([[f * c, f * s, f * (c * x + s * y)], [-s, c, c * y - s * x]])
     grid = F.affine_grid(torch.tensor(rows, dtype=torch.float32), list(glyphs.shape), align_corners=False)
     glyphs = F.grid_sample(glyphs, grid, mode="bicubic", padding_mode="zeros", align_corners=False).clamp_(0, 1)
-    background = torch.tensor([p.background for p in pictures]).float().div_(255)[:, :, None, None]
+    background = torch.tensor([p.background for p in scenes]).float().div_(255)[:, :, None, None]
     pixels = glyphs[:, :3] + (1 - glyphs[:, 3:]) * background
     return pixels.clamp_(0, 1).mul_(2).sub_(1)
 
 
-def batch(stream: str, first: int, count: int, nouns: tuple[str, ...]) -> tuple[Tensor, list[Picture]]:
-    """Pictures `first` to `first + count - 1` of a stream, (count, 3, H, W) in [-1, 1], and what they show."""
-    pictures = [describe(stream, index, nouns) for index in range(first, first + count)]
-    return render(pictures), pictures
+def batch(stream: str, first: int, count: int, nouns: tuple[str, ...]) -> tuple[Tensor, list[Scene]]:
+    """Images `first` to `first + count - 1` of a stream, (count, 3, H, W) in [-1, 1], and what they show."""
+    scenes = [describe(stream, index, nouns) for index in range(first, first + count)]
+    return render(scenes), scenes
 
 
-def sheet(pictures: Tensor, columns: int, magnify: int = 2) -> Image.Image:
-    """A contact sheet of pictures (N, 3, H, W) in [-1, 1]."""
-    count, _, height, width = pictures.shape
+def sheet(images: Tensor, columns: int, magnify: int = 2) -> Image.Image:
+    """A contact sheet of images (N, 3, H, W) in [-1, 1]."""
+    count, _, height, width = images.shape
     rows = -(-count // columns)
     page = torch.ones(3, rows * (height + 2), columns * (width + 2))
-    for n, picture in enumerate(pictures):
+    for n, image in enumerate(images):
         top, left = n // columns * (height + 2), n % columns * (width + 2)
-        page[:, top : top + height, left : left + width] = picture.detach().float().clamp(-1, 1)
+        page[:, top : top + height, left : left + width] = image.detach().float().clamp(-1, 1)
     array = page.add(1).mul(127.5).round().byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(array)
     return image.resize((image.width * magnify, image.height * magnify), Image.Resampling.NEAREST)

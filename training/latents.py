@@ -1,6 +1,6 @@
 """The frozen encoder and the latents the denoiser is trained on.
 
-Freezing standardizes the latents: with mean m and deviation s of each channel over many pictures, the last
+Freezing standardizes the latents: with mean m and deviation s of each channel over many images, the last
 1 x 1 convolution of the encoder becomes (W z + b - m) / s and the first of the decoder undoes it. Pipelines
 only multiply latents by `scaling_factor`; now 1 is right, and every channel is centered.
 
@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from training import autoencoder, glyphs, loop
-from training.glyphs import Picture
+from training.glyphs import Scene
 from training.settings import LATENTS, VERSION, WORK
 from training.words import NOUNS
 
@@ -36,7 +36,7 @@ def freeze() -> None:
         print(f"{loop.checkpoint('frozen')} exists: the encoder stays as it is", flush=True)
         return
     model = autoencoder.build().eval()
-    model.load_state_dict(loop.averaged("autoencoder"))
+    model.load_state_dict(loop.load_averaged("autoencoder"))
     pixels, _ = glyphs.batch("freeze", 0, 2048, autoencoder.ALL)
     codes = torch.cat([model.encode(part).latent_dist.mean for part in pixels.split(64)])
     before = model.decode(codes[:8]).sample
@@ -55,14 +55,14 @@ def freeze() -> None:
     loop.save(loop.checkpoint("frozen"), {"average": model.state_dict()})
 
 
-def frozen() -> AutoencoderKL:
+def load_frozen() -> AutoencoderKL:
     """The autoencoder with the frozen encoder and the best decoder there is."""
     model = autoencoder.build().eval().requires_grad_(False)
-    model.load_state_dict(loop.averaged("frozen"))
+    model.load_state_dict(loop.load_averaged("frozen"))
     state = loop.load("decoder")
     if state is not None:
-        kept = {n.removeprefix("vae."): p for n, p in state["average"].items() if n.startswith("vae.")}
-        model.load_state_dict(kept, strict=False)
+        weights = {n.removeprefix("vae."): p for n, p in state["average"].items() if n.startswith("vae.")}
+        model.load_state_dict(weights, strict=False)
     return model
 
 
@@ -74,7 +74,7 @@ def _path(chunk: int) -> Path:
 def encode() -> None:
     """The stage `latents`: encode the chunks that are not there yet; processes of one `torchrun` share the work."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    model = frozen().to(memory_format=torch.channels_last)
+    model = load_frozen().to(memory_format=torch.channels_last)
     for chunk in range(rank, LATENTS.chunks, world):
         if _path(chunk).exists():
             continue
@@ -93,6 +93,6 @@ class Cache:
         parts = [torch.load(_path(chunk), weights_only=True)["latents"] for chunk in range(LATENTS.chunks)]
         self.latents = torch.cat(parts)
 
-    def batch(self, indices: list[int]) -> tuple[Tensor, list[Picture]]:
-        """Latents (N, 8, 8, 8) and what the pictures show."""
+    def batch(self, indices: list[int]) -> tuple[Tensor, list[Scene]]:
+        """Latents (N, 8, 8, 8) and what the images show."""
         return self.latents[indices].float(), [glyphs.describe(STREAM, index, nouns()) for index in indices]

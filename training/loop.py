@@ -6,14 +6,14 @@ Matrices are trained by Muon, the rest by AdamW, each at the rate
     peak * min(1, s / warmup) * (final + (1 - final) (1 + cos(pi p)) / 2),    p = max(0, (s - (1 - f) S) / (f S)),
 
 at step s of S: constant, then falling over the last share f of the steps. With f = 1 it falls from the start. With a
-smaller f, S may still be moved while the rate is constant, which suits a run whose end is not known.
+smaller f, S may still be changed while the rate is constant, which suits a run whose end is not known.
 
 Next to the weights w an exponential average  a <- b a + (1 - b) w,  b = min(average, (1 + s) / (10 + s)),  is kept;
 it is what the samples show and what is shipped. A step depends on nothing but its number and the state in the
 checkpoint.
 
 Under `torchrun --nproc-per-node 2 -m training.stickers ...` the processes share each step: every one has
-pictures of its own, gradients are averaged, the first process writes.
+images of its own, gradients are averaged, the first process writes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def checkpoint(name: str) -> Path:
 def save(path: Path, state: dict) -> None:
     """Write a checkpoint so that a reader sees the old file or the new one, never half of one.
 
-    The file it replaces is kept as `<name>.before`: a copy for when the disk spoils the new one.
+    The file it replaces remains as `<name>.before`: a copy for when the disk spoils the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, before = path.with_suffix(".partial"), path.with_suffix(".before")
@@ -64,7 +64,7 @@ def load(name: str) -> dict | None:
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
 
-def averaged(name: str) -> dict[str, Tensor]:
+def load_averaged(name: str) -> dict[str, Tensor]:
     """The averaged weights of a stage that has been trained."""
     state = load(name)
     if state is None:
@@ -86,7 +86,7 @@ class Trainer:
         name: of the stage; names the checkpoint, the curve and the samples.
         module: whose parameters with `requires_grad` are trained.
         stage: the settings.
-        loss: number -> scalar loss of the pictures with that number; each number is asked for once.
+        loss: number -> scalar loss of the images with that number; each number is asked for once.
         sample: draws with the averaged weights in place, from time to time; returns a note for the log.
     """
 
@@ -117,10 +117,10 @@ class Trainer:
             for n, p in self.params.items():
                 p.data.copy_(state["weights"][n])
                 self.average[n].copy_(state["average"][n])
-            for n, kept in state.get("buffers", {}).items():
-                self.buffers[n].copy_(kept)
-            for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(kept)
+            for n, stored in state.get("buffers", {}).items():
+                self.buffers[n].copy_(stored)
+            for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(stored)
             self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]
 
     def save(self) -> None:
@@ -137,19 +137,19 @@ class Trainer:
         save(checkpoint(self.name), state)
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """The averaged weights in place of the trained ones."""
-        kept = {n: p.detach().clone() for n, p in self.params.items()}
+    def use_averaged(self) -> Iterator[None]:
+        """Put the averaged weights in place of the trained ones."""
+        trained = {n: p.detach().clone() for n, p in self.params.items()}
         try:
             for n, p in self.params.items():
                 p.data.copy_(self.average[n])
             yield
         finally:
             for n, p in self.params.items():
-                p.data.copy_(kept[n])
+                p.data.copy_(trained[n])
 
-    def move(self) -> float:
-        """One optimizer step; returns the loss."""
+    def optimize(self) -> float:
+        """Make one optimizer step; returns the loss."""
         for optimizer, peak in zip(self.optimizers, (self.stage.matrix_rate, self.stage.rate), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = peak * pace(self.stage, self.step)
@@ -181,23 +181,23 @@ class Trainer:
         stops: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, (lambda got, _: stops.append(got)) if self.rank == 0 else signal.SIG_IGN)
-        recent, said, saved, shown = [], time.monotonic(), time.monotonic(), time.monotonic()
+        recent, reported, saved, shown = [], time.monotonic(), time.monotonic(), time.monotonic()
         while self.step < self.stage.steps and not stops:
             start = time.monotonic()
-            recent.append(self.move())
+            recent.append(self.optimize())
             now = time.monotonic()
             self.seconds += now - start
             if self.rank > 0:
                 continue
-            if now - said >= 20:
-                self.say(sum(recent) / len(recent), (now - said) / len(recent))
-                recent, said = [], now
+            if now - reported >= 20:
+                self.report(sum(recent) / len(recent), (now - reported) / len(recent))
+                recent, reported = [], now
             if now - saved >= 60 * self.stage.minutes:
                 self.save()
                 saved = now
             if now - shown >= 60 * self.stage.pause:
                 self.show()
-                said = saved = shown = time.monotonic()
+                reported = saved = shown = time.monotonic()
         if stops:
             self.save()
             raise SystemExit(f"{self.name}: stopped at step {self.step}, checkpoint written")
@@ -208,19 +208,19 @@ class Trainer:
         """Write the checkpoint, the curve and the samples."""
         self.save()
         self.module.eval()
-        with torch.no_grad(), self.averaged():
+        with torch.no_grad(), self.use_averaged():
             note = self.sample()
         self.module.train()
         print(f"{self.name} step {self.step} {note} ({self.seconds / 60:.0f} min trained)", flush=True)
         self.plot()
 
-    def say(self, loss: float, seconds: float) -> None:
-        """The progress line."""
+    def report(self, loss: float, seconds: float) -> None:
+        """Print a line of progress."""
         self.curve.append([self.step, loss])
         left = (self.stage.steps - self.step) * seconds / 60
         print(
             f"{self.name} {self.step}/{self.stage.steps} loss {loss:.4f} rate {pace(self.stage, self.step):.2f}"
-            f" {self.stage.batch * self.world / seconds:.1f} pictures/s {left:.0f} min left",
+            f" {self.stage.batch * self.world / seconds:.1f} images/s {left:.0f} min left",
             flush=True,
         )
 

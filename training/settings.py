@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-WORK = ROOT / ".training"  # checkpoints, logs, sample pictures; ignored by git
+WORK = ROOT / ".training"  # checkpoints, logs, sample images; ignored by git
 PACKAGE = ROOT / "src" / "noiseward" / "stickers"
 
 
 @dataclass(frozen=True)
 class Data:
-    """How a picture is composed; lengths in pixels, the tilt in degrees, colors in 8-bit levels."""
+    """How an image is composed; lengths in pixels, the tilt in degrees, colors in 8-bit levels."""
 
     font: str = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
     size: int = 64
@@ -44,11 +44,11 @@ class Stage:
     clip: float = 1.0
     half: bool = False
     minutes: float = 3.0  # between checkpoints
-    pause: float = 5.0  # minutes between sample pictures
+    pause: float = 5.0  # minutes between sample images
 
 
 DATA = Data()
-# 0.1: 30,000 pictures in trial runs with AdamW, then these steps in two processes; 24.5 dB.
+# 0.1: 30,000 images in trial runs with AdamW, then these steps in two processes; 24.5 dB.
 AUTOENCODER = Stage(steps=2_000, batch=8, warmup=50)
 
 
@@ -67,7 +67,7 @@ TEXT = Text()
 
 @dataclass(frozen=True)
 class Clip:
-    """One of the two CLIP models: sizes, and how strongly its training pictures are spoiled."""
+    """One of the two CLIP models: sizes, and how strongly its training images are spoiled."""
 
     seed: int
     stage: Stage
@@ -124,13 +124,13 @@ class Crisp:
 
 
 CRISP = Crisp()
-# 0.2: 12,000 steps of 8 pictures in float32 without the critic; 24.58 dB.
+# 0.2: 12,000 steps of 8 images in float32 without the critic; 24.58 dB.
 DECODER = Stage(steps=24_000, batch=16, rate=4e-4, matrix_rate=4e-3, fall=0.3, average=0.999, half=True)
 TINY = Stage(steps=16_000, batch=16, rate=1e-3, matrix_rate=5e-3, fall=0.5, half=True)
-# 0.1 was exported at step 2,350, its rate decayed to the end by then, in two processes: 64 minutes, 150,000 pictures.
+# 0.1 was exported at step 2,350, its rate decayed to the end by then, in two processes: 64 minutes, 150,000 images.
 # 0.2 began as 0.1 (stage `warm`); the first steps in one process while the CLIPs were trained in the other, then two:
-# 192,000 pictures in batches of 32 at rates of 1.5e-3 and 0.01.
-# 0.3 begins as 0.2 and sees 2 million more. Pictures a second on one core with avx512_bf16, measured in alternation:
+# 192,000 images in batches of 32 at rates of 1.5e-3 and 0.01.
+# 0.3 begins as 0.2 and sees 2 million more. Images a second on one core with avx512_bf16, measured in alternation:
 # batch 32 float32 82, 64 float32 100, 64 half 150, 128 half 177. Muon costs 0.1 s a step whatever the batch.
 # torch.compile gains nothing (its compilation takes 90 s), channels_last loses 5 %. The batch is four times that of
 # 0.2, the rates grow by about the square root of that. `steps` may be raised until 0.7 of them are done.

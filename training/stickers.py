@@ -1,12 +1,12 @@
 """`python -m training.stickers --stage STAGE`: train the built-in model, stage by stage.
 
 warm           only if asked for: frozen and denoiser begin as the shipped weights, not from nothing
-data           sample pictures of the training data
+data           sample images of the training data
 autoencoder    both halves; then the encoder is frozen
-latents        encode the denoiser's pictures
+latents        encode the denoiser's images
 denoiser       the U-Net and its text encoder, on latents of the frozen encoder
-judge, clip    the two CLIP models; they need pictures only
-decoder        the decoder goes on against the frozen encoder; needs latents, and clip for its features
+judge, clip    the two CLIP models; they need images only
+decoder        the decoder continues against the frozen encoder; needs latents, and clip for its features
 tiny           a tiny autoencoder for the same latents, which imitates the decoder
 export         weights into `src/noiseward/stickers/`
 
@@ -33,9 +33,9 @@ def run(stage: str) -> None:
     if stage == "warm":
         warm.begin()
     elif stage == "data":
-        pixels, pictures = glyphs.batch("heldout", 0, 64, autoencoder.ALL)
+        pixels, scenes = glyphs.batch("heldout", 0, 64, autoencoder.ALL)
         glyphs.sheet(pixels, 8).save(WORK / "data-samples.png")
-        print("\n".join(picture.caption for picture in pictures))
+        print("\n".join(scene.caption for scene in scenes))
     elif stage == "autoencoder":
         autoencoder.train()
         if os.environ.get("RANK", "0") == "0":

@@ -37,8 +37,8 @@ def build() -> AutoencoderTiny:
 
 def train() -> None:
     """The stage `tiny`; it needs `decoder` and `clip`."""
-    teacher = latents.frozen().to(memory_format=torch.channels_last)
-    model, cache, sees = build(), latents.Cache(), clip.trained("clip")
+    teacher = latents.load_frozen().to(memory_format=torch.channels_last)
+    model, cache, sees = build(), latents.Cache(), clip.load_trained("clip")
 
     def loss(number: int) -> Tensor:
         codes, real = decoder.batch(cache, "tiny", number, TINY.batch)
@@ -46,23 +46,23 @@ def train() -> None:
             goal = teacher.decode(codes).sample
         goal = goal.float().clamp(-1, 1)
         with precision.half(TINY.half):
-            made = model.decode(codes).sample
+            decoded = model.decode(codes).sample
             code = model.encode(real).latents
-        made = made.float()
-        total = autoencoder.distance(made, goal)
+        decoded = decoded.float()
+        total = autoencoder.distance(decoded, goal)
         with precision.half(TINY.half):
-            alike = crisp.features(sees, made, goal, number)
-        return total + crisp.balanced(total, alike.float(), made, CRISP.feature) + F.mse_loss(code.float(), codes)
+            alike = crisp.features(sees, decoded, goal, number)
+        return total + crisp.balance(total, alike.float(), decoded, CRISP.feature) + F.mse_loss(code.float(), codes)
 
     @torch.no_grad()
     def sample() -> str:
         held, _ = glyphs.batch("heldout", 0, 256, autoencoder.ALL)
         codes = teacher.encode(held).latent_dist.mean
-        made, goal = model.decode(codes).sample, teacher.decode(codes).sample
-        both = torch.stack([held[:64], goal[:64], made[:64]], 1).flatten(0, 1)
+        decoded, goal = model.decode(codes).sample, teacher.decode(codes).sample
+        both = torch.stack([held[:64], goal[:64], decoded[:64]], 1).flatten(0, 1)
         glyphs.sheet(both, 24).save(WORK / "tiny-samples.png")
         error = F.mse_loss(model.encode(held).latents, codes)
-        near = autoencoder.psnr(made, goal).mean()
-        return f"{decoder.measured(made, held)}, {near:.2f} dB to its teacher, error of its latents {error:.3f}"
+        near = autoencoder.psnr(decoded, goal).mean()
+        return f"{decoder.describe(decoded, held)}, {near:.2f} dB to its teacher, error of its latents {error:.3f}"
 
     loop.Trainer("tiny", model, TINY, loss, sample).run()

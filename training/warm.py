@@ -21,7 +21,7 @@ def _never(_: int) -> Tensor:
     raise RuntimeError("warm only writes a checkpoint")
 
 
-def grown(encoder: CLIPTextModel, shipped: dict[str, Tensor]) -> dict[str, Tensor]:
+def grow(encoder: CLIPTextModel, shipped: dict[str, Tensor]) -> dict[str, Tensor]:
     """The shipped weights of a text encoder, with the rows of new tokens added as they are in `encoder`."""
     rows = {name: fresh for name, fresh in encoder.state_dict().items() if name.endswith("token_embedding.weight")}
     return shipped | {name: torch.cat([shipped[name], fresh[len(shipped[name]) :]]) for name, fresh in rows.items()}
@@ -37,6 +37,6 @@ def begin() -> None:
     if not loop.checkpoint("denoiser").exists():
         parts = denoiser.networks()
         parts["unet"].load_state_dict(shipped.unet.state_dict())
-        parts["text"].load_state_dict(grown(parts["text"], shipped.text_encoder.state_dict()))
+        parts["text"].load_state_dict(grow(parts["text"], shipped.text_encoder.state_dict()))
         loop.Trainer("denoiser", parts, DENOISER, loss=_never, sample=str).save()
     print("warm: frozen and denoiser are what is shipped", flush=True)
