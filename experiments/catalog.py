@@ -22,7 +22,7 @@ import transformers
 from experiments.report import write
 from experiments.support import PAGE, insert, table
 from tests.catalog import CASES
-from tests.sweep import EXACT, Swept, sweep
+from tests.sweep import EXACT, Result, sweep
 
 
 def classes() -> Iterator[str]:
@@ -37,7 +37,7 @@ def classes() -> Iterator[str]:
                 yield name
 
 
-def lines(swept: Sequence[Swept]) -> list[list[str]]:
+def lines(swept: Sequence[Result]) -> list[list[str]]:
     """One line per class."""
     found = []
     for each in swept:

@@ -162,14 +162,14 @@ def power(found: dict[str, dict[str, list[float]]], calm: dict[str, list[float]]
 def conduct(request: Request) -> Outcome:
     """Tails, then power."""
     count, rows = request.pick(500_000, 50_000, 500), request.pick(60, 40, 2)
-    packs, draw_noise = request.pick(12, 5, 1), request.pick(50, 50, 3)
+    packs, fresh = request.pick(12, 5, 1), request.pick(50, 50, 3)
     some = {(k, m): max(count // 25, 200) if k > 8 else count for k, m in SIZES}
     curves = request.cells({
         f"k = {k}, m = {m}": Cell({"tails": [k, m], "samples": samples}, partial(tails, samples, k, m))
         for (k, m), samples in some.items()
     })  # fmt: skip
     calms = request.cells({
-        pack: Cell({"fresh": pack, "rows": 50}, partial(run_tests, "none (fresh noise)", draw_noise, 1000 + pack))
+        pack: Cell({"fresh": pack, "rows": 50}, partial(run_tests, "none (fresh noise)", fresh, 1000 + pack))
         for pack in range(packs)
     })  # fmt: skip
     calm = {test: [value for one in calms.values() for value in one[test]] for test in TESTS}

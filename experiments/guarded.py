@@ -50,7 +50,7 @@ class Guard:
         return join_part("dno", {"lr": self.rate, **{name: part for name, part in parts.items() if part}})
 
 
-def look(step: Step, layout: Any, nouns: list[str], color: str | None) -> dict[str, Any]:
+def measure(step: Step, layout: Any, nouns: list[str], color: str | None) -> dict[str, Any]:
     """What is measured along the way; one number per row each."""
     sample = step.evaluation.sample
     return {
@@ -101,7 +101,7 @@ def optimize(
     def watch_steps():
         for step in problem.iterate():
             if step.index % every == 0 or step.next_noise is None:
-                along.append(look(step, sampler.layout, nouns, color))
+                along.append(measure(step, sampler.layout, nouns, color))
             yield step
 
     solution = collect(watch_steps(), problem.objective)

@@ -25,14 +25,14 @@ from tests.families import FAMILIES, Family
 PAGE = Path(__file__).parents[1] / "docs" / "pipelines.md"
 
 
-def pipelines() -> Iterator[tuple[str, Family, battery.Measured]]:
+def pipelines() -> Iterator[tuple[str, Family, battery.Measurement]]:
     """Every family, measured."""
     for name, family in FAMILIES.items():
         with tempfile.TemporaryDirectory() as folder:
             yield name, family, battery.measure(family, Path(folder))
 
 
-def families_table(measured: Sequence[tuple[str, Family, battery.Measured]]) -> str:
+def families_table(measured: Sequence[tuple[str, Family, battery.Measurement]]) -> str:
     """One line per family."""
     head = ["family", "pipeline", "sample", "draws", "stock sample", "`generator=`", "gradient", "rows", "`align`"]
     lines = []
@@ -60,7 +60,7 @@ def schedulers_table() -> tuple[str, list[dict[str, object]]]:
             says = ["bit for bit" if found.parity == 0 else f"**off by {found.parity:.0e}**"]
             says.append(f"{found.slope:.0e}" if found.slope < case.tolerance else f"**{found.slope:.0e}**")
         except NoisewardError as error:
-            found, says = battery.Measured(pipeline=case.name, reason=str(error)), [f"**fails**: {error}", ""]
+            found, says = battery.Measurement(pipeline=case.name, reason=str(error)), [f"**fails**: {error}", ""]
         name = f"`{found.pipeline}`" + (f" (`{case.name}`)" if case.name != found.pipeline else "")
         name += "".join(f", {key}={value}" for key, value in case.settings.items())
         kind = "flow" if case.flow else "noise"

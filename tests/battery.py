@@ -20,7 +20,7 @@ from tests.families import Family
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class Measurement:
     """One row of the support table: numbers where measured, and why not where not.
 
     Attributes:
@@ -113,7 +113,7 @@ class Bench:
             alone = torch.cat([self.wide_tape(noise[k : k + 1], prompts and prompts[k]) for k in (0, 1)])
         return (together - alone).abs().max().item(), gradient[0].abs().max().item()
 
-    def prompted(self) -> float:
+    def prompt_effect(self) -> float:
         """How far two prompts move one sample."""
         noise = self.tape.init(1, seed=1)
         with torch.no_grad():
@@ -159,7 +159,7 @@ def weigh(sample: Tensor) -> Tensor:
     return (sample.double() * weights).flatten(1).sum(1)
 
 
-def measure(family: Family, folder: Path) -> Measured:
+def measure(family: Family, folder: Path) -> Measurement:
     """All of it, for one family; never raises, and says what fails in `reason`."""
     found: dict[str, Any] = {}
     try:
@@ -173,12 +173,12 @@ def measure(family: Family, folder: Path) -> Measured:
         found["rows"], found["leak"] = bench.rows()
         found["gain"] = bench.gain()
     except Exception as error:  # the table shows failures; the tests do not pass through here
-        return Measured(**found, reason=f"{type(error).__name__}: {' '.join(str(error).split())}")
-    measured = Measured(**found)
+        return Measurement(**found, reason=f"{type(error).__name__}: {' '.join(str(error).split())}")
+    measured = Measurement(**found)
     return dataclasses.replace(measured, reason=_fault(measured, family))
 
 
-def _fault(measured: Measured, family: Family) -> str:
+def _fault(measured: Measurement, family: Family) -> str:
     if measured.parity != 0:
         return f"differs from the stock sample by {measured.parity:.1g}"
     if not measured.slope <= family.tolerance:

@@ -11,7 +11,7 @@ from pathlib import Path
 EVENTS = {"open", "os.rename", "os.mkdir", "os.remove"}
 
 
-def killed(
+def run_killed(
     work: Callable[[Callable[[str], None]], None], folder: Path, at: int, *, events: Collection[str] = EVENTS
 ) -> tuple[int, list[str]]:
     """Do some work in a child process that dies before its `at`-th operation on files below a folder.

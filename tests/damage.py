@@ -112,14 +112,14 @@ def _json(path: Path, name: str) -> Iterator[tuple[str, Callable[[Path], Any]]]:
     yield "deep", lambda copy: (copy / name).write_text(DEEP)
     yield "no object", lambda copy: (copy / name).write_text("[1, 2]")
     yield "extra keys", lambda copy: (copy / name).write_text(json.dumps({**content, "extra": 1}))
-    for what, changed in _changed(content):
+    for what, changed in _change(content):
         yield what, lambda copy, changed=changed: (copy / name).write_text(json.dumps(changed))
     key = next(iter(content))
     deep = json.dumps({**content, key: "HERE"}).replace('"HERE"', '{"a":' * 400 + "1" + "}" * 400)
     yield f"deep in {key}", lambda copy: (copy / name).write_text(deep)
 
 
-def _changed(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _change(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for key in content:
         yield f"no {key}", {name: value for name, value in content.items() if name != key}
         for value in WRONG:
@@ -128,7 +128,7 @@ def _changed(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{key}[0]=99", {**content, key: [99, *content[key][1:]]}
             yield f"{key} reversed and longer", {**content, key: [*content[key][::-1], content[key][0]]}
         if isinstance(content[key], dict):
-            for what, inner in _changed(content[key]):
+            for what, inner in _change(content[key]):
                 yield f"{key}.{what}", {**content, key: inner}
 
 
@@ -149,7 +149,7 @@ def _lines(path: Path, name: str) -> Iterator[tuple[str, Callable[[Path], Any]]]
     yield "binary", lambda copy: (copy / name).write_bytes(b"\xff\xfe" + path.read_bytes())
     yield "deep", lambda copy: write(copy, [*lines, DEEP])
     for number in {0, last}:
-        for what, changed in _changed(json.loads(lines[number])):
+        for what, changed in _change(json.loads(lines[number])):
             text = json.dumps(changed)
             kept = [*lines[:number], text, *lines[number + 1 :]]
             yield f"line {number + 1}, {what}", lambda copy, kept=kept: write(copy, kept)
@@ -181,7 +181,7 @@ def _tensors(path: Path, name: str) -> Iterator[tuple[str, Callable[[Path], Any]
             yield f"{key}, {what}", lambda copy, change=change: write(copy, change, metadata)
     yield "no metadata", lambda copy: write(copy, lambda found: None, None)
     for key, text in (metadata or {}).items():
-        for what, changed in _changed(json.loads(text)):
+        for what, changed in _change(json.loads(text)):
             more = {key: json.dumps(changed)}
             yield f"metadata, {what}", lambda copy, more=more: write(copy, lambda found: None, more)
         yield "metadata, deep", lambda copy, key=key: write(copy, lambda found: None, {key: DEEP})

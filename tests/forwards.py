@@ -23,7 +23,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
 
 
 def open_clip_forward(state: dict[str, Tensor], pixels: Tensor, ids: Tensor) -> Tensor:
-    """open_clip's own forward pass on its own names: the cosine of pictures and texts."""
+    """open_clip's own forward pass on its own names: the cosine of images and texts."""
 
     def norm(name, x):
         return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], 1e-5)

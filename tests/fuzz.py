@@ -49,7 +49,7 @@ def prepare(folder: Path) -> None:
     (folder / "locked").mkdir(mode=0o500)
     (folder / "runs").mkdir()
     for command in MADE.values():
-        status, _, err, _ = ended(fresh([*command, *FEW], folder), folder)
+        status, _, err, _ = wait_for(spawn([*command, *FEW], folder), folder)
         assert status == 0, err
 
 
@@ -63,7 +63,7 @@ MADE = {
 }
 
 
-def damaged(seed: int, folder: Path) -> list[str]:
+def damage_directory(seed: int, folder: Path) -> list[str]:
     """A sound call about a directory that is damaged first."""
     chance = random.Random(seed)
     name = chance.choice(["done", "packs"])
@@ -75,14 +75,14 @@ def damaged(seed: int, folder: Path) -> list[str]:
     return chance.choice([*about, again])
 
 
-KINDS: list[Callable[[int, Path], list[str]]] = [*[lambda seed, folder: call(seed)] * 5, damaged]
+KINDS: list[Callable[[int, Path], list[str]]] = [*[lambda seed, folder: call(seed)] * 5, damage_directory]
 """How calls are made: from a seed, and the folder they are made in, which they may change first."""
 
 
 # ---- making a call ----
 
 
-def forked(arguments: list[str], folder: Path) -> int:
+def fork(arguments: list[str], folder: Path) -> int:
     """The command line in a child of this process."""
     child = os.fork()
     if child:
@@ -108,7 +108,7 @@ def forked(arguments: list[str], folder: Path) -> int:
         os._exit(status)
 
 
-def fresh(arguments: list[str], folder: Path) -> int:
+def spawn(arguments: list[str], folder: Path) -> int:
     """The command line in a process of its own."""
     child = os.fork()
     if child:
@@ -131,7 +131,7 @@ def _settle(folder: Path) -> None:
     sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
 
 
-def ended(child: int, folder: Path) -> tuple[int, str, str, bool]:
+def wait_for(child: int, folder: Path) -> tuple[int, str, str, bool]:
     """Status, output, errors, and whether it had to be killed, of a call."""
     until, killed = time.monotonic() + SECONDS, False
     while True:
@@ -207,7 +207,7 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="print every call")
     asked = parser.parse_args()
     if asked.jobs > 1 and asked.calls > asked.jobs:
-        return _shared(asked)
+        return _share(asked)
     from noiseward.pipelines.load import load_pipeline
 
     paths = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
@@ -225,8 +225,8 @@ def main() -> int:
             os.mkfifo(folder / "pipe.txt")
             arguments = KINDS[seed % len(KINDS)](seed, folder)
             before = _names(folder)
-            made = (fresh if seed % FRESH == 0 else forked)(arguments, folder)
-            found = ended(made, folder)
+            made = (spawn if seed % FRESH == 0 else fork)(arguments, folder)
+            found = wait_for(made, folder)
             wrong = sorted(set(faults(arguments, folder, before, found)))
             counts[f"status {found[0]}"] += 1
             counts.update(wrong)
@@ -246,7 +246,7 @@ def main() -> int:
     return 1 if offenders else 0
 
 
-def _shared(asked: argparse.Namespace) -> int:
+def _share(asked: argparse.Namespace) -> int:
     """Let several processes make the calls."""
     cuts = [asked.seed + asked.calls * job // asked.jobs for job in range(asked.jobs + 1)]
     more = ["--jobs", "1", *(["--verbose"] if asked.verbose else [])]

@@ -11,7 +11,7 @@ from torch.nn import Module
 __all__ = ["peak"]
 
 
-class _Held:
+class _Kept:
     """A tensor that autograd keeps; it is counted from when it is saved until it is let go."""
 
     def __init__(self, tensor: Tensor, ledger: _Ledger) -> None:
@@ -39,6 +39,6 @@ class _Ledger:
 def peak(compute: Callable[[], object], modules: Iterable[Module] = ()) -> int:
     """The most bytes that autograd keeps at any instant of a computation and its gradient, weights aside."""
     ledger = _Ledger({weight.untyped_storage().data_ptr() for module in modules for weight in module.parameters()})
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Held(tensor, ledger), lambda held: held.tensor):
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Kept(tensor, ledger), lambda held: held.tensor):
         compute()
     return ledger.peak

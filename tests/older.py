@@ -8,13 +8,13 @@ from typing import Any
 from noiseward.options.run import RunSpec
 from noiseward.runs.spec import parse_spec
 
-__all__ = ["older"]
+__all__ = ["downgrade"]
 
 MOVES = {"lr": 0.01, "estimator": None, "search": None, "best_of": None, "regularizer": None, "project": [],
          "coarse": None}  # fmt: skip
 
 
-def older(spec: RunSpec, number: int, **moves: Any) -> RunSpec:
+def downgrade(spec: RunSpec, number: int, **moves: Any) -> RunSpec:
     """A spec in an earlier format, with what was not part of a method then."""
     content = {name: value for name, value in spec.plain().items() if name not in ("method", *spec.arguments)}
     known = {name: value for name, value in content.items() if name in OLD}

@@ -10,7 +10,7 @@ import torch
 
 from noiseward import DiffusersSampler
 from noiseward.pipelines.schedulers import replace_scheduler
-from tests.battery import Measured, slopes
+from tests.battery import Measurement, slopes
 from tests.families import flows, unets
 
 CALL: dict[str, Any] = {"height": 16, "width": 16, "guidance_scale": 1.0}
@@ -141,14 +141,14 @@ def _call(flow: bool, steps: int) -> dict[str, Any]:
     return {**CALL, "num_inference_steps": steps, **({} if flow else {"eta": 1.0})}
 
 
-def measure(case: Case) -> Measured:
+def measure(case: Case) -> Measurement:
     """Draws, parity with the stock sample, and the gradient, of one scheduler."""
     tape = sampler(case.name, case.flow, case.steps, **case.settings)
     with torch.no_grad():
         ours = tape(tape.init(1, seed=7), "a")
     torch.manual_seed(7)
     theirs = tape.pipe("a", **_call(case.flow, case.steps), output_type="pt").images
-    return Measured(
+    return Measurement(
         pipeline=type(tape.pipe.scheduler).__name__,
         draws=len(tape.layout),
         dead=tape.layout.dead,

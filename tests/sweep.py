@@ -17,14 +17,14 @@ from noiseward.pipelines.calls import list_parameters
 from tests.battery import weigh
 from tests.catalog import Case
 
-__all__ = ["EXACT", "Swept", "sweep"]
+__all__ = ["EXACT", "Result", "sweep"]
 
 EXACT = 1e-5  # of the largest value: a sample that differs by no more is the stock one to rounding
 RIGHT = 2e-2  # relative error of a slope in float32 that still is one
 
 
 @dataclasses.dataclass(frozen=True)
-class Swept:
+class Result:
     """What was found of one class.
 
     Attributes:
@@ -58,24 +58,24 @@ class Swept:
     fault: str = ""
 
 
-def sweep(case: Case) -> Swept:
+def sweep(case: Case) -> Result:
     """Measure one case; never raises for what a pipeline does."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = _swept(case)
+            found = _measure(case)
     except NoisewardError as error:
         reason = _line(error)
         expected = case.refused is not None and re.search(case.refused, reason) is not None
-        return Swept(case.name, refused=reason, fault="" if expected else "refused where it should not be")
+        return Result(case.name, refused=reason, fault="" if expected else "refused where it should not be")
     except Exception as error:  # what is not ours is a fault
-        return Swept(case.name, fault=f"{type(error).__name__}: {_line(error)}")
+        return Result(case.name, fault=f"{type(error).__name__}: {_line(error)}")
     if case.refused is not None:
         return dataclasses.replace(found, fault="driven where a refusal was expected")
     return found
 
 
-def _swept(case: Case) -> Swept:
+def _measure(case: Case) -> Result:
     prompt, pipe = case.prompts and case.prompts[0], case.build()
     sampler = _sampler(pipe, case)
     layout = sampler.layout
@@ -95,7 +95,7 @@ def _swept(case: Case) -> Swept:
     }  # fmt: skip
     found["slope"], found["precision"] = _slope(case, prompt)
     found["rows"] = _rows(sampler, case, scale)
-    measured = Swept(case.name, **found)
+    measured = Result(case.name, **found)
     fault = _fault(measured)
     return dataclasses.replace(measured, fault="" if fault and case.noted else fault, noted=case.noted if fault else "")
 
@@ -124,7 +124,7 @@ def _stock(pipe: Any, case: Case, *, seed: int | None = None) -> Tensor:
 def _slope(case: Case, prompt: str | None) -> tuple[float, str]:
     """The error of a slope; in float32 where the pipeline's own code cannot be brought to compute in float64."""
     try:
-        wide = _sampler(_widened(case.build()), case)
+        wide = _sampler(_widen_layers(case.build()), case)
         return _error(wide, prompt, 1e-3, 1e-4, 1e-5, 1e-2, 1e-1), "float64"
     except (NoisewardError, RuntimeError) as error:
         if not any(word in str(error).lower() for word in ("float", "double", "dtype")):
@@ -132,7 +132,7 @@ def _slope(case: Case, prompt: str | None) -> tuple[float, str]:
     return _error(_sampler(case.build(), case), prompt, 3e-2, 1e-1), "float32"
 
 
-def _widened(pipe: Any) -> Any:
+def _widen_layers(pipe: Any) -> Any:
     """A pipeline in float64, whose layers widen what its code hands them in float32, such as timesteps."""
 
     def widen(module: Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -182,7 +182,7 @@ def _rows(sampler: DiffusersSampler, case: Case, scale: float) -> float:
     return (together - alone).abs().max().item() / scale
 
 
-def _fault(found: Swept) -> str:
+def _fault(found: Result) -> str:
     if not found.parity <= EXACT:
         return f"the sample is {found.parity:.1g} from the pipeline's own"
     if not found.slope <= RIGHT:

@@ -79,7 +79,7 @@ def test_guards_by_name_are_the_guards(pipe):
     assert (named.index > 0).all() and torch.allclose(sizes[:-1], torch.ones(len(sizes) - 1))  # the last is dead
 
 
-def test_a_target_for_the_probability_is_kept_and_one_can_see_that_it_was(pipe):
+def test_a_target_for_the_probability_holds_and_shows(pipe):
     free, held = (
         align(pipe, "a", "brightness", steps=12, method=f"dno:lr=0.2,guard={guard}", progress=False, **CALL)
         for guard in ("none", "concentration:target=0.2")
@@ -107,13 +107,13 @@ def test_a_target_ends_the_run_early(pipe):
 def test_ctrl_c_keeps_the_best_so_far(pipe, ctrl_c):
     calls = []
 
-    def interrupted(images):
+    def interrupt(images):
         calls.append(1)
         if len(calls) == 4:
             ctrl_c()
         return images.mean((1, 2, 3))
 
-    solution = align(pipe, "a", interrupted, steps=50, progress=False, **CALL)
+    solution = align(pipe, "a", interrupt, steps=50, progress=False, **CALL)
     assert solution.status == (Status.INTERRUPTED,)
     assert len(solution.history) == 3
     assert solution.gain.item() > 0
@@ -182,7 +182,7 @@ def test_a_mapping_takes_names_and_none_watches_nothing(pipe):
     assert list(solution.initial.terms) == ["brightness", "contrast"] and "watched" not in solution.history[0]
 
 
-def test_a_reward_without_a_gradient_is_searched_which_is_said_in_one_line(pipe, capsys):
+def test_a_reward_without_a_gradient_is_searched_and_a_line_says_so(pipe, capsys):
     solution = align(pipe, "a", ["brightness", "jpeg"], steps=1, **CALL)
     says = capsys.readouterr().err.splitlines()[0]
     assert says.startswith("reward '1 brightness + 1 jpeg' has no gradient: using trust-region:samples=16,")
@@ -208,7 +208,7 @@ def test_estimators_and_searches_by_name_are_those_of_their_classes(pipe):
         assert torch.equal(one, two)
 
 
-def test_arguments_beside_a_sampler_are_refused():
+def test_arguments_next_to_a_sampler_are_refused():
     with pytest.raises(ArgumentError, match="expected a pipeline or a name with eta, got a sampler"):
         align(GaussianModel().sampler(), None, Quadratic(0.0), eta=1.0)
 

@@ -49,27 +49,27 @@ def predictor_corrector(score, batch, dtype=torch.float32, snr=0.2):
     return x
 
 
-def corrected(dtype=torch.float32, **how):
+def make_sampler(dtype=torch.float32, **how):
     score = Score(dtype)
     return FunctionSampler(lambda batch: predictor_corrector(score, batch, dtype), score, **how)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_a_corrector_that_takes_a_mean_over_the_batch_is_run_row_by_row(recompute):
-    sampler = corrected(recompute=recompute)
+    sampler = make_sampler(recompute=recompute)
     noise = sampler.init(3, seed=5)
     with count_calls() as meter:
         with pytest.warns(NoisewardWarning, match="a row depends on the others in its batch.*one at a time") as said:
             together = sampler(noise)
     assert len(said) == 1 and meter.nfe == NFE(10)
-    alone = torch.cat([corrected()(noise[k : k + 1]) for k in range(3)])
+    alone = torch.cat([make_sampler()(noise[k : k + 1]) for k in range(3)])
     assert torch.equal(together, alone) and torch.equal(sampler(noise), alone)
 
 
 def test_rewards_are_those_that_their_own_noise_gives():
     with pytest.warns(NoisewardWarning, match="one at a time"):
-        solution = align(corrected(), None, MEAN, batch=3, steps=3, progress=False)
-    again = corrected()
+        solution = align(make_sampler(), None, MEAN, batch=3, steps=3, progress=False)
+    again = make_sampler()
     for row in range(3):
         assert MEAN(again(solution.noise[row : row + 1]), None)[0] == solution.reward[row]
     assert (solution.gain > 0).all()

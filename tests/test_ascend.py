@@ -1,4 +1,4 @@
-"""Gradient ascent: the moves of torch's own optimizers, row by row, up to optima that are known."""
+"""Gradient ascent: the steps of torch's own optimizers, row by row, up to optima that are known."""
 
 import functools
 import math
@@ -137,10 +137,10 @@ def test_a_direction_longer_than_max_norm_is_scaled_down_to_it_row_by_row_and_a_
     move = one_step(GradientAscent(update=optim.SGD, lr=1.0, max_norm=limit), objective, noise)
     torch.testing.assert_close(move.info["grad_norm"], lengths, rtol=1e-12, atol=0)
     made = (move.noise - noise).flatten(1)
-    wanted = torch.stack([lengths[0], *torch.tensor([limit, limit], dtype=f64)])
-    torch.testing.assert_close(made.norm(dim=1), wanted, rtol=1e-12, atol=0)
+    expected = torch.stack([lengths[0], *torch.tensor([limit, limit], dtype=f64)])
+    torch.testing.assert_close(made.norm(dim=1), expected, rtol=1e-12, atol=0)
     way = model.weights.repeat_interleave(3) / (math.sqrt(3) * model.weights.norm())
-    torch.testing.assert_close(made / wanted[:, None], way.expand(3, -1), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(made / expected[:, None], way.expand(3, -1), rtol=1e-9, atol=1e-12)
 
 
 def test_the_rate_and_the_clipping_by_default_are_the_published_ones():

@@ -50,7 +50,7 @@ def test_an_autoencoder_that_is_widened_twice_in_a_call(memory):
     parts = half().components
     parts = {name: part for name, part in parts.items() if part is not None}
     pipe = StableDiffusionXLImg2ImgPipeline(**parts, add_watermarker=False)
-    call = {"image": guided.picture(), "strength": 0.9, "num_inference_steps": 3, "eta": 1.0}
+    call = {"image": guided.make_image(), "strength": 0.9, "num_inference_steps": 3, "eta": 1.0}
     sampler = DiffusersSampler(pipe, memory=memory, **call)
     noise = sampler.init(1, seed=3).requires_grad_()
     stock = pipe("a", generator=torch.Generator().manual_seed(3), output_type="pt", **call).images

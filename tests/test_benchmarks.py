@@ -16,7 +16,7 @@ STEPS = CALL["num_inference_steps"]
 
 
 @pytest.mark.parametrize("family", ["tiny", "sdxl"])
-def test_the_published_loop_makes_our_picture_and_our_gradient(family):
+def test_the_published_loop_makes_our_image_and_our_gradient(family):
     pipe = stable_diffusion() if family == "tiny" else unets.sdxl()
     for part in (pipe.unet, pipe.vae):
         part.requires_grad_(False).eval()

@@ -51,13 +51,13 @@ def louder(kind: type) -> type:
     return Louder
 
 
-def decorated(kind: type) -> type:
-    class Decorated(kind):
+def decorate(kind: type) -> type:
+    class Decorator(kind):
         @torch.no_grad()
         def __call__(self, prompt=None, *, twice=False, **kwargs):
             return super().__call__(f"{prompt[0]} b" if twice else prompt, **kwargs)
 
-    return Decorated
+    return Decorator
 
 
 def within(kind: type) -> type:
@@ -69,17 +69,17 @@ def within(kind: type) -> type:
     return Within
 
 
-def inferring(kind: type) -> type:
-    class Inferring(kind):
+def infer(kind: type) -> type:
+    class Inference(kind):
         @torch.inference_mode()
         def __call__(self, *args, **kwargs):
             return super().__call__(*args, **kwargs)
 
-    return Inferring
+    return Inference
 
 
 @pytest.mark.parametrize("memory", ["fast", "balanced", "low"])
-@pytest.mark.parametrize("make", [louder, decorated, within, inferring])
+@pytest.mark.parametrize("make", [louder, decorate, within, infer])
 def test_a_subclass_that_calls_its_base_class_has_the_right_gradient(make, memory):
     made = stable_diffusion().to(torch.float64)
     pipe = make(make(type(made)))(**made.components, requires_safety_checker=False)
@@ -92,7 +92,7 @@ def test_a_subclass_that_calls_its_base_class_has_the_right_gradient(make, memor
 
 def test_a_subclass_takes_its_own_arguments_and_those_of_its_base_class():
     made = stable_diffusion()
-    pipe = decorated(type(made))(**made.components, requires_safety_checker=False)
+    pipe = decorate(type(made))(**made.components, requires_safety_checker=False)
     assert {"twice", "guidance_scale", "eta"} <= list_parameters(pipe) and "kwargs" not in list_parameters(pipe)
     twice, plain = DiffusersSampler(pipe, twice=True, **CALL), DiffusersSampler(made, **CALL)
     twice.expect("a")
@@ -102,7 +102,7 @@ def test_a_subclass_takes_its_own_arguments_and_those_of_its_base_class():
         DiffusersSampler(pipe, guidance_scal=3.0)
 
 
-class Held(DiffusionPipeline):
+class Outer(DiffusionPipeline):
     """A pipeline that runs another, as combined pipelines do."""
 
     def __init__(self, unet, vae, text_encoder, tokenizer, scheduler):
@@ -124,7 +124,7 @@ class Held(DiffusionPipeline):
 def test_a_pipeline_that_runs_another_has_the_right_gradient_and_shows_no_bars(capfd):
     made = stable_diffusion().to(torch.float64)
     names = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-    held = Held(**{name: made.components[name] for name in names})
+    held = Outer(**{name: made.components[name] for name in names})
     own, base = (DiffusersSampler(each, **CALL) for each in (held, made))
     noise = own.init(1, seed=4)
     assert torch.equal(own(noise, "a"), base(noise, "a"))
@@ -212,7 +212,7 @@ def test_guiders_have_the_right_gradient(make, memory):
     assert slope_error(sampler, width=3e-3) < 3e-4
 
 
-class Nothing(ModularPipelineBlocks):
+class NoSample(ModularPipelineBlocks):
     """Blocks that end before there is a sample."""
 
     @property
@@ -222,4 +222,4 @@ class Nothing(ModularPipelineBlocks):
 
 def test_blocks_without_a_decoder_are_one_line():
     with pytest.raises(ModelError, match="expected blocks that produce one of images, .* got latents; add the block"):
-        DiffusersSampler(StableDiffusionXLModularPipeline(Nothing()))
+        DiffusersSampler(StableDiffusionXLModularPipeline(NoSample()))

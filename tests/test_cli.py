@@ -1,4 +1,4 @@
-"""The command line, as a person uses it: pictures on disk, one line when something is wrong."""
+"""The command line, as a person uses it: images on disk, one line when something is wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from noiseward.runs import RunFolder
 
 
-def test_align_raises_the_reward_and_says_where_the_pictures_are(run, small, tmp_path):
+def test_align_raises_the_reward_and_says_where_the_images_are(run, small, tmp_path):
     status, out, err = run("align", "a", "b", "--reward", "brightness", "--steps", "4", *small)
     assert status == 0, err
     folder = tmp_path / "runs" / "a-brightness"
@@ -74,7 +74,7 @@ def test_a_word_the_built_in_model_does_not_know_is_one_line_not_an_error(run):
     assert "Warning" not in err
 
 
-def test_resume_goes_on_with_a_run(run, small):
+def test_resume_continues_with_a_run(run, small):
     run("align", "a", "--reward", "brightness", "--steps", "1", "-q", *small)
     status, out, err = run("resume", "runs/a-brightness", "--steps", "+2")
     assert status == 0, err
@@ -171,7 +171,7 @@ def test_an_empty_prompt_is_a_usage_error(run, small, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_reward_without_a_gradient_is_searched_and_what_with_is_said_in_one_line(run, small, tmp_path):
+def test_a_reward_without_a_gradient_is_searched_and_a_line_names_the_method(run, small, tmp_path):
     status, out, err = run("align", "a", "--reward", "jpeg", "--steps", "1", "--out", "here", *small)
     assert status == 0, err
     assert err.splitlines()[0].startswith("reward 'jpeg' has no gradient: using trust-region:samples=16,")
@@ -202,7 +202,7 @@ def test_a_search_is_run_by_name(run, small, tmp_path):
     assert status == 0 and "method trust-region" in out
 
 
-def test_a_direction_that_was_zero_is_said_at_the_end(run, small, tmp_path):
+def test_a_zero_direction_is_reported_at_the_end(run, small, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from noiseward import FunctionReward\nflat = FunctionReward(lambda x: [1.0] * len(x), False, name='flat')\n"
     )
@@ -213,7 +213,7 @@ def test_a_direction_that_was_zero_is_said_at_the_end(run, small, tmp_path):
 
 
 def test_a_reward_is_served_to_another_process_until_ctrl_c(run, small, tmp_path):
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever started the tests
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whatever started the tests
     command = [sys.executable, "-c", code + "from noiseward.cli import main; main()", "serve-reward", "darkness"]
     process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:

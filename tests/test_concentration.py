@@ -83,14 +83,14 @@ def test_the_gradient_agrees_with_finite_differences(way, family, scale, shift):
     z = (scale * fresh(size, 1) + shift).requires_grad_()
     weights = torch.rand(2, 1, 8, generator=torch.Generator().manual_seed(2), dtype=f64)
 
-    def weighed(rows):
+    def weigh(rows):
         log1, log2 = log_bounds(rows, block=4, permutations=7, family=family)
         assert ((log1 == 0) | (log1 < -1e-3)).all() and ((log2 == 0) | (log2 < -1e-3)).all()  # no kink nearby
         return (weights[0] * log1 + weights[1] * log2).sum(1)
 
-    (gradient,) = torch.autograd.grad(weighed(z).sum(), z)
+    (gradient,) = torch.autograd.grad(weigh(z).sum(), z)
     shifts = h * torch.eye(size, dtype=f64)
-    up, down = (weighed((z + sign * shifts).detach()) for sign in (1, -1))
+    up, down = (weigh((z + sign * shifts).detach()) for sign in (1, -1))
     torch.testing.assert_close(gradient[0], (up - down) / (2 * h), rtol=1e-5, atol=1e-6)
     assert gradient.abs().sum() > 0
 

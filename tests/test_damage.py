@@ -17,7 +17,7 @@ from noiseward.runs.execute import perform
 from noiseward.runs.images import read_images
 from noiseward.runs.resume import ResumePoint, find_resume_point
 from tests.damage import copy, damages
-from tests.older import older
+from tests.older import downgrade
 from tests.tiny import CALL
 
 CPU = torch.device("cpu")
@@ -40,13 +40,13 @@ def runs(spec, tmp_path_factory):
     for _, _ in zip(range(2), perform(prepare_spec(spec), spec, folder / "cut"), strict=False):
         pass
     execute(spec.replace(seed=9), folder / "other", quiet=True)
-    execute(older(spec, 1, lr=0.05), folder / "old", quiet=True)
-    execute(older(spec.replace(seed=9), 1, lr=0.05), folder / "old other", quiet=True)
+    execute(downgrade(spec, 1, lr=0.05), folder / "old", quiet=True)
+    execute(downgrade(spec.replace(seed=9), 1, lr=0.05), folder / "old other", quiet=True)
     return folder
 
 
 def plain(stood: ResumePoint | None) -> Any:
-    """Where a run goes on, in what can be compared; frames aside, of which some may be gone."""
+    """Where a run continues, in what can be compared; frames aside, of which some may be gone."""
     if stood is None:
         return None
     place, best = stood.place, stood.place.best
@@ -62,13 +62,13 @@ def plain(stood: ResumePoint | None) -> Any:
     )
 
 
-def looks(folder: RunFolder) -> Any:
+def summarize(folder: RunFolder) -> Any:
     """What a run says and shows of itself."""
-    said = read_record(folder)
-    best, _ = read_best(folder, said.spec)
-    check_recorded(best, said.lines, folder.path / "best.safetensors", apart=tolerance(folder, said.spec))
-    images = [image.tobytes() for which in ("initial", "best") for image in read_images(folder, said, which)]
-    return said.spec, said.status, said.steps, folder.read("env.json"), images
+    record = read_record(folder)
+    best, _ = read_best(folder, record.spec)
+    check_recorded(best, record.lines, folder.path / "best.safetensors", apart=tolerance(folder, record.spec))
+    images = [image.tobytes() for which in ("initial", "best") for image in read_images(folder, record, which)]
+    return record.spec, record.status, record.steps, folder.read("env.json"), images
 
 
 def outcome(what: Any, *arguments: Any) -> Any:
@@ -88,15 +88,15 @@ def right(found: Any, sound: Any) -> bool:
 @pytest.mark.parametrize("name", ["done", "cut"])
 def test_a_damaged_run_is_refused_by_name_or_read_as_it_was(runs, tmp_path, name):
     folder = RunFolder(copy(runs / name, tmp_path / "run"))
-    goes_on, said = plain(find_resume_point(folder, CPU)), outcome(looks, folder)
+    place, told = plain(find_resume_point(folder, CPU)), outcome(summarize, folder)
     wrong, refused = [], 0
     for damage in damages(runs / name, other=runs / "other", per_file=MANY):
         damage.do(folder.path)
         found = outcome(lambda: plain(find_resume_point(folder, CPU)))
-        if not right(found, goes_on):
-            wrong.append(f"{damage.name}: goes on from something else")
-        shown = outcome(looks, folder)
-        if not right(shown, said):
+        if not right(found, place):
+            wrong.append(f"{damage.name}: continues from something else")
+        shown = outcome(summarize, folder)
+        if not right(shown, told):
             wrong.append(f"{damage.name}: shows something else")
         refused += isinstance(found, RunError) or isinstance(shown, RunError)
         if isinstance(found, RunError) and Path(damage.file).name not in str(found) and damage.file != "spec.json":
@@ -136,7 +136,7 @@ def test_a_damaged_run_of_format_1_never_ends_in_an_exception(runs, tmp_path):
     refused = set()
     for damage in damages(runs / "old", other=runs / "old other", per_file=MANY):
         damage.do(folder.path)
-        found = [outcome(find_resume_point, folder, CPU), outcome(looks, folder)]
+        found = [outcome(find_resume_point, folder, CPU), outcome(summarize, folder)]
         refused |= {damage.name} if any(isinstance(one, RunError) for one in found) else set()
         restore(folder.path / damage.file, runs / "old" / damage.file)
     for name in ("best.safetensors", "initial.safetensors", "peaks.safetensors", "status.json", "steps.jsonl"):
@@ -147,7 +147,7 @@ def test_a_damaged_run_of_format_1_never_ends_in_an_exception(runs, tmp_path):
             )
             damage.do(tmp_path / f"{name} {how}")
             folder = RunFolder(tmp_path / f"{name} {how}")
-            found = [outcome(find_resume_point, folder, CPU), outcome(looks, folder)]
+            found = [outcome(find_resume_point, folder, CPU), outcome(summarize, folder)]
             assert any(isinstance(one, RunError) for one in found), damage.name
     assert len(refused) > 100
 
@@ -155,7 +155,7 @@ def test_a_damaged_run_of_format_1_never_ends_in_an_exception(runs, tmp_path):
 @pytest.mark.parametrize("name", ["done", "cut"])
 def test_the_commands_say_one_line_about_a_damaged_run_or_do_what_they_do_with_a_whole_one(runs, run, tmp_path, name):
     whole = copy(runs / name, tmp_path / "whole" / "run")
-    sound = said(run, whole)
+    sound = run_commands(run, whole)
     chosen = {one.name: one for one in damages(runs / name, other=runs / "other")}
     some = (
         "steps.jsonl: last line torn", "steps.jsonl: reversed", "spec.json: other", "status.json: best[0]=99",
@@ -165,17 +165,17 @@ def test_the_commands_say_one_line_about_a_damaged_run_or_do_what_they_do_with_a
     for number, damage in enumerate(chosen[each] for each in some):
         folder = copy(runs / name, tmp_path / f"{number}" / "run")
         damage.do(folder)
-        goes_on = not isinstance(outcome(find_resume_point, RunFolder(folder), CPU), RunError)
-        for command, (status, out, err) in said(run, folder).items():
+        place = not isinstance(outcome(find_resume_point, RunFolder(folder), CPU), RunError)
+        for command, (status, out, err) in run_commands(run, folder).items():
             assert "Traceback" not in err and (status, len(err.splitlines())) in ((0, 0), (1, 1)), (damage.name, err)
             if status == 0 and command != "list":
                 assert out == sound[command][1], (damage.name, command)
-            assert (status == 0) == goes_on or command != "resume", (damage.name, err)
+            assert (status == 0) == place or command != "resume", (damage.name, err)
         for file in ("best.safetensors", "latest.safetensors", "peaks.safetensors", "strip.png", "best/01.png"):
-            assert not goes_on or (folder / file).read_bytes() == (whole / file).read_bytes(), (damage.name, file)
+            assert not place or (folder / file).read_bytes() == (whole / file).read_bytes(), (damage.name, file)
 
 
-def said(run: Any, folder: Path) -> dict[str, tuple[int, str, str]]:
+def run_commands(run: Any, folder: Path) -> dict[str, tuple[int, str, str]]:
     """What each command says of a run, without its name and the time it took; last, it is resumed."""
     found = {}
     table = str(folder.parent / "x.csv")

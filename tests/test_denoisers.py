@@ -22,14 +22,14 @@ CASES = {
         priors.cascade_decoder, {"num_inference_steps": 2, "image_embeddings": priors.latents()}, ["decoder"],
     ),
     "Kandinsky 2.2, combined": (
-        priors.kandinsky22_combined,
+        priors.kandinsky22_pair,
         {"height": 16, "width": 16, "num_inference_steps": 2, "prior_num_inference_steps": 2},
         ["unet", "prior_prior"],
     ),
 }  # fmt: skip
 
 
-class Told(nn.Module):
+class WithTimestep(nn.Module):
     def forward(self, x, timestep):
         return x
 
@@ -56,8 +56,8 @@ def test_a_pipeline_whose_denoiser_has_another_name_is_driven(case):
     assert align(sampler, "a", NORM, steps=2, method="dno:lr=0.05", progress=False).gain.item() > 0
 
 
-def test_models_that_are_told_the_time_are_found():
-    modules = {"vae": nn.Linear(1, 1), "prior": Told(), "transformer": nn.Identity(), "text": nn.Identity()}
+def test_models_that_take_a_timestep_are_found():
+    modules = {"vae": nn.Linear(1, 1), "prior": WithTimestep(), "transformer": nn.Identity(), "text": nn.Identity()}
     assert find_denoisers("P", modules, None) == [modules["transformer"], modules["prior"]]
     assert find_denoisers("P", modules, "text") == [modules["text"]]
     assert find_denoisers("P", modules, ["text", "prior"]) == [modules["text"], modules["prior"]]

@@ -51,7 +51,7 @@ def denoising_diffusion_pytorch(net, batch):
     return x
 
 
-def switched(net, batch):
+def switch_off(net, batch):
     torch.set_grad_enabled(False)
     try:
         return net(torch.randn(batch, 3, dtype=f64))
@@ -80,7 +80,7 @@ FOREIGN = {
     "score_sde": (score_sde, False),
     "improved-diffusion": (improved_diffusion, False),
     "denoising-diffusion-pytorch": (denoising_diffusion_pytorch, False),
-    "switched": (switched, False),
+    "switched": (switch_off, False),
     "RectifiedFlow": (rectified_flow, True),
     "half cut": (half_cut, True),
 }
@@ -141,7 +141,7 @@ def test_a_start_that_was_cut_off_is_not_called_without_effect():
     assert sampler.layout.dead == ()
 
 
-def test_a_gradient_that_is_partly_cut_is_said_to_be_off():
+def test_a_partly_cut_gradient_is_reported():
     net = network()
     sampler = FunctionSampler(lambda batch: half_cut(net, batch), net)
     noise = sampler.init(1).requires_grad_()
@@ -190,7 +190,7 @@ def test_what_is_not_foreign_keeps_its_meaning():
     assert x.detach() is not x and not x.detach().requires_grad
 
 
-def test_a_no_grad_outside_goes_on():
+def test_a_no_grad_outside_continues():
     x = torch.ones(2, requires_grad=True)
     with torch.no_grad(), differentiable():
         assert not (2 * x).requires_grad

@@ -115,7 +115,7 @@ def test_a_missing_prompt_and_no_images_are_refused_in_one_line(clip):
         clip(torch.zeros(3, 4), PROMPTS)
 
 
-def test_what_is_no_clip_model_is_refused_in_one_line(tmp_path):
+def test_a_folder_that_is_no_clip_model_is_refused_in_one_line(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     for where in (tmp_path / "none", tmp_path):
         with pytest.raises(ModelError, match="cannot be loaded as a CLIP model") as caught:
@@ -141,21 +141,21 @@ def test_an_image_processor_that_does_something_else_is_refused(config):
         Preprocess.of({**config, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
 
 
-def cut(act) -> list[str]:
+def collect_warnings(act) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         act()
     return [str(one.message) for one in caught if issubclass(one.category, NoisewardWarning)]
 
 
-def test_a_prompt_that_is_cut_is_said_once_with_what_is_lost():
+def test_a_truncated_prompt_is_reported_once_with_what_is_lost():
     encoder = judge()
     length = encoder.model.config.text_config.max_position_embeddings
     fits, long = "a " * (length - 2), "a " * (length - 2) + "duck"
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    assert cut(lambda: encoder(images, [fits, fits])) == []
-    first = cut(lambda: encoder(images, [long, long]))
+    assert collect_warnings(lambda: encoder(images, [fits, fits])) == []
+    first = collect_warnings(lambda: encoder(images, [long, long]))
     assert first == [
         f"reward 'stickers-judge' reads the first {length} tokens of a prompt and does not see 'duck'; shorten it"
     ]
-    assert cut(lambda: encoder(images, [long, fits])) == []
+    assert collect_warnings(lambda: encoder(images, [long, fits])) == []

@@ -56,7 +56,7 @@ def start(small, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
     started = []
 
-    def go(name, *options, code=""):
+    def start_run(name, *options, code=""):
         first = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {code}\n"
         command = [sys.executable, "-c", f"{first}from noiseward.cli import command; command()", "align", "a"]
         command += ["--reward", f"mine.py:{name}", "--steps", "1", "--out", name, "-q", *small, *options]
@@ -64,14 +64,14 @@ def start(small, tmp_path):
         started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, **streams))
         return started[-1]
 
-    yield go
+    yield start_run
     for process in started:
         if process.poll() is None:
             process.kill()
         process.communicate()
 
 
-def ended(process, seconds=60):
+def wait_for(process, seconds=60):
     out, err = process.communicate(timeout=seconds)
     assert "Traceback" not in err, err
     return process.returncode, out, err
@@ -85,12 +85,12 @@ def ended(process, seconds=60):
     ],
 )
 def test_a_reward_that_ends_the_process_is_a_failure_in_one_line(start, tmp_path, name, says):
-    assert ended(start(name)) == (1, "", says.format(folder=tmp_path) + "\n")
+    assert wait_for(start(name)) == (1, "", says.format(folder=tmp_path) + "\n")
     assert not (tmp_path / name / "spec.json").exists()  # what is left of a claimed directory counts as empty
 
 
-def test_a_run_that_ended_itself_is_called_killed_and_goes_on(start, run, tmp_path):
-    status, _, err = ended(start("late", "--steps", "5"))
+def test_a_run_that_ended_itself_is_called_killed_and_continues(start, run, tmp_path):
+    status, _, err = wait_for(start("late", "--steps", "5"))
     assert status == 1 and "os._exit(0) was called in" in err
     assert RunFolder(tmp_path / "late").read("status.json")["state"] == "running"
     assert run("show", "late")[1].startswith("late: killed\n")
@@ -115,7 +115,7 @@ def test_a_run_that_runs_is_called_running(run, small, tmp_path):
 @pytest.mark.parametrize("name", ["pool", "several", "stubborn"])
 def test_the_command_ends_whatever_is_left_behind(start, tmp_path, name):
     before = time.monotonic()
-    status, out, err = ended(start(name))
+    status, out, err = wait_for(start(name))
     assert (status, out) == (0, f"{name}\n")
     assert ("left behind by a reward" in err) == (name != "pool"), err
     assert time.monotonic() - before < 50  # what is left behind takes 100 s
@@ -123,17 +123,17 @@ def test_the_command_ends_whatever_is_left_behind(start, tmp_path, name):
 
 
 def test_a_child_in_a_session_of_its_own_is_left_alone(start):
-    status, _, err = ended(start("own"))
+    status, _, err = wait_for(start("own"))
     assert (status, err) == (0, "")
 
 
-def test_sigterm_keeps_the_best_and_the_run_goes_on(start, run, tmp_path):
+def test_sigterm_keeps_the_best_and_the_run_continues(start, run, tmp_path):
     process = start("light", "--steps", "100000")
     log = tmp_path / "light/steps.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 2):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert ended(process)[0] == 128 + signal.SIGTERM
+    assert wait_for(process)[0] == 128 + signal.SIGTERM
     assert RunFolder(tmp_path / "light").read("status.json")["state"] == "interrupted"
     steps = len(RunFolder(tmp_path / "light").steps())
     assert run("resume", "light", "--steps", str(steps + 1), "-q")[0] == 0
@@ -141,7 +141,7 @@ def test_sigterm_keeps_the_best_and_the_run_goes_on(start, run, tmp_path):
 
 
 def test_nohup_is_obeyed_and_sigquit_ends_at_once(start, tmp_path):
-    code = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"  # no core of it is wanted here
+    code = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"  # no core dump here
     code += "; signal.signal(signal.SIGQUIT, signal.SIG_DFL); signal.signal(signal.SIGHUP, signal.SIG_IGN)"
     process = start("light", "--steps", "100000", code=code)
     log = tmp_path / "light/steps.jsonl"
@@ -150,28 +150,28 @@ def test_nohup_is_obeyed_and_sigquit_ends_at_once(start, tmp_path):
         while process.poll() is None and not (log.exists() and log.read_text().count("\n") > count + 2):
             time.sleep(0.05)
         process.send_signal(number)
-    assert ended(process)[0] == -signal.SIGQUIT
+    assert wait_for(process)[0] == -signal.SIGQUIT
 
 
 def test_ctrl_c_inside_a_first_call_of_a_reward_is_130_in_one_line(start):
     process = start("waits")
     assert process.stdout.readline() == "here\n"
     process.send_signal(signal.SIGINT)
-    assert ended(process) == (130, "", "noiseward: interrupted\n")
+    assert wait_for(process) == (130, "", "noiseward: interrupted\n")
 
 
 @pytest.mark.parametrize("becomes", ["OSError('a file is damaged')", "KeyboardInterrupt()", "None"])
 def test_ctrl_c_while_a_model_loads_is_130_in_one_line(run, ctrl_c, small, monkeypatch, tmp_path, becomes):
     import diffusers
 
-    def loading(*arguments, **more):
+    def load(*arguments, **more):
         try:
             ctrl_c()
         except KeyboardInterrupt:
             if error := eval(becomes):  # what five libraries make of it
                 raise error from None
 
-    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", loading)
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", load)
     status, out, err = run("align", "a", "--reward", "brightness", *small)
     assert (status, out, err) == (130, "", "noiseward: interrupted\n")
     assert not list(tmp_path.iterdir())

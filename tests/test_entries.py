@@ -44,7 +44,7 @@ def photo(k: int) -> Image.Image:
     return Image.fromarray((noise * 255).byte().numpy())
 
 
-def alone(pipe, noise, texts, name, entries, **call):
+def sample_alone(pipe, noise, texts, name, entries, **call):
     """Every row by a sampler of its own."""
     rows = zip(noise, texts, entries, strict=True)
     return torch.cat([DiffusersSampler(pipe, **call, **{name: entry})(z[None], text) for z, text, entry in rows])
@@ -54,7 +54,7 @@ def test_one_negative_prompt_per_row(pipe):
     negatives, texts = ["d", "e f", ""], ["a", "b c", "b c"]
     sampler = DiffusersSampler(pipe, negative_prompt=negatives, **CALL)
     noise = sampler.init(3)
-    expected = alone(pipe, noise, texts, "negative_prompt", negatives, **CALL)
+    expected = sample_alone(pipe, noise, texts, "negative_prompt", negatives, **CALL)
     torch.testing.assert_close(sampler(noise, texts), expected, rtol=0, atol=1e-5)
     assert (expected[1] - DiffusersSampler(pipe, **CALL)(noise, texts)[1]).abs().max() > 1e-4
 
@@ -69,7 +69,7 @@ def test_one_embedding_per_row(pipe, listed):
     sampler = DiffusersSampler(pipe, **given, **CALL)
     noise = sampler.init(2)
     rest = {"negative_prompt_embeds": given["negative_prompt_embeds"], **CALL}
-    expected = alone(pipe, noise, [None, None], "prompt_embeds", embeds.split(1), **rest)
+    expected = sample_alone(pipe, noise, [None, None], "prompt_embeds", embeds.split(1), **rest)
     torch.testing.assert_close(sampler(noise), expected, rtol=0, atol=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_one_image_per_row(kind, tmp_path):
     sampler = DiffusersSampler(pipe, image=given, **GIVEN)
     noise = sampler.init(2)
     each = photos if kind != "tensor" else given.split(1)
-    assert torch.equal(sampler(noise, "a"), alone(pipe, noise, "aa", "image", each, **GIVEN))
+    assert torch.equal(sampler(noise, "a"), sample_alone(pipe, noise, "aa", "image", each, **GIVEN))
 
 
 def test_one_mask_and_one_control_image_per_row():
@@ -94,11 +94,11 @@ def test_one_mask_and_one_control_image_per_row():
     pipe, call = guided.inpaint(), {**GIVEN, "height": 16, "width": 16, "image": photo(0)}
     sampler = DiffusersSampler(pipe, mask_image=masks, **call)
     noise = sampler.init(2)
-    assert torch.equal(sampler(noise, "a"), alone(pipe, noise, "aa", "mask_image", masks, **call))
+    assert torch.equal(sampler(noise, "a"), sample_alone(pipe, noise, "aa", "mask_image", masks, **call))
     pipe, call = guided.controlnet(), {**CALL, "eta": 1.0}
     sampler = DiffusersSampler(pipe, image=[photo(0), photo(1)], **call)
     noise = sampler.init(2)
-    assert torch.equal(sampler(noise, "a"), alone(pipe, noise, "aa", "image", [photo(0), photo(1)], **call))
+    assert torch.equal(sampler(noise, "a"), sample_alone(pipe, noise, "aa", "image", [photo(0), photo(1)], **call))
 
 
 def test_one_class_per_row():
@@ -155,7 +155,7 @@ def test_align_gives_entries_to_prompts_or_to_rows(pipe, count):
         **CALL,
     )  # fmt: skip
     mine = [negatives[0], negatives[0], negatives[1], negatives[1]] if count == 2 else negatives
-    expected = alone(pipe, solution.noise, "aabb", "negative_prompt", mine, eta=1.0, **CALL)
+    expected = sample_alone(pipe, solution.noise, "aabb", "negative_prompt", mine, eta=1.0, **CALL)
     torch.testing.assert_close(solution.sample, expected, rtol=0, atol=1e-5)
     assert all(type(text) is str for texts in SEEN for text in texts or ())
 
@@ -172,7 +172,7 @@ def test_a_model_without_prompts_has_entries_too_and_its_reward_no_prompt():
     given = {"prompt_embeds": embeds, "negative_prompt_embeds": embeds * 0, **GIVEN}
     SEEN.clear()
     solution = align(pipe, None, REWARD, batch=2, image=[photo(0), photo(1)], steps=1, progress=False, **given)
-    expected = alone(pipe, solution.noise, [None, None], "image", [photo(0), photo(1)], **given)
+    expected = sample_alone(pipe, solution.noise, [None, None], "image", [photo(0), photo(1)], **given)
     torch.testing.assert_close(solution.sample, expected, rtol=0, atol=1e-5)
     assert SEEN and all(texts is None for texts in SEEN)
 
@@ -188,7 +188,7 @@ def test_an_entry_is_a_string_that_travels():
 
 
 def test_a_pipeline_that_edits_its_arguments_edits_a_copy(pipe):
-    class Editing(type(pipe)):
+    class Editor(type(pipe)):
         @torch.no_grad()
         def __call__(self, prompt, negative_prompt=None, **kwargs):
             prompt, negative_prompt = ([text] if isinstance(text, str) else text for text in (prompt, negative_prompt))
@@ -196,7 +196,7 @@ def test_a_pipeline_that_edits_its_arguments_edits_a_copy(pipe):
             negative_prompt[:] = [f"{text} f" for text in negative_prompt]
             return super().__call__(prompt, negative_prompt=negative_prompt, **kwargs)
 
-    editing = Editing(**pipe.components, requires_safety_checker=False)
+    editing = Editor(**pipe.components, requires_safety_checker=False)
     given = ["d", "g"]
     sampler = DiffusersSampler(editing, negative_prompt=given, **CALL)
     noise, texts = sampler.init(2), ["a", "b"]
@@ -221,19 +221,19 @@ def test_one_row_is_one_prompt(pipe):
 
 
 def test_a_pipeline_that_edits_an_image_in_place_edits_a_copy():
-    class Editing(type(guided.img2img())):
+    class Editor(type(guided.img2img())):
         @torch.no_grad()
         def __call__(self, prompt, image=None, **kwargs):
             image.mul_(0.5)
             return super().__call__(prompt, image=image, **kwargs)
 
     parts = {**guided.img2img().components, "requires_safety_checker": False}
-    image = guided.picture()
-    sampler = DiffusersSampler(Editing(**parts), image=image, **GIVEN)
+    image = guided.make_image()
+    sampler = DiffusersSampler(Editor(**parts), image=image, **GIVEN)
     plain = DiffusersSampler(guided.img2img(), image=image * 0.5, **GIVEN)
     noise = sampler.init(1)
     assert torch.equal(sampler(noise, "a"), plain(noise, "a"))
-    assert torch.equal(image, guided.picture())
+    assert torch.equal(image, guided.make_image())
 
 
 def test_a_function_sampler_has_no_entries():

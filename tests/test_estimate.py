@@ -27,7 +27,7 @@ def model(eta=1.0):
     return GaussianModel(steps=4, eta=eta, dim=3, dtype=f64)
 
 
-def curved():
+def curved_sampler():
     """A sampler that is not linear in its noise, with a denoiser to recompute."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 3)).double()
@@ -45,8 +45,8 @@ SAMPLERS = {
     "ode": lambda: model(0.0).sampler(),
     "sde": lambda: model().sampler(),
     "sde recomputed": lambda: model().sampler(recompute=True),
-    "curved": lambda: FunctionSampler(curved()[1]),
-    "curved recomputed": lambda: FunctionSampler(*reversed(curved()), recompute=True),
+    "curved": lambda: FunctionSampler(curved_sampler()[1]),
+    "curved recomputed": lambda: FunctionSampler(*reversed(curved_sampler()), recompute=True),
 }
 REWARDS = {
     "linear": Linear([1.0, -2.0, 0.5]),
@@ -111,7 +111,7 @@ def test_one_estimate_costs_a_forward_and_a_backward_of_every_call():
     assert meter.nfe == NFE(forward=4, backward=4, recomputed=4)
 
 
-class Posed(Sampler):
+class FixedDraw(Sampler):
     """The sum of its draws, of which the layout holds some still."""
 
     layout = Layout((Draw("a", (2,), "start"), Draw("b", (2,), "other"), Draw("c", (2,), live=False)))
@@ -121,7 +121,7 @@ class Posed(Sampler):
 
 
 def test_the_direction_is_zero_on_fixed_draws():
-    _, direction = estimate(Objective(Posed(), Linear(1.0)), torch.zeros(1, 3, 2))
+    _, direction = estimate(Objective(FixedDraw(), Linear(1.0)), torch.zeros(1, 3, 2))
     assert direction.tolist() == [[[1, 1], [0, 0], [0, 0]]]
 
 
@@ -254,7 +254,7 @@ def test_leaving_out_jacobians_ends_with_the_estimate():
     assert torch.equal(estimate(objective, noise)[1], exact) and not torch.allclose(exact, cheap)
 
 
-def test_a_sampler_is_found_out_with_its_whole_gradient_whatever_is_asked_first():
+def test_discovery_uses_the_whole_gradient_whatever_is_asked_first():
     sampler = model().sampler()
     with hold_constant(4):
         layout = sampler.layout

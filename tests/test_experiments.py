@@ -92,7 +92,7 @@ def test_the_page_is_what_the_results_make_of_it():
     assert page.PAGE.read_text(encoding="utf-8") == page.page(), "run python -m experiments.page"
 
 
-def test_the_page_names_every_claim_and_no_picture_that_is_not_there():
+def test_the_page_names_every_claim_and_no_image_that_is_not_there():
     text = page.PAGE.read_text(encoding="utf-8")
     for name, claim in page.claims().items():
         assert f"## {claim.title}" in text and f"experiments.{name}`" in text
@@ -148,14 +148,14 @@ def test_cells_run_on_workers(tmp_path, monkeypatch):
     from noiseward.options.commands import EngineOptions
     from noiseward.sweep import ray as engines
 
-    monkeypatch.setattr(engines, "RayEngine", Reversed)
+    monkeypatch.setattr(engines, "RayEngine", ReverseEngine)
     some = {name: cells.Cell({"name": name}, name.upper) for name in "abc"}
     assert cells.compute("x", some, root=tmp_path, engine=EngineOptions(engine="ray", workers=2)) == {
         "a": "A", "b": "B", "c": "C"
     }  # fmt: skip
 
 
-class Reversed(Engine):
+class ReverseEngine(Engine):
     """Stands for workers that end in any order; what they get and give is pickled."""
 
     remote = True

@@ -18,7 +18,7 @@ from noiseward.runs.export import write_animation, write_grid, write_table
 from noiseward.runs.files import read_tensors, write_tensors
 from noiseward.runs.replay import changed_versions, replay
 from noiseward.runs.spec import run_id
-from tests.older import older
+from tests.older import downgrade
 from tests.tiny import CALL
 
 
@@ -64,7 +64,7 @@ def test_a_replay_of_other_noise_is_not_called_the_same(copy):
     assert found.difference[1] == pytest.approx(0.25)
 
 
-def test_versions_that_changed_are_told(copy):
+def test_changed_versions_are_reported(copy):
     assert changed_versions(copy) == {}
     then = seal({**copy.read("env.json"), "torch": "1.0"}, run_id(copy.spec()))
     (copy.path / "env.json").write_text(json.dumps(then))
@@ -73,7 +73,7 @@ def test_versions_that_changed_are_told(copy):
 
 def test_another_model_is_not_replayed(spec, tmp_path):
     folder = RunFolder(tmp_path / "run")
-    execute(older(spec.replace(steps=1), 1, lr=0.3), folder.path, quiet=True)
+    execute(downgrade(spec.replace(steps=1), 1, lr=0.3), folder.path, quiet=True)
     content = json.loads((folder.path / "spec.json").read_text())
     content["call"]["num_inference_steps"] = 6
     (folder.path / "spec.json").write_text(json.dumps(content))

@@ -18,7 +18,7 @@ def family(bench) -> Family:
     return bench.family
 
 
-def test_draws_are_found_and_told_apart(bench, family):
+def test_draws_are_found_and_distinguished(bench, family):
     layout = bench.tape.layout
     assert len(layout) == family.draws
     assert layout.dead == family.dead
@@ -50,7 +50,7 @@ def test_rows_are_independent(bench):
 
 def test_the_prompt_matters(bench, family):
     if family.prompts:
-        assert bench.prompted() > 0
+        assert bench.prompt_effect() > 0
 
 
 def test_align_raises_a_reward_and_samples_have_their_shape(bench, family):

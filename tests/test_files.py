@@ -28,7 +28,7 @@ def spec(model):
 
 
 @pytest.fixture
-def done(spec, tmp_path):
+def finished_run(spec, tmp_path):
     execute(spec, tmp_path / "run", quiet=True)
     return tmp_path / "run"
 
@@ -48,7 +48,7 @@ def test_a_link_is_followed_and_stays(tmp_path):
     assert sorted(os.listdir(tmp_path / "folder")) == ["file", "later"]
 
 
-def test_what_is_no_file_is_refused_and_stays_what_it_is(tmp_path):
+def test_a_path_that_is_no_file_is_refused_and_unchanged(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("pipe")
@@ -73,52 +73,52 @@ def test_a_device_is_refused_and_stays_one(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["spec.json", "status.json", "steps.jsonl", "best.safetensors", "best/00.png"])
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(done, name):
-    (done / name).unlink()
-    os.mkfifo(done / name)
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(finished_run, name):
+    (finished_run / name).unlink()
+    os.mkfifo(finished_run / name)
     with pytest.raises(RunError, match=f"{name}.*(a pipe|no file)"):
-        check_results(RunFolder(done), read_record(RunFolder(done)), closely=True)
+        check_results(RunFolder(finished_run), read_record(RunFolder(finished_run)), closely=True)
 
 
 @pytest.mark.parametrize("name", ["x.txt", "x.mp4", ".", "folder", "no/x.png"])
-def test_a_grid_that_cannot_be_written_is_one_line_before_anything_is(run, done, tmp_path, name):
+def test_a_grid_that_cannot_be_written_is_one_line_before_anything_is(run, finished_run, tmp_path, name):
     (tmp_path / "folder").mkdir()
-    status, out, err = run("export", str(done), "--csv", "x.csv", "--grid", name)
+    status, out, err = run("export", str(finished_run), "--csv", "x.csv", "--grid", name)
     assert (status, out, len(err.splitlines())) == (1, "", 1) and not (tmp_path / "x.csv").exists()
     assert "expected a" in err or "cannot be written" in err
 
 
-def test_a_grid_is_written_in_what_its_name_says(run, done, tmp_path):
+def test_a_grid_is_written_in_what_its_name_says(run, finished_run, tmp_path):
     for name, kind in (("x.png", "PNG"), ("x.JPG", "JPEG"), ("x.webp", "WEBP"), ("x.tif", "TIFF"), ("x", "PNG")):
-        assert run("export", str(done), "--grid", name)[0] == 0
+        assert run("export", str(finished_run), "--grid", name)[0] == 0
         with Image.open(tmp_path / name) as image:
             assert image.format == kind
 
 
-def test_where_a_replay_cannot_be_written_is_said_before_the_work(run, done, tmp_path, monkeypatch):
+def test_an_unwritable_replay_is_refused_before_the_work(run, finished_run, tmp_path, monkeypatch):
     monkeypatch.setattr(replays, "replay", lambda folder: pytest.fail("the work was begun"))
     (tmp_path / "file").touch()
     (tmp_path / "full/00.png").mkdir(parents=True)
     for target, says in (("file", "is not a folder"), ("file/x", "is not a folder"), ("full", "is a directory")):
-        status, _, err = run("replay", str(done), "--out", target)
+        status, _, err = run("replay", str(finished_run), "--out", target)
         assert status == 1 and says in err and len(err.splitlines()) == 1
 
 
-def test_a_replay_on_a_full_disk_is_one_line(run, done, monkeypatch):
-    def full(*_):
+def test_a_replay_on_a_full_disk_is_one_line(run, finished_run, monkeypatch):
+    def fail_full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
-    status, _, err = run("replay", str(done))
+    monkeypatch.setattr(os, "replace", fail_full)
+    status, _, err = run("replay", str(finished_run))
     assert status == 1 and "(No space left on device); free space" in err and len(err.splitlines()) == 1
 
 
-def test_a_run_that_may_only_be_read_is_shown(run, done, monkeypatch):
-    def refused(*_):
+def test_a_run_that_may_only_be_read_is_shown(run, finished_run, monkeypatch):
+    def fail_read_only(*_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(os, "replace", refused)
-    status, out, err = run("show", str(done))
+    monkeypatch.setattr(os, "replace", fail_read_only)
+    status, out, err = run("show", str(finished_run))
     assert status == 0 and "reward before" in out and "plot.png cannot be written (Read-only file system)" in err
 
 
@@ -131,7 +131,7 @@ def test_a_path_that_is_too_long_is_named_shortly(run, command):
 
 
 @pytest.fixture
-def nobody(tmp_path):
+def shut_folder(tmp_path):
     """A folder that may not be looked into, and a user who is not root for as long."""
     if os.geteuid() != 0:
         (tmp_path / "shut").mkdir(mode=0)
@@ -144,24 +144,24 @@ def nobody(tmp_path):
     os.seteuid(0)
 
 
-def test_a_parent_that_may_not_be_looked_into_is_one_line(nobody):
+def test_an_unreadable_parent_is_one_line(shut_folder):
     for what in (
-        RunFolder(nobody / "run").spec, lambda: find_runs(nobody), lambda: find_runs(nobody / "run"),
-        lambda: Claim(nobody / "run").__enter__(), lambda: check_target(nobody / "x.png"),
-        lambda: write(nobody / "x.png"), lambda: resume(nobody / "run"),
+        RunFolder(shut_folder / "run").spec, lambda: find_runs(shut_folder), lambda: find_runs(shut_folder / "run"),
+        lambda: Claim(shut_folder / "run").__enter__(), lambda: check_target(shut_folder / "x.png"),
+        lambda: write(shut_folder / "x.png"), lambda: resume(shut_folder / "run"),
     ):  # fmt: skip
         with pytest.raises(NoisewardError) as caught:
             what()
         assert "\n" not in str(caught.value)
 
 
-def test_a_folder_that_is_not_writable_is_said_so(tmp_path, monkeypatch):
+def test_an_unwritable_folder_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(RunError, match="is not writable; give another folder"):
         check_folder(tmp_path / "new")
 
 
-def test_of_two_that_want_one_directory_the_second_is_told(tmp_path):
+def test_of_two_runs_for_one_directory_the_second_is_refused(tmp_path):
     with Claim(tmp_path / "a/run"):
         with pytest.raises(DirectoryBusy, match="is being written by another process"):
             Claim(tmp_path / "a/run").__enter__()
@@ -193,7 +193,7 @@ def test_what_a_process_left_that_died_before_it_began_counts_as_empty(spec, tmp
     assert RunFolder(tmp_path / "run").read("status.json")["state"] == "done"
 
 
-def together(spec: RunSpec, claims: list[Claim]) -> list[str]:
+def run_together(spec: RunSpec, claims: list[Claim]) -> list[str]:
     """What becomes of two runs that are begun at the same moment, each in a process of its own."""
     context = multiprocessing.get_context("fork")
     barrier, said = context.Barrier(len(claims)), context.Queue()
@@ -216,29 +216,29 @@ def together(spec: RunSpec, claims: list[Claim]) -> list[str]:
 
 
 def test_two_runs_begun_together_take_two_names(spec, tmp_path):
-    found = together(spec, [Claim.fresh(tmp_path / "runs", spec.slug) for _ in range(2)])
+    found = run_together(spec, [Claim.fresh(tmp_path / "runs", spec.slug) for _ in range(2)])
     assert found == ["done a-brightness", "done a-brightness-2"]
     for name in os.listdir(tmp_path / "runs"):
         assert len(RunFolder(tmp_path / "runs" / name).steps()) == 2
 
 
 def test_of_two_runs_begun_together_in_one_directory_one_is_done(spec, tmp_path):
-    done, refused = together(spec, [Claim(tmp_path / "run") for _ in range(2)])
+    done, refused = run_together(spec, [Claim(tmp_path / "run") for _ in range(2)])
     assert done == "done run" and ("is being written by another" in refused or "holds a run already" in refused)
     assert [step["index"] for step in RunFolder(tmp_path / "run").steps()] == [0, 1]
 
 
-def test_a_lock_whose_file_was_removed_meanwhile_is_taken_again(tmp_path, monkeypatch):
+def test_a_lock_whose_file_was_removed_is_taken_again(tmp_path, monkeypatch):
     import fcntl
 
     real = fcntl.flock
 
-    def late(file, how):
+    def lock_late(file, how):
         monkeypatch.setattr(fcntl, "flock", real)
         (tmp_path / ".lock").unlink()  # its owner went between the opening and the locking
         real(file, how)
 
-    monkeypatch.setattr(fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", lock_late)
     with lock(tmp_path), pytest.raises(DirectoryBusy), lock(tmp_path):
         pass
 

@@ -102,7 +102,7 @@ def test_weights_are_restored(how):
     assert kept.requires_grad == (how == "own")
 
 
-def test_a_checkpoint_that_wants_weights_that_the_user_froze_is_named():
+def test_a_checkpoint_that_needs_frozen_weights_is_named():
     tape = sampler(network("own").requires_grad_(False))
     with pytest.warns(NoisewardWarning, match="its own checkpoint function wants the gradient of frozen weights"):
         noise = tape.init(1)

@@ -1,4 +1,4 @@
-"""A run on a disk that is really full: one line, everything readable, and it goes on when there is room again.
+"""A run on a disk that is really full: one line, everything readable, and it continues when there is room again.
 
 Needs the right to mount a small file system in memory; `test_resume.py` has the same with a pretended full disk.
 """
@@ -18,8 +18,8 @@ from noiseward.api import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.runs.execute import perform
 from noiseward.runs.files import read_tensors
-from tests.crash import killed
-from tests.test_resume import same
+from tests.crash import run_killed
+from tests.test_resume import assert_same
 from tests.tiny import CALL
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -54,14 +54,14 @@ def spec(model):
 
 
 def pages(folder: Path) -> int:
-    """Of the files that are written before the closing pictures."""
+    """Of the files that are written before the closing images."""
     closing = ("strip.png", "plot.png")
     files = [file for file in folder.rglob("*") if file.is_file() and file.name not in closing]
     return sum(-(-file.stat().st_size // PAGE) for file in files)
 
 
 @pytest.mark.parametrize("size", range(SIZES))
-def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on(spec, whole, disk, size):
+def test_a_run_on_a_full_disk_ends_in_one_line_and_continues(spec, whole, disk, size):
     place, resize = disk
     folder = place / "run"
     resize(PAGE * (1 + size * (pages(whole) - 1) // SIZES))
@@ -73,7 +73,7 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on(spec, whole, disk, si
         except RunError as error:
             report(f"refused: {error}")
 
-    _, reported = killed(work, folder, at=0)
+    _, reported = run_killed(work, folder, at=0)
     refused = [line for line in reported if line.startswith("refused")]
     assert all("(No space left on device); free space" in line for line in refused), refused
     assert refused
@@ -91,4 +91,4 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on(spec, whole, disk, si
     else:
         shutil.rmtree(folder, ignore_errors=True)
         execute(spec, folder, quiet=True)
-    same(folder, whole)
+    assert_same(folder, whole)

@@ -60,7 +60,7 @@ FAILING = {
 
 
 @pytest.mark.parametrize(("fn", "message"), FAILING.values(), ids=FAILING)
-def test_a_search_goes_on_where_the_gradient_fails_and_a_gradient_is_refused_naming_the_place(fn, message):
+def test_a_search_continues_where_the_gradient_fails_and_a_gradient_is_refused_naming_the_place(fn, message):
     sampler = FunctionSampler(fn)
     with pytest.warns(NoisewardWarning, match="all its draws count as live, and only a search can change them"):
         solution = align(sampler, None, BLACK, steps=3, progress=False)

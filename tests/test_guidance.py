@@ -187,7 +187,7 @@ def test_normalized_shifts_have_one_length_whatever_the_scale_of_the_reward():
     assert (run(sampler, noise, LGD(2, scale=1e-2)).sample > sampler(noise)).all()
 
 
-def tilted(steps, votes):
+def measure_tilt(steps, votes):
     """By how much LGD moves the samples of the toy, and by how much the tilted data are away from the data."""
     toy = model(steps, eta=1.0)
     sampler = toy.sampler()
@@ -215,10 +215,10 @@ def test_a_redraw_replaces_the_draw_of_its_step():
 def test_lgd_is_exact_for_a_linear_reward_on_gaussian_data():
     errors = []
     for steps in (20, 40, 80):
-        moved, wanted = tilted(steps, 3)
-        errors.append(abs(moved / wanted - 1))
+        moved, expected = measure_tilt(steps, 3)
+        errors.append(abs(moved / expected - 1))
     assert errors[2] < 0.05 and errors[0] > 1.6 * errors[1] > 1.6 * 1.6 * errors[2]  # first order in the step
-    assert tilted(20, 1)[0] == pytest.approx(tilted(20, 8)[0])  # all votes agree on a slope
+    assert measure_tilt(20, 1)[0] == pytest.approx(measure_tilt(20, 8)[0])  # all votes agree on a slope
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
@@ -232,9 +232,9 @@ def test_fk_particles_follow_the_tilted_samples(adaptive):
     share = last.softmax(0)
     mean = share @ end.sample
     variance = float(toy.weights.square().sum())
-    wanted = toy.offset + scale * SLOPE * variance
+    expected = toy.offset + scale * SLOPE * variance
     several = math.sqrt(variance / k * 20)  # k particles are worth less than k samples
-    assert (mean - wanted).abs().max() < 4 * several < 0.5 * (wanted - toy.offset)
+    assert (mean - expected).abs().max() < 4 * several < 0.5 * (expected - toy.offset)
 
 
 def test_fk_kills_the_worst_and_keeps_the_number_of_particles():
@@ -313,7 +313,7 @@ def test_guided_runs_beat_chance_at_the_same_cost(guide, samples):
     assert run_guided.gain.mean() > 1.25 * chance.gain.mean()
 
 
-def test_what_a_guide_cannot_do_is_said_before_anything_is_computed():
+def test_a_guide_that_cannot_run_is_refused_before_anything_is_computed():
     black = FunctionReward(lambda x: x.sum(1), differentiable=False, name="black")
     sampler = model().sampler()
     with pytest.raises(GradientError, match="'black' is a black box, DPS follows its gradient: guide with FKSteering"):

@@ -253,13 +253,13 @@ def test_files_are_named_after_what_they_do():
 
 
 def test_what_is_exported_is_listed_once_with_its_module():
-    names = [name for node in ast.parse(read(PACKAGE / "__init__.pyi")).body for name in exported(node)]
+    names = [name for node in ast.parse(read(PACKAGE / "__init__.pyi")).body for name in exports(node)]
     assert len(names) == len(set(names))
     assert noiseward.__all__ == sorted(names)
     assert set(noiseward.__all__) <= set(dir(noiseward))
 
 
-def exported(node: ast.stmt) -> list[str]:
+def exports(node: ast.stmt) -> list[str]:
     """The names that a line of the table exports, under their own names."""
     if not isinstance(node, ast.ImportFrom):
         return []
@@ -295,7 +295,7 @@ def test_no_public_name_is_a_room():
     assert set(noiseward.__all__) & set(RANK) == set()
 
 
-def loaded(code: str) -> set[str]:
+def load_after(code: str) -> set[str]:
     """Which slow packages a fresh interpreter has loaded after running some code."""
     slow = ("torch", "diffusers", "transformers", "numpy", "matplotlib", "PIL", "safetensors")
     return set(run(f"import sys\n{code}\nprint(*(name for name in {slow} if name in sys.modules))").split())
@@ -303,12 +303,12 @@ def loaded(code: str) -> set[str]:
 
 @pytest.mark.parametrize("module", ["noiseward", "noiseward.errors", "noiseward.cli"])
 def test_nothing_slow_is_loaded_before_it_is_needed(module):
-    assert loaded(f"import {module}") == set()
+    assert load_after(f"import {module}") == set()
 
 
 def test_what_is_loaded_is_noticed():
-    assert loaded("import json") == set()
-    assert "torch" in loaded("import noiseward\nnoiseward.NoiseTape")
+    assert load_after("import json") == set()
+    assert "torch" in load_after("import noiseward\nnoiseward.NoiseTape")
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -337,7 +337,22 @@ def texts() -> Iterator[tuple[str, str]]:
             try:
                 yield name, read(ROOT / name)
             except UnicodeDecodeError:
-                continue  # weights and pictures
+                continue  # weights and images
+
+
+ARCHAIC = re.compile(r"\bclim[b]|\bane[w]\b|\bwhoeve[r]\b|\bdeares[t]\b|\bbeyond doub[t]\b", re.IGNORECASE)
+
+
+def test_words_are_those_of_the_field():
+    places = (*(f"{folder}/" for folder in (*CODE, "scripts")), "README.md", "CONTRIBUTING.md")
+    lines = ((name, line) for name, text in texts() if name.startswith(places) for line in text.splitlines())
+    assert [f"{name}: {line.strip()[:100]}" for name, line in lines if ARCHAIC.search(line)] == []
+
+
+def test_no_variable_is_called_wanted():
+    nodes = ((path, node) for path in python_files() for node in ast.walk(ast.parse(read(path))))
+    names = ((path, getattr(node, "id", getattr(node, "arg", None))) for path, node in nodes)
+    assert [path.name for path, name in names if name == "wanted"] == []
 
 
 def test_no_file_names_a_place_on_somebodys_machine():

@@ -107,7 +107,7 @@ def test_images_are_loaded_wherever_they_stand_among_arguments(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40)])
-def test_what_is_no_image_is_one_line(tmp_path, content):
+def test_a_file_that_is_no_image_is_one_line(tmp_path, content):
     if content is not None:
         (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(ArgumentError, match="image: expected the path of an image, got '.*x.png'") as caught:

@@ -21,7 +21,7 @@ from noiseward.sweep.rows import ROWS, UniqueIds, read_rows
 BASE = RunSpec(prompt=(), reward=("brightness",))
 
 
-def refused(call, *arguments, **more):
+def refuse(call, *arguments, **more):
     with pytest.raises(ArgumentError) as caught:
         call(*arguments, **more)
     said = str(caught.value)
@@ -67,8 +67,8 @@ FILES = {
 
 @pytest.mark.parametrize(("kind", "says"), FILES.values(), ids=FILES)
 @pytest.mark.parametrize("reader", [lambda path: read_rows(path, BASE), lambda path: read_prompts([str(path)])])
-def test_a_prompt_file_is_a_regular_file_of_utf8_or_said_to_be_what_it_is(tmp_path, kind, says, reader):
-    assert says in refused(reader, special(tmp_path, kind))
+def test_a_prompt_file_is_a_regular_utf8_file_or_refused(tmp_path, kind, says, reader):
+    assert says in refuse(reader, special(tmp_path, kind))
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path):
@@ -103,25 +103,25 @@ def test_a_line_that_cannot_be_done_or_stored_is_named(tmp_path, line, says):
 
 def test_a_template_does_not_blow_prompts_up(tmp_path):
     (tmp_path / "p.txt").write_text("a" * 1000 + "\n")
-    assert "line 1: a prompt has at most" in refused(read_rows, tmp_path / "p.txt", BASE, template="{}" * 10_000_000)
+    assert "line 1: a prompt has at most" in refuse(read_rows, tmp_path / "p.txt", BASE, template="{}" * 10_000_000)
 
 
 def test_many_lines_of_one_prompt_are_named_without_looking_from_the_first_on(tmp_path, monkeypatch):
-    class Counted(dict[str, int]):
+    class CountingDict(dict[str, int]):
         looked = 0
 
         def __contains__(self, key):
-            Counted.looked += 1
+            CountingDict.looked += 1
             return super().__contains__(key)
 
-    monkeypatch.setattr(UniqueIds, "__init__", lambda self: vars(self).update(_lines=Counted(), _next={}))
+    monkeypatch.setattr(UniqueIds, "__init__", lambda self: vars(self).update(_lines=CountingDict(), _next={}))
     (tmp_path / "p.txt").write_text("a duck\n" * 1000)
     rows = read_rows(tmp_path / "p.txt", BASE)
     assert [rows[place].id for place in (0, 1, -1)] == ["a-duck", "a-duck-2", "a-duck-1000"]
-    assert Counted.looked <= 3000
+    assert CountingDict.looked <= 3000
 
 
-def test_numbered_ids_and_those_given_do_not_meet(tmp_path):
+def test_numbered_ids_and_explicit_ids_do_not_collide(tmp_path):
     lines = [{"prompt": "a"}, {"prompt": "b", "id": "a-2"}, {"prompt": "a"}, {"prompt": "a"}, {"prompt": "a 2"}]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert [row.id for row in read_rows(tmp_path / "p.jsonl", BASE)] == ["a", "a-2", "a-3", "a-4", "a-2-2"]
@@ -144,7 +144,7 @@ def test_what_can_be_stored_comes_back():
 
 
 @pytest.mark.parametrize("text", ["(" * 10_000, "-" * 100_000 + "1", "{[]}", "9" * 5000, "\0", "'\\d'", "[" * 90 + "]"])
-def test_what_is_no_literal_is_text(text):
+def test_text_that_is_no_literal_stays_text(text):
     assert literal(text) == text or text == "'\\d'"
 
 
@@ -163,7 +163,7 @@ def test_arguments_of_the_constructor_are_none_of_the_pipeline(run, small, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_an_argument_given_in_two_ways_is_refused(run, small, tmp_path):
+def test_an_argument_passed_in_two_ways_is_refused(run, small, tmp_path):
     status, _, err = run("align", "a", "--reward", "brightness", "--set", "height=24", *small)
     assert status == 1 and err == "noiseward: height is given twice, by itself and in call; give it once\n"
 
@@ -256,12 +256,12 @@ def test_more_than_can_be_made_is_counted_before_it_is_made(run, small, tmp_path
 
 def test_rows_that_do_not_fit_into_memory_are_refused_with_what_they_take(model, monkeypatch):
     monkeypatch.setattr("noiseward.samplers.memory.free_memory", lambda device: 1e6)
-    said = refused(align, model, "a", "brightness", batch=1000, height=16, width=16, num_inference_steps=4)
+    said = refuse(align, model, "a", "brightness", batch=1000, height=16, width=16, num_inference_steps=4)
     assert "1,000 rows are too many for one run" in said and "GB, and 0.0 GB are free" in said
 
 
 def test_a_comparison_counts_its_rows():
-    said = refused(Comparison, RunSpec(reward="brightness"), ("a",), ("dno",), seeds=10**9)
+    said = refuse(Comparison, RunSpec(reward="brightness"), ("a",), ("dno",), seeds=10**9)
     assert "at most 1,000,000 rows, prompts times seeds, got 1,000,000,000" in said
 
 

@@ -52,7 +52,7 @@ def test_after_the_last_step_it_is_not_raised_and_later_it_works_as_before():
 
 
 @pytest.mark.parametrize("theirs", [signal.SIG_IGN, lambda number, frame: None], ids=["ignored", "handled"])
-def test_sigterm_is_left_to_who_handles_it_and_else_stops_the_step_as_ctrl_c_does(theirs):
+def test_sigterm_is_left_to_its_handler_or_stops_the_step_as_ctrl_c_does(theirs):
     before = signal.getsignal(signal.SIGTERM)
     try:
         signal.signal(signal.SIGTERM, theirs)

@@ -46,7 +46,7 @@ def model(eta):
     return GaussianModel(steps=4, eta=eta, dim=DIM, dtype=f64)
 
 
-def driven(recompute):
+def make_sampler(recompute):
     net = network()
     return FunctionSampler(lambda batch: langevin(net, batch), net, recompute=recompute)
 
@@ -59,8 +59,8 @@ SAMPLERS = {
     "half": lambda: model(0.5).sampler(),
     "sde": lambda: model(1.0).sampler(),
     "sde recomputed": lambda: model(1.0).sampler(recompute=True),
-    "network": lambda: driven(False),
-    "network recomputed": lambda: driven(True),
+    "network": lambda: make_sampler(False),
+    "network recomputed": lambda: make_sampler(True),
     "prompted": lambda: FunctionSampler(lambda batch, prompt: langevin(NET, batch, prompt), NET),
     "one row at a time": lambda: FunctionSampler(lambda: langevin(NET, 1), NET),
     "shared draw": lambda: FunctionSampler(lambda batch: langevin(NET, batch, axis=1), NET),
@@ -129,7 +129,7 @@ def close(one, two):
 
 
 @samplers
-def test_the_same_noise_gives_the_same_sample_whatever_came_between(sampler):
+def test_the_same_noise_gives_the_same_sample_whatever_ran_between(sampler):
     sampler = sampler()
     noise, other = sampler.init(ROWS), sampler.init(ROWS, seed=99)
     before, kept = sampler(noise, WORDS), noise.clone()

@@ -17,7 +17,7 @@ from noiseward.pipelines.open import open_sampler
 from noiseward.rewards.catalog import is_available
 from noiseward.toys import GaussianModel
 from tests import single_file
-from tests.test_house import loaded
+from tests.test_house import load_after
 from tests.test_settings import add_lora
 from tests.tiny import CALL, stable_diffusion
 
@@ -50,11 +50,11 @@ def test_a_card_gives_id_revision_precision_and_scheduler(model, monkeypatch):
     asked = {}
     from_pretrained = diffusers.DiffusionPipeline.from_pretrained
 
-    def cached(source, **options):
+    def load_cached(source, **options):
         asked.update(options, source=source)
         return from_pretrained(model, dtype=options["dtype"])
 
-    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", cached)
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", load_cached)
     pipe = load_pipeline("sd15", device="cpu")
     assert (asked["source"], asked["revision"], asked["dtype"]) == (load_cards()["sd15"].id, "main", torch.float32)
     assert type(pipe.scheduler).__name__ == "DDIMScheduler"
@@ -138,9 +138,9 @@ def test_the_weights_of_a_checkpoint_in_one_file_arrive(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     loaded = load_pipeline(tmp_path / "v1.safetensors", device="cpu")
     for part in ("unet", "vae", "text_encoder"):
-        wanted, found = getattr(pipe, part).state_dict(), getattr(loaded, part).state_dict()
-        assert wanted.keys() == found.keys()
-        assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+        expected, found = getattr(pipe, part).state_dict(), getattr(loaded, part).state_dict()
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     samplers = [DiffusersSampler(each, eta=1.0, **CALL) for each in (pipe, loaded)]
     noise = samplers[0].init(1, seed=3)
     assert torch.equal(samplers[0](noise, "a"), samplers[1](noise, "a"))
@@ -171,7 +171,7 @@ def test_loading_is_only_for_models_given_by_name(model):
         align(DiffusersSampler(pipe, **CALL), "a", "brightness", dtype="float32")
 
 
-def test_the_command_line_loads_as_it_is_told_and_writes_it_down(run, small, tmp_path):
+def test_the_command_line_loads_as_asked_and_stores_the_options(run, small, tmp_path):
     add_lora(stable_diffusion(), tmp_path / "lora")
     status, _, err = run(
         "align", "a", "--reward", "brightness", "--steps", "1", "--scheduler", "euler-a", "--device", "cpu",
@@ -222,7 +222,7 @@ def test_doctor_says_what_is_wrong(run, tmp_path):
 
 def test_cards_are_read_without_torch():
     code = "from noiseward.pipelines.cards import card_of, load_cards\nload_cards(), card_of('stickers').judge"
-    assert loaded(code) == set()
+    assert load_after(code) == set()
 
 
 def test_the_built_in_model_is_a_card_like_any_other(tmp_path, monkeypatch):
@@ -238,12 +238,12 @@ def test_the_built_in_model_is_a_card_like_any_other(tmp_path, monkeypatch):
 
 
 def test_the_judge_is_left_out_where_its_files_are_missing(tmp_path, monkeypatch):
-    def watched() -> tuple[str, ...]:
+    def watched_rewards() -> tuple[str, ...]:
         return prepare("stickers", "a duck", "brightness", Settings(steps=0)).panel.names
 
     card = card_of("stickers")
-    assert watched() == card.watch and card.judge.name == "judge"
+    assert watched_rewards() == card.watch and card.judge.name == "judge"
     monkeypatch.setattr("noiseward.stickers._HERE", tmp_path)
     assert card.judge is None and not is_available("stickers-judge")
     monkeypatch.setattr("noiseward.api.open_sampler", lambda *_, **__: GaussianModel().sampler())
-    assert watched() == ("contrast", "jpeg")
+    assert watched_rewards() == ("contrast", "jpeg")

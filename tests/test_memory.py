@@ -40,7 +40,7 @@ def gradient(sampler, noise):
     return torch.autograd.grad(MEAN(sampler(leaf, "a"), None).sum(), leaf)[0]
 
 
-def driven(pipe, mode, steps=4):
+def make_sampler(pipe, mode, steps=4):
     return DiffusersSampler(pipe, memory=mode, eta=1.0, **{**CALL, "num_inference_steps": steps})
 
 
@@ -51,21 +51,21 @@ def driven(pipe, mode, steps=4):
 def test_gradients_are_equal_in_all_modes_whatever_the_strips(elements, monkeypatch):
     monkeypatch.setitem(use_strips.__wrapped__.__kwdefaults__, "elements", elements)
     pipe = stable_diffusion().to(torch.float64)
-    noise = driven(pipe, "fast").init(2, seed=1).double()
-    fast, balanced, low = (gradient(driven(pipe, mode), noise) for mode in MODES)
+    noise = make_sampler(pipe, "fast").init(2, seed=1).double()
+    fast, balanced, low = (gradient(make_sampler(pipe, mode), noise) for mode in MODES)
     assert torch.equal(fast, balanced)
     torch.testing.assert_close(low, fast, rtol=1e-10, atol=1e-16)
 
 
-def held(pipe, mode, steps):
-    sampler = driven(pipe, mode, steps)
+def measure_peak(pipe, mode, steps):
+    sampler = make_sampler(pipe, mode, steps)
     noise = sampler.init(1)
     return peak(lambda: gradient(sampler, noise), [pipe.unet, pipe.vae, pipe.text_encoder])
 
 
 def test_memory_grows_with_steps_by_activations_in_fast_and_by_latents_in_balanced():
     pipe = stable_diffusion()
-    few, many = ({mode: held(pipe, mode, steps) for mode in MODES} for steps in (3, 7))
+    few, many = ({mode: measure_peak(pipe, mode, steps) for mode in MODES} for steps in (3, 7))
     assert few["low"] < few["balanced"] < few["fast"]
     call = (many["fast"] - few["fast"]) / 4
     latents = 4 * 4 * 8 * 8  # bytes
@@ -158,13 +158,13 @@ def test_blocks_inside_a_recomputed_call_are_recomputed_from_their_inputs():
         with recompute_blocks(pipe.unet):
             return pipe.unet(x, 5, words).sample
 
-    def pulled():
+    def backpropagate():
         torch.autograd.grad(recompute_call(call, Meter(), (x,), {}).sum(), x)
 
-    def whole():
+    def backpropagate_whole():
         torch.autograd.grad(recompute_call(lambda x: pipe.unet(x, 5, words).sample, Meter(), (x,), {}).sum(), x)
 
-    assert peak(pulled, [pipe.unet]) < 0.6 * peak(whole, [pipe.unet])
+    assert peak(backpropagate, [pipe.unet]) < 0.6 * peak(backpropagate_whole, [pipe.unet])
 
 
 # ---- auto ----
@@ -172,11 +172,11 @@ def test_blocks_inside_a_recomputed_call_are_recomputed_from_their_inputs():
 
 def test_auto_takes_the_first_mode_that_fits_into_what_is_free(monkeypatch):
     pipe, chosen = stable_diffusion(), []
-    step, rest = driven(pipe, "fast")._inner.measure_memory("a", [pipe.unet, pipe.vae, pipe.text_encoder])
+    step, rest = make_sampler(pipe, "fast")._inner.measure_memory("a", [pipe.unet, pipe.vae, pipe.text_encoder])
     assert step > 100 * 4 * 4 * 8 * 8 and rest > 0
     for available in (1e12, 1.6 * (3 * step + rest), 1.4 * (3 * step + rest), 1.4 * (step + rest), None):
         monkeypatch.setattr(adapter, "free_memory", lambda device, available=available: available)
-        sampler = driven(pipe, "auto", 3)
+        sampler = make_sampler(pipe, "auto", 3)
         assert (sampler.memory, sampler.lighter) == ("auto", "memory='low'")
         noise = sampler.init(1)
         with count_calls() as meter:
@@ -184,7 +184,7 @@ def test_auto_takes_the_first_mode_that_fits_into_what_is_free(monkeypatch):
                 sampler(noise, "a")
             assert sampler.memory == "auto"  # nothing was asked to be kept
             gradient(sampler, noise)
-        assert meter.nfe.forward == 6  # finding out is not on the bill
+        assert meter.nfe.forward == 6  # discovery is not counted
         chosen.append((sampler.memory, sampler.lighter))
     names = ["fast", "fast", "balanced", "low", "balanced"]
     assert [mode for mode, _ in chosen] == names
@@ -195,10 +195,10 @@ def test_auto_takes_the_first_mode_that_fits_into_what_is_free(monkeypatch):
 
 def test_auto_asks_for_the_whole_batch(monkeypatch):
     pipe = stable_diffusion()
-    step, rest = driven(pipe, "fast")._inner.measure_memory("a", [pipe.unet, pipe.vae, pipe.text_encoder])
+    step, rest = make_sampler(pipe, "fast")._inner.measure_memory("a", [pipe.unet, pipe.vae, pipe.text_encoder])
     monkeypatch.setattr(adapter, "free_memory", lambda device: 2 * (4 * step + rest))
     for batch, mode in ((1, "fast"), (2, "balanced")):
-        sampler = driven(pipe, "auto")
+        sampler = make_sampler(pipe, "auto")
         sampler.settle(batch, "a")
         assert sampler.memory == mode
 
@@ -213,7 +213,7 @@ def test_a_run_keeps_the_mode_that_was_chosen_for_it(model, tmp_path, monkeypatc
     assert RunFolder(tmp_path / "run").spec().memory == "balanced"
 
 
-def test_what_is_free_is_some_of_what_there_is(monkeypatch, tmp_path):
+def test_free_memory_is_part_of_the_total(monkeypatch, tmp_path):
     found = free_memory(torch.device("cpu"))
     assert found is None or 0 < found < 2**50
     monkeypatch.setattr(memory, "_available", lambda: 8e9)
@@ -241,7 +241,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{type(error).__name__} {error}"[:30])
-def test_what_says_that_memory_ran_out(error):
+def test_out_of_memory_errors_are_recognized(error):
     assert is_out_of_memory(error)
 
 
@@ -267,7 +267,7 @@ class Full(nn.Module):
         return self.model(x, alpha)
 
 
-def filled(at, **how):
+def make_full(at, **how):
     full = Full(at)
     return full, FunctionSampler(lambda batch: GaussianModel.sample(stand_in(full), batch), full, **how)
 
@@ -279,13 +279,13 @@ def stand_in(full):
 
 
 def calls_of_discovery():
-    full, sampler = filled(0)
+    full, sampler = make_full(0)
     assert sampler.layout
     return next(full.calls) - 1
 
 
 def test_out_of_memory_keeps_the_best_so_far_and_names_what_takes_less():
-    full, sampler = filled(calls_of_discovery() + 4 + 2 * 3 + 1)  # in the fourth evaluation; two rows were compared
+    full, sampler = make_full(calls_of_discovery() + 4 + 2 * 3 + 1)  # in the fourth evaluation; two rows were compared
     objective = Objective(sampler, Quadratic(3.0))
     with pytest.warns(NoisewardWarning, match="at step 3: take recompute=True, or a smaller batch; the best so far"):
         solution = optimize(objective, sampler.init(2), optimizer=GradientAscent(lr=0.1), budget=Budget(steps=9))
@@ -299,18 +299,18 @@ def test_out_of_memory_keeps_the_best_so_far_and_names_what_takes_less():
 
 def test_out_of_memory_at_the_first_step_or_before_is_an_error_in_one_line():
     for at, when in ((calls_of_discovery() + 1, "at step 0"), (2, "when the sampler was first run")):
-        _, sampler = filled(at)
+        _, sampler = make_full(at)
         with pytest.raises(OutOfMemory, match=when) as caught:
             optimize(
                 Objective(sampler, Linear(1.0)), sampler.init(1), optimizer=GradientAscent(), budget=Budget(steps=1)
             )
         assert "\n" not in str(caught.value) and caught.value.__context__ is None
-    _, sampler = filled(2, recompute=True)
+    _, sampler = make_full(2, recompute=True)
     with pytest.raises(OutOfMemory, match="take a smaller batch, smaller samples or fewer steps"):
         sampler.init(1)
 
 
-def failing(monkeypatch, at):
+def fail_at(monkeypatch, at):
     """Let UNets run out of memory at some call."""
     calls, forward = itertools.count(1), UNet2DConditionModel.forward
 
@@ -325,9 +325,9 @@ def failing(monkeypatch, at):
 @pytest.mark.parametrize(("mode", "named"), [("fast", "balanced"), ("balanced", "low")])
 def test_a_pipeline_names_the_next_lower_mode(monkeypatch, mode, named):
     pipe = stable_diffusion()
-    sampler = driven(pipe, mode, 2)
+    sampler = make_sampler(pipe, mode, 2)
     assert sampler.layout
-    failing(monkeypatch, {"fast": 2 * 2 + 1, "balanced": 2 * 4 + 1}[mode])  # calls, some made twice
+    fail_at(monkeypatch, {"fast": 2 * 2 + 1, "balanced": 2 * 4 + 1}[mode])  # calls, some made twice
     with pytest.warns(NoisewardWarning, match=f"at step 2: take memory='{named}'"):
         solution = align(sampler, "a", MEAN, steps=5, method="dno:lr=0.05", progress=False)
     assert solution.status == (Status.MEMORY,) and solution.gain.item() > 0
@@ -348,7 +348,7 @@ def test_a_reward_that_runs_out_of_memory_says_so_too():
 
 
 @pytest.mark.filterwarnings("always::noiseward.errors.NoisewardWarning")
-def test_a_run_on_disk_goes_on_in_the_mode_below(run, small, monkeypatch, tmp_path):
+def test_a_run_on_disk_continues_in_the_mode_below(run, small, monkeypatch, tmp_path):
     whole = (
         "align",
         "a",
@@ -364,7 +364,7 @@ def test_a_run_on_disk_goes_on_in_the_mode_below(run, small, monkeypatch, tmp_pa
     )
     assert run(*whole, "--out", "whole")[0] == 0
     with monkeypatch.context() as patch:
-        failing(patch, 4 + 4 + 2 * 4 + 1)
+        fail_at(patch, 4 + 4 + 2 * 4 + 1)
         status, out, err = run(*whole, "--out", "run")
     assert "noiseward: out of memory at step 2: take memory='balanced'" in err
     assert status == 0 and "memory: out of memory" in out

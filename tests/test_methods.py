@@ -1,4 +1,4 @@
-"""Methods under their papers' names: what they are made of, and that they climb."""
+"""Methods under their papers' names: what they are made of, and that they optimize."""
 
 import importlib
 import re
@@ -124,7 +124,7 @@ def test_earlier_names_of_arguments_are_the_same_method(old, new):
         ("fk:potential=min", "potential must be one of 'difference', 'max', got 'min'"),
     ],
 )
-def test_what_is_no_method_is_refused_in_one_line(text, says):
+def test_an_unknown_method_is_refused_in_one_line(text, says):
     with pytest.raises(ArgumentError, match=says) as caught:
         read_method(text)
     assert "\n" not in str(caught.value)

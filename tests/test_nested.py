@@ -90,12 +90,12 @@ def test_while_the_prediction_stands_still_both_samplers_pass_the_same_states(fe
 def test_the_sample_is_closer_the_finer_the_coarse_sampler():
     torch.manual_seed(0)
     noise = torch.randn(64, 81, 3, dtype=f64)
-    wanted = model(80).sampler()(noise)
+    expected = model(80).sampler()(noise)
     gaps = []
     for few in (5, 10, 20, 40):
         carried = toy(few, 80).coarsen(noise)
-        gaps.append(float((model(few).sampler()(carried) - wanted).square().mean().sqrt()))
-    strangers = float((model(10).sampler()(torch.randn(64, 11, 3, dtype=f64)) - wanted).square().mean().sqrt())
+        gaps.append(float((model(few).sampler()(carried) - expected).square().mean().sqrt()))
+    strangers = float((model(10).sampler()(torch.randn(64, 11, 3, dtype=f64)) - expected).square().mean().sqrt())
     assert gaps[0] < strangers / 2 and all(a > 1.4 * b for a, b in itertools.pairwise(gaps))
 
 
@@ -138,7 +138,7 @@ def run_both(first, budget, few=4, many=20, rows=2, seed=0):
 def test_it_starts_at_the_fine_samplers_start_and_pays_for_both():
     steps, fine, start = run_both(Budget(steps=3), Budget(steps=5))
     assert [step.index for step in steps] == [0, 3, 4, 5] and torch.equal(steps[0].noise, start)
-    coarse = 4 * 3 * 3 + 4  # three moves at 4 calls forward and 4 backward, one evaluation
+    coarse = 4 * 3 * 3 + 4  # three steps at 4 calls forward and 4 backward, one evaluation
     costs = [step.nfe.cost for step in steps]
     assert costs == [20, 20 + coarse + 60, 20 + coarse + 120, 20 + coarse + 140]
     assert all(torch.equal(step.evaluation.value, fine(step.noise).value) for step in steps)
@@ -165,17 +165,17 @@ def test_what_few_steps_found_survives_an_interruption(ctrl_c):
     coarse, fine = (Objective(model(steps).sampler(), Quadratic(2.0)) for steps in (4, 20))
     calls = []
 
-    def impatient(x):
+    def interrupt(x):
         calls.append(1)
         if len(calls) == 5:
             ctrl_c()
         return -(x - 2.0).square().sum(1) / 2
 
-    stopping = Objective(coarse.sampler, FunctionReward(impatient, name="impatient"))
+    stopping = Objective(coarse.sampler, FunctionReward(interrupt, name="impatient"))
     how = {"nested": toy(4, 20), "optimizer": GradientAscent(lr=0.1), "first": Budget(steps=6)}
     steps = coarse_to_fine(stopping, fine, fine.sampler.init(2, seed=7), budget=Budget(steps=6), **how)
     solution = collect(steps, fine)
-    assert [record["index"] for record in solution.history] == [0, 2]  # three evaluations, two moves, carried over
+    assert [record["index"] for record in solution.history] == [0, 2]  # three evaluations, two steps, carried over
     assert solution.status == (Status.INTERRUPTED,) * 2 and (solution.gain > 0).all()
     *_, last = iterate(fine, solution.last, optimizer=GradientAscent(lr=0.1), budget=Budget(steps=6))
     assert last.index == 6 and (last.best.value > solution.value).all()
@@ -186,10 +186,10 @@ def test_what_few_steps_found_survives_an_interruption(ctrl_c):
 
 
 def test_at_the_raised_rate_coarse_steps_change_the_sample_as_much():
-    """Adam on many steps, on few at the same rate, and on few at the raised one: how far the sample is after 10 moves;
+    """Adam on many steps, on few at the same rate, and on few at the raised one: how far the sample is after 10 steps;
     what is left is the last coarse step, whose draw has no weight while all fine ones but one there have."""
 
-    def moved(steps, rate):
+    def measure_distance(steps, rate):
         objective = Objective(model(steps).sampler(), Quadratic(4.0))
         start = toy(20, 100).coarsen(noise) if steps == 20 else noise
         *_, last = iterate(objective, start, optimizer=GradientAscent(lr=rate), budget=Budget(steps=10))
@@ -198,7 +198,7 @@ def test_at_the_raised_rate_coarse_steps_change_the_sample_as_much():
     noise = torch.randn(8, 101, 3, dtype=f64, generator=torch.Generator().manual_seed(0))
     stretch = toy(20, 100).stretch
     assert stretch == pytest.approx(math.sqrt(101 / 21))
-    many, few, raised = moved(100, 0.01), moved(20, 0.01), moved(20, 0.01 * stretch)
+    many, few, raised = measure_distance(100, 0.01), measure_distance(20, 0.01), measure_distance(20, 0.01 * stretch)
     assert few < many / 2 and raised == pytest.approx(many, rel=0.2)
 
 
@@ -228,9 +228,9 @@ def test_a_pipelines_image_is_close_to_that_of_more_steps():
     coarse, pair = coarsen(fine, 5)
     noise = fine.init(4)
     with torch.no_grad():
-        wanted, found = fine(noise, "a"), coarse(pair.coarsen(noise), "a")
+        expected, found = fine(noise, "a"), coarse(pair.coarsen(noise), "a")
         stranger = coarse(coarse.init(4, seed=50), "a")
-    gap, apart = ((each - wanted).square().mean().sqrt() for each in (found, stranger))
+    gap, apart = ((each - expected).square().mean().sqrt() for each in (found, stranger))
     assert gap < apart / 2
 
 
@@ -247,7 +247,7 @@ def test_align_takes_few_steps_first():
     pipe = stable_diffusion()
     how = {**CALL, "num_inference_steps": 4, "steps": 4, "seed": 3, "progress": False}
     solution = align(pipe, "a", "brightness", method="dno:coarse=2", **how)
-    assert solution.nfe.forward == 4 + 4 * 2 + 2 * 4  # the start; three moves and a look at 2 steps; one and one at 4
+    assert solution.nfe.forward == 4 + 4 * 2 + 2 * 4  # the start; three steps and a look at 2 steps; one and one at 4
     assert solution.nfe.backward == 3 * 2 + 4
     stock = DiffusersSampler(pipe, **CALL, eta=1.0).run_stock("a", seed=3)
     assert torch.equal(solution.initial.sample, stock) and (solution.gain > 0).all()

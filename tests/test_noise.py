@@ -13,7 +13,7 @@ UNEQUAL = Layout((Draw("start", (4, 2), "start"), Draw("step 1", (3,)), Draw("st
 MIXED = Layout((Draw("a", (2,), "start"), Draw("b", (2,), live=False), Draw("c", (2,), "other"), Draw("d", (2,))))
 
 
-def some(layout: Layout, batch: int = 3) -> torch.Tensor:
+def make_noise(layout: Layout, batch: int = 3) -> torch.Tensor:
     return torch.arange(batch * layout.size, dtype=torch.float64).reshape(batch, *layout.noise_shape)
 
 
@@ -25,7 +25,7 @@ def test_noise_is_draws_by_element_when_they_are_of_one_size_and_end_to_end_othe
 
 @pytest.mark.parametrize("layout", [EQUAL, UNEQUAL, MIXED])
 def test_join_inverts_split(layout):
-    noise = some(layout)
+    noise = make_noise(layout)
     parts = layout.split(noise)
     assert [tuple(part.shape[1:]) for part in parts] == [draw.shape for draw in layout]
     assert torch.equal(layout.join(parts), noise)
@@ -40,14 +40,14 @@ def test_split_inverts_join(layout):
 
 @pytest.mark.parametrize("layout", [EQUAL, UNEQUAL])
 def test_draws_lie_in_the_noise_in_order_and_rows_stay_apart(layout):
-    noise = some(layout)
+    noise = make_noise(layout)
     for row in range(3):
         flat = torch.cat([part[row].flatten() for part in layout.split(noise)])
         assert torch.equal(flat, noise[row].flatten())
 
 
 def test_where_keeps_the_named_draws_and_zeroes_the_others():
-    noise = some(UNEQUAL) + 1
+    noise = make_noise(UNEQUAL) + 1
     start, first, second = UNEQUAL.split(UNEQUAL.keep([True, False, True], noise))
     assert torch.equal(start, UNEQUAL.split(noise)[0])
     assert not first.any()
@@ -60,7 +60,7 @@ def test_dead_draws_and_draws_of_something_else_are_fixed():
 
 
 def test_only_movable_draws_count_for_plausibility():
-    assert MIXED.movable_part(some(MIXED, 2)).tolist() == [[0, 1, 6, 7], [8, 9, 14, 15]]
+    assert MIXED.movable_part(make_noise(MIXED, 2)).tolist() == [[0, 1, 6, 7], [8, 9, 14, 15]]
 
 
 def test_dead_draws_are_listed_by_name():
@@ -109,23 +109,23 @@ def test_noise_that_fits_is_accepted(dtype):
     MIXED.check(torch.zeros(3, 4, 2, dtype=dtype))
 
 
-def numbers(generator: torch.Generator) -> list[float]:
+def draw_numbers(generator: torch.Generator) -> list[float]:
     return torch.randn(3, generator=generator).tolist()
 
 
 def test_a_row_step_and_purpose_always_give_the_same_choice_whatever_the_neighbors():
     alone, among = Seeds((5,), step=2), Seeds((9, 5, 9)).at(2)
-    assert numbers(alone.generator(0, "candidate")) == numbers(among.generator(1, "candidate"))
+    assert draw_numbers(alone.generator(0, "candidate")) == draw_numbers(among.generator(1, "candidate"))
 
 
 def test_other_rows_steps_and_purposes_give_other_choices():
     addresses = itertools.product((0, 1, 2), (2, 3, 23), ("candidate", "permutation"))
-    drawn = [numbers(Seeds((1, 12, 122)).at(step).generator(row, purpose)) for row, step, purpose in addresses]
+    drawn = [draw_numbers(Seeds((1, 12, 122)).at(step).generator(row, purpose)) for row, step, purpose in addresses]
     assert len({tuple(values) for values in drawn}) == 18
 
 
 def test_choices_do_not_share_a_stream_with_the_initial_noise():
-    assert numbers(Seeds((0,)).generator(0, "start")) != numbers(torch.Generator().manual_seed(0))
+    assert draw_numbers(Seeds((0,)).generator(0, "start")) != draw_numbers(torch.Generator().manual_seed(0))
 
 
 def test_draws_without_the_generator_come_after_those_with_it():

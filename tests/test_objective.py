@@ -19,7 +19,7 @@ class Squares(Regularizer):
         pass
 
 
-def spoken(batch, prompt):
+def sample_by_prompt(batch, prompt):
     return torch.randn(batch, 2) + torch.tensor([[float(len(text))] for text in prompt])
 
 
@@ -51,18 +51,18 @@ def test_a_penalty_does_not_change_the_precision_of_the_reward():
 
 
 def test_every_row_is_sampled_and_scored_with_its_own_prompt():
-    objective = Objective(FunctionSampler(spoken), FunctionReward(length), ["a", "duck"])
+    objective = Objective(FunctionSampler(sample_by_prompt), FunctionReward(length), ["a", "duck"])
     evaluation = objective(torch.zeros(2, 1, 2))
     assert evaluation.sample[:, 0].tolist() == evaluation.reward.tolist() == [1, 4]
 
 
 def test_one_prompt_is_every_rows():
-    evaluation = Objective(FunctionSampler(spoken), FunctionReward(length), "duck")(torch.zeros(3, 1, 2))
+    evaluation = Objective(FunctionSampler(sample_by_prompt), FunctionReward(length), "duck")(torch.zeros(3, 1, 2))
     assert evaluation.reward.tolist() == [4, 4, 4]
 
 
 def test_repeat_puts_the_copies_of_a_row_side_by_side():
-    objective = Objective(FunctionSampler(spoken), FunctionReward(length), ["a", "duck"])
+    objective = Objective(FunctionSampler(sample_by_prompt), FunctionReward(length), ["a", "duck"])
     noise = objective.sampler.init(2)
     evaluation = objective.repeat(3)(noise.repeat_interleave(3, dim=0))
     assert torch.equal(evaluation.sample, objective(noise).sample.repeat_interleave(3, dim=0))
@@ -70,7 +70,7 @@ def test_repeat_puts_the_copies_of_a_row_side_by_side():
 
 
 def test_rows_takes_those_rows():
-    objective = Objective(FunctionSampler(spoken), FunctionReward(length), ["a", "duck", "on"])
+    objective = Objective(FunctionSampler(sample_by_prompt), FunctionReward(length), ["a", "duck", "on"])
     noise = objective.sampler.init(3)
     assert torch.equal(objective.rows([2, 0])(noise[[2, 0]]).sample, objective(noise).sample[[2, 0]])
 
@@ -84,7 +84,7 @@ def test_repeat_and_rows_of_a_common_prompt_take_any_number_of_rows(prompt):
 
 
 def test_repeat_and_rows_keep_the_penalty():
-    objective = Objective(FunctionSampler(spoken), FunctionReward(length), ["a", "b"], Squares())
+    objective = Objective(FunctionSampler(sample_by_prompt), FunctionReward(length), ["a", "b"], Squares())
     noise = objective.sampler.init(2)
     assert torch.equal(objective.repeat(1)(noise).penalty, objective(noise).penalty)
     assert torch.equal(objective.rows([1])(noise[1:]).penalty, objective(noise).penalty[1:])

@@ -1,4 +1,4 @@
-"""The loop: budgets, statuses, frozen rows, and going on from any step as if nothing had happened."""
+"""The loop: budgets, statuses, frozen rows, and continuing from any step as if nothing had happened."""
 
 import dataclasses
 import math
@@ -35,14 +35,14 @@ def run(objective, start=2, *, lr=0.3, clock=None, update=optim.Adam, **budget):
     return list(iterate(objective, start, optimizer=optimizer, budget=Budget(**budget), **clocks))
 
 
-@pytest.mark.parametrize("moves", [0, 1, 5])
-def test_n_steps_are_n_plus_1_evaluations_the_last_one_forward_only(moves):
-    steps = run(problem(), steps=moves)
-    assert [step.index for step in steps] == list(range(moves + 1))
-    assert [step.nfe for step in steps[:-1]] == [NFE(CALLS * k, CALLS * k) for k in range(1, moves + 1)]
-    assert steps[-1].nfe == NFE(forward=CALLS * (moves + 1), backward=CALLS * moves)
-    assert [step.next_noise is None for step in steps] == [False] * moves + [True]
-    assert [step.grad_norm is None for step in steps] == [False] * moves + [True]
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_n_steps_are_n_plus_1_evaluations_the_last_one_forward_only(count):
+    steps = run(problem(), steps=count)
+    assert [step.index for step in steps] == list(range(count + 1))
+    assert [step.nfe for step in steps[:-1]] == [NFE(CALLS * k, CALLS * k) for k in range(1, count + 1)]
+    assert steps[-1].nfe == NFE(forward=CALLS * (count + 1), backward=CALLS * count)
+    assert [step.next_noise is None for step in steps] == [False] * count + [True]
+    assert [step.grad_norm is None for step in steps] == [False] * count + [True]
 
 
 def test_each_step_starts_from_the_next_noise_of_the_one_before():
@@ -98,7 +98,7 @@ def test_a_run_resumed_from_any_step_is_bit_for_bit_the_run_that_never_stopped(u
             assert_equal(one, two)
 
 
-def test_a_run_goes_on_from_its_last_step_with_a_larger_budget_as_if_it_had_had_it_from_the_start():
+def test_a_run_continues_from_its_last_step_with_a_larger_budget_as_if_it_had_had_it_from_the_start():
     whole, part = run(problem(), steps=7), run(problem(), steps=4)
     rest = run(problem(), part[-1], steps=7)
     assert [step.index for step in rest] == [4, 5, 6, 7]
@@ -106,7 +106,7 @@ def test_a_run_goes_on_from_its_last_step_with_a_larger_budget_as_if_it_had_had_
         assert_equal(one, two)
 
 
-def test_going_on_from_the_last_step_without_a_larger_budget_only_evaluates_once_more():
+def test_continuing_from_the_last_step_without_a_larger_budget_only_evaluates_once_more():
     part = run(problem(), steps=3)
     (again,) = run(problem(), part[-1], steps=3)
     assert_equal(part[-1], again)
@@ -122,12 +122,12 @@ def test_rows_that_reached_their_reward_go_on_when_more_is_asked_for():
 
 
 def test_time_spent_before_counts_after_resuming():
-    part = run(problem(), steps=2, clock=ticking(1.0))
-    rest = run(problem(), part[-2], seconds=part[-2].seconds, clock=ticking(1.0))
+    part = run(problem(), steps=2, clock=make_clock(1.0))
+    rest = run(problem(), part[-2], seconds=part[-2].seconds, clock=make_clock(1.0))
     assert len(rest) == 1 and rest[0].status == (Status.SECONDS,) * 2
 
 
-def ticking(tick):
+def make_clock(tick):
     """A clock that advances by `tick` whenever it is read."""
     now = 100.0
 
@@ -160,12 +160,12 @@ class Chore:
         return FunctionReward(fn, name="slow")
 
 
-@pytest.mark.parametrize(("seconds", "moves"), [(0.5, 1), (2.0, 1), (4.6, 1), (4.7, 2), (11.0, 5)])
-def test_no_step_begins_that_would_overrun_the_seconds_at_the_recent_pace(seconds, moves):
+@pytest.mark.parametrize(("seconds", "count"), [(0.5, 1), (2.0, 1), (4.6, 1), (4.7, 2), (11.0, 5)])
+def test_no_step_begins_that_would_overrun_the_seconds_at_the_recent_pace(seconds, count):
     clock = Chore(lambda k: 2.0)
     steps = run(problem(clock.reward()), seconds=seconds, clock=clock)
-    assert len(steps) == moves + 1  # the first move's cost is not known before it is made
-    assert [step.seconds for step in steps] == [2.0 * k for k in range(1, moves + 2)]
+    assert len(steps) == count + 1  # the first step's cost is not known before it is made
+    assert [step.seconds for step in steps] == [2.0 * k for k in range(1, count + 2)]
     assert steps[-1].status == (Status.SECONDS,) * 2
 
 
@@ -179,12 +179,12 @@ def test_the_pace_is_that_of_the_slowest_recent_step():
     assert len(run(problem(clock.reward()), seconds=19.0, clock=clock)) == 3  # here there is none
 
 
-@pytest.mark.parametrize(("nfe", "moves"), [(0, 1), (16, 1), (27, 1), (28, 2), (100, 8), (111, 8)])
-def test_no_step_begins_that_would_overrun_the_denoiser_calls(nfe, moves):
+@pytest.mark.parametrize(("nfe", "count"), [(0, 1), (16, 1), (27, 1), (28, 2), (100, 8), (111, 8)])
+def test_no_step_begins_that_would_overrun_the_denoiser_calls(nfe, count):
     steps = run(problem(), nfe=nfe)
-    assert len(steps) == moves + 1
-    assert steps[-2].nfe.cost == 3 * CALLS * moves
-    assert steps[-1].nfe.cost <= nfe or moves == 1
+    assert len(steps) == count + 1
+    assert steps[-2].nfe.cost == 3 * CALLS * count
+    assert steps[-1].nfe.cost <= nfe or count == 1
     assert steps[-1].status == (Status.NFE,) * 2
 
 
@@ -222,8 +222,8 @@ class Walk(Optimizer):
     """Moves at random, as seeds say."""
 
     def step(self, objective, noise, state, seeds):
-        moves = [torch.randn(row.shape, generator=seeds.generator(k, "walk")) for k, row in enumerate(noise)]
-        return Move(objective(noise), noise + torch.stack(moves), {})
+        steps = [torch.randn(row.shape, generator=seeds.generator(k, "walk")) for k, row in enumerate(noise)]
+        return Move(objective(noise), noise + torch.stack(steps), {})
 
     def check(self, objective):
         pass

@@ -77,7 +77,7 @@ def test_the_schema_names_every_option_and_method(run):
 NUMBERS = [name for name in Settings.names() if type_of(Settings.model_fields[name]).startswith(("integer", "number"))]
 
 
-def wrong(name: str) -> list[str]:
+def wrong_values(name: str) -> list[str]:
     """Texts that are no value of a number."""
     field = Settings.model_fields[name]
     outside = {">=": lambda bound: bound - 1, ">": lambda bound: bound, "<=": lambda bound: bound + 1}
@@ -89,7 +89,7 @@ def wrong(name: str) -> list[str]:
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_number_that_is_none_or_out_of_bounds_is_refused_wherever_it_comes_from(name, tmp_path):
     base = RunSpec(reward="brightness")
-    for value in wrong(name):
+    for value in wrong_values(name):
         with pytest.raises(ArgumentError, match=f"^{name} must be "):
             Settings(**{name: value})
         with pytest.raises(ArgumentError, match=f"^{name} must be "):
@@ -125,7 +125,7 @@ def test_every_parameter_of_a_method_has_bounds(method):
                     read_method(f"{method}:{name}={value}")
 
 
-def test_unknown_names_are_told_their_nearest(tmp_path):
+def test_unknown_names_get_their_nearest(tmp_path):
     with pytest.raises(ArgumentError, match="unknown option 'stpes'; did you mean 'steps'"):
         RunSpec(reward="jpeg", stpes=3)
     (tmp_path / "run.toml").write_text("stpes = 3\n")

@@ -23,7 +23,7 @@ from tests.tiny import CALL, stable_diffusion
 MODEL = GaussianModel(steps=4, dim=1, dtype=torch.float64)
 
 
-def held(target, name):
+def held_out(target, name):
     return FunctionReward(lambda x: -(x - target).square().flatten(1).sum(1), name=name)
 
 
@@ -45,7 +45,7 @@ def run(reward, panel, steps=150, batch=1, lr=0.05, **more):
 
 
 def test_a_run_past_the_maximum_of_the_panel_is_hacking_from_there_on():
-    solution = run(Linear(1.0), [held(1.5, "judge")])
+    solution = run(Linear(1.0), [held_out(1.5, "judge")])
     (said,) = solution.hacking
     scores = [record["watched"]["judge"][0] for record in solution.history]
     peak = scores.index(max(scores))
@@ -61,8 +61,8 @@ def test_a_run_past_the_maximum_of_the_panel_is_hacking_from_there_on():
     assert solution.best().index.item() == 150 and torch.equal(solution.best().noise, solution.noise)
 
 
-def test_what_is_kept_holds_the_pair_law():
-    solution = run(Linear(1.0), [held(1.5, "judge")], batch=3)
+def test_rows_that_are_kept_hold_the_pair_law():
+    solution = run(Linear(1.0), [held_out(1.5, "judge")], batch=3)
     kept, sampler = solution.best(by="pareto"), MODEL.sampler()
     assert torch.equal(sampler(kept.noise), kept.sample)
     for row, said in enumerate(solution.hacking):
@@ -73,43 +73,43 @@ def test_what_is_kept_holds_the_pair_law():
 @pytest.mark.parametrize(
     "panel",
     [
-        [held(3.0, "same")],  # what is climbed, under another name
-        [held(3.3, "beyond")],
+        [held_out(3.0, "same")],  # the target, under another name
+        [held_out(3.3, "beyond")],
         [Linear(1.0)],
-        [held(3.0, "same"), held(0.0, "start")],  # one of two falls: no majority
+        [held_out(3.0, "same"), held_out(0.0, "start")],  # one of two falls: no majority
         [FunctionReward(lambda x: torch.zeros(len(x)), name="nothing")],
     ],
 )
 def test_a_run_that_gets_what_it_stands_for_is_not_hacking(panel):
-    solution = run(held(3.0, "target"), panel)
+    solution = run(held_out(3.0, "target"), panel)
     assert solution.gain.item() > 1 and solution.hacking == [None]
     assert torch.equal(solution.best(by="pareto").noise, solution.noise)
 
 
 def test_more_than_half_of_a_panel_decides_by_the_peak_that_makes_the_majority():
-    panel = [held(0.6, "first"), held(1.5, "second"), Linear(1.0)]
+    panel = [held_out(0.6, "first"), held_out(1.5, "second"), Linear(1.0)]
     (said,) = run(FunctionReward(lambda x: x.flatten(1).sum(1), name="far"), panel).hacking
     alone = run(FunctionReward(lambda x: x.flatten(1).sum(1), name="far"), panel[1:2]).hacking[0]
     assert said.falling == ("first", "second") and (said.since, said.before) == (alone.since, alone.before)
 
 
 def test_rows_are_judged_alone():
-    together = run(Linear(1.0), [held(1.5, "judge")], batch=3)
+    together = run(Linear(1.0), [held_out(1.5, "judge")], batch=3)
     for row in range(3):
-        alone = run(Linear(1.0), [held(1.5, "judge")], seed=row)
+        alone = run(Linear(1.0), [held_out(1.5, "judge")], seed=row)
         assert alone.hacking[0] == together.hacking[row]
         torch.testing.assert_close(alone.best(by="pareto").noise[0], together.best(by="pareto").noise[row])
 
 
 def test_watching_every_third_step_and_the_last():
-    solution = run(Linear(1.0), [held(1.5, "judge")], steps=148, watch_every=3)
+    solution = run(Linear(1.0), [held_out(1.5, "judge")], steps=148, watch_every=3)
     assert [r["index"] for r in solution.history if "watched" in r] == [*range(0, 148, 3), 148]
     (said,) = solution.hacking
     assert said.since % 3 == 0 and solution.best(by="pareto").index.item() == said.before == said.since - 3
 
 
 def test_a_panel_changes_nothing_of_the_run():
-    watched, plain = run(Linear(1.0), [held(1.5, "judge")], steps=5), run(Linear(1.0), (), steps=5)
+    watched, plain = run(Linear(1.0), [held_out(1.5, "judge")], steps=5), run(Linear(1.0), (), steps=5)
     assert torch.equal(watched.noise, plain.noise)
     keep = {"index", "nfe", "reward", "terms", "penalty", "value", "probability", "grad_norm", "found"}
     for one, two in zip(watched.history, plain.history, strict=True):
@@ -120,14 +120,14 @@ def test_a_panel_changes_nothing_of_the_run():
 def test_a_run_that_is_interrupted_is_judged_up_to_there():
     objective = Objective(MODEL.sampler(), Linear(1.0))
 
-    def stopping(steps):
+    def stop_at_40(steps):
         for step in steps:
             yield step
             if step.index == 40:
                 raise KeyboardInterrupt
 
     steps = iterate(objective, objective.sampler.init(1), optimizer=GradientAscent(lr=0.2), budget=Budget(steps=99))
-    solution = collect(stopping(Panel([held(1.5, "judge")]).watch(steps)), objective)
+    solution = collect(stop_at_40(Panel([held_out(1.5, "judge")]).watch(steps)), objective)
     assert len(solution.history) == 41 and solution.hacking[0].before == solution.best(by="pareto").index.item()
 
 
@@ -189,8 +189,10 @@ def test_statistics_of_pixels_have_no_say():
     far = FunctionReward(lambda x: x.flatten(1).sum(1), name="far")
     plain = FunctionReward(lambda x: -(x - 1.5).square().flatten(1).sum(1), name="plain", statistic=True)
     assert run(far, [plain]).hacking == [None]
-    alone = run(far, [held(1.5, "judge")])
-    beside = run(far, [plain, held(1.5, "judge"), FunctionReward(lambda x: x[:, 0] * 0, name="flat", statistic=True)])
+    alone = run(far, [held_out(1.5, "judge")])
+    beside = run(
+        far, [plain, held_out(1.5, "judge"), FunctionReward(lambda x: x[:, 0] * 0, name="flat", statistic=True)]
+    )
     assert beside.hacking[0] is not None and beside.hacking == alone.hacking
     assert beside.history[0]["silent"] == ["plain", "flat"] and set(beside.history[0]["watched"]) > {"plain"}
 
@@ -219,9 +221,9 @@ def test_bad_panels_are_refused():
     with pytest.raises(ArgumentError, match="got 'linear', which is optimized"):
         run(Linear(1.0), [Linear(2.0)])
     with pytest.raises(ArgumentError, match="watched rewards must have different names, got"):
-        run(Linear(1.0), [held(0.0, "a"), held(1.0, "a")])
+        run(Linear(1.0), [held_out(0.0, "a"), held_out(1.0, "a")])
     with pytest.raises(ArgumentError, match="watch_every must be >= 1, got 0"):
-        run(Linear(1.0), [held(0.0, "a")], watch_every=0)
+        run(Linear(1.0), [held_out(0.0, "a")], watch_every=0)
     with pytest.raises(ArgumentError, match="expected a watched reward without a weight, got 'jpeg:0.5'"):
         run(Linear(1.0), ["jpeg:0.5"])
     with pytest.raises(ArgumentError, match="did you mean 'jpeg'"):
@@ -234,18 +236,18 @@ def test_bad_panels_are_refused():
 
 
 def test_the_command_lines_list():
-    def watched(*texts):
+    def read_watch(*texts):
         return RunSpec(reward="jpeg", watch=texts).watch
 
-    assert watched("clip,jpeg") == ("clip", "jpeg")
-    assert watched("clip:model=a/b,scale=100,jpeg", "contrast") == ("clip:model=a/b,scale=100", "jpeg", "contrast")
-    assert watched("none") == ()
+    assert read_watch("clip,jpeg") == ("clip", "jpeg")
+    assert read_watch("clip:model=a/b,scale=100,jpeg", "contrast") == ("clip:model=a/b,scale=100", "jpeg", "contrast")
+    assert read_watch("none") == ()
 
 
-# ---- on pictures, and on disk ----
+# ---- on images, and on disk ----
 
 
-def test_the_built_in_model_is_watched_unless_told_otherwise():
+def test_the_built_in_model_is_watched_by_default():
     few = {"steps": 1, "num_inference_steps": 2, "progress": False}
     names = set(align("stickers", "a duck", "brightness", **few).history[0]["watched"])
     assert {"contrast", "jpeg"} <= names <= {"contrast", "jpeg", "stickers-judge"}
@@ -283,7 +285,7 @@ def test_a_run_directory_keeps_what_was_seen(model, tmp_path, monkeypatch, capsy
     assert json.loads((folder.path / "spec.json").read_text())["watch"] == list(spec.watch)
 
 
-def test_the_command_line_watches_the_built_in_model_unless_told_otherwise(tmp_path, monkeypatch):
+def test_the_command_line_watches_the_built_in_model_by_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     few = ["align", "a duck", "--reward", "brightness", "--steps", "1", "--num-inference-steps", "2", "-q"]
     for name, more in (("seen", []), ("unseen", ["--watch", "none"])):
@@ -296,7 +298,7 @@ def test_the_command_line_watches_the_built_in_model_unless_told_otherwise(tmp_p
     assert RunFolder(tmp_path / "seen").spec().watch is None
 
 
-def test_a_panel_that_cannot_speak_says_so_before_the_run():
+def test_a_panel_that_cannot_warn_is_reported_before_the_run():
     pipe, call = stable_diffusion(), {**CALL, "num_inference_steps": 2}
 
     def note(*watch):

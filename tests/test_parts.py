@@ -11,17 +11,17 @@ class Part:
         self.given = (target, size, scale, normal, family)
 
 
-def wanting(weight, *, size: int = 4):
+def needy(weight, *, size: int = 4):
     return weight, size
 
 
-def fussy(*, share: float = 0.5):
+def bounded(*, share: float = 0.5):
     if share > 1:
-        raise ArgumentError(f"share={share} given: at most 1 wanted")
+        raise ArgumentError(f"share must be <= 1, got {share}")
     return share
 
 
-PARTS = {"part": Part, "wanting": wanting, "fussy": fussy, "bare": lambda: "bare"}
+PARTS = {"part": Part, "wanting": needy, "fussy": bounded, "bare": lambda: "bare"}
 PLAIN = (None, 4, 1.0, True, "strided")
 
 
@@ -78,10 +78,10 @@ def test_a_part_without_arguments_and_one_that_needs_some():
         ("part:", "must be a finite number, true, false, or none"),
         ("wanting", "thing 'wanting' has no weight; give it as in 'wanting:weight=1'"),
         ("wanting:size=2", "has no weight"),
-        ("fussy:share=2", "share=2.0 given: at most 1 wanted"),
+        ("fussy:share=2", "share must be <= 1, got 2.0"),
     ],
 )
-def test_what_stands_for_nothing_is_refused_in_one_line(text, says):
+def test_an_invalid_part_is_refused_in_one_line(text, says):
     with pytest.raises(ArgumentError, match=says.replace("(", r"\(")) as caught:
         build_part(text, PARTS, "thing")
     assert "\n" not in str(caught.value)

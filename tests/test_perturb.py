@@ -48,7 +48,7 @@ def limits(weights):
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0)])
 def test_perturbed_images_are_clamped_before_they_are_scored(low, high):
-    """Pixels at the ends of [0, 1] and noise on them: cut off; samples that are no such pictures are left alone."""
+    """Pixels at the ends of [0, 1] and noise on them: cut off; samples that are no such images are left alone."""
     seen = []
 
     def bright(images):
@@ -76,18 +76,18 @@ def test_the_mean_square_error_is_the_one_theory_gives_and_falls_as_one_over_the
     # the mean of q terms (a xi) xi misses a by |a|^2 (n + 1) / q in the mean square, n the dimension of xi
     size, total = SLOPE.square().sum(), toy.weights.square().sum()
     moved = DIM * (len(toy.weights) - 1)  # the last draw is dead
-    wanted = {
+    expected = {
         ZerothOrder: size * total * (moved + 1),
         Hybrid1: size * total * (DIM + 1),
         Hybrid2: size * total**3 * (DIM + 1),
     }[kind]
-    assert error.mean() * samples / wanted == pytest.approx(1, abs=0.25)
-    spread = (wanted / samples / rows).sqrt()  # so the mean over rows is unbiased
+    assert error.mean() * samples / expected == pytest.approx(1, abs=0.25)
+    spread = (expected / samples / rows).sqrt()  # so the mean over rows is unbiased
     bias = (direction.mean(0) / (scale**2 if kind is Hybrid2 else 1) - limits(toy.weights)[kind]).norm()
     assert bias < 2 * spread
 
 
-def curved():
+def curved_sampler():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(DIM, 6), nn.Tanh(), nn.Linear(6, DIM)).double()
 
@@ -102,17 +102,17 @@ def curved():
 
 @kinds
 def test_on_a_curved_problem_a_small_scale_gives_the_limit_of_the_formulas(kind):
-    sampler, scale = curved(), 1e-4
+    sampler, scale = curved_sampler(), 1e-4
     smooth = FunctionReward(lambda x: (3 * x).sin().prod(1) + x[:, 0].exp(), name="smooth")
     objective = Objective(sampler, smooth)
     noise = sampler.init(1)
     _, gradient = estimate(Backprop(), objective, noise)
     jacobian = torch.autograd.functional.jacobian(sampler, noise)[0, :, 0].flatten(1)  # (DIM, n)
-    wanted = gradient[0].flatten()
+    expected = gradient[0].flatten()
     if kind is Hybrid2:
-        wanted = jacobian.T @ (jacobian @ wanted) * scale**2
+        expected = jacobian.T @ (jacobian @ expected) * scale**2
     _, direction = estimate(kind(1000, scale, normalize=False, chunk=1000), objective, noise)
-    assert (direction[0].flatten() - wanted).norm() < 0.25 * wanted.norm()
+    assert (direction[0].flatten() - expected).norm() < 0.25 * expected.norm()
     assert torch.dot(direction.flatten(), gradient.flatten()) > 0
 
 
@@ -134,8 +134,8 @@ def test_antithetic_pairs_tend_to_the_gradient_of_a_cubic_no_slower_than_theory_
     _, direction = estimate(ZerothOrder(samples, 0.1, antithetic=True, normalize=False, chunk=4096), objective, noise)
     exact = toy.weights[:, None] * (SLOPE + 10 * objective.sampler(noise[:1])[0])
     moved = DIM * (len(toy.weights) - 1)
-    wanted = exact.square().sum() * (moved + 1) / (samples / 2)  # half as many directions
-    assert ((direction - exact).square().sum((1, 2)).mean() / wanted).item() == pytest.approx(1, abs=0.25)
+    expected = exact.square().sum() * (moved + 1) / (samples / 2)  # half as many directions
+    assert ((direction - exact).square().sum((1, 2)).mean() / expected).item() == pytest.approx(1, abs=0.25)
 
 
 @kinds
@@ -194,7 +194,7 @@ def test_a_candidate_whose_score_is_not_finite_is_left_out(kind):
         assert not directions[1 - low].any()  # its own reward is not finite: nothing to compare with
 
 
-class Watched(Sampler):
+class RecordingSampler(Sampler):
     """The toy's sampler, noting each call's rows, whether a graph was made, and the noise it got."""
 
     def __init__(self):
@@ -211,7 +211,7 @@ class Watched(Sampler):
 
 @kinds
 def test_candidates_go_without_a_graph_in_chunks_and_one_call_alone_has_one(kind):
-    sampler = Watched()
+    sampler = RecordingSampler()
     objective = Objective(sampler, black(lambda x: x.prod(1)))
     noise = sampler.inner.init(3)
     _, direction = estimate(kind(5, 0.1, chunk=4), objective, noise)
@@ -232,10 +232,10 @@ def test_a_row_is_counted_the_calls_of_its_own_candidates_however_they_are_batch
     with count_calls() as meter:
         estimate(kind(5, 0.1, chunk=chunk), objective, noise)
         calls = 4
-        wanted = {ZerothOrder: NFE(6 * calls), Hybrid1: NFE(calls, calls), Hybrid2: NFE(6 * calls, calls)}[kind]
-    assert meter.nfe == wanted
+        expected = {ZerothOrder: NFE(6 * calls), Hybrid1: NFE(calls, calls), Hybrid2: NFE(6 * calls, calls)}[kind]
+    assert meter.nfe == expected
     steps = list(iterate(objective, noise, optimizer=GradientAscent(kind(5, chunk=chunk)), budget=Budget(steps=2)))
-    assert steps[-1].nfe == wanted + wanted + NFE(calls)
+    assert steps[-1].nfe == expected + expected + NFE(calls)
 
 
 def test_rows_that_a_sampler_runs_one_by_one_are_counted_the_same():
@@ -275,7 +275,7 @@ def test_terms_and_prompts_go_with_their_rows(kind):
     torch.testing.assert_close(kind(6, 0.1, normalize=False)(twin, noise[1:], alone)[1], direction[1:])
 
 
-class Posed(Sampler):
+class FixedDraw(Sampler):
     """The sum of its draws, of which the layout holds some still."""
 
     layout = Layout((Draw("a", (2,), "start"), Draw("b", (2,), "other"), Draw("c", (2,), live=False)))
@@ -288,12 +288,12 @@ class Posed(Sampler):
 @kinds
 def test_fixed_draws_are_not_perturbed_and_have_no_direction(kind):
     reward = FunctionReward(lambda x: x.sum(1), name="sum")
-    _, direction = estimate(kind(4, 0.1), Objective(Posed(), reward), torch.ones(1, 3, 2))
+    _, direction = estimate(kind(4, 0.1), Objective(FixedDraw(), reward), torch.ones(1, 3, 2))
     assert direction[0, 0].any() and not direction[0, 1:].any()
     assert direction.norm().item() == pytest.approx(1)
     if kind is ZerothOrder:  # the perturbation of the others would show in the score: r changes with b and c
         raw = ZerothOrder(1, 0.1, normalize=False)
-        _, one = estimate(raw, Objective(Posed(), reward), torch.ones(1, 3, 2))
+        _, one = estimate(raw, Objective(FixedDraw(), reward), torch.ones(1, 3, 2))
         xi = one[0, 0] / one[0, 0].norm()
         size = (one[0, 0].norm() / xi.sum().abs()).sqrt()  # one = (xi . 1) xi if nothing else was perturbed
         torch.testing.assert_close(one[0, 0], (size * xi).sum() * size * xi)

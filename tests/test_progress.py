@@ -98,13 +98,13 @@ def test_a_line_says_what_it_has_room_for_the_most_telling_first(width, seen, go
 
 
 def test_a_bar_ends_with_what_it_watches_however_that_ends():
-    def broken():
+    def fail():
         yield next(iter(few_first()))
         raise RuntimeError
 
     bars = Bars(Console(file=io.StringIO(), force_terminal=True))
     with pytest.raises(RuntimeError):
-        list(bars.track(broken(), Budget(steps=10)))
+        list(bars.track(fail(), Budget(steps=10)))
     assert not bars._progress.tasks and not bars._progress.live.is_started
 
 

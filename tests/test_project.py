@@ -29,7 +29,7 @@ def fresh(rows: int = 2) -> torch.Tensor:
     return LAYOUT.draw_noise(range(rows)).double()
 
 
-def structured() -> dict[str, torch.Tensor]:
+def patterns() -> dict[str, torch.Tensor]:
     """Patterns of standard deviation 1 over a draw that no Gaussian would show."""
     x = torch.arange(32.0, dtype=torch.float64)
     return {
@@ -101,7 +101,7 @@ def test_true_noise_has_these_sums_on_average():
 
 @pytest.mark.parametrize("name", ["shift", "wave", "checkerboard"])
 def test_structure_is_taken_out_of_noise_and_of_directions(name):
-    pattern = structured()[name]
+    pattern = patterns()[name]
     noise = fresh(4)
     noise[:, 0] += pattern
     part = (SpectralProjection().noise(noise, LAYOUT)[:, 0] * pattern).mean((1, 2, 3))

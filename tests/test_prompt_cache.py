@@ -67,7 +67,7 @@ def test_two_pipelines_that_share_a_memory_do_not_answer_for_each_other():
     assert not torch.equal(samplers[0](noise, "a"), samplers[1](noise, "a"))
 
 
-def test_images_and_lists_are_told_apart_by_what_they_hold():
+def test_images_and_lists_are_distinguished_by_their_content():
     one, same, other = (Image.new("RGB", (2, 2), color) for color in ("red", "red", "blue"))
     assert _key([one, {"a": 1}]) == _key([same, {"a": 1}]) != _key([other, {"a": 1}])
     assert _key(1) != _key(True) != _key("1")

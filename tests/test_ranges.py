@@ -90,7 +90,7 @@ class Blind(type(stable_diffusion())):
         return 1
 
 
-def made(kind):
+def make_pipeline(kind):
     parts = stable_diffusion().components
     return kind(**parts, requires_safety_checker=False)
 
@@ -99,19 +99,19 @@ def test_a_pipeline_that_shows_something_else_is_refused():
     with pytest.raises(
         ModelError, match=r"expected images with output_type='pt' in \[0, 1\] or \[-1, 1\], got ones"
     ) as caught:
-        DiffusersSampler(made(Odd), **CALL).init(1)
+        DiffusersSampler(make_pipeline(Odd), **CALL).init(1)
     assert "\n" not in str(caught.value)
 
 
 def test_a_range_is_found_by_whole_runs_where_the_decoder_alone_does_not_tell(monkeypatch):
-    pipe = made(Blind)
+    pipe = make_pipeline(Blind)
     sampler = DiffusersSampler(pipe, **CALL)
-    monkeypatch.setattr("noiseward.pipelines.adapter.track_state", _nothing)
+    monkeypatch.setattr("noiseward.pipelines.adapter.track_state", _no_recording)
     sample = sampler(sampler.init(1), "a")
     assert sampler._range is Range.SIGNED and 0 <= sample.min() and sample.max() <= 0.5 + 1e-6
 
 
-def _nothing(_):
+def _no_recording(_):
     import contextlib
 
     return contextlib.nullcontext([])

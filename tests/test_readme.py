@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands there, but for fewer moves."""
+"""The README's Python runs as it stands there, but for fewer steps."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from noiseward.samplers.recompute import drive
 
 
 @dataclasses.dataclass
-class Predicted(BaseOutput):
+class Prediction(BaseOutput):
     sample: torch.Tensor = None  # type: ignore[assignment]
     residuals: tuple = ()
 
@@ -51,7 +51,7 @@ NESTINGS = {
     "tuple out": (lambda net, x, y: (net(x), net(y)), lambda d, x, y: (d(x, y)[0] * d(x, y)[1]).sum()),
     "dict out": (lambda net, x, y: {"e": net(x), "v": [net(x * y)]}, lambda d, x, y: (d(x, y)["v"][0] ** 2).sum()),
     "output object": (
-        lambda net, x, y: Predicted(net(x), (net(y), net(x + y))),
+        lambda net, x, y: Prediction(net(x), (net(y), net(x + y))),
         lambda d, x, y: d(x, y).sample.sum() + (d(x, y).residuals[0] * d(x, y)[1][1]).sum(),
     ),
     "settings beside tensors": (
@@ -96,10 +96,10 @@ def test_the_gradient_of_a_driven_module_is_that_of_finite_differences(recompute
 
 
 def test_output_objects_come_back_as_such():
-    denoiser = Denoiser(lambda net, x: Predicted(net(x), ({"deep": x * 2},)))
+    denoiser = Denoiser(lambda net, x: Prediction(net(x), ({"deep": x * 2},)))
     x = torch.ones(1, 3, dtype=torch.float64, requires_grad=True)
     out = run(denoiser, lambda: denoiser(x), True)
-    assert type(out) is Predicted and torch.equal(out.residuals[0]["deep"], 2 * x)
+    assert type(out) is Prediction and torch.equal(out.residuals[0]["deep"], 2 * x)
 
 
 class Posterior:

@@ -129,7 +129,7 @@ def test_blocks_that_do_not_divide_the_noise_are_refused_naming_some_that_do(blo
         Concentration(block=block)(fresh(16, 1)[:, None], layout(16))
 
 
-def published(z, permutations, k=4):
+def published_value(z, permutations, k=4):
     """The published number, by its procedure: log p / 2 clamped at -log 2, the order given once beside the mean."""
 
     def pair(x):
@@ -149,7 +149,7 @@ def test_the_reference_convention_is_the_published_number(family, scale, shift):
     z = scale * fresh(512, 1) + shift
     permutations = get_permutations(512, 20, 4, family, z.device).index()[1:]
     penalty = Concentration(2.0, permutations=20, family=family, convention="reference")(z[:, None], layout(512))
-    assert penalty.item() == pytest.approx(2 * published(z[0], permutations), rel=1e-9)
+    assert penalty.item() == pytest.approx(2 * published_value(z[0], permutations), rel=1e-9)
 
 
 def test_the_floor_of_the_reference_convention_is_4_log_2():

@@ -32,24 +32,24 @@ def run(objective, optimizer, rows=2, **budget):
     return list(iterate(objective, objective.sampler.init(rows), optimizer=optimizer, budget=Budget(**budget)))
 
 
-@pytest.mark.parametrize("moves", [1, 3])
-def test_the_first_steps_are_by_the_first_optimizer_and_the_others_by_the_second_without_a_state(moves):
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_first_steps_are_by_the_first_optimizer_and_the_others_by_the_second_without_a_state(count):
     objective = Objective(model().sampler(), Quadratic(2.0))
     search, ascent = TrustRegion(6, 2), GradientAscent(lr=0.1)
-    steps = run(objective, Relay(search, ascent, steps=moves), steps=6)
-    for one, two in zip(steps, run(objective, search, steps=moves), strict=False):
+    steps = run(objective, Relay(search, ascent, steps=count), steps=6)
+    for one, two in zip(steps, run(objective, search, steps=count), strict=False):
         assert torch.equal(one.noise, two.noise)
-    noise, state = steps[moves].noise, {}
-    for step in steps[moves:]:
+    noise, state = steps[count].noise, {}
+    for step in steps[count:]:
         assert torch.equal(step.noise, noise)
         move = ascent.step(objective, noise, state, Seeds((0, 1), step.index))
         noise, state = move.noise, move.state
 
 
-@pytest.mark.parametrize("moves", [1, 2])
-def test_a_run_resumed_from_any_step_is_bit_for_bit_the_run_that_never_stopped(moves):
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_resumed_from_any_step_is_bit_for_bit_the_run_that_never_stopped(count):
     objective = Objective(model().sampler(), Quadratic(0.3))
-    relay = Relay(TrustRegion(6, 2), GradientAscent(lr=0.1), steps=moves)
+    relay = Relay(TrustRegion(6, 2), GradientAscent(lr=0.1), steps=count)
     whole = run(objective, relay, 3, steps=5)
     for k, step in enumerate(whole[:-1]):
         rest = list(iterate(objective, step, optimizer=relay, budget=Budget(steps=5)))

@@ -21,13 +21,13 @@ from noiseward.rewards.serve import make_server, run_server
 
 
 def make_images(rows):
-    """Pictures whose levels PNG can hold, so that nothing is lost on the way."""
+    """Images whose levels PNG can hold, so that nothing is lost on the way."""
     levels = torch.randint(0, 256, (rows, 3, 6, 5), generator=torch.Generator().manual_seed(0))
     return levels.float() / 255
 
 
 @contextlib.contextmanager
-def scripted(behave):
+def serve_script(behave):
     """A server that answers request number n with `behave(handler, n, items)`."""
     seen = []
 
@@ -68,7 +68,7 @@ def remote(url, **options):
     return RemoteReward(url, **{"timeout": 5.0, "retries": 2, "backoff": 0.01, **options})
 
 
-def refused(reward, rows=2):
+def read_refusal(reward, rows=2):
     with pytest.raises(RewardError) as caught:
         reward(make_images(rows), None)
     assert "\n" not in str(caught.value)
@@ -100,14 +100,14 @@ def test_batches_overlap_and_come_back_in_order():
         time.sleep(0.02 * (number % 3))
         answer(handler, fine(items))
 
-    with scripted(behave) as (url, seen):
+    with serve_script(behave) as (url, seen):
         scores = remote(url, batch=2, workers=3, retries=0)(make_images(12), None)
     assert scores.tolist() == [row / 2 for row in range(12)]
     assert [len(items) for items in seen] == [2] * 6
 
 
 def test_an_answer_in_another_order_is_put_in_order():
-    with scripted(lambda handler, _, items: answer(handler, {"scores": fine(items)["scores"][::-1]})) as (url, _):
+    with serve_script(lambda handler, _, items: answer(handler, {"scores": fine(items)["scores"][::-1]})) as (url, _):
         assert remote(url)(make_images(5), None).tolist() == [0, 0.5, 1, 1.5, 2]
 
 
@@ -136,8 +136,8 @@ NONSENSE = {
 
 @pytest.mark.parametrize(("content", "says"), NONSENSE.values(), ids=NONSENSE)
 def test_nonsense_is_an_error_in_one_line_at_once(content, says):
-    with scripted(lambda handler, _, items: answer(handler, content)) as (url, seen):
-        assert says in refused(remote(url))
+    with serve_script(lambda handler, _, items: answer(handler, content)) as (url, seen):
+        assert says in read_refusal(remote(url))
     assert len(seen) == 1
 
 
@@ -190,22 +190,22 @@ SLOW = {
 def test_the_deadline_is_that_of_a_request_as_a_whole(behave):
     with raw(behave) as url:
         before = time.monotonic()
-        said = refused(remote(url, timeout=0.4, retries=3))
+        said = read_refusal(remote(url, timeout=0.4, retries=3))
         assert time.monotonic() - before < 1.5
         assert "did not answer within 0.4 s: increase timeout= if it needs longer (1 try)" in said or "422" in said
 
 
 def test_retries_share_the_deadline():
-    with scripted(lambda handler, _, items: answer(handler, {}, 503)) as (url, seen):
+    with serve_script(lambda handler, _, items: answer(handler, {}, 503)) as (url, seen):
         before = time.monotonic()
-        assert "answered 503" in refused(remote(url, timeout=0.5, retries=50, backoff=0.1))
+        assert "answered 503" in read_refusal(remote(url, timeout=0.5, retries=50, backoff=0.1))
         assert time.monotonic() - before < 0.6 and 2 <= len(seen) <= 4
 
 
-def test_a_name_that_nobody_resolves_is_given_up(monkeypatch):
+def test_an_unresolvable_name_is_given_up(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **more: time.sleep(5))
     before = time.monotonic()
-    assert "did not answer within 0.3 s" in refused(remote("http://judge.invalid", timeout=0.3))
+    assert "did not answer within 0.3 s" in read_refusal(remote("http://judge.invalid", timeout=0.3))
     assert time.monotonic() - before < 1
 
 
@@ -216,9 +216,9 @@ def test_an_error_in_one_request_does_not_wait_for_the_others():
         else:
             time.sleep(2)
 
-    with scripted(behave) as (url, _):
+    with serve_script(behave) as (url, _):
         before = time.monotonic()
-        assert "422" in refused(remote(url, batch=1, workers=3, timeout=5), rows=3)
+        assert "422" in read_refusal(remote(url, batch=1, workers=3, timeout=5), rows=3)
         assert time.monotonic() - before < 1.5
 
 
@@ -231,15 +231,15 @@ BREAKING = {
 
 
 @pytest.mark.parametrize("broken", BREAKING.values(), ids=BREAKING)
-def test_what_may_pass_is_tried_again_and_given_up_if_it_does_not_pass(broken):
-    def recovering(handler, number, items):
+def test_a_transient_error_is_retried_and_then_given_up(broken):
+    def recover(handler, number, items):
         broken(handler, items) if number < 3 else answer(handler, fine(items))
 
-    with scripted(recovering) as (url, seen):
+    with serve_script(recover) as (url, seen):
         assert remote(url)(make_images(2), None).tolist() == [0, 0.5]
         assert len(seen) == 3
-    with scripted(lambda handler, _, items: broken(handler, items)) as (url, seen):
-        assert "(3 tries)" in refused(remote(url))
+    with serve_script(lambda handler, _, items: broken(handler, items)) as (url, seen):
+        assert "(3 tries)" in read_refusal(remote(url))
         assert len(seen) == 3
 
 
@@ -250,28 +250,28 @@ def test_waiting_doubles_between_tries():
         times.append(time.monotonic())
         answer(handler, {}, 500)
 
-    with scripted(behave) as (url, _):
-        refused(remote(url, retries=3, backoff=0.08))
+    with serve_script(behave) as (url, _):
+        read_refusal(remote(url, retries=3, backoff=0.08))
     waits = [b - a for a, b in zip(times, times[1:], strict=False)]
     assert all(wait >= 0.95 * 0.08 * 2**k for k, wait in enumerate(waits)) and len(waits) == 3
 
 
 def test_a_refusal_is_passed_on_with_the_servers_own_words_and_not_tried_again():
-    with scripted(lambda handler, _, items: answer(handler, {"error": "no\nducks"}, 422)) as (url, seen):
-        assert "answered 422 Unprocessable" in (said := refused(remote(url))) and said.endswith(": no ducks")
+    with serve_script(lambda handler, _, items: answer(handler, {"error": "no\nducks"}, 422)) as (url, seen):
+        assert "answered 422 Unprocessable" in (said := read_refusal(remote(url))) and said.endswith(": no ducks")
         assert len(seen) == 1
     with run_server(FunctionReward(lambda x: x.sum(), differentiable=False, name="summed")) as url:
-        assert "422" in (said := refused(remote(url))) and "'summed' must return shape (2,) for 2 rows" in said
+        assert "422" in (said := read_refusal(remote(url))) and "'summed' must return shape (2,) for 2 rows" in said
 
 
-def test_nobody_there():
+def test_no_server_is_an_error():
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
-    assert "cannot be reached" in refused(remote(f"http://127.0.0.1:{port}", retries=0))
+    assert "cannot be reached" in read_refusal(remote(f"http://127.0.0.1:{port}", retries=0))
 
 
-def test_a_proxy_is_not_asked_for_what_is_on_this_machine(monkeypatch):
+def test_a_local_server_is_reached_without_the_proxy(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -289,7 +289,7 @@ def ask(url, body, kind="application/json"):
         return error.code, json.load(error)
 
 
-def test_the_server_refuses_what_is_no_request_and_serves_on():
+def test_the_server_refuses_an_invalid_request_and_keeps_serving():
     def item(image):
         return json.dumps({"items": [{"id": "0", "image": image}]}).encode()
 
@@ -317,7 +317,7 @@ def test_arguments_of_a_server_stand_where_its_weight_does():
             parse_weighted(text)
 
 
-def test_a_port_that_is_taken_is_said_in_one_line():
+def test_a_taken_port_is_reported_in_one_line():
     with make_server(make_reward("darkness")) as running, pytest.raises(ArgumentError, match="cannot listen on port"):
         make_server(make_reward("darkness"), running.server_port)
 

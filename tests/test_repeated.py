@@ -50,7 +50,7 @@ def pag() -> Any:
     return PAGPipeline(**unets.parts(), pag_applied_layers=["mid"])
 
 
-def adapted(pipe, module) -> Any:
+def add_adapter(pipe, module) -> Any:
     from peft import LoraConfig
 
     torch.manual_seed(3)
@@ -77,11 +77,11 @@ SIZE = {"height": 16, "width": 16, "num_inference_steps": 2}
 CASES = {
     "attention processors of a call": (pag, {**SIZE, "pag_scale": 3.0, "eta": 1.0}, 1e-4, 1e-6),
     "an adapter's scale of a call": (
-        lambda: adapted(pipe := unets.sd1(), pipe.unet),
+        lambda: add_adapter(pipe := unets.sd1(), pipe.unet),
         {**SIZE, "eta": 1.0, "cross_attention_kwargs": {"scale": 0.5}}, 1e-4, 1e-6,
     ),
     "an adapter's scale of a call, transformer": (
-        lambda: adapted(pipe := flows.flux(), pipe.transformer),
+        lambda: add_adapter(pipe := flows.flux(), pipe.transformer),
         {**SIZE, "joint_attention_kwargs": {"scale": 0.5}}, 1e-2, 2e-3,
     ),
     "a mask that the model's own checkpointing drops": (
@@ -112,7 +112,7 @@ def test_gradients_are_the_same_in_all_modes(case):
         torch.testing.assert_close(other, fast, rtol=1e-8, atol=1e-14)
 
 
-class Scaled(nn.Module):
+class ScaledNet(nn.Module):
     """A denoiser whose call depends on what stands around it."""
 
     def __init__(self):
@@ -151,7 +151,7 @@ def hook(net):
 
 
 @contextlib.contextmanager
-def replaced(net):
+def replace(net):
     own = net.inner.forward
     net.inner.forward = lambda x: 2 * own(x)
     yield
@@ -178,7 +178,7 @@ def autocast(net):
         yield
 
 
-def pulled_back(net, around, recompute):
+def pull_back(net, around, recompute):
     torch.manual_seed(1)
     x = torch.randn(2, 3, requires_grad=True)
     with around(net):
@@ -186,26 +186,26 @@ def pulled_back(net, around, recompute):
     return torch.autograd.grad(out.square().sum(), x)[0]
 
 
-@pytest.mark.parametrize("around", [attribute, entry, hook, replaced, submodule, variable, autocast])
+@pytest.mark.parametrize("around", [attribute, entry, hook, replace, submodule, variable, autocast])
 def test_whatever_a_call_depended_on_is_restored_for_its_repetition(around):
     torch.manual_seed(0)
-    net = Scaled().requires_grad_(False)
+    net = ScaledNet().requires_grad_(False)
     forget_parts()
     before = [dict(vars(part)) for part in net.modules()]
     torch.manual_seed(2)
-    plain = pulled_back(net, around, False)
+    plain = pull_back(net, around, False)
     torch.manual_seed(2)
-    assert torch.equal(pulled_back(net, around, True), plain)
+    assert torch.equal(pull_back(net, around, True), plain)
     assert [dict(vars(part)) for part in net.modules()] == before
     assert (net.scales, net.table) == ([1.0], {"all": 1.0})
 
 
 def test_what_cannot_be_restored_is_detected_and_the_module_named():
-    net, x = Scaled().requires_grad_(False), torch.ones(1, 3, requires_grad=True)
+    net, x = ScaledNet().requires_grad_(False), torch.ones(1, 3, requires_grad=True)
     out = recompute_call(net, Meter(), (x,), {}, module=net)
     GLOBAL[0] = 1.01
     try:
-        with pytest.raises(GradientError, match=r"^expected Scaled to give the same output .* by 1\.0%.*'fast'"):
+        with pytest.raises(GradientError, match=r"^expected ScaledNet to give the same output .* by 1\.0%.*'fast'"):
             torch.autograd.grad(out.sum(), x)
     finally:
         GLOBAL[0] = 1.0
@@ -213,7 +213,7 @@ def test_what_cannot_be_restored_is_detected_and_the_module_named():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_rounding_is_no_difference(dtype):
-    net, x = Scaled().requires_grad_(False).to(dtype), torch.ones(1, 3, dtype=dtype, requires_grad=True)
+    net, x = ScaledNet().requires_grad_(False).to(dtype), torch.ones(1, 3, dtype=dtype, requires_grad=True)
     out = recompute_call(net, Meter(), (x,), {}, module=net)
     GLOBAL[0] = 1 + 2 * torch.finfo(dtype).eps
     try:
@@ -223,7 +223,7 @@ def test_rounding_is_no_difference(dtype):
 
 
 def test_a_sampler_whose_denoiser_changes_between_call_and_gradient_says_so():
-    net = Scaled()
+    net = ScaledNet()
 
     def sample(batch):
         x = torch.randn(batch, 3)
@@ -233,15 +233,15 @@ def test_a_sampler_whose_denoiser_changes_between_call_and_gradient_says_so():
         return x
 
     sampler = FunctionSampler(sample, denoiser=net, recompute=True)
-    with pytest.warns(NoisewardWarning, match="Scaled.*only a search can change them"):
+    with pytest.warns(NoisewardWarning, match="ScaledNet.*only a search can change them"):
         noise = sampler.init(1)
-    with pytest.raises(GradientError, match="Scaled"):
+    with pytest.raises(GradientError, match="ScaledNet"):
         sampler(noise.requires_grad_())
 
 
 @pytest.mark.parametrize("change", ["list", "dict"])
 def test_a_call_that_fills_the_cache_it_is_given_keeps_its_activations(change):
-    class Cached(nn.Module):
+    class CachingDenoiser(nn.Module):
         def forward(self, x, cache):
             if change == "list":
                 cache.append(x)
@@ -249,7 +249,7 @@ def test_a_call_that_fills_the_cache_it_is_given_keeps_its_activations(change):
             cache["last"] = x * 2
             return x + cache["last"]
 
-    net, x = Cached(), torch.ones(2, requires_grad=True)
+    net, x = CachingDenoiser(), torch.ones(2, requires_grad=True)
     cache: Any = [] if change == "list" else {}
     meter = Meter()
     total = sum(recompute_call(net, meter, (x, cache), {}, module=net).sum() for _ in range(2))
@@ -259,7 +259,7 @@ def test_a_call_that_fills_the_cache_it_is_given_keeps_its_activations(change):
 
 
 def test_snapshots_hold_no_module_alive():
-    net = Scaled()
+    net = ScaledNet()
     snapshot(net)
     gone = []
     weakref.finalize(net, gone.append, True)

@@ -1,4 +1,4 @@
-"""A run that was killed, interrupted or finished goes on as if it had never stopped."""
+"""A run that was killed, interrupted or finished continues as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from noiseward.runs.replay import replay
 from noiseward.runs.resume import extend
 from noiseward.runs.spec import run_id
 from noiseward.runs.store import find_runs
-from tests.crash import killed
+from tests.crash import run_killed
 from tests.tiny import CALL
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -43,7 +43,7 @@ def begin(spec: RunSpec, folder: Path, steps: int) -> None:
         pass
 
 
-def same(one: Path, other: Path) -> None:
+def assert_same(one: Path, other: Path) -> None:
     """Assert that two runs hold the same, times aside."""
     names = ["best.safetensors", "peaks.safetensors", "latest.safetensors", "initial.safetensors", "strip.png"]
     for name in names if RunFolder(other).spec().watch else [name for name in names if name != "peaks.safetensors"]:
@@ -61,7 +61,7 @@ def same(one: Path, other: Path) -> None:
 def test_a_run_cut_after_any_step_ends_as_the_one_never_cut(spec, whole, tmp_path, steps):
     begin(spec, tmp_path / "run", steps)
     solution = resume(tmp_path / "run", quiet=True)
-    same(tmp_path / "run", whole)
+    assert_same(tmp_path / "run", whole)
     assert [record["index"] for record in solution.history] == [0, 1, 2, 3, 4]
     assert torch.equal(solution.initial.sample, read_tensors(whole / "initial.safetensors")[0]["sample"])
 
@@ -70,7 +70,7 @@ def test_a_run_cut_after_any_step_ends_as_the_one_never_cut(spec, whole, tmp_pat
 def operations(spec, tmp_path_factory):
     """How many operations on files a run makes."""
     folder = tmp_path_factory.mktemp("counted") / "run"
-    count, _ = killed(lambda report: execute(spec, folder, quiet=True) and None, folder, at=0)
+    count, _ = run_killed(lambda report: execute(spec, folder, quiet=True) and None, folder, at=0)
     return count
 
 
@@ -78,7 +78,7 @@ INSTANTS = int(os.environ.get("NOISEWARD_CRASHES", "6"))  # scripts/crashes asks
 
 
 @pytest.mark.parametrize("instant", range(INSTANTS))
-def test_a_run_killed_at_any_instant_is_readable_and_goes_on(spec, whole, operations, tmp_path, instant):
+def test_a_run_killed_at_any_instant_is_readable_and_continues(spec, whole, operations, tmp_path, instant):
     folder = tmp_path / "run"
     at = 1 + instant * (operations - 1) // max(INSTANTS - 1, 1)
 
@@ -87,8 +87,8 @@ def test_a_run_killed_at_any_instant_is_readable_and_goes_on(spec, whole, operat
         for step in perform(problem, spec, folder):
             report(f"step {step.index}")
 
-    died, reported = killed(work, folder, at)
-    assert died == -at or abs(died) < at  # the last instants belong to the closing pictures
+    died, reported = run_killed(work, folder, at)
+    assert died == -at or abs(died) < at  # the last instants belong to the closing images
     if not (folder / "spec.json").exists():
         assert not reported
         with pytest.raises(RunError, match="is not a run directory, it has no spec.json"):
@@ -102,18 +102,18 @@ def test_a_run_killed_at_any_instant_is_readable_and_goes_on(spec, whole, operat
         if file.suffix == ".safetensors" and not file.name.startswith("."):
             read_tensors(file)
     resume(folder, quiet=True)
-    same(folder, whole)
+    assert_same(folder, whole)
 
 
-def test_a_finished_run_goes_on_when_more_is_asked_for(spec, whole, tmp_path):
+def test_a_finished_run_continues_when_more_is_asked_for(spec, whole, tmp_path):
     short = spec.replace(steps=2)
     execute(short, tmp_path / "run", quiet=True)
     resume(tmp_path / "run", steps="+2", quiet=True)
-    same(tmp_path / "run", whole)
+    assert_same(tmp_path / "run", whole)
     assert RunFolder(tmp_path / "run").spec().steps == 4
 
 
-def impatient(folder: Path, log: str, lines: int) -> Path:
+def write_interrupting_reward(folder: Path, log: str, lines: int) -> Path:
     """A file with a function `light`, brightness, that stops once, as Ctrl-C does, when a log has so many lines."""
     file = folder / "mine.py"
     file.write_text(
@@ -128,16 +128,16 @@ def impatient(folder: Path, log: str, lines: int) -> Path:
     return file
 
 
-def test_an_interrupted_run_goes_on(spec, whole, tmp_path):
-    mine = spec.replace(reward=(f"{impatient(tmp_path, 'run/steps.jsonl', 2)}:light",))
+def test_an_interrupted_run_continues(spec, whole, tmp_path):
+    mine = spec.replace(reward=(f"{write_interrupting_reward(tmp_path, 'run/steps.jsonl', 2)}:light",))
     execute(mine, tmp_path / "run", quiet=True)
     assert RunFolder(tmp_path / "run").read("status.json")["state"] == "interrupted"
     resume(tmp_path / "run", quiet=True)
     for name in ("latest.safetensors", "best.safetensors"):
-        equal(tmp_path / "run" / name, whole / name)
+        assert_equal(tmp_path / "run" / name, whole / name)
 
 
-def equal(one: Path, other: Path) -> None:
+def assert_equal(one: Path, other: Path) -> None:
     """Assert that two files hold the same tensors and place; whose run they are, may differ."""
     (tensors, more), (others, rest) = read_tensors(one), read_tensors(other)
     assert tensors.keys() == others.keys() and all(torch.equal(tensors[name], others[name]) for name in tensors)
@@ -159,7 +159,7 @@ def test_a_clock_that_goes_back_a_year_changes_nothing(spec, whole, tmp_path, mo
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() - 3e7)
     resume(tmp_path / "run", quiet=True)
-    same(tmp_path / "run", whole)
+    assert_same(tmp_path / "run", whole)
     seconds = [record["seconds"] for record in RunFolder(tmp_path / "run").steps()]
     assert seconds == sorted(seconds) and seconds[0] >= 0
     assert [folder.path.name for folder in find_runs(tmp_path)] == ["run"]
@@ -215,22 +215,22 @@ def test_other_weights_are_noticed(spec, whole, tmp_path):
         resume(tmp_path / "run", steps="+1", quiet=True)
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(spec, whole, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_and_the_run_continues_when_there_is_room(spec, whole, tmp_path, monkeypatch):
     real, calls = os.replace, []
 
-    def full(*arguments):
+    def fail_full(*arguments):
         calls.append(1)
         if len(calls) > 30:
             raise OSError(28, "No space left on device")
         return real(*arguments)
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "replace", fail_full)
     with pytest.raises(RunError, match="cannot be written .No space left on device.; free space"):
         execute(spec, tmp_path / "run", quiet=True)
     monkeypatch.setattr(os, "replace", real)
     assert not [path for path in (tmp_path / "run").rglob(".*.new")]
     resume(tmp_path / "run", quiet=True)
-    same(tmp_path / "run", whole)
+    assert_same(tmp_path / "run", whole)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_budgets_that_are_none_are_refused(spec, given, says):
         extend(spec, **{"steps": None, "seconds": None, "nfe": None, **given})
 
 
-def test_a_larger_budget_is_in_all_or_beside_the_one_before(spec):
+def test_a_larger_budget_is_a_total_or_an_addition(spec):
     assert extend(spec, steps="+3", seconds=None, nfe=None).steps == 7
     assert extend(spec, steps="9", seconds="2.5", nfe="100") == spec.replace(steps=9, seconds=2.5, nfe=100)
     unlimited = spec.replace(steps=None)
@@ -262,7 +262,7 @@ def test_what_a_panel_saw_before_a_run_was_cut_is_remembered(spec, tmp_path):
     execute(watched, tmp_path / "whole", quiet=True)
     begin(watched, tmp_path / "cut", 3)
     solution = resume(tmp_path / "cut", quiet=True)
-    same(tmp_path / "cut", tmp_path / "whole")
+    assert_same(tmp_path / "cut", tmp_path / "whole")
     darkest = [max(range(5), key=lambda k: solution.history[k]["watched"]["dark"][row]) for row in range(2)]
     kept = solution.last.peaks["dark"].index.tolist()
     assert all(found <= step for found, step in zip(kept, darkest, strict=True)) and min(darkest) < 3
@@ -274,7 +274,7 @@ def test_a_search_that_was_chosen_is_written_down(spec, tmp_path):
     assert RunFolder(tmp_path / "run").spec().method == "trust-region:samples=16,regions=4,sine=0.4,chunk=16"
 
 
-def test_a_run_that_takes_few_steps_first_is_written_and_goes_on(model, tmp_path):
+def test_a_run_that_takes_few_steps_first_is_written_and_continues(model, tmp_path):
     call = {**CALL, "num_inference_steps": 4, "eta": 1.0}
     spec = RunSpec(
         prompt="a",
@@ -287,10 +287,10 @@ def test_a_run_that_takes_few_steps_first_is_written_and_goes_on(model, tmp_path
     )
     execute(spec, tmp_path / "whole", quiet=True)
     assert [record["index"] for record in RunFolder(tmp_path / "whole").steps()] == [0, 4, 5, 6]
-    for cut in (1, 2, 3):  # at the start, with all of the coarse moves to do again; after it
+    for cut in (1, 2, 3):  # at the start, with all of the coarse steps to do again; after it
         begin(spec, tmp_path / f"cut{cut}", cut)
         resume(tmp_path / f"cut{cut}", quiet=True)
-        same(tmp_path / f"cut{cut}", tmp_path / "whole")
+        assert_same(tmp_path / f"cut{cut}", tmp_path / "whole")
     resume(tmp_path / "whole", steps="+2", quiet=True)
     assert [record["index"] for record in RunFolder(tmp_path / "whole").steps()] == [0, 4, 5, 6, 7, 8]
 
@@ -315,7 +315,7 @@ def whole_few_first(model, tmp_path_factory):
     return folder
 
 
-def test_the_climb_on_few_steps_is_a_run_of_its_own(whole_few_first):
+def test_the_run_on_few_steps_is_a_run_of_its_own(whole_few_first):
     first, run = RunFolder(whole_few_first).first, RunFolder(whole_few_first)
     assert [record["index"] for record in first.steps()] == [0, 1, 2, 3, 4]
     assert first.read("status.json")["state"] == "done" and (first.path / "plot.png").exists()
@@ -330,32 +330,34 @@ def test_the_climb_on_few_steps_is_a_run_of_its_own(whole_few_first):
 
 @pytest.fixture(scope="module")
 def operations_few_first(model, tmp_path_factory):
-    """How many operations on files such a run makes, and how many before the climb on few steps is written."""
+    """How many operations on files such a run makes, and how many before the run on few steps is written."""
     folder = tmp_path_factory.mktemp("counted")
     run, start = folder / "run", folder / "start"
-    count, _ = killed(lambda report: execute(few_first(model), run, quiet=True) and None, run, at=0)
-    before, _ = killed(lambda report: begin(few_first(model), start, 1), start, at=0)
+    count, _ = run_killed(lambda report: execute(few_first(model), run, quiet=True) and None, run, at=0)
+    before, _ = run_killed(lambda report: begin(few_first(model), start, 1), start, at=0)
     return before, count
 
 
 @pytest.mark.parametrize("instant", range(INSTANTS))
-def test_a_climb_on_few_steps_killed_at_any_instant_goes_on(
+def test_a_run_on_few_steps_killed_at_any_instant_continues(
     model, whole_few_first, operations_few_first, tmp_path, instant
 ):
     folder, (before, count) = tmp_path / "run", operations_few_first
     at = before + instant * (count - before) // INSTANTS
-    died, _ = killed(lambda report: execute(few_first(model), folder, quiet=True) and None, folder, at)
+    died, _ = run_killed(lambda report: execute(few_first(model), folder, quiet=True) and None, folder, at)
     assert died == -at
     first = RunFolder(folder).first
     made = first.steps() if (first.path / "steps.jsonl").exists() else []
     resume(folder, quiet=True)
-    same(folder, whole_few_first)
-    same(first.path, whole_few_first / "first")
-    assert first.steps()[: max(len(made) - 1, 0)] == made[:-1]  # seconds too: no move but the last was made again
+    assert_same(folder, whole_few_first)
+    assert_same(first.path, whole_few_first / "first")
+    assert first.steps()[: max(len(made) - 1, 0)] == made[:-1]  # seconds too: no step but the last was made again
 
 
-def test_a_climb_on_few_steps_interrupted_ends_as_one_never_interrupted(model, whole_few_first, tmp_path):
-    mine = few_first(model, f"{impatient(tmp_path, 'run/first/steps.jsonl', 3)}:light")  # three coarse steps
+def test_a_run_on_few_steps_interrupted_ends_as_one_never_interrupted(model, whole_few_first, tmp_path):
+    mine = few_first(
+        model, f"{write_interrupting_reward(tmp_path, 'run/first/steps.jsonl', 3)}:light"
+    )  # three coarse steps
     execute(mine, tmp_path / "run", quiet=True)
     run = RunFolder(tmp_path / "run")
     assert [record["index"] for record in run.steps()] == [0, 2]  # what was found by then, carried over
@@ -363,14 +365,14 @@ def test_a_climb_on_few_steps_interrupted_ends_as_one_never_interrupted(model, w
     assert min(run.steps()[1]["reward"]) > max(run.steps()[0]["reward"]) - 1
     resume(tmp_path / "run", quiet=True)
     for name in ("latest.safetensors", "best.safetensors", "first/latest.safetensors", "first/best.safetensors"):
-        equal(run.path / name, whole_few_first / name)
+        assert_equal(run.path / name, whole_few_first / name)
     assert [record["index"] for record in run.steps()] == [0, 4, 5, 6]
     frames = [sorted(file.name for file in (path / "frames").iterdir()) for path in (run.path, whole_few_first)]
     assert frames[0] == frames[1]
 
 
-def test_a_run_that_tries_some_noises_first_is_written_and_goes_on(model, tmp_path):
-    """Its first move is the dearest, and what is left of the budget after it depends on how far that is forgotten."""
+def test_a_run_that_tries_some_noises_first_is_written_and_continues(model, tmp_path):
+    """Its first step is the most expensive, and how far it is forgotten decides what is left of the budget."""
     call = {**CALL, "num_inference_steps": 4, "eta": 1.0}
     spec = RunSpec(
         prompt="a",
@@ -387,4 +389,4 @@ def test_a_run_that_tries_some_noises_first_is_written_and_goes_on(model, tmp_pa
     for cut in (1, 2, 4):
         begin(spec, tmp_path / f"cut{cut}", cut)
         resume(tmp_path / f"cut{cut}", quiet=True)
-        same(tmp_path / f"cut{cut}", tmp_path / "whole")
+        assert_same(tmp_path / f"cut{cut}", tmp_path / "whole")

@@ -52,7 +52,7 @@ def test_other_parameters_with_defaults_keep_them():
     assert FunctionReward(fn)(SAMPLE, ["a", "b", "c"]).tolist() == [3, 7, -1]
 
 
-def test_a_reward_is_named_after_its_function_unless_told():
+def test_a_reward_is_named_after_its_function_by_default():
     assert FunctionReward(total).name == "total"
     assert FunctionReward(total, name="sum").name == "sum"
     assert FunctionReward(Scorer()).name == "Scorer"
@@ -173,7 +173,7 @@ def test_an_empty_sum_and_two_rewards_of_one_name_are_refused():
         WeightedSum({FunctionReward(total): 1.0, FunctionReward(spread, name="total"): 1.0})
 
 
-def test_a_function_that_works_in_place_harms_nobody():
+def test_a_function_that_works_in_place_changes_nothing_else():
     sample = torch.tensor([[0.5, 1.0]], requires_grad=True)
     shifted = sample * 1.0
 
@@ -200,13 +200,13 @@ def test_a_reward_that_changes_the_sample_in_place_is_an_error_that_names_it():
         score(both, SAMPLE.clone(), None)
 
 
-def normalized():
+def make_normalized():
     net = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))
     return net, FunctionReward(lambda x: net(x)[:, 0], name="net")
 
 
 def test_a_reward_whose_rows_depend_on_each_other_is_refused():
-    net, reward = normalized()
+    net, reward = make_normalized()
     with pytest.raises(RewardError, match=r"'net' to score each row by itself.*call \.eval\(\)"):
         check_rows(WeightedSum({FunctionReward(total): 1.0, reward: 0.1}), SAMPLE, None)
     net.eval()

@@ -64,7 +64,7 @@ def test_sharpness_is_one_for_a_checkerboard_and_half_for_one_of_twice_the_size(
     assert fine == pytest.approx(1) and wide == pytest.approx((3 / 7) ** 0.5)
 
 
-def test_symmetry_is_zero_for_a_mirrored_image_and_least_for_black_beside_white():
+def test_symmetry_is_zero_for_a_mirrored_image_and_least_for_black_next_to_white():
     half = make_images(1)
     halves = torch.zeros(1, 3, 4, 6)
     halves[..., 3:] = 1
@@ -133,7 +133,7 @@ def test_images_with_other_channels_or_in_another_range_are_refused_with_the_cur
 
 
 @pytest.mark.parametrize("name", PIXELS)
-def test_what_a_decoder_puts_beyond_the_range_counts_as_what_is_seen(name):
+def test_values_beyond_the_range_count_as_the_clipped_image(name):
     sample = make_images().float() * 1.6 - 0.3
     assert sample.min() < -0.1 and sample.max() > 1.1
     assert torch.equal(make_reward(name)(sample, None), make_reward(name)(sample.clamp(0, 1), None))
@@ -214,7 +214,7 @@ def test_a_file_without_that_function_or_that_fails_is_one_line(tmp_path):
         parse_rewards([f"{file}:redness"])
 
 
-class Offered:
+class EntryPoint:
     """An entry point of another package, as importlib.metadata gives it."""
 
     dist, value = None, "elsewhere:make"
@@ -234,10 +234,10 @@ def redness(power: float = 1.0):
 
 def test_other_packages_add_rewards_by_being_installed(monkeypatch):
     offers = [
-        Offered("redness", redness),
-        Offered("brightness", None),
-        Offered("broken", None),
-        Offered("no", lambda: 3),
+        EntryPoint("redness", redness),
+        EntryPoint("brightness", None),
+        EntryPoint("broken", None),
+        EntryPoint("no", lambda: 3),
     ]
     monkeypatch.setattr("noiseward.rewards.catalog.entry_points", lambda group: offers)
     sample = make_images().float()

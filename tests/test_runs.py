@@ -49,7 +49,7 @@ def test_a_run_holds_everything(run, spec):
     }  # fmt: skip
 
 
-def test_pictures_and_noise_belong_together(run, spec):
+def test_images_and_noise_belong_together(run, spec):
     best = load_file(run.path / "best.safetensors")
     sample = DiffusersSampler(load_pipeline(spec.model), memory="balanced", **spec.arguments)(
         best["noise"], list(spec.prompt)
@@ -70,7 +70,7 @@ def test_the_latest_file_has_no_times_and_is_the_same_again(run, spec, tmp_path)
     with safe_open(run.path / "latest.safetensors", "pt") as file:
         assert (
             json.loads(file.metadata()["loop"])["index"] == 3
-        )  # where it would go on: the last noise was evaluated without a move
+        )  # where it would continue: the last noise was evaluated without a step
 
 
 def test_a_run_is_readable_after_every_step(spec, tmp_path):

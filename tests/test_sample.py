@@ -19,27 +19,27 @@ def rows(sampler, noise, prompt=None):
     return torch.cat([sampler(noise[row : row + 1], prompt and prompt[row]) for row in range(noise.shape[0])])
 
 
-def letters(prompt):
+def count_letters(prompt):
     return torch.tensor([[float(len(text))] for text in prompt], dtype=f64)
 
 
 def batch_and_prompt(batch, prompt):
-    return torch.randn(batch, 3, dtype=f64) * letters(prompt) + torch.randn(batch, 3, dtype=f64)
+    return torch.randn(batch, 3, dtype=f64) * count_letters(prompt) + torch.randn(batch, 3, dtype=f64)
 
 
 def prompt_alone(prompt):
-    return torch.randn(1, 3, dtype=f64) * letters(prompt) + torch.randn(1, 3, dtype=f64)
+    return torch.randn(1, 3, dtype=f64) * count_letters(prompt) + torch.randn(1, 3, dtype=f64)
 
 
 def batch_alone(batch):
     return torch.randn(batch, 3, dtype=f64) + 2 * torch.randn(batch, 3, dtype=f64)
 
 
-def nothing():
+def no_batch():
     return torch.randn(3, dtype=f64) + 2 * torch.randn(3, dtype=f64)
 
 
-def nothing_but_a_leading_one():
+def leading_one():
     return torch.randn(1, 3, dtype=f64) + 2 * torch.randn(1, 3, dtype=f64)
 
 
@@ -47,12 +47,12 @@ def mixed_axes():
     return torch.randn(1, 3, dtype=f64) + 2 * torch.randn(3, dtype=f64)
 
 
-def shared(batch):
+def shared_draw(batch):
     """The second draw is one for all rows: its leading 1 is no batch axis."""
     return torch.randn(batch, 3, dtype=f64) + 2 * torch.randn(1, 3, dtype=f64)
 
 
-def doubled(batch):
+def doubled_draw(batch):
     """Classifier-free doubling: the second draw has two entries per row."""
     first, second = torch.randn(2 * batch, 3, dtype=f64).chunk(2)
     return torch.randn(batch, 3, dtype=f64) + first + 2 * second
@@ -63,7 +63,7 @@ def channels_first(batch):
 
 
 FUNCTIONS = [
-    batch_and_prompt, prompt_alone, batch_alone, nothing, nothing_but_a_leading_one, mixed_axes, shared, doubled,
+    batch_and_prompt, prompt_alone, batch_alone, no_batch, leading_one, mixed_axes, shared_draw, doubled_draw,
     channels_first,
 ]  # fmt: skip
 
@@ -88,14 +88,14 @@ def test_fresh_noise_gives_what_the_function_gives_with_a_generator_of_that_seed
 
 
 def test_a_fixed_batch_and_a_batched_form_of_one_sampler_agree():
-    batched, single = FunctionSampler(batch_alone), FunctionSampler(nothing)
+    batched, single = FunctionSampler(batch_alone), FunctionSampler(no_batch)
     noise = batched.init(4, seed=0)
     assert batched.layout == single.layout
     assert torch.equal(batched(noise), single(noise))
 
 
 @pytest.mark.parametrize(
-    ("fn", "calls"), [(batch_alone, 1), (shared, 4), (doubled, 3), (nothing, 3), (channels_first, 3)]
+    ("fn", "calls"), [(batch_alone, 1), (shared_draw, 4), (doubled_draw, 3), (no_batch, 3), (channels_first, 3)]
 )
 def test_rows_go_together_where_every_draw_has_the_batch_axis_and_one_by_one_elsewhere(fn, calls):
     made = []
@@ -104,15 +104,16 @@ def test_rows_go_together_where_every_draw_has_the_batch_axis_and_one_by_one_els
     noise = sampler.init(3)
     made.clear()
     sampler(noise)
-    assert len(made) == calls + 2 * (fn is batch_alone)  # `shared` takes one attempt to find out; two rows are compared
+    # `shared_draw` takes one attempt to find out; two rows are compared
+    assert len(made) == calls + 2 * (fn is batch_alone)
     made.clear()
     sampler(noise)
     assert len(made) == min(calls, 3)
 
 
 def test_a_shared_draw_is_each_rows_own():
-    noise = FunctionSampler(shared).init(3)
-    assert torch.equal(FunctionSampler(shared)(noise), noise[:, 0] + 2 * noise[:, 1])
+    noise = FunctionSampler(shared_draw).init(3)
+    assert torch.equal(FunctionSampler(shared_draw)(noise), noise[:, 0] + 2 * noise[:, 1])
 
 
 def test_parameters_with_a_default_and_bound_by_partial_are_left_alone():
@@ -142,7 +143,7 @@ def test_functions_that_cannot_be_called_are_refused_in_one_line(fn, message):
 
 def test_recomputing_needs_to_know_what():
     with pytest.raises(ArgumentError, match="needs denoiser="):
-        FunctionSampler(nothing, recompute=True)
+        FunctionSampler(no_batch, recompute=True)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_an_error_in_the_sampler_leaves_no_hook_on_its_denoiser():
     assert not net._forward_pre_hooks and "forward" not in vars(net)
 
 
-@pytest.mark.parametrize("fn", [batch_alone, nothing, shared, doubled])
+@pytest.mark.parametrize("fn", [batch_alone, no_batch, shared_draw, doubled_draw])
 def test_without_a_denoiser_whole_runs_are_counted_once_per_row(fn):
     sampler = FunctionSampler(fn)
     noise = sampler.init(3).requires_grad_(True)
@@ -259,7 +260,7 @@ def test_several_denoisers_are_each_driven_and_their_calls_add_up():
     assert not any(parameter.requires_grad for net in (first, second) for parameter in net.parameters())
 
 
-def test_counting_goes_on_after_a_row_that_failed():
+def test_counting_continues_after_a_row_that_failed():
     def fn():
         x = torch.randn(2)
         return x + torch.randn(2) if x[0] > 0 else x  # a draw that depends on another

@@ -35,7 +35,7 @@ def model(dim=3):
     return GaussianModel(steps=4, dim=dim, dtype=f64)
 
 
-def pictures(reward):
+def pixel_sum(reward):
     """The sum of two draws of four channels: as many pixels as a small latent."""
     fn = lambda batch: torch.randn(batch, 4, 8, 8, dtype=f64) + torch.randn(batch, 4, 8, 8, dtype=f64)  # noqa: E731
     return Objective(FunctionSampler(fn), reward)
@@ -102,7 +102,7 @@ def test_candidates_that_are_not_finite_lose(search):
     assert torch.equal(run(flat, search, 3, start=start)[-1].noise, start)  # and what only draws level does not win
 
 
-class Posed(Sampler):
+class FixedDraw(Sampler):
     """The sum of its draws, of which the layout holds some still."""
 
     layout = Layout((Draw("a", (2,), "start"), Draw("b", (2,), "other"), Draw("c", (2,), live=False)))
@@ -117,7 +117,7 @@ def test_candidates_keep_fixed_draws(search):
     start = torch.tensor([[[0.3, -0.2], [1.0, 2.0], [3.0, 4.0]]])
     seen = []
     reward = FunctionReward(lambda x: seen.append(x) or x.sum(1), name="sum")
-    last = run(Objective(Posed(), reward), search, 4, start=start)[-1]
+    last = run(Objective(FixedDraw(), reward), search, 4, start=start)[-1]
     assert torch.equal(last.noise[0, 1:], start[0, 1:])
     assert len({tuple(row.tolist()) for x in seen for row in x}) > 10
 
@@ -128,7 +128,7 @@ def test_candidates_keep_fixed_draws(search):
 @searches
 def test_what_is_returned_has_the_norms_and_the_p_of_z_of_fresh_noise(search):
     way = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(3), dtype=f64)
-    objective = pictures(FunctionReward(lambda x: (x * way).flatten(1).sum(1), name="way"))
+    objective = pixel_sum(FunctionReward(lambda x: (x * way).flatten(1).sum(1), name="way"))
     rows = 16
     steps = run(objective, search, 10, rows)
     noise, layout = steps[-1].noise, objective.sampler.layout
@@ -189,10 +189,10 @@ def test_best_of_n_gains_what_the_largest_of_so_many_normal_numbers_is_expected_
 
 def test_neighbors_stand_at_the_cosine_asked_for_and_differ_by_row_and_step():
     seen = []
-    objective = pictures(FunctionReward(lambda x: x.flatten(1).sum(1), name="sum"))
+    objective = pixel_sum(FunctionReward(lambda x: x.flatten(1).sum(1), name="sum"))
     inner = objective.sampler
 
-    class Watching(Posed):
+    class RecordingSampler(FixedDraw):
         layout = inner.layout
 
         def __call__(self, noise, prompt=None):
@@ -200,7 +200,7 @@ def test_neighbors_stand_at_the_cosine_asked_for_and_differ_by_row_and_step():
             return noise.sum(1)
 
     start = inner.init(1).expand(2, -1, -1, -1, -1)
-    run(Objective(Watching(), objective.reward), ZeroOrderSearch(5, 0.9, chunk=100), 1, start=start)
+    run(Objective(RecordingSampler(), objective.reward), ZeroOrderSearch(5, 0.9, chunk=100), 1, start=start)
     pivot, tried = seen[0], seen[1]
     cosines = torch.cosine_similarity(tried.flatten(1), pivot[:1].flatten(1))
     assert cosines.mean().item() == pytest.approx(0.9, abs=0.02) and cosines.std() < 0.03
@@ -234,8 +234,8 @@ def test_the_centers_of_a_trust_region_are_the_best_of_all_it_ever_saw():
 def test_a_trust_region_grows_with_success_and_shrinks_with_failure():
     flat = Objective(model().sampler(), FunctionReward(lambda x: x[:, 0] * 0, name="flat"))
     sines = [step.state["sine"][0, 0].item() for step in run(flat, TrustRegion(4, 1, 0.4), 22, 1)[:-1]]
-    wanted = [0.4] * 3 + [0.4 / 1.5] * 3 + [0.4 / 1.5**2] * 3  # the first step only draws
-    assert sines[:9] == pytest.approx(wanted)
+    expected = [0.4] * 3 + [0.4 / 1.5] * 3 + [0.4 / 1.5**2] * 3  # the first step only draws
+    assert sines[:9] == pytest.approx(expected)
     assert 0.4 / 1.5**5 > 0.05 > 0.4 / 1.5**6
     assert sines[15:19] == pytest.approx([0.4 / 1.5**5] * 3 + [0.4])  # too small: it starts again
     steep = Objective(GaussianModel(steps=2, dim=200, dtype=f64).sampler(), Linear(1.0))
@@ -255,8 +255,8 @@ def test_a_rotation_keeps_norms_and_angles_and_at_zero_everything():
     torch.testing.assert_close(after.T @ after, before.T @ before)  # so it is an orthogonal map of the channels
     means, moved = z[0].mean((1, 2)), new[0].mean((1, 2))
     torch.testing.assert_close(moved.norm(), means.norm())
-    wanted = means + unknowns[:4] / math.sqrt(30)
-    torch.testing.assert_close(moved / moved.norm(), wanted / wanted.norm())
+    expected = means + unknowns[:4] / math.sqrt(30)
+    torch.testing.assert_close(moved / moved.norm(), expected / expected.norm())
 
 
 def test_utilities_are_those_of_natural_evolution_and_do_not_prefer_among_equals():
@@ -297,7 +297,7 @@ def test_a_trust_region_comes_nearer_to_a_target_than_neighbors_at_a_fixed_angle
 
 def test_evolution_of_channels_finds_a_color_faster_than_chance_and_stays_plausible_where_turns_do_not():
     color = torch.tensor([1.0, -1.0, 0.5, 0.0], dtype=f64)
-    objective = pictures(FunctionReward(lambda x: x.mean((2, 3)) @ color, name="color"))
+    objective = pixel_sum(FunctionReward(lambda x: x.mean((2, 3)) @ color, name="color"))
     start, layout = objective.sampler.init(4), objective.sampler.layout
     evolved, drawn, neighbors = (
         run(objective, search, 20, start=start)[-1].best

@@ -55,7 +55,7 @@ def ask(url, content, **headers):
         return error.code, json.load(error)
 
 
-def sent(url, text, seconds=10.0):
+def send(url, text, seconds=10.0):
     """What comes back for bytes sent as they are."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=seconds) as connection:
@@ -106,7 +106,7 @@ def test_a_large_body_is_read_and_a_larger_one_refused():
         large = b'{"items": [{"id": "0", "image": "' + png(8, 8).encode() + b'"}]' + b" " * 100_000_000 + b"}"
         assert ask(url, large)[0] == 200
         told = b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 269484032\r\n\r\n"
-        assert b" 413 " in sent(url, told).splitlines()[0]
+        assert b" 413 " in send(url, told).splitlines()[0]
 
 
 @pytest.mark.parametrize("value", [b"{}", b"[]", b"0", b'""'])
@@ -134,13 +134,13 @@ ODD = {
 def test_odd_requests_are_answered_in_json_and_the_next_is_served(header, content, status, capfd):
     with run_server(make_reward("darkness")) as url:
         text = b"POST / HTTP/1.1\r\nContent-Type: application/json\r\n" + header + b"\r\n\r\n" + content
-        head, _, answer = sent(url, text).partition(b"\r\n\r\n")
+        head, _, answer = send(url, text).partition(b"\r\n\r\n")
         assert int(head.split()[1]) == status and "error" in json.loads(answer)
         assert fine(url)
     assert capfd.readouterr().err == ""
 
 
-def quits(x):
+def quit_process(x):
     sys.exit(0)
 
 
@@ -148,7 +148,7 @@ MISBEHAVING = {
     "meta": (lambda x: torch.zeros(len(x), device="meta"), "on the meta device"),
     "sparse": (lambda x: x.mean((1, 2, 3)).to_sparse(), "of layout sparse_coo"),
     "complex": (lambda x: x.mean((1, 2, 3)) + 0j, "of dtype complex64"),
-    "exit": (quits, "raised SystemExit: 0"),
+    "exit": (quit_process, "raised SystemExit: 0"),
     "nan": (lambda x: x.mean((1, 2, 3)) * float("nan"), "must give finite numbers, got nan for item 0"),
     "lines": (lambda x: 1 / 0 if x is None else int("a\nb"), "raised ValueError"),
 }
@@ -164,7 +164,7 @@ def test_a_reward_that_misbehaves_is_an_answer_of_one_line(fn, says, capfd):
 
 
 @contextlib.contextmanager
-def dribbling(url, count, head=b"POST / HTTP/1.1\r\nContent-Type: application/json\r\n"):
+def send_slowly(url, count, head=b"POST / HTTP/1.1\r\nContent-Type: application/json\r\n"):
     """Clients that have begun a request and never end it."""
     host, port = url.removeprefix("http://").split(":")
     with contextlib.ExitStack() as stack:
@@ -180,19 +180,19 @@ def test_slow_clients_take_a_bounded_number_of_threads_and_make_room(monkeypatch
 
     monkeypatch.setattr(serve, "PATIENCE", 0.3)
     before = threading.active_count()
-    with run_server(make_reward("darkness")) as url, dribbling(url, 300):
+    with run_server(make_reward("darkness")) as url, send_slowly(url, 300):
         time.sleep(0.5)
         assert threading.active_count() - before <= serve.CONNECTIONS + 1
         assert fine(url)
 
 
-def test_a_request_that_does_not_come_is_given_up(monkeypatch):
+def test_a_request_that_never_arrives_is_given_up(monkeypatch):
     from noiseward.rewards import serve
 
     monkeypatch.setattr(serve, "SECONDS", 0.5)
     before = threading.active_count()
     declared = b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 200000000\r\n\r\n{"
-    with run_server(make_reward("darkness")) as url, dribbling(url, 20), dribbling(url, 20, declared) as declaring:
+    with run_server(make_reward("darkness")) as url, send_slowly(url, 20), send_slowly(url, 20, declared) as declaring:
         until = time.monotonic() + 20
         while threading.active_count() > before + 1 and time.monotonic() < until:
             for one in declaring:
@@ -203,9 +203,9 @@ def test_a_request_that_does_not_come_is_given_up(monkeypatch):
         assert fine(url)
 
 
-def test_what_is_declared_takes_no_room_before_it_comes():
+def test_a_declared_body_takes_no_memory_before_it_arrives():
     declared = b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 268435456\r\n\r\n{"
-    with run_server(make_reward("darkness")) as url, dribbling(url, 10, declared):
+    with run_server(make_reward("darkness")) as url, send_slowly(url, 10, declared):
         assert fine(url)
 
 
@@ -233,7 +233,7 @@ def test_a_token_is_asked_for_and_shown(monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "", "::", "192.0.2.1", "example.org"])
-def test_nobody_else_is_served_without_a_token(host):
+def test_other_clients_are_refused_without_a_token(host):
     with pytest.raises(ArgumentError, match="can be reached by others: give a token") as caught:
         make_server(make_reward("darkness"), host=host)
     assert "\n" not in str(caught.value)
@@ -249,7 +249,7 @@ def test_ctrl_c_ends_it_at_once_while_clients_dribble():
     try:
         assert process.stdout is not None
         url = process.stdout.readline().split(" at ")[1].split()[0]
-        with dribbling(url, 20):
+        with send_slowly(url, 20):
             time.sleep(0.3)
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=8)
@@ -260,7 +260,7 @@ def test_ctrl_c_ends_it_at_once_while_clients_dribble():
             process.communicate()
 
 
-def test_images_broken_in_any_place_are_refused_and_the_server_goes_on():
+def test_images_broken_in_any_place_are_refused_and_the_server_continues():
     from PIL import Image
 
     file = io.BytesIO()

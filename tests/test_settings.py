@@ -130,7 +130,7 @@ def test_a_watermark_is_set_aside_with_a_warning():
     assert isinstance(pipe.watermark, Watermarker)
 
 
-def test_a_picture_may_be_named_by_its_path(tmp_path):
+def test_a_image_may_be_named_by_its_path(tmp_path):
     from PIL import Image
 
     picture = Image.effect_noise((16, 16), 80).convert("RGB")
@@ -264,7 +264,7 @@ def sharp(pipe):
 
 def test_a_seed_gives_the_pipelines_image_where_an_encoder_draws_without_the_generator():
     pipe = sharp(guided.sd3_controlnet())
-    call = {"num_inference_steps": 2, "height": 16, "width": 16, "control_image": guided.picture()}
+    call = {"num_inference_steps": 2, "height": 16, "width": 16, "control_image": guided.make_image()}
     sampler = DiffusersSampler(pipe, **call)
     assert [(draw.role, draw.from_generator) for draw in sampler.layout] == [("other", False), ("start", True)]
     stock = pipe("a", generator=torch.Generator().manual_seed(5), output_type="pt", **call).images
@@ -273,4 +273,4 @@ def test_a_seed_gives_the_pipelines_image_where_an_encoder_draws_without_the_gen
 
 def test_a_crop_that_is_pasted_back_is_refused_by_its_own_name():
     with pytest.raises(ArgumentError, match="StableDiffusionInpaintPipeline takes no padding_mask_crop= here: its"):
-        DiffusersSampler(guided.inpaint(), image=guided.picture(), mask_image=guided.mask(), padding_mask_crop=4)
+        DiffusersSampler(guided.inpaint(), image=guided.make_image(), mask_image=guided.mask(), padding_mask_crop=4)

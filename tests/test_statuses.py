@@ -1,4 +1,4 @@
-"""Why rows stop: each by itself, frozen with its best, while its neighbors go on unmoved."""
+"""Why rows stop: each by itself, frozen with its best, while its neighbors continue unmoved."""
 
 import math
 
@@ -53,7 +53,7 @@ def test_statuses_at_the_end_say_why_each_row_stopped():
     assert all(status is Status.RUNNING for status in steps[0].status)
 
 
-def spoiled(fn):
+def spoil(fn):
     """The quadratic reward plus `fn(zero)` in rows whose first coordinate exceeds 1; zero has a gradient."""
 
     def reward(sample):
@@ -64,12 +64,12 @@ def spoiled(fn):
 
 
 SPOILED = {
-    "nan reward": spoiled(lambda zero: zero + math.nan),
-    "infinite reward": spoiled(lambda zero: zero + math.inf),
-    "negative infinite reward": spoiled(lambda zero: zero - math.inf),
-    "infinite gradient": spoiled(lambda zero: zero.sqrt()),
-    "nan gradient": spoiled(lambda zero: zero.sqrt() * 0),
-    "gradient too long for its norm": spoiled(lambda zero: 1e200 * zero),
+    "nan reward": spoil(lambda zero: zero + math.nan),
+    "infinite reward": spoil(lambda zero: zero + math.inf),
+    "negative infinite reward": spoil(lambda zero: zero - math.inf),
+    "infinite gradient": spoil(lambda zero: zero.sqrt()),
+    "nan gradient": spoil(lambda zero: zero.sqrt() * 0),
+    "gradient too long for its norm": spoil(lambda zero: 1e200 * zero),
 }
 
 

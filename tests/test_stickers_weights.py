@@ -26,7 +26,7 @@ def pipe():
 
 
 def draw(pipe, captions: list[str], seed: int = 0) -> torch.Tensor:
-    """Pictures in [0, 1], row `i` with seed `seed + i`, by diffusers alone."""
+    """Images in [0, 1], row `i` with seed `seed + i`, by diffusers alone."""
     generators = [torch.Generator().manual_seed(seed + row) for row in range(len(captions))]
     return pipe(captions, generator=generators, output_type="pt", **DRAWN).images
 
@@ -53,28 +53,28 @@ def test_optimization_starts_at_the_stock_pipelines_image(pipe):
 
 
 def test_golden_captions_keep_their_noun_and_their_background(pipe):
-    wanted = [(noun, color) for noun, color in zip(stickers.nouns()[:8], stickers.colors(), strict=False)]
+    expected = [(noun, color) for noun, color in zip(stickers.nouns()[:8], stickers.colors(), strict=False)]
     images = draw(
-        pipe, [f"{'an' if noun[0] in 'aeiou' else 'a'} {noun} on a {color} background" for noun, color in wanted]
+        pipe, [f"{'an' if noun[0] in 'aeiou' else 'a'} {noun} on a {color} background" for noun, color in expected]
     )
     judge = DualEncoder.load(stickers.path("judge"), name="judge")
     with torch.no_grad():
         seen = judge.encode_images(images)
         nouns = (seen @ judge.encode_texts([f"a {noun}" for noun in stickers.nouns()]).T).argmax(1)
-        backgrounds = [[f"a {noun} on a {color} background" for color in stickers.colors()] for noun, _ in wanted]
+        backgrounds = [[f"a {noun} on a {color} background" for color in stickers.colors()] for noun, _ in expected]
         colors = [
             (row @ judge.encode_texts(texts).T).argmax().item() for row, texts in zip(seen, backgrounds, strict=True)
         ]
-    right = [stickers.nouns()[n] == noun for n, (noun, _) in zip(nouns.tolist(), wanted, strict=True)]
+    right = [stickers.nouns()[n] == noun for n, (noun, _) in zip(nouns.tolist(), expected, strict=True)]
     assert sum(right) >= 6, right  # of 8, among all nouns; by chance one in 64
-    assert [stickers.colors()[n] for n in colors] == [color for _, color in wanted]
+    assert [stickers.colors()[n] for n in colors] == [color for _, color in expected]
 
 
-def test_brightness_rises_in_a_few_moves_without_the_font(monkeypatch):
-    def forbidden(*arguments, **options):
+def test_brightness_rises_in_a_few_steps_without_the_font(monkeypatch):
+    def forbid(*arguments, **options):
         raise AssertionError("the built-in model opened a font")
 
-    monkeypatch.setattr(ImageFont, "truetype", forbidden)
+    monkeypatch.setattr(ImageFont, "truetype", forbid)
     solution = noiseward.align("stickers", "a duck", "brightness", steps=3, seed=0, num_inference_steps=8)
     assert solution.reward.item() > solution.initial.reward.item() + 0.02
 

@@ -25,7 +25,7 @@ def words() -> CLIPTokenizer:
 
 
 @pytest.fixture(scope="module")
-def shipped() -> CLIPTokenizer:
+def shipped_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(stickers.path() / "tokenizer", local_files_only=True)
 
 
@@ -51,12 +51,12 @@ def test_articles():
     assert with_an >= {"ant", "owl", "airplane", "umbrella"} and "unicorn" not in with_an
 
 
-def test_no_token_of_the_shipped_model_moves(words, shipped):
-    old, new = shipped.get_vocab(), words.get_vocab()
+def test_no_token_of_the_shipped_model_moves(words, shipped_tokenizer):
+    old, new = shipped_tokenizer.get_vocab(), words.get_vocab()
     assert all(new[token] == number for token, number in old.items())
     assert sorted(new.values()) == list(range(len(words)))
     texts = captions(stickers.nouns())
-    assert torch.equal(language.tokens(texts, words), language.tokens(texts, shipped))
+    assert torch.equal(language.tokens(texts, words), language.tokens(texts, shipped_tokenizer))
 
 
 def test_the_tokenizer_survives_its_folder(words, tmp_path):

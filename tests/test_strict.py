@@ -18,7 +18,7 @@ def fresh() -> torch.Tensor:
     return LAYOUT.draw_noise(range(2000))
 
 
-def test_true_noise_is_suspected_no_more_often_than_said(fresh):
+def test_true_noise_is_suspected_no_more_often_than_documented(fresh):
     found, _ = strict_probability(fresh, LAYOUT)
     for level in (0.1, 0.01):
         slack = 3 * math.sqrt(level * (1 - level) / len(found))

@@ -22,7 +22,7 @@ from noiseward.sweep.outcomes import Outcome, find_outcomes, write_contact
 from noiseward.sweep.pack_task import PackTask
 from noiseward.sweep.report import report
 from noiseward.sweep.rows import read_rows
-from tests.test_resume import equal
+from tests.test_resume import assert_equal
 from tests.tiny import CALL
 
 PROMPTS = "a\nb\nc\n"
@@ -58,7 +58,7 @@ def whole(spec, tmp_path_factory):
     return batch
 
 
-def same(one: Path, other: Path) -> None:
+def assert_same(one: Path, other: Path) -> None:
     """Assert that two batches hold the same packs, bit for bit."""
     names = [sorted(path.name for path in (out / "packs").iterdir()) for out in (one, other)]
     assert names[0] == names[1]
@@ -76,7 +76,7 @@ def test_a_pack_is_a_run_like_any_other(whole, tmp_path):
         assert (tmp_path / "run" / file).read_bytes() == (whole.out / "packs/0000" / file).read_bytes()
 
 
-def test_the_index_has_every_row_with_its_own_numbers_and_pictures(whole):
+def test_the_index_has_every_row_with_its_own_numbers_and_images(whole):
     with open(whole.out / "index.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["id"], line["seed"]) for line in lines] == [(name, seed) for name in "abc" for seed in "01"]
@@ -101,7 +101,7 @@ def test_the_contact_sheet_shows_before_and_after_side_by_side(whole):
                 assert sheet.getpixel((at[0] + offset, at[1])) == corner
 
 
-def test_the_page_needs_nothing_but_the_pictures_beside_it(whole, tmp_path):
+def test_the_page_needs_only_the_images_next_to_it(whole, tmp_path):
     text = (whole.out / "report.html").read_text()
     links = re.findall(r'(?:src|href)="([^"]*)"', text)
     assert len(links) == 12 and all((whole.out / link).is_file() for link in links)
@@ -134,7 +134,7 @@ def test_a_batch_asked_again_with_an_earlier_name_of_an_argument_does_nothing(sp
     assert RunFolder(path).spec().method == "dno:lr=0.01,guard=concentration:min_probability=0.1"
 
 
-def test_a_batch_cut_at_any_beat_goes_on_to_the_same_bits(whole, spec, tmp_path):
+def test_a_batch_cut_at_any_beat_continues_to_the_same_bits(whole, spec, tmp_path):
     file = prompts(tmp_path)
     for beats in (2, 5, 8):
         begun = Sweep.begin(tmp_path / "out", read_rows(file, spec), size=4).run(Local())
@@ -142,7 +142,7 @@ def test_a_batch_cut_at_any_beat_goes_on_to_the_same_bits(whole, spec, tmp_path)
             assert beat.state in ("running", "done")
         begun.close()  # as a kill would leave it
     run(tmp_path / "out", file, spec)
-    same(whole.out, tmp_path / "out")
+    assert_same(whole.out, tmp_path / "out")
 
 
 REWARD = (
@@ -159,7 +159,7 @@ def picky(folder: Path, does: str, bad: str = "b") -> str:
     return f"{folder / 'mine.py'}:picky"
 
 
-def test_a_row_that_fails_takes_nobody_with_it_and_is_tried_again(whole, spec, tmp_path):
+def test_a_failing_row_fails_alone_and_is_retried(whole, spec, tmp_path):
     picky_spec = spec.replace(reward=(picky(tmp_path, "raise ValueError('no b')"),))
     batch, beats = run(tmp_path / "out", prompts(tmp_path), picky_spec)
     assert [(beat.pack, beat.state, beat.divisible) for beat in beats if beat.state != "running"] == [
@@ -180,7 +180,7 @@ def test_a_row_that_fails_takes_nobody_with_it_and_is_tried_again(whole, spec, t
     assert {one.state for one in outcomes(batch)} == {"done"}
 
 
-def test_an_interrupted_batch_stops_and_goes_on(whole, spec, tmp_path):
+def test_an_interrupted_batch_stops_and_continues(whole, spec, tmp_path):
     log, once = (f"pathlib.Path({str(tmp_path / name)!r})" for name in ("out/packs/0000/steps.jsonl", "once"))
     stop = f"if {log}.exists() and not {once}.exists(): {once}.touch(); __import__('signal').raise_signal(2)"
     mine = spec.replace(reward=(picky(tmp_path, stop),))
@@ -190,7 +190,7 @@ def test_an_interrupted_batch_stops_and_goes_on(whole, spec, tmp_path):
     run(tmp_path / "out", prompts(tmp_path), mine)
     for name in ("0000", "0001"):
         for file in ("best.safetensors", "latest.safetensors"):
-            equal(tmp_path / "out/packs" / name / file, whole.out / "packs" / name / file)
+            assert_equal(tmp_path / "out/packs" / name / file, whole.out / "packs" / name / file)
 
 
 def test_models_and_rewards_are_made_once_for_all_packs(spec, tmp_path, monkeypatch):
@@ -235,7 +235,7 @@ def test_damaged_packs_and_other_models_are_outcomes_not_ends(whole, spec, tmp_p
     assert "was run with other weights" in (ended["0001"].error or "")
 
 
-def test_what_is_no_batch_directory_is_one_line(whole, spec, tmp_path):
+def test_a_directory_that_is_no_batch_is_refused_in_one_line(whole, spec, tmp_path):
     rows = read_rows(prompts(tmp_path), spec)
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="is a file"):
@@ -260,6 +260,6 @@ def test_a_run_begun_as_something_else_is_left_alone(spec, tmp_path):
     assert last.state == "failed" and "was asked for something else" in (last.error or "")
 
 
-def test_samples_that_are_no_pictures_have_no_contact_sheet(whole, tmp_path):
+def test_samples_that_are_no_images_have_no_contact_sheet(whole, tmp_path):
     write_contact([Outcome("x", "x", 0, "jpeg", "done", run="packs/0000")], tmp_path, tmp_path / "contact.png")
     assert not (tmp_path / "contact.png").exists()

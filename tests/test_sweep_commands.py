@@ -13,7 +13,7 @@ from noiseward.runs import RunFolder
 from noiseward.runs.spec import to_text
 from noiseward.sweep.engine import Beat
 from noiseward.sweep.view import Tally, show
-from tests.older import older
+from tests.older import downgrade
 
 OPTIONS = ("--reward", "brightness", "--steps", "1", "--seeds", "2", "--num-inference-steps", "2")
 
@@ -73,7 +73,7 @@ def test_rows_that_fail_are_named_and_the_status_says_so(run, small, file, tmp_p
     assert "mine: clamp of reward 'brightness:clamp=high' must be a number" in out and "2 done, 2 failed" in out
 
 
-def test_a_view_is_readable_where_nobody_looks():
+def test_a_view_is_readable_without_a_terminal():
     out = io.StringIO()
     beats = [
         Beat("0000", "running", 2), Beat("0001", "running", 2), Beat("0001", "done", 2, 3, 1.0, (1.0, 2.0)),
@@ -102,7 +102,7 @@ def several(tmp_path):
     ):  # fmt: skip
         folder = tmp_path / "runs" / f"r{number}"
         folder.mkdir(parents=True)
-        (folder / "spec.json").write_text(to_text(older(RunSpec(prompt=(prompt,), reward=(reward,)), 1)))
+        (folder / "spec.json").write_text(to_text(downgrade(RunSpec(prompt=(prompt,), reward=(reward,)), 1)))
         told = {"state": state, "step": 1, "seconds": 9.0 - number, "best": [rewards[1]], "found": [1],
                 "rows": ["STEPS"]}  # fmt: skip
         (folder / "status.json").write_text(json.dumps(told))
@@ -136,7 +136,7 @@ def test_a_list_filters_and_sorts(run, several, arguments, names):
     assert [word for word in first if word in ("r0", "r1", "r2", "broken")] == names  # why it is broken takes lines
 
 
-def test_a_list_of_nothing_says_so_and_a_wrong_column_is_refused(run, several):
+def test_an_empty_list_is_reported_and_a_wrong_column_is_refused(run, several):
     status, out, _ = run("list", "--prompt", "swan")
     assert status == 0 and "no matching runs in runs" in out
     status, _, err = run("list", "--sort", "color")

@@ -201,7 +201,7 @@ def test_another_directory_is_left_alone(comparison, tmp_path):
         compare(comparison, old)
 
 
-def found(rewards, start=0.0):
+def make_measurements(rewards, start=0.0):
     look = {"reward": rewards, "held": {}, "probability": [0.5] * 2, "strict": [0.5] * 2}
     curve = [[start] * 2, rewards, rewards]
     return Measurements(
@@ -210,14 +210,14 @@ def found(rewards, start=0.0):
     )  # fmt: skip
 
 
-def tables(refused=(), **methods):
+def make_tables(refused=(), **methods):
     packs = {name: Pack("0000", (name,), BRIGHT.replace(prompt=("a",), method=name, batch=2)) for name in methods}
     results = [(packs[name], one) for name, one in methods.items()]
     return measure(results, dict(refused), kind="nfe", amount=10)
 
 
 def test_tables_rank_by_differences_within_cases():
-    table = tables({"fk": "no noise"}, dno=found([1.0, 2.0]), reno=found([0.9, 1.9]))
+    table = make_tables({"fk": "no noise"}, dno=make_measurements([1.0, 2.0]), reno=make_measurements([0.9, 1.9]))
     first, second = table.rows("1.0")
     assert (first.method, first.rank, second.rank) == ("dno", 1, 2)  # 0.1 in both cases, however far these lie apart
     assert table.refused == {"fk": "no noise"} and first.diversity == 3.0 and first.gain.mean == 1.5

@@ -76,7 +76,7 @@ def test_a_pack_without_its_best_is_not_done_and_not_done_over(out, model, how):
 
 
 @pytest.mark.parametrize("file", ["best/00.png", "initial/00.png", "status.json"])
-def test_a_pack_without_what_can_be_made_again_is_gone_on_with(whole, out, model, file):
+def test_a_pack_without_what_can_be_made_again_is_continued(whole, out, model, file):
     (out / "packs/0000" / file).unlink()
     assert PackTask(Sweep.read(out).packs[0], out).inspect().name != "done"
     list(Sweep.begin(out, rows(model), size=1).run(Local()))
@@ -85,7 +85,7 @@ def test_a_pack_without_what_can_be_made_again_is_gone_on_with(whole, out, model
         assert (out / "packs/0000" / file).read_bytes() == (whole / "packs/0000" / file).read_bytes()
 
 
-def test_a_damaged_pack_is_an_outcome_that_names_it_or_says_what_it_said(whole, out):
+def test_a_damaged_pack_is_an_outcome_that_names_it_or_reads_as_before(whole, out):
     sound, wrong = outcomes(Sweep.read(out)), []
     other = whole / "packs/0001"
     for damage in damages(whole / "packs/0000", other=other, per_file=12):
@@ -145,18 +145,18 @@ def test_a_batch_whose_every_pack_fails_ends_with_a_line_that_says_so(run, small
 
 
 @pytest.fixture(scope="module")
-def compared(model, tmp_path_factory):
+def comparison(model, tmp_path_factory):
     """A comparison of two methods on two prompts, and the same from another seed on."""
     base = RunSpec(reward="brightness", watch="contrast", model=model, call=SMALL)
-    comparison = Comparison(base, ("a", "b"), ("best-of-n:samples=2", "dno:lr=0.1"), "nfe", 20, seeds=2)
+    asked = Comparison(base, ("a", "b"), ("best-of-n:samples=2", "dno:lr=0.1"), "nfe", 20, seeds=2)
     out, other = (tmp_path_factory.mktemp("compared") / name for name in ("out", "other"))
-    compare(comparison, out)
-    compare(dataclasses.replace(comparison, base=base.replace(seed=2)), other)
-    return comparison, out, other
+    compare(asked, out)
+    compare(dataclasses.replace(asked, base=base.replace(seed=2)), other)
+    return asked, out, other
 
 
-def test_damaged_measurements_are_named_or_read_as_they_were(compared, tmp_path):
-    _, whole, other = compared
+def test_damaged_measurements_are_named_or_read_as_they_were(comparison, tmp_path):
+    _, whole, other = comparison
     out, packs = copy(whole, tmp_path / "out"), Sweep.read(whole).packs
     sound, wrong = [PackTask(pack, whole).inspect() for pack in packs], []
     for damage in damages(whole, other=other, per_file=30):
@@ -170,8 +170,8 @@ def test_damaged_measurements_are_named_or_read_as_they_were(compared, tmp_path)
     assert wrong == []
 
 
-def test_a_pack_of_a_comparison_copied_over_another_is_named_and_not_done_over(compared, tmp_path):
-    comparison, whole, _ = compared
+def test_a_pack_of_a_comparison_copied_over_another_is_named_and_not_done_over(comparison, tmp_path):
+    asked, whole, _ = comparison
     out = copy(whole, tmp_path / "out")
     for name in ("looks.json", "0001"):
         place = out / "packs/0001/looks.json" if name == "looks.json" else out / "packs/0001"
@@ -179,6 +179,6 @@ def test_a_pack_of_a_comparison_copied_over_another_is_named_and_not_done_over(c
         shutil.copy(source, place) if place.is_file() else (shutil.rmtree(place), shutil.copytree(source, place))
         assert PackTask(Sweep.read(out).packs[1], out).inspect().name == "damaged"
         with pytest.raises(RunError, match="2 of 8 rows are damaged, first 'dno-lr-0.1-a' with seed 0"):
-            compare(comparison, out)
+            compare(asked, out)
     shutil.rmtree(out / "packs/0001")
-    assert [line.gain.n for line in compare(comparison, out).rows("1.0")] == [4, 4]
+    assert [line.gain.n for line in compare(asked, out).rows("1.0")] == [4, 4]

@@ -1,4 +1,4 @@
-"""A cluster of two nodes, which this machine plays alone: when one of them is lost, its packs go on on the other."""
+"""A cluster of two nodes, which this machine plays alone: when one of them is lost, its packs continue on the other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from noiseward.runs import RunFolder, RunSpec
 from noiseward.sweep.engine import Local
-from tests.test_sweep_ray import done, same
+from tests.test_sweep_ray import assert_same, run_batch
 from tests.tiny import CALL
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -27,7 +27,7 @@ SLOW = (
 @pytest.fixture
 def nodes():
     """Two nodes with a core each; gives a function that ends the second, as a power cut would."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # leave no token in the home folder of whoever runs tests
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # leave no token in the home folder of the user who runs tests
     os.environ["RAY_worker_niceness"] = "0"  # or whatever else runs starves them
     ray = pytest.importorskip("ray")
     from noiseward.sweep.cluster import import_ray
@@ -47,10 +47,10 @@ def nodes():
 def hurry():
     """Raise TimeoutError when a test waits for ever."""
 
-    def late(number, frame):
+    def time_out(number, frame):
         raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGALRM, time_out)
     signal.alarm(TOO_LONG)
     yield
     signal.alarm(0)
@@ -65,13 +65,13 @@ def test_packs_of_a_node_that_is_lost_go_on_on_the_other(nodes, hurry, model, tm
     )
     for name in ("local", "lost"):
         (tmp_path / name).mkdir()
-    done(tmp_path / "local/out", spec, Local(), "a\nb\nc\n")
+    run_batch(tmp_path / "local/out", spec, Local(), "a\nb\nc\n")
     (tmp_path / "mine.py").write_text(SLOW.format(gone=str(tmp_path / "gone")))
     slow = spec.replace(reward=(f"{tmp_path / 'mine.py'}:light",))  # which is brightness
     out, cut = tmp_path / "lost/out", {}
 
     def lose(beat):
-        """Ends the second node once both packs that are at work made two moves."""
+        """Ends the second node once both packs that are at work made two steps."""
         if beat.step >= 2 and not (tmp_path / "gone").exists():
             cut[beat.pack] = RunFolder(out / "packs" / beat.pack).steps()[:2]
             if len(cut) == 2:
@@ -80,9 +80,9 @@ def test_packs_of_a_node_that_is_lost_go_on_on_the_other(nodes, hurry, model, tm
 
     with RayEngine() as engine:
         assert engine.workers == 2
-        beats = done(out, slow, engine, "a\nb\nc\n", seen=lose)
+        beats = run_batch(out, slow, engine, "a\nb\nc\n", seen=lose)
     assert (tmp_path / "gone").exists()
     assert sorted(beat.pack for beat in beats if beat.state == "done") == ["0000", "0001", "0002"]
-    same(tmp_path / "local/out", out)
+    assert_same(tmp_path / "local/out", out)
     for pack, steps in cut.items():
         assert RunFolder(out / "packs" / pack).steps()[:2] == steps  # the seconds, too: none was made again

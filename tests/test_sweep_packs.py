@@ -22,7 +22,7 @@ def row(name: str, **more: object) -> Row:
     return Row(name, BASE.replace(**{"prompt": (f"a {name}",), **more}), 1)
 
 
-def begun(out: Path, packs: list[Pack]) -> None:
+def begin(out: Path, packs: list[Pack]) -> None:
     """Make it look as if some packs had been begun."""
     for pack in packs:
         (out / "packs" / pack.name).mkdir(parents=True, exist_ok=True)
@@ -46,41 +46,41 @@ ROWS = some.lists(
 @settings(max_examples=60, deadline=None)
 def test_every_row_is_in_one_pack_with_its_own_settings(rows, size):
     packs = cut(rows, size)
-    wanted = {
+    expected = {
         (one.id, one.spec.prompt[0], seed): one.spec.method
         for one in rows
         for seed in range(one.spec.seed, one.spec.seed + one.spec.batch)
     }
     found = [(*part, pack.spec.method) for pack in packs for part in pack.rows()]
-    assert len(found) == len(wanted)
-    assert {part[:3]: part[3] for part in found} == wanted
+    assert len(found) == len(expected)
+    assert {part[:3]: part[3] for part in found} == expected
     assert all(sum(1 for _ in pack.rows()) == pack.size <= size for pack in packs)
     assert len({pack.name for pack in packs}) == len(packs)
 
 
 @given(ROWS, some.integers(1, 6), some.sets(some.integers(0, 40)))
 @settings(max_examples=60, deadline=None)
-def test_going_on_cuts_the_same_packs(tmp_path_factory, rows, size, which):
+def test_continuing_cuts_the_same_packs(tmp_path_factory, rows, size, which):
     out = tmp_path_factory.mktemp("batch")
     whole = plan(out, rows, size)
     write_packs(out, whole)
-    begun(out, [pack for number, pack in enumerate(whole) if number in which])
+    begin(out, [pack for number, pack in enumerate(whole) if number in which])
     assert plan(out, rows, size) == whole
 
 
-def test_going_on_cuts_the_same_packs_where_seeds_are_cut(tmp_path):
+def test_continuing_cuts_the_same_packs_where_seeds_are_cut(tmp_path):
     rows = [row("a", batch=5), row("b", batch=5)]
     whole = plan(tmp_path, rows, 2)
     assert [(pack.ids, pack.spec.seed) for pack in whole] == [((name,), seed) for name in "ab" for seed in (0, 2, 4)]
     write_packs(tmp_path, whole)
-    begun(tmp_path, [whole[1], whole[4]])
+    begin(tmp_path, [whole[1], whole[4]])
     assert plan(tmp_path, rows, 2) == whole
 
 
 def test_prompts_that_are_new_are_added_and_others_read_packs(tmp_path):
     first = plan(tmp_path, [row("a", batch=2), row("b", batch=2)], 2)
     write_packs(tmp_path, first)
-    begun(tmp_path, first)
+    begin(tmp_path, first)
     more = plan(tmp_path, [row("a", batch=3), row("b", batch=2), row("c", batch=2)], 2)
     assert more[:2] == first
     assert [(pack.name, pack.ids, pack.spec.seed, pack.spec.batch) for pack in more[2:]] == [
@@ -92,7 +92,7 @@ def test_other_rows_than_those_begun_are_refused(tmp_path):
     first = plan(tmp_path, [row("a"), row("b")], 2)
     write_packs(tmp_path, first)
     assert plan(tmp_path, [row("c")], 2) == cut([row("c")], 2)  # nothing was begun
-    begun(tmp_path, first)
+    begin(tmp_path, first)
     for rows, says in (
         ([row("a")], "began 'b' with seed 0, which is not asked for"),
         ([row("a", method="dno:lr=0.5"), row("b")], "began 'a' with other settings .method."),

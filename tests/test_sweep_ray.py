@@ -1,4 +1,4 @@
-"""The same packs on a cluster give the same bits, whatever the number of workers and whoever dies on the way."""
+"""The same packs on a cluster give the same bits, whatever the number of workers and whichever of them dies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from noiseward.sweep.directory import Sweep
 from noiseward.sweep.engine import Beat, Local
 from noiseward.sweep.rows import read_rows
 from noiseward.toys import GaussianModel
-from tests.test_resume import equal
+from tests.test_resume import assert_equal
 from tests.test_sweep_compare import plain
 from tests.tiny import CALL
 
@@ -75,7 +75,7 @@ def test_without_ray_the_engine_says_what_to_install(monkeypatch):
 @pytest.fixture(scope="module")
 def engine():
     """Room for three workers, on however few cores."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # leave no token in the home folder of whoever runs tests
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # leave no token in the home folder of the user who runs tests
     os.environ["RAY_worker_niceness"] = "0"  # or whatever else runs starves them
     ray = pytest.importorskip("ray")
     from noiseward.sweep.cluster import start
@@ -95,7 +95,7 @@ def spec(model):
     return RunSpec(prompt=(), reward=("brightness",), model=model, steps=2, method="dno:lr=0.05", batch=1, call=call)
 
 
-def done(out: Path, spec: RunSpec, engine, text: str = "a\nb\nc\n", seen=lambda beat: None):
+def run_batch(out: Path, spec: RunSpec, engine, text: str = "a\nb\nc\n", seen=lambda beat: None):
     (out.parent / "p.txt").write_text(text)
     batch, beats = Sweep.begin(out, read_rows(out.parent / "p.txt", spec), size=1), []
     for beat in batch.run(engine):
@@ -104,18 +104,18 @@ def done(out: Path, spec: RunSpec, engine, text: str = "a\nb\nc\n", seen=lambda 
     return beats
 
 
-def same(one: Path, other: Path) -> None:
+def assert_same(one: Path, other: Path) -> None:
     names = [sorted(path.name for path in (out / "packs").iterdir()) for out in (one, other)]
     assert names[0] == names[1] and names[0]
     for name in names[0]:
         for file in ("best.safetensors", "latest.safetensors"):
-            equal(one / "packs" / name / file, other / "packs" / name / file)
+            assert_equal(one / "packs" / name / file, other / "packs" / name / file)
 
 
 @pytest.fixture(scope="module")
 def local(spec, tmp_path_factory):
     out = tmp_path_factory.mktemp("local") / "out"
-    done(out, spec, Local())
+    run_batch(out, spec, Local())
     return out
 
 
@@ -123,20 +123,20 @@ def local(spec, tmp_path_factory):
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_any_number_of_workers_gives_the_bits_of_the_local_engine(engine, spec, local, tmp_path, workers):
     engine.workers = workers
-    beats = done(tmp_path / "out", spec, engine)
+    beats = run_batch(tmp_path / "out", spec, engine)
     assert sorted(beat.pack for beat in beats if beat.state == "done") == ["0000", "0001", "0002"]
-    same(local, tmp_path / "out")
+    assert_same(local, tmp_path / "out")
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_candidates_of_one_image_are_sampled_by_the_workers_that_are_left(engine, spec, tmp_path):
     search = spec.replace(steps=1, method="best-of-n:samples=6,chunk=2")
     (tmp_path / "local").mkdir()
-    done(tmp_path / "local" / "out", search, Local(), "a\n")
+    run_batch(tmp_path / "local" / "out", search, Local(), "a\n")
     engine.workers = 3
     (tmp_path / "ray").mkdir()
-    done(tmp_path / "ray" / "out", search, engine, "a\n")
-    same(tmp_path / "local" / "out", tmp_path / "ray" / "out")
+    run_batch(tmp_path / "ray" / "out", search, engine, "a\n")
+    assert_same(tmp_path / "local" / "out", tmp_path / "ray" / "out")
     import ray
 
     assert sorted(ray.get([actor.pieces.remote() for actor in engine._free]))[-2:] == [1, 1]
@@ -156,14 +156,14 @@ DEADLY = (
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_pack_whose_worker_dies_goes_on_elsewhere_to_the_same_bits(engine, spec, local, tmp_path):
+def test_a_pack_whose_worker_dies_continues_elsewhere_to_the_same_bits(engine, spec, local, tmp_path):
     engine.workers = 2
     (tmp_path / "mine.py").write_text(DEADLY.format(told=str(tmp_path / "told"), deaths=1))
     mine = spec.replace(reward=(f"{tmp_path / 'mine.py'}:light",))
-    beats = done(tmp_path / "out", mine, engine)
+    beats = run_batch(tmp_path / "out", mine, engine)
     assert (tmp_path / "told").read_text() == "x"
     assert {beat.pack for beat in beats if beat.state == "done"} == {"0000", "0001", "0002"}
-    same(local, tmp_path / "out")  # light is brightness
+    assert_same(local, tmp_path / "out")  # light is brightness
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -171,7 +171,7 @@ def test_a_pack_that_kills_every_worker_is_given_up(engine, spec, tmp_path):
     engine.workers = 1
     (tmp_path / "mine.py").write_text(DEADLY.format(told=str(tmp_path / "told"), deaths=9))
     mine = spec.replace(reward=(f"{tmp_path / 'mine.py'}:light",))
-    beats = done(tmp_path / "out", mine, engine, "b\na\n")
+    beats = run_batch(tmp_path / "out", mine, engine, "b\na\n")
     ended = {beat.pack: beat for beat in beats if beat.state != "running"}
     assert (ended["0000"].state, ended["0001"].state) == ("failed", "done")
     assert "its worker died 2 times" in (ended["0000"].error or "")
@@ -182,11 +182,11 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
     from noiseward.sweep.cluster import start
     from noiseward.sweep.ray import RayEngine
 
-    def refused(**how):
+    def refuse(**how):
         raise ConnectionError("nobody\nthere")
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", refused)
+    monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(ArgumentError, match=r"no cluster at 'here:1' \(nobody there\); 'ray start --head'"):
         RayEngine("here:1")
     monkeypatch.setattr(ray, "shutdown", lambda: None)
@@ -262,7 +262,7 @@ def comparison(model):
     return Comparison(base, ("a", "b"), ("best-of-n:samples=2", "dno:lr=0.1"), "nfe", 20, seeds=1)
 
 
-def compared(comparison, out, engine):
+def run_comparison(comparison, out, engine):
     """What was measured of each pack, and its best images."""
     compare(comparison, out, engine=engine)
     images = {str(path.relative_to(out)): path.read_bytes() for path in out.glob("packs/*/best/*.png")}
@@ -273,8 +273,8 @@ def compared(comparison, out, engine):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_comparison_is_the_same_on_any_number_of_workers(engine, comparison, tmp_path, workers):
     engine.workers = workers
-    spread = compared(comparison, tmp_path / "ray", engine)
-    assert spread == compared(comparison, tmp_path / "local", Local())
+    spread = run_comparison(comparison, tmp_path / "ray", engine)
+    assert spread == run_comparison(comparison, tmp_path / "local", Local())
     assert len(spread[0]) == len(spread[1]) == 4
 
 
@@ -287,8 +287,8 @@ def test_a_pack_of_a_comparison_outlives_its_worker_and_not_every_worker(engine,
         base = comparison.base.replace(reward=(f"{file}:light",))
         mine = dataclasses.replace(comparison, base=base, methods=("dno:lr=0.1",))
         if deaths == 1:
-            found, _ = compared(mine, tmp_path / "out1", engine)
-            expected, _ = compared(
+            found, _ = run_comparison(mine, tmp_path / "out1", engine)
+            expected, _ = run_comparison(
                 dataclasses.replace(mine, base=comparison.base), tmp_path / "local", Local()
             )  # light is brightness
             assert found == expected

@@ -122,7 +122,7 @@ def test_the_simple_animals_are_45():
         ("p.yaml", "a", r"prompts must be in a \.txt, \.jsonl or \.csv file, got"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_with_its_line(file, name, text, says):
+def test_an_invalid_row_is_reported_with_its_line(file, name, text, says):
     with pytest.raises(ArgumentError, match=says) as caught:
         read_rows(file(name, text), BASE)
     assert "\n" not in str(caught.value)

@@ -11,23 +11,23 @@ from noiseward.noise.tape import is_recording, record, replay
 MEAN, STD = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 2.0, 4.0])
 
 
-def taped(fn, *draws):
+def play(fn, *draws):
     """What `fn` returns when `draws` are played to it."""
     with replay(draws, [f"draw {k}" for k in range(len(draws))]):
         return fn()
 
 
-def filled(target, fill):
+def fill_with(target, fill):
     fill(target)
     return target
 
 
-def on(device, fn):
+def run_on(device, fn):
     with torch.device(device):
         return fn()
 
 
-def initialized(fill):
+def initialize(fill):
     layer = torch.nn.Linear(3, 1, bias=False)
     fill(layer.weight)
     return layer.weight[0]
@@ -42,7 +42,7 @@ DRAWS = {
     "randn of size=": (lambda: torch.randn(size=(3,)), 1, 0),
     "randn of a numpy integer": (lambda: torch.randn(__import__("numpy").int64(3)), 1, 0),
     "randn with a generator": (lambda: torch.randn(3, generator=torch.Generator()), 1, 0),
-    "randn into out=": (lambda: filled(torch.empty(0), lambda t: torch.randn(3, out=t)), 1, 0),
+    "randn into out=": (lambda: fill_with(torch.empty(0), lambda t: torch.randn(3, out=t)), 1, 0),
     "randn_like": (lambda: torch.randn_like(MEAN), 1, 0),
     "randn_like by name": (lambda: torch.randn_like(input=MEAN), 1, 0),
     "normal of numbers": (lambda: torch.normal(2.0, 3.0, (3,)), 3, 2),
@@ -51,23 +51,23 @@ DRAWS = {
     "normal of a mean tensor": (lambda: torch.normal(MEAN, 3.0), 3, MEAN),
     "normal of a mean tensor alone": (lambda: torch.normal(MEAN), 1, MEAN),
     "normal of a std tensor": (lambda: torch.normal(2.0, STD), STD, 2),
-    "normal into out=": (lambda: filled(torch.empty(3), lambda t: torch.normal(MEAN, STD, out=t)), STD, MEAN),
+    "normal into out=": (lambda: fill_with(torch.empty(3), lambda t: torch.normal(MEAN, STD, out=t)), STD, MEAN),
     "normal_": (lambda: torch.empty(3).normal_(), 1, 0),
     "normal_ of mean and std": (lambda: torch.empty(3).normal_(2.0, std=3.0), 3, 2),
-    "normal_ under no_grad": (lambda: filled(torch.empty(3), torch.no_grad()(lambda t: t.normal_())), 1, 0),
-    "normal_ of a view": (lambda: filled(torch.empty(5), lambda t: t[1:4].normal_())[1:4], 1, 0),
+    "normal_ under no_grad": (lambda: fill_with(torch.empty(3), torch.no_grad()(lambda t: t.normal_())), 1, 0),
+    "normal_ of a view": (lambda: fill_with(torch.empty(5), lambda t: t[1:4].normal_())[1:4], 1, 0),
     "init.normal_": (lambda: torch.nn.init.normal_(torch.empty(3), 2.0, 3.0), 3, 2),
     "Normal.sample": (lambda: torch.distributions.Normal(MEAN, STD).sample(), STD, MEAN),
     "Normal.rsample": (lambda: torch.distributions.Normal(MEAN, STD).rsample(), STD, MEAN),
     "randn under no_grad": (torch.no_grad()(lambda: torch.randn(3)), 1, 0),
-    "randn under a device": (lambda: on("cpu", lambda: torch.randn(3)), 1, 0),
+    "randn under a device": (lambda: run_on("cpu", lambda: torch.randn(3)), 1, 0),
 }
 
 
 @pytest.mark.parametrize(("draw", "scale", "shift"), DRAWS.values(), ids=DRAWS)
 def test_a_draw_is_answered_with_mean_and_std_applied_to_the_given_noise_and_carries_its_graph(draw, scale, shift):
     z = torch.tensor([0.25, -1.5, 3.0], requires_grad=True)
-    x = taped(draw, z)
+    x = play(draw, z)
     scale = torch.as_tensor(scale) * torch.ones(3)
     assert torch.equal(x.detach(), (scale * z + shift).detach())
     (gradient,) = torch.autograd.grad(x.sum(), z)
@@ -80,7 +80,7 @@ def test_what_was_recorded_gives_the_same_answer_when_replayed(draw):
     with record(0, into=drawn):
         recorded = draw()
     assert len(drawn) == 1 and drawn[0].abs().min() > 0
-    assert torch.equal(recorded, taped(draw, *drawn))
+    assert torch.equal(recorded, play(draw, *drawn))
 
 
 def test_a_recording_is_the_sequence_of_its_seed_and_leaves_the_global_generator_alone():
@@ -100,7 +100,7 @@ def test_draws_are_clones_in_recording_and_replay_so_callers_may_change_them_in_
         recorded = change(torch.randn(4))
     assert torch.equal(drawn[0], torch.randn(4, generator=torch.Generator().manual_seed(0)))
     z, before = drawn[0].requires_grad_(True), drawn[0].detach().clone()
-    replayed = taped(lambda: change(torch.randn(4)), z)
+    replayed = play(lambda: change(torch.randn(4)), z)
     assert torch.equal(z, before)
     assert torch.equal(replayed, recorded)
     torch.autograd.grad(replayed.sum(), z)
@@ -124,7 +124,7 @@ CASTS = {
 def test_a_draw_comes_in_the_dtype_torch_itself_would_give(draw, dtype):
     assert draw().dtype == dtype
     z = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64, requires_grad=True)
-    x = taped(draw, z)
+    x = play(draw, z)
     assert x.dtype == dtype
     assert torch.autograd.grad(x.sum(), z)[0].dtype == torch.float64
 
@@ -132,22 +132,22 @@ def test_a_draw_comes_in_the_dtype_torch_itself_would_give(draw, dtype):
 def test_a_draw_comes_in_the_default_dtype_and_on_the_asked_device():
     torch.set_default_dtype(torch.float64)
     try:
-        assert taped(lambda: torch.randn(3), torch.zeros(3)).dtype == torch.float64
+        assert play(lambda: torch.randn(3), torch.zeros(3)).dtype == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
-    assert taped(lambda: torch.randn(3, device="meta"), torch.zeros(3)).device.type == "meta"
-    assert taped(lambda: on("meta", lambda: torch.randn(3)), torch.zeros(3)).device.type == "meta"
+    assert play(lambda: torch.randn(3, device="meta"), torch.zeros(3)).device.type == "meta"
+    assert play(lambda: run_on("meta", lambda: torch.randn(3)), torch.zeros(3)).device.type == "meta"
 
 
 def test_a_view_made_under_no_grad_is_filled_like_any_other_target():
     x = torch.zeros(5)
-    taped(torch.no_grad()(lambda: x[1:4].normal_(2.0, 3.0)), MEAN)
+    play(torch.no_grad()(lambda: x[1:4].normal_(2.0, 3.0)), MEAN)
     assert torch.equal(x[1:4], MEAN * 3 + 2) and x[0] == x[4] == 0
 
 
 @pytest.mark.parametrize("fill", [torch.nn.init.normal_, torch.nn.init.xavier_normal_, torch.nn.init.kaiming_normal_])
 def test_a_parameter_can_be_initialized_from_the_tape(fill):
-    once, again = (taped(lambda: initialized(fill), MEAN[None]) for _ in range(2))
+    once, again = (play(lambda: initialize(fill), MEAN[None]) for _ in range(2))
     assert torch.equal(once, again)
     assert torch.allclose(once / once[0], MEAN / MEAN[0])
 
@@ -266,7 +266,7 @@ def test_the_tape_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for draw, _, _ in DRAWS.values():
-            taped(draw, MEAN)
+            play(draw, MEAN)
 
 
 def test_draws_that_are_asked_of_a_generator_are_noted():

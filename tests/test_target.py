@@ -97,7 +97,7 @@ def test_rows_have_multipliers_of_their_own_and_a_resumed_run_has_them_too():
     assert torch.equal(again[-1].multiplier, together[-1].multiplier)
 
 
-def found(index, reward, likely, value=0.0):
+def make_best(index, reward, likely, value=0.0):
     one = torch.ones(1)
     return Best(index * one, index * one, reward * one, value * one, likely * one, torch.tensor([index]))
 
@@ -116,7 +116,7 @@ def found(index, reward, likely, value=0.0):
 )
 def test_best_is_the_highest_reward_that_meets_the_target_else_the_highest_probability(old, new, wins):
     one = torch.tensor([0.1])
-    chosen = found(1, *old).update(found(2, *new), torch.tensor([True]), one.item())
+    chosen = make_best(1, *old).update(make_best(2, *new), torch.tensor([True]), one.item())
     assert chosen.index.item() == {"old": 1, "new": 2}[wins]
     assert chosen.noise.item() == chosen.index.item() and chosen.reward.item() == pytest.approx(
         {"old": old, "new": new}[wins][0]
@@ -124,19 +124,20 @@ def test_best_is_the_highest_reward_that_meets_the_target_else_the_highest_proba
 
 
 def test_nothing_that_is_not_finite_or_not_allowed_becomes_the_best():
-    old = found(1, 1.0, 0.05)
-    assert old.update(found(2, 2.0, 0.5), torch.tensor([False]), 0.1).index.item() == 1
-    assert old.update(found(2, math.nan, 0.5, math.nan), torch.tensor([True]), 0.1).index.item() == 1
+    old = make_best(1, 1.0, 0.05)
+    assert old.update(make_best(2, 2.0, 0.5), torch.tensor([False]), 0.1).index.item() == 1
+    assert old.update(make_best(2, math.nan, 0.5, math.nan), torch.tensor([True]), 0.1).index.item() == 1
     never = dataclasses.replace(old, value=torch.full((1,), -math.inf))
-    assert never.update(found(2, 0.0, 0.01), torch.tensor([True]), 0.1).index.item() == 2
+    assert never.update(make_best(2, 0.0, 0.01), torch.tensor([True]), 0.1).index.item() == 2
 
 
 def test_the_target_reward_counts_only_where_the_minimum_probability_is_met():
-    wanted = 1.5 * optimum()  # out of reach within the target
-    steps = list(ascend(objective(), 40, reward=wanted))
+    expected = 1.5 * optimum()  # out of reach within the target
+    steps = list(ascend(objective(), 40, reward=expected))
     rewards = torch.stack([step.evaluation.reward for step in steps])
     assert Status.REWARD not in steps[-1].status
-    assert (rewards < wanted).all() or (torch.stack([s.probability for s in steps])[rewards >= wanted] < TARGET).all()
+    reached = torch.stack([step.probability for step in steps])[rewards >= expected]
+    assert (rewards < expected).all() or (reached < TARGET).all()
     low = optimize(
         objective(), objective().sampler.init(2, seed=0), optimizer=GradientAscent(lr=0.03),
         budget=Budget(steps=40, reward=0.5 * optimum()),
@@ -150,6 +151,6 @@ def test_a_target_that_is_no_probability_is_refused(target):
         Concentration(min_probability=target)
 
 
-def test_a_target_wants_a_weight_to_start_from():
+def test_a_target_needs_a_weight_to_start_from():
     with pytest.raises(ArgumentError, match="weight must be > 0 with min_probability, got 0"):
         Concentration(0.0, min_probability=0.1)

@@ -14,19 +14,19 @@ from noiseward import FunctionSampler, NoisewardWarning
 from noiseward.errors import UnseenRandomness
 
 
-class Kept:
+class State:
     """State that outlives a call."""
 
     count = 0.0
     cache: list[torch.Tensor] = []
 
     @classmethod
-    def counted(cls):
+    def count_up(cls):
         cls.count += 1.0
         return cls.count
 
     @classmethod
-    def warmed(cls):
+    def warm(cls):
         cls.cache.append(torch.ones(1))
         return float(len(cls.cache) > 1)
 
@@ -39,7 +39,7 @@ class Noisy(nn.Module):
 NOISY, DROPOUT, GENERATOR = Noisy(), nn.Sequential(nn.Linear(2, 20), nn.Dropout(0.5)), numpy.random.default_rng(0)
 
 
-def threaded(batch):
+def draw_in_thread(batch):
     found = []
     thread = threading.Thread(target=lambda: found.append(torch.randn(batch, 2)))
     thread.start()
@@ -47,7 +47,7 @@ def threaded(batch):
     return torch.randn(batch, 2) + found[0]
 
 
-def labelled(batch):
+def draw_labels(batch):
     labels = torch.randint(0, 10**9, (batch, 1))
     return torch.randn(batch, 2) + labels
 
@@ -56,7 +56,7 @@ def own_generator(batch):
     return torch.randn(batch, 2) + torch.rand(batch, 2, generator=RAND)
 
 
-def masked(batch):
+def draw_mask(batch):
     return torch.randn(batch, 2) + (torch.bernoulli(torch.full((batch, 40), 0.5)) @ BITS)[:, None]
 
 
@@ -67,8 +67,8 @@ HERE = r"test_unseen.py:\d+"
 CAUSES = {
     "torch.rand": (lambda batch: torch.randn(batch, 2) + torch.rand(batch, 2), None, rf"torch.rand at {HERE}; draw"),
     "a generator": (own_generator, None, rf"torch.rand at {HERE}"),
-    "labels": (labelled, None, rf"torch.randint at {HERE}; .*such as labels, once and outside the sampler"),
-    "bernoulli": (masked, None, rf"torch.bernoulli at {HERE}"),
+    "labels": (draw_labels, None, rf"torch.randint at {HERE}; .*such as labels, once and outside the sampler"),
+    "bernoulli": (draw_mask, None, rf"torch.bernoulli at {HERE}"),
     "multinomial": (
         lambda batch: torch.randn(batch, 2) + torch.distributions.Categorical(MANY).sample((batch, 1)), None,
         rf"torch.multinomial at {HERE}",
@@ -89,15 +89,15 @@ CAUSES = {
         lambda batch: torch.randn(batch, 2) + torch.tensor(GENERATOR.normal(size=(batch, 2))), None, "a numpy array"
     ),
     "Python's random": (lambda batch: torch.randn(batch, 2) + random.gauss(0, 1), None, "Python's random was used"),
-    "a counter": (lambda batch: torch.randn(batch, 2) + Kept.counted(), None, "from call to call.*counter"),
-    "a cache": (lambda batch: torch.randn(batch, 2) + Kept.warmed(), None, "keeps something of its first run.*cache"),
-    "another thread": (threaded, None, "no call was seen to be random: .*another thread"),
+    "a counter": (lambda batch: torch.randn(batch, 2) + State.count_up(), None, "from call to call.*counter"),
+    "a cache": (lambda batch: torch.randn(batch, 2) + State.warm(), None, "keeps something of its first run.*cache"),
+    "another thread": (draw_in_thread, None, "no call was seen to be random: .*another thread"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("fn", "denoiser", "message"), CAUSES.values(), ids=CAUSES)
 def test_the_cause_is_named_with_its_line_and_what_to_do(fn, denoiser, message):
-    Kept.cache.clear()
+    State.cache.clear()
     with pytest.raises(UnseenRandomness, match=f"a replay of the same draws .*{message}") as caught:
         FunctionSampler(fn, denoiser).init()
     assert "\n" not in str(caught.value)

@@ -100,7 +100,7 @@ def test_a_real_ctrl_c_inside_a_reward_interrupts_whatever_the_reward_makes_of_i
 
 
 def test_one_that_code_of_a_step_raises_by_itself_is_an_error(ctrl_c):
-    class Raising(torch.autograd.Function):
+    class RaisingFunction(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
             return x.mean((1, 2, 3))
@@ -111,7 +111,7 @@ def test_one_that_code_of_a_step_raises_by_itself_is_an_error(ctrl_c):
 
     def steps():
         x = SAMPLE.clone().requires_grad_(True)
-        total, _ = score(FunctionReward(Raising.apply, name="mine"), x, None)
+        total, _ = score(FunctionReward(RaisingFunction.apply, name="mine"), x, None)
         yield torch.autograd.grad(total.sum(), x)
 
     with Interruptible() as interruptible, pytest.raises(RewardError, match="a step raised KeyboardInterrupt"):
@@ -149,7 +149,7 @@ def test_errors_of_this_library_and_memory_that_ran_out_pass_as_they_are():
         assert caught.value is error
 
 
-def test_the_kind_of_error_and_when_are_told():
+def test_the_kind_of_error_and_when_are_reported():
     with (
         pytest.raises(ModelError, match="^m.py raised ValueError when it was run: no$"),
         ErrorBoundary("m.py", "when it was run", kind=ModelError),

@@ -79,14 +79,14 @@ def test_half_a_download_does_not_count(cache):
     assert [here for _, _, here in list_weights("pickscore")] == ["no"]
 
 
-def test_a_path_without_the_file_says_which_is_wanted(cache, tmp_path):
+def test_a_path_without_the_file_names_it(cache, tmp_path):
     with pytest.raises(ModelError, match=r"has no ImageReward.pt: path= of reward 'imagereward' is a folder with"):
         make_reward(f"imagereward:path={tmp_path}")
     with pytest.raises(ModelError, match="does not exist: path= of reward 'pickscore'"):
         make_reward(f"pickscore:path={tmp_path}/none")
 
 
-def test_fetching_downloads_what_is_wanted_and_checks_that_it_came(cache, run, monkeypatch, tmp_path):
+def test_fetching_downloads_the_weights_and_checks_them(cache, run, monkeypatch, tmp_path):
     asked = []
 
     def download(repo, allow_patterns=None, local_files_only=False):
@@ -103,7 +103,7 @@ def test_fetching_downloads_what_is_wanted_and_checks_that_it_came(cache, run, m
         fetch(Repo("a/b", ("other.pt",)))
 
 
-def test_the_listing_says_what_there_is_to_know(cache, run):
+def test_the_listing_shows_every_kind_of_weights(cache, run):
     code, out, _ = run("rewards")
     assert code == 0
     for name, entry in ENTRIES.items():

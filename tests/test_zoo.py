@@ -128,13 +128,13 @@ def test_nothing_but_the_image_gets_a_gradient(zoo, name):
 
 
 @pytest.mark.parametrize("name", ["clip", "pickscore", "hpsv2", "imagereward"])
-def test_what_compares_with_a_prompt_wants_one(zoo, name):
+def test_rewards_that_compare_with_a_prompt_need_one(zoo, name):
     with pytest.raises(RewardError, match=f"reward '{name}' compares images with prompts"):
         zoo[name](make_images(), None)
 
 
 @pytest.mark.parametrize("name", ["aesthetic", "similarity", "classifier"])
-def test_what_looks_at_the_image_alone_does_not(zoo, name):
+def test_rewards_of_the_image_alone_need_no_prompt(zoo, name):
     assert torch.equal(zoo[name](make_images(), None), zoo[name](make_images(), PROMPTS))
 
 
@@ -252,7 +252,7 @@ def test_imagereward_crops_as_torchvision_does(zoo, height, width):
 # ---- files that are not there, or are others ----
 
 
-def damaged(state, change):
+def damage(state, change):
     state = dict(state)
     change(state)
     return state
@@ -280,7 +280,7 @@ def reshape(state):
 def test_a_checkpoint_that_does_not_fit_is_refused_by_its_first_differences(hps, tmp_path, change, says):
     folder, state = hps
     path = tmp_path / "HPS_v2.1_compressed.pt"
-    torch.save({"state_dict": damaged(state, change)}, path)
+    torch.save({"state_dict": damage(state, change)}, path)
     with pytest.raises(ModelError, match=says) as caught:
         make_reward(f"hpsv2:path={path},tokenizer={folder}")
     assert "\n" not in str(caught.value) and "does not fit" in str(caught.value)
@@ -289,7 +289,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_its_first_differences(hps,
 def test_an_imagereward_that_does_not_fit_is_refused(bert, tmp_path):
     folder, state = bert
     path = tmp_path / "ImageReward.pt"
-    state = damaged(state, lambda s: s.update({"mlp.layers.9.weight": torch.zeros(1), "other": torch.zeros(1)}))
+    state = damage(state, lambda s: s.update({"mlp.layers.9.weight": torch.zeros(1), "other": torch.zeros(1)}))
     torch.save(state, path)
     with pytest.raises(ModelError, match="'mlp.layers.9.weight' is unknown"):
         make_reward(f"imagereward:path={path},tokenizer={folder}")

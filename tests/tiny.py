@@ -1,4 +1,4 @@
-"""A tiny Stable Diffusion built from config, random weights: 16 x 16 pictures, a fraction of a second per run."""
+"""A tiny Stable Diffusion built from config, random weights: 16 x 16 images, a fraction of a second per run."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Prompts, paths, rewards' names and messages may hold anything: `[/red]`, `[cat:dog:0.5]`, `:duck:`. rich reads such
 things as markup and emoji unless it is switched off, and raises where a tag is closed that was never opened. So every
 console and every column of a bar comes from here, and no text needs to be escaped. A terminal that is closed while a
-run goes on makes writing fail before the signal of it arrives; what would be shown there is dropped, so that the run
+run continues makes writing fail before the signal of it arrives; what would be shown there is dropped, so that the run
 ends as the signal asks.
 """
 

@@ -86,7 +86,7 @@ class ErrorBoundary:
 
     Arguments:
         what: whose code, as a message begins: `reward 'mine'`.
-        when: what it was doing, as the message goes on; may be empty.
+        when: what it was doing, as the message continues; may be empty.
         kind: the error to raise.
 
     Raises:

@@ -22,8 +22,8 @@ from diffusers import (
 )
 from transformers import XLMRobertaTokenizer
 
-from tests.catalog.cases import case, changed, embedding, mask, photo
-from tests.catalog.stable import seen, vision
+from tests.catalog.cases import case, make_embedding, mask, photo, reconfigure
+from tests.catalog.stable import image_processor, vision
 from tests.families import pixels, priors, raw
 from tests.families.text import LETTERS, WIDTH, clip, clip_tokenizer
 
@@ -44,10 +44,10 @@ def of(pipe: Any) -> dict[str, Any]:
 def decoder22(**config: Any) -> dict[str, Any]:
     """Kandinsky 2.2's decoder with another UNet."""
     made = of(raw.kandinsky22())
-    return {**made, "unet": changed(made["unet"], **config)} if config else made
+    return {**made, "unet": reconfigure(made["unet"], **config)} if config else made
 
 
-def combined(decoder: dict[str, Any], prior: Any) -> dict[str, Any]:
+def join(decoder: dict[str, Any], prior: Any) -> dict[str, Any]:
     """A decoder and its prior."""
     return {**decoder, **{f"prior_{name}": part for name, part in of(prior).items()}}
 
@@ -91,7 +91,7 @@ def prior1() -> Any:
 def floyd(**config: Any) -> dict[str, Any]:
     """DeepFloyd IF, the UNet with another configuration; without a safety checker and a watermark."""
     made = of(raw.deepfloyd())
-    return {**made, "unet": changed(made["unet"], **config)} if config else made
+    return {**made, "unet": reconfigure(made["unet"], **config)} if config else made
 
 
 def floyd_upper() -> dict[str, Any]:
@@ -130,7 +130,7 @@ def unclip() -> dict[str, Any]:
         ),
         "decoder_scheduler": UnCLIPScheduler(variance_type="learned_range", prediction_type="epsilon"),
         "super_res_scheduler": UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="epsilon"),
-        "image_encoder": vision(), "feature_extractor": seen(),
+        "image_encoder": vision(), "feature_extractor": image_processor(),
     }  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def wuerstchen() -> dict[str, Any]:
 def unconditional(scheduler: Any, **config: Any) -> dict[str, Any]:
     """A UNet on pixels."""
     made = of(pixels.ddpm())
-    return {"unet": changed(made["unet"], **config), "scheduler": scheduler}
+    return {"unet": reconfigure(made["unet"], **config), "scheduler": scheduler}
 
 
 def continuous() -> dict[str, Any]:
@@ -205,7 +205,7 @@ CASES = [
     case("KandinskyImg2ImgPipeline", kandinsky1, **EMBEDS, **FROM),
     case("KandinskyInpaintPipeline", lambda: kandinsky1(in_channels=9), **EMBEDS, image=photo(64), mask_image=mask(64),
          height=64, width=64, **STEPS),
-    case("KandinskyCombinedPipeline", lambda: combined(kandinsky1(), prior1()), **PRIOR, **SIZE),
+    case("KandinskyCombinedPipeline", lambda: join(kandinsky1(), prior1()), **PRIOR, **SIZE),
     case("KandinskyV22Pipeline", decoder22, prompts=None, **EMBEDS, **SIZE),
     case("KandinskyV22Img2ImgPipeline", decoder22, prompts=None, **EMBEDS, **FROM),
     case("KandinskyV22InpaintPipeline", lambda: decoder22(in_channels=9), prompts=None, **EMBEDS, image=photo(64),
@@ -218,10 +218,10 @@ CASES = [
     case("KandinskyV22PriorPipeline", lambda: of(priors.kandinsky22_prior()), **STEPS),
     case("KandinskyV22PriorEmb2EmbPipeline", lambda: of(priors.kandinsky22_prior()), image=photo(32), strength=0.7,
          num_inference_steps=3),
-    case("KandinskyV22CombinedPipeline", lambda: combined(decoder22(), priors.kandinsky22_prior()), **PRIOR, **SIZE),
-    case("KandinskyV22Img2ImgCombinedPipeline", lambda: combined(decoder22(), priors.kandinsky22_prior()), **PRIOR,
+    case("KandinskyV22CombinedPipeline", lambda: join(decoder22(), priors.kandinsky22_prior()), **PRIOR, **SIZE),
+    case("KandinskyV22Img2ImgCombinedPipeline", lambda: join(decoder22(), priors.kandinsky22_prior()), **PRIOR,
          **FROM),
-    case("KandinskyV22InpaintCombinedPipeline", lambda: combined(decoder22(in_channels=9), priors.kandinsky22_prior()),
+    case("KandinskyV22InpaintCombinedPipeline", lambda: join(decoder22(in_channels=9), priors.kandinsky22_prior()),
          **PRIOR, image=photo(64), mask_image=mask(64), height=64, width=64, **STEPS),
     case("Kandinsky3Pipeline", lambda: of(raw.kandinsky3()), **SIZE),
     case("Kandinsky3Img2ImgPipeline", lambda: of(raw.kandinsky3()), image=photo(64), strength=0.7,
@@ -237,14 +237,14 @@ CASES = [
     case("StableCascadePriorPipeline", lambda: of(priors.cascade_prior()), height=512, width=512, **STEPS),
     case("StableCascadeDecoderPipeline", lambda: of(priors.cascade_decoder()), image_embeddings=priors.latents(),
          **STEPS),
-    case("StableCascadeCombinedPipeline", lambda: combined(of(priors.cascade_decoder()), priors.cascade_prior()),
+    case("StableCascadeCombinedPipeline", lambda: join(of(priors.cascade_decoder()), priors.cascade_prior()),
          height=512, width=512, **PRIOR, **STEPS),
     case("UnCLIPPipeline", unclip, refused="got ndarray", **PRIOR, decoder_num_inference_steps=2,
          super_res_num_inference_steps=2),
     case("UnCLIPImageVariationPipeline", unclip, refused="got ndarray", image=photo(32), decoder_num_inference_steps=2,
          super_res_num_inference_steps=2, prompts=None),
     case("WuerstchenPriorPipeline", wuerstchen, height=512, width=512, **STEPS),
-    case("WuerstchenDecoderPipeline", wuerstchen, image_embeddings=embedding(1, 4, 4, 4), **STEPS),
+    case("WuerstchenDecoderPipeline", wuerstchen, image_embeddings=make_embedding(1, 4, 4, 4), **STEPS),
     case("DDIMPipeline", lambda: unconditional(DDIMScheduler()), eta=1.0, prompts=None, **STEPS),
     case("DDPMPipeline", lambda: unconditional(DDPMScheduler()), prompts=None, **STEPS),
     case("PNDMPipeline", refused="got ndarray", parts=lambda: unconditional(PNDMScheduler()), prompts=None,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-__all__ = ["Case", "case", "changed", "embedding", "gray", "made", "mask", "photo", "video"]
+__all__ = ["Case", "case", "reconfigure", "make_embedding", "gray", "make_pipeline", "mask", "photo", "video"]
 
 _ABSENT = ("safety_checker", "feature_extractor", "image_encoder", "watermark", "watermarker")
 _OFF = ("requires_safety_checker", "add_watermarker")
@@ -49,10 +49,10 @@ def case(
     **call: Any,
 ) -> Case:
     """A case of which only the parts and the call have to be said; parts that the class does not take are left out."""
-    return Case(name, lambda: made(name, parts()), call, prompts, refused, noted)
+    return Case(name, lambda: make_pipeline(name, parts()), call, prompts, refused, noted)
 
 
-def made(name: str, parts: Mapping[str, Any]) -> Any:
+def make_pipeline(name: str, parts: Mapping[str, Any]) -> Any:
     """A pipeline of a class, from those of the parts that it takes."""
     import diffusers
 
@@ -60,10 +60,10 @@ def made(name: str, parts: Mapping[str, Any]) -> Any:
     module = vars(sys.modules[kind.__module__])
     if "ftfy" not in module:  # some classes call it whether it is installed or not; our texts need no repair
         module["ftfy"] = types.SimpleNamespace(fix_text=lambda text: text)
-    wanted = list(inspect.signature(kind.__init__).parameters)[1:]
-    given = {each: parts[each] for each in wanted if each in parts}
-    given |= {each: None for each in wanted if each in _ABSENT and each not in parts}
-    given |= {each: False for each in wanted if each in _OFF and each not in parts}
+    expected = list(inspect.signature(kind.__init__).parameters)[1:]
+    given = {each: parts[each] for each in expected if each in parts}
+    given |= {each: None for each in expected if each in _ABSENT and each not in parts}
+    given |= {each: False for each in expected if each in _OFF and each not in parts}
     pipe = kind(**given)
     pipe.set_progress_bar_config(disable=True)
     for part in pipe.components.values():
@@ -72,7 +72,7 @@ def made(name: str, parts: Mapping[str, Any]) -> Any:
     return pipe
 
 
-def changed(module: Any, **config: Any) -> Any:
+def reconfigure(module: Any, **config: Any) -> Any:
     """A module like another, with a configuration that differs."""
     torch.manual_seed(0)
     own = {name: value for name, value in module.config.items() if not name.startswith("_")}
@@ -102,6 +102,6 @@ def video(frames: int, side: int = 16) -> list[Any]:
     return [photo(side, seed=k) for k in range(frames)]
 
 
-def embedding(*shape: int, seed: int = 0) -> torch.Tensor:
+def make_embedding(*shape: int, seed: int = 0) -> torch.Tensor:
     """Numbers like those of an encoder."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

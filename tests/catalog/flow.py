@@ -16,7 +16,7 @@ from diffusers import (
     SD3ControlNetModel,
 )
 
-from tests.catalog.cases import case, changed, mask, photo
+from tests.catalog.cases import case, mask, photo, reconfigure
 from tests.families import flows
 from tests.families.text import WIDTH, t5, t5_tokenizer
 from tests.families.unets import vae
@@ -32,26 +32,26 @@ def sd3(**config: Any) -> dict[str, Any]:
     """Stable Diffusion 3's parts, the transformer with another configuration."""
     made = {name: part for name, part in flows.sd3().components.items() if part is not None}
     if config:
-        made["transformer"] = changed(made["transformer"], **config)
+        made["transformer"] = reconfigure(made["transformer"], **config)
     return {**made, "pag_applied_layers": "blocks.1"}
 
 
 def sd3_wide() -> dict[str, Any]:
     """With the 16 latent channels of the published model, on which inpainting insists."""
     made = sd3(in_channels=16, out_channels=16)
-    return {**made, "vae": changed(made["vae"], latent_channels=16)}
+    return {**made, "vae": reconfigure(made["vae"], latent_channels=16)}
 
 
-def sd3_controlled(extra: int) -> dict[str, Any]:
+def sd3_with_controlnet(extra: int) -> dict[str, Any]:
     """With a ControlNet; that of inpainting sees a mask."""
     made = sd3()
     net = SD3ControlNetModel.from_transformer(
         made["transformer"], num_layers=1, num_extra_conditioning_channels=extra, load_weights_from_transformer=False
     )
-    return {**made, "controlnet": awake(net)}
+    return {**made, "controlnet": wake(net)}
 
 
-def awake(net: Any) -> Any:
+def wake(net: Any) -> Any:
     """A ControlNet of a transformer whose outputs, zero when it is made, are not."""
     for name, weight in net.named_parameters():
         if name.startswith(("controlnet_", "pos_embed_input")):
@@ -63,18 +63,18 @@ def flux(**config: Any) -> dict[str, Any]:
     """Flux's parts, the transformer with another configuration."""
     made = dict(flows.flux().components)
     if config:
-        made["transformer"] = changed(made["transformer"], **config)
+        made["transformer"] = reconfigure(made["transformer"], **config)
     return made
 
 
-def flux_controlled() -> dict[str, Any]:
+def flux_with_controlnet() -> dict[str, Any]:
     """With a ControlNet."""
     made = flux()
     net = FluxControlNetModel.from_transformer(
         made["transformer"], num_layers=1, num_single_layers=0, attention_head_dim=8, num_attention_heads=2,
         load_weights_from_transformer=False,
     )  # fmt: skip
-    return {**made, "controlnet": awake(net)}
+    return {**made, "controlnet": wake(net)}
 
 
 def redux() -> dict[str, Any]:
@@ -153,8 +153,8 @@ CASES = [
     case("StableDiffusion3InpaintPipeline", sd3_wide, mask_image=mask(), **FROM),
     case("StableDiffusion3PAGPipeline", sd3, pag_scale=0.7, **SIZE),
     case("StableDiffusion3PAGImg2ImgPipeline", sd3, pag_scale=0.7, **FROM),
-    case("StableDiffusion3ControlNetPipeline", lambda: sd3_controlled(0), control_image=photo(), **SIZE),
-    case("StableDiffusion3ControlNetInpaintingPipeline", lambda: sd3_controlled(1), control_image=photo(),
+    case("StableDiffusion3ControlNetPipeline", lambda: sd3_with_controlnet(0), control_image=photo(), **SIZE),
+    case("StableDiffusion3ControlNetInpaintingPipeline", lambda: sd3_with_controlnet(1), control_image=photo(),
          control_mask=mask(), **SIZE),
     case("FluxPipeline", flux, **SHORT, **SIZE),
     case("FluxImg2ImgPipeline", flux, **SHORT, **FROM),
@@ -167,9 +167,9 @@ CASES = [
          **FROM),
     case("FluxControlInpaintPipeline", lambda: flux(in_channels=32, out_channels=16), control_image=photo(seed=1),
          mask_image=mask(), **SHORT, **FROM),
-    case("FluxControlNetPipeline", flux_controlled, control_image=photo(), **SHORT, **SIZE),
-    case("FluxControlNetImg2ImgPipeline", flux_controlled, control_image=photo(seed=1), **SHORT, **FROM),
-    case("FluxControlNetInpaintPipeline", flux_controlled, control_image=photo(seed=1), mask_image=mask(), **SHORT,
+    case("FluxControlNetPipeline", flux_with_controlnet, control_image=photo(), **SHORT, **SIZE),
+    case("FluxControlNetImg2ImgPipeline", flux_with_controlnet, control_image=photo(seed=1), **SHORT, **FROM),
+    case("FluxControlNetInpaintPipeline", flux_with_controlnet, control_image=photo(seed=1), mask_image=mask(), **SHORT,
          **FROM),
     case("FluxKontextPipeline", flux, image=photo(), max_area=256, _auto_resize=False, **SHORT, **SIZE),
     case("FluxKontextInpaintPipeline", flux, mask_image=mask(), max_area=256, _auto_resize=False, **SHORT, **FROM),

@@ -30,7 +30,7 @@ from diffusers.guiders import AdaptiveProjectedGuidance
 
 from tests.catalog.cases import case, photo, video
 from tests.catalog.readers import gemma
-from tests.catalog.stable import controlnet, seen, vision
+from tests.catalog.stable import controlnet, image_processor, vision
 from tests.families import audio, unets
 from tests.families import video as families
 from tests.families.text import WIDTH, t5, t5_tokenizer
@@ -43,25 +43,25 @@ SHORT = {"max_sequence_length": 8}
 DRAWN = {"num_frames": 2, "eta": 1.0, **SIZE}
 
 
-def awake(net: Any) -> Any:
+def wake(net: Any) -> Any:
     """A motion module whose last layers, zero when it is made, are not."""
     for weight in net.parameters():
         torch.nn.init.normal_(weight, std=0.1)
     return net
 
 
-def animated() -> dict[str, Any]:
+def motion() -> dict[str, Any]:
     """Stable Diffusion with a motion adapter."""
     made = families.animatediff().components
     return {**{name: part for name, part in made.items() if part is not None}, "pag_applied_layers": "mid.*attn1"}
 
 
-def animated_controlled() -> dict[str, Any]:
+def motion_controlnet() -> dict[str, Any]:
     """With a ControlNet."""
-    return {**animated(), "controlnet": controlnet(unets.parts()["unet"])}
+    return {**motion(), "controlnet": controlnet(unets.parts()["unet"])}
 
 
-def animated_sparse() -> dict[str, Any]:
+def motion_sparse() -> dict[str, Any]:
     """With a ControlNet that knows motion."""
     net = SparseControlNetModel(
         in_channels=4, conditioning_channels=4, block_out_channels=(8, 16), layers_per_block=1,
@@ -70,17 +70,17 @@ def animated_sparse() -> dict[str, Any]:
         conditioning_embedding_out_channels=(8, 8), motion_num_attention_heads=2, motion_max_seq_length=8,
         use_simplified_condition_embedding=True,
     )  # fmt: skip
-    return {**animated(), "controlnet": awake(net)}
+    return {**motion(), "controlnet": wake(net)}
 
 
-def animated_xl() -> dict[str, Any]:
+def motion_xl() -> dict[str, Any]:
     """SDXL with a motion adapter."""
     made = {name: part for name, part in unets.sdxl().components.items() if part is not None}
     adapter = MotionAdapter(
         block_out_channels=(8, 16), motion_layers_per_block=1, motion_num_attention_heads=2, motion_norm_num_groups=4,
         motion_mid_block_layers_per_block=1, motion_max_seq_length=8, use_motion_mid_block=False,
     )  # fmt: skip
-    return {**made, "motion_adapter": awake(adapter)}
+    return {**made, "motion_adapter": wake(adapter)}
 
 
 def text_to_video() -> dict[str, Any]:
@@ -109,7 +109,7 @@ def svd() -> dict[str, Any]:
         layers_per_block=1,
     )  # fmt: skip
     return {
-        "unet": unet, "vae": vae, "image_encoder": vision(224), "feature_extractor": seen(),
+        "unet": unet, "vae": vae, "image_encoder": vision(224), "feature_extractor": image_processor(),
         "scheduler": EulerDiscreteScheduler(
             prediction_type="v_prediction", timestep_type="continuous", use_karras_sigmas=True, sigma_min=0.002,
             sigma_max=700.0
@@ -238,15 +238,15 @@ def motif() -> dict[str, Any]:
 PLAIN = {"use_resolution_binning": False, "clean_caption": False}
 SANA = {**LARGE, "frames": 9, "complex_human_instruction": None, **PLAIN, **SHORT}
 CASES = [
-    case("AnimateDiffPipeline", animated, **DRAWN),
-    case("AnimateDiffPAGPipeline", animated, pag_scale=3.0, **DRAWN),
-    case("AnimateDiffControlNetPipeline", animated_controlled, conditioning_frames=video(2), **DRAWN),
-    case("AnimateDiffSparseControlNetPipeline", animated_sparse, conditioning_frames=video(1), **DRAWN),
-    case("AnimateDiffVideoToVideoPipeline", animated, video=video(2), strength=0.7, eta=1.0, **{**SIZE,
+    case("AnimateDiffPipeline", motion, **DRAWN),
+    case("AnimateDiffPAGPipeline", motion, pag_scale=3.0, **DRAWN),
+    case("AnimateDiffControlNetPipeline", motion_controlnet, conditioning_frames=video(2), **DRAWN),
+    case("AnimateDiffSparseControlNetPipeline", motion_sparse, conditioning_frames=video(1), **DRAWN),
+    case("AnimateDiffVideoToVideoPipeline", motion, video=video(2), strength=0.7, eta=1.0, **{**SIZE,
          "num_inference_steps": 3}),
-    case("AnimateDiffVideoToVideoControlNetPipeline", animated_controlled, video=video(2), conditioning_frames=video(2),
+    case("AnimateDiffVideoToVideoControlNetPipeline", motion_controlnet, video=video(2), conditioning_frames=video(2),
          strength=0.7, eta=1.0, **{**SIZE, "num_inference_steps": 3}),
-    case("AnimateDiffSDXLPipeline", animated_xl, **DRAWN),
+    case("AnimateDiffSDXLPipeline", motion_xl, **DRAWN),
     case("TextToVideoSDPipeline", text_to_video, **DRAWN),
     case("VideoToVideoSDPipeline", text_to_video, video=video(2), strength=0.7, num_inference_steps=3, eta=1.0),
     case("StableVideoDiffusionPipeline", svd, image=photo(32), num_frames=2, prompts=None, **SIZE),

@@ -35,8 +35,8 @@ from transformers import (
     Qwen3Model,
 )
 
-from tests.catalog.cases import case, changed, mask, photo
-from tests.catalog.flow import awake
+from tests.catalog.cases import case, mask, photo, reconfigure
+from tests.catalog.flow import wake
 from tests.families import flows, unets
 from tests.families.text import LETTERS, WIDTH, t5, t5_tokenizer
 
@@ -144,11 +144,11 @@ def sana(**config: Any) -> dict[str, Any]:
     """Sana's parts."""
     made = dict(flows.sana().components)
     if config:
-        made["transformer"] = changed(made["transformer"], **config)
+        made["transformer"] = reconfigure(made["transformer"], **config)
     return {**made, "pag_applied_layers": "transformer_blocks.0"}
 
 
-def sana_controlled() -> dict[str, Any]:
+def sana_with_controlnet() -> dict[str, Any]:
     """With a ControlNet."""
     made = sana()
     own = {name: value for name, value in made["transformer"].config.items() if not name.startswith("_")}
@@ -190,7 +190,7 @@ def hunyuan() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def hunyuan_controlled() -> dict[str, Any]:
+def hunyuan_with_controlnet() -> dict[str, Any]:
     """With a ControlNet, whose control image the pipeline encodes without its generator."""
     made = hunyuan()
     net = HunyuanDiT2DControlNetModel(
@@ -198,7 +198,7 @@ def hunyuan_controlled() -> dict[str, Any]:
         num_attention_heads=2, in_channels=4, cross_attention_dim=WIDTH, cross_attention_dim_t5=2 * WIDTH,
         pooled_projection_dim=4, hidden_size=16, activation_fn="gelu-approximate", text_len=77, text_len_t5=256,
     )  # fmt: skip
-    return {**made, "controlnet": awake(net)}
+    return {**made, "controlnet": wake(net)}
 
 
 def z_image() -> dict[str, Any]:
@@ -293,7 +293,7 @@ CASES = [
     case("Lumina2Pipeline", lumina2, **SHORT, **SIZE),
     case("SanaPipeline", sana, **SANA),
     case("SanaPAGPipeline", sana, pag_scale=3.0, **SANA),
-    case("SanaControlNetPipeline", sana_controlled, control_image=photo(32), **SANA),
+    case("SanaControlNetPipeline", sana_with_controlnet, control_image=photo(32), **SANA),
     case("SanaSprintPipeline", sprint, **SANA),
     case("SanaSprintImg2ImgPipeline", sprint, image=photo(32), **SANA),
     case("PixArtAlphaPipeline", pixart, **PLAIN, **SHORT, **SIZE),
@@ -301,7 +301,7 @@ CASES = [
     case("PixArtSigmaPAGPipeline", pixart, pag_scale=3.0, **PLAIN, **SHORT, **SIZE),
     case("HunyuanDiTPipeline", hunyuan, use_resolution_binning=False, **SIZE),
     case("HunyuanDiTPAGPipeline", hunyuan, pag_scale=3.0, use_resolution_binning=False, **SIZE),
-    case("HunyuanDiTControlNetPipeline", hunyuan_controlled, control_image=photo(), use_resolution_binning=False,
+    case("HunyuanDiTControlNetPipeline", hunyuan_with_controlnet, control_image=photo(), use_resolution_binning=False,
          **SIZE),
     case("ZImagePipeline", z_image, **SHORT, **SIZE),
     case("ZImageImg2ImgPipeline", z_image, **SHORT, **FROM),
@@ -312,7 +312,7 @@ CASES = [
     case("Flux2KleinPipeline", flux2, text_encoder_out_layers=(1, 2, 3), **SHORT, **SIZE),
     case("Flux2KleinKVPipeline", flux2, text_encoder_out_layers=(1, 2, 3), **SHORT, **SIZE),
     case("CogView4Pipeline", cogview4, negative_prompt="f", **SHORT, **SIZE),
-    case("CogView4ControlPipeline", lambda: {**cogview4(), "transformer": changed(cogview4()["transformer"],
+    case("CogView4ControlPipeline", lambda: {**cogview4(), "transformer": reconfigure(cogview4()["transformer"],
          in_channels=8)},
          control_image=photo(), negative_prompt="f", **SHORT, **SIZE),
     case("OvisImagePipeline", ovis, **SHORT, **SIZE),

@@ -32,7 +32,7 @@ from tests.catalog.cases import case, mask, photo
 from tests.families import unets
 from tests.families.text import WIDTH, clip, clip_tokenizer
 
-__all__ = ["CASES", "conditioning", "controlnet", "seen", "vision"]
+__all__ = ["CASES", "wake", "controlnet", "image_processor", "vision"]
 
 SIZE: dict[str, Any] = {"height": 16, "width": 16, "num_inference_steps": 2}
 ETA: dict[str, Any] = {**SIZE, "eta": 1.0}
@@ -45,7 +45,7 @@ def parts(**config: Any) -> dict[str, Any]:
     return unets.parts(**config)
 
 
-def conditioning(net: Any) -> Any:
+def wake(net: Any) -> Any:
     """A net whose outputs, zero when it is made, are not."""
     for name, weight in net.named_parameters():
         if name.startswith("controlnet_") or "conv_out" in name or "zero" in name:
@@ -55,18 +55,16 @@ def conditioning(net: Any) -> Any:
 
 def controlnet(unet: Any) -> Any:
     """A ControlNet of a UNet."""
-    return conditioning(
-        ControlNetModel.from_unet(unet, conditioning_channels=3, conditioning_embedding_out_channels=(8, 8))
-    )
+    return wake(ControlNetModel.from_unet(unet, conditioning_channels=3, conditioning_embedding_out_channels=(8, 8)))
 
 
-def controlled(**config: Any) -> dict[str, Any]:
+def with_controlnet(**config: Any) -> dict[str, Any]:
     """With a ControlNet."""
     made = parts(**config)
     return {**made, "controlnet": controlnet(made["unet"] if not config else parts()["unet"])}
 
 
-def paged() -> dict[str, Any]:
+def with_pag() -> dict[str, Any]:
     """With a layer for perturbed attention."""
     return {**parts(), **PAGED}
 
@@ -81,17 +79,17 @@ def vision(side: int = 32) -> Any:
     )  # fmt: skip
 
 
-def seen() -> Any:
+def image_processor() -> Any:
     """What prepares images for it."""
     return CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
 
 
-def varied() -> dict[str, Any]:
+def image_variation() -> dict[str, Any]:
     """An image stands for the prompt."""
-    return {**parts(), "image_encoder": vision(), "feature_extractor": seen()}
+    return {**parts(), "image_encoder": vision(), "feature_extractor": image_processor()}
 
 
-def deep() -> dict[str, Any]:
+def with_depth() -> dict[str, Any]:
     """With an estimate of depth as a fifth channel."""
     config = DPTConfig(
         backbone_config=None, hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=16,
@@ -105,7 +103,7 @@ def deep() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def upscaled() -> dict[str, Any]:
+def upscaler() -> dict[str, Any]:
     """From a small image, noised by a scheduler of its own."""
     made = parts(in_channels=7, num_class_embeds=1000)
     low = DDPMScheduler(**unets.BETAS)
@@ -133,16 +131,16 @@ def unclip() -> dict[str, Any]:
 
 def unclip_from() -> dict[str, Any]:
     """An image's embedding, noised."""
-    return {**unclip(), "image_encoder": vision(), "feature_extractor": seen()}
+    return {**unclip(), "image_encoder": vision(), "feature_extractor": image_processor()}
 
 
-def adapted() -> dict[str, Any]:
+def with_adapter() -> dict[str, Any]:
     """With a T2I adapter."""
     adapter = T2IAdapter(in_channels=3, channels=[8, 16], num_res_blocks=1, downscale_factor=2)
     return {**parts(), "adapter": adapter}
 
 
-def gliged() -> dict[str, Any]:
+def gligen() -> dict[str, Any]:
     """Attention that is gated by boxes."""
     return parts(attention_type="gated")
 
@@ -153,15 +151,15 @@ def xs() -> dict[str, Any]:
     adapter = ControlNetXSAdapter.from_unet(
         made["unet"], size_ratio=1, num_attention_heads=2, conditioning_embedding_out_channels=(8, 8)
     )
-    return {**made, "controlnet": conditioning(adapter)}
+    return {**made, "controlnet": wake(adapter)}
 
 
-def timed(**config: Any) -> dict[str, Any]:
+def lcm(**config: Any) -> dict[str, Any]:
     """The guidance scale is an input."""
     return {**parts(time_cond_proj_dim=8, **config), "scheduler": LCMScheduler(**unets.BETAS)}
 
 
-def inverted() -> dict[str, Any]:
+def with_inverse_scheduler() -> dict[str, Any]:
     """With a scheduler that goes back."""
     return {**parts(), "inverse_scheduler": DDIMInverseScheduler(**unets.BETAS, clip_sample=False)}
 
@@ -171,7 +169,7 @@ def multistep() -> dict[str, Any]:
     return {**parts(), "scheduler": DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", solver_order=2)}
 
 
-def pictured() -> dict[str, Any]:
+def marigold() -> dict[str, Any]:
     """Depth, normals, materials: out of an image's latents."""
     return {
         **parts(in_channels=8), "prediction_type": "depth", "scale_invariant": True, "shift_invariant": True,
@@ -179,7 +177,7 @@ def pictured() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def super_resolved() -> dict[str, Any]:
+def super_resolution() -> dict[str, Any]:
     """Latent diffusion without text."""
     from diffusers import UNet2DModel
 
@@ -212,44 +210,44 @@ CASES = [
     case("StableDiffusionPipeline", parts, **ETA),
     case("StableDiffusionImg2ImgPipeline", parts, **FROM),
     case("StableDiffusionInpaintPipeline", lambda: parts(in_channels=9), mask_image=mask(), **{**SIZE, **FROM}),
-    case("StableDiffusionControlNetPipeline", controlled, image=photo(), **ETA),
-    case("StableDiffusionControlNetImg2ImgPipeline", controlled, **FROM, control_image=photo(seed=1)),
-    case("StableDiffusionControlNetInpaintPipeline", controlled, **DRAWN, mask_image=mask(), **ETA),
-    case("StableDiffusionPAGPipeline", paged, pag_scale=3.0, **ETA),
-    case("StableDiffusionPAGImg2ImgPipeline", paged, pag_scale=3.0, **FROM),
-    case("StableDiffusionPAGInpaintPipeline", paged, pag_scale=3.0, mask_image=mask(), **{**SIZE, **FROM}),
-    case("StableDiffusionControlNetPAGPipeline", lambda: {**controlled(), **PAGED}, image=photo(), **ETA),
-    case("StableDiffusionControlNetPAGInpaintPipeline", lambda: {**controlled(), **PAGED}, **DRAWN, mask_image=mask(),
-         **ETA),
+    case("StableDiffusionControlNetPipeline", with_controlnet, image=photo(), **ETA),
+    case("StableDiffusionControlNetImg2ImgPipeline", with_controlnet, **FROM, control_image=photo(seed=1)),
+    case("StableDiffusionControlNetInpaintPipeline", with_controlnet, **DRAWN, mask_image=mask(), **ETA),
+    case("StableDiffusionPAGPipeline", with_pag, pag_scale=3.0, **ETA),
+    case("StableDiffusionPAGImg2ImgPipeline", with_pag, pag_scale=3.0, **FROM),
+    case("StableDiffusionPAGInpaintPipeline", with_pag, pag_scale=3.0, mask_image=mask(), **{**SIZE, **FROM}),
+    case("StableDiffusionControlNetPAGPipeline", lambda: {**with_controlnet(), **PAGED}, image=photo(), **ETA),
+    case("StableDiffusionControlNetPAGInpaintPipeline", lambda: {**with_controlnet(), **PAGED}, **DRAWN,
+         mask_image=mask(), **ETA),
     case("StableDiffusionControlNetXSPipeline", xs, image=photo(), **ETA),
-    case("StableDiffusionAdapterPipeline", adapted, image=photo(), refused="got ndarray", **ETA),
-    case("StableDiffusionDepth2ImgPipeline", deep, **FROM),
-    case("StableDiffusionImageVariationPipeline", varied, image=photo(32), prompts=None, **ETA),
+    case("StableDiffusionAdapterPipeline", with_adapter, image=photo(), refused="got ndarray", **ETA),
+    case("StableDiffusionDepth2ImgPipeline", with_depth, **FROM),
+    case("StableDiffusionImageVariationPipeline", image_variation, image=photo(32), prompts=None, **ETA),
     case("StableDiffusionInstructPix2PixPipeline", lambda: parts(in_channels=8), image=photo(), num_inference_steps=2,
          eta=1.0),
-    case("StableDiffusionUpscalePipeline", upscaled, image=photo(), num_inference_steps=2, eta=1.0),
+    case("StableDiffusionUpscalePipeline", upscaler, image=photo(), num_inference_steps=2, eta=1.0),
     case("StableUnCLIPPipeline", unclip, prior_num_inference_steps=2, **ETA),
     case("StableUnCLIPImg2ImgPipeline", unclip_from, image=photo(32), **ETA),
-    case("StableDiffusionGLIGENPipeline", gliged, gligen_phrases=["a"], gligen_boxes=[[0.1, 0.1, 0.6, 0.6]], **ETA),
+    case("StableDiffusionGLIGENPipeline", gligen, gligen_phrases=["a"], gligen_boxes=[[0.1, 0.1, 0.6, 0.6]], **ETA),
     case("StableDiffusionLDM3DPipeline", parts, refused="This type pt is not supported", **ETA),
     case("StableDiffusionPanoramaPipeline", parts, refused="its gradient fails", **ETA),
     case("StableDiffusionPipelineSafe", parts, refused="got ndarray", **ETA),
     case("StableDiffusionSAGPipeline", parts, sag_scale=0.5, **ETA),
     case("SemanticStableDiffusionPipeline", parts, editing_prompt=["f"], **ETA),
-    case("StableDiffusionDiffEditPipeline", inverted, mask_image=mask(8), num_inference_steps=2,
+    case("StableDiffusionDiffEditPipeline", with_inverse_scheduler, mask_image=mask(8), num_inference_steps=2,
          image_latents=torch.zeros(1, 1, 4, 8, 8), refused="drew no Gaussian noise"),
     case("CycleDiffusionPipeline", parts, source_prompt="f", image=photo(), num_inference_steps=3, eta=0.1),
     case("StableDiffusionModelEditingPipeline", parts, **ETA),
     case("StableDiffusionInpaintPipelineLegacy", parts, mask_image=mask(), **FROM),
-    case("LatentConsistencyModelPipeline", timed, **SIZE),
-    case("LatentConsistencyModelImg2ImgPipeline", timed, image=photo(), num_inference_steps=3, strength=0.8),
-    case("LDMSuperResolutionPipeline", super_resolved, noted=VQ, image=photo(32), num_inference_steps=2, eta=1.0,
+    case("LatentConsistencyModelPipeline", lcm, **SIZE),
+    case("LatentConsistencyModelImg2ImgPipeline", lcm, image=photo(), num_inference_steps=3, strength=0.8),
+    case("LDMSuperResolutionPipeline", super_resolution, noted=VQ, image=photo(32), num_inference_steps=2, eta=1.0,
          prompts=None),
-    case("MarigoldDepthPipeline", pictured, image=photo(), num_inference_steps=2, prompts=None),
-    case("MarigoldNormalsPipeline", pictured, refused="its gradient fails", image=photo(), num_inference_steps=2,
+    case("MarigoldDepthPipeline", marigold, image=photo(), num_inference_steps=2, prompts=None),
+    case("MarigoldNormalsPipeline", marigold, refused="its gradient fails", image=photo(), num_inference_steps=2,
          prompts=None),
     case("MarigoldIntrinsicsPipeline",
-         lambda: {**pictured(), **parts(in_channels=12, out_channels=8), "prediction_type": "intrinsics",
+         lambda: {**marigold(), **parts(in_channels=12, out_channels=8), "prediction_type": "intrinsics",
                   "target_properties": {"target_names": ["albedo", "material"]}},
          refused="lead with the batch axis", image=photo(), num_inference_steps=2, prompts=None),
     case("TextToVideoZeroPipeline", parts, video_length=2, t0=1, t1=2, refused="got ndarray",

@@ -6,8 +6,8 @@ from typing import Any
 
 from diffusers import ControlNetUnionModel, ControlNetXSAdapter, DPMSolverMultistepScheduler, T2IAdapter
 
-from tests.catalog.cases import case, changed, mask, photo
-from tests.catalog.stable import conditioning, controlnet
+from tests.catalog.cases import case, mask, photo, reconfigure
+from tests.catalog.stable import controlnet, wake
 from tests.families import unets
 
 __all__ = ["CASES"]
@@ -22,23 +22,23 @@ def parts(**config: Any) -> dict[str, Any]:
     """SDXL's, with a UNet of another configuration."""
     made = unets.sdxl().components
     if config:
-        made["unet"] = changed(made["unet"], **config)
+        made["unet"] = reconfigure(made["unet"], **config)
     return {**{name: part for name, part in made.items() if part is not None}, "pag_applied_layers": "mid"}
 
 
-def controlled(**config: Any) -> dict[str, Any]:
+def with_controlnet(**config: Any) -> dict[str, Any]:
     """With a ControlNet."""
     made = parts(**config)
     return {**made, "controlnet": controlnet(parts()["unet"])}
 
 
-def united() -> dict[str, Any]:
+def with_union() -> dict[str, Any]:
     """With a ControlNet for several kinds of conditions."""
     made = parts()
     net = ControlNetUnionModel.from_unet(made["unet"])
     sizes = {"num_trans_channel": 8, "num_trans_head": 2, "num_proj_channel": 8}
-    small = changed(net, conditioning_embedding_out_channels=(8, 8), **sizes)
-    return {**made, "controlnet": conditioning(small)}
+    small = reconfigure(net, conditioning_embedding_out_channels=(8, 8), **sizes)
+    return {**made, "controlnet": wake(small)}
 
 
 def xs() -> dict[str, Any]:
@@ -47,10 +47,10 @@ def xs() -> dict[str, Any]:
     adapter = ControlNetXSAdapter.from_unet(
         made["unet"], size_ratio=1, num_attention_heads=2, conditioning_embedding_out_channels=(8, 8)
     )
-    return {**made, "controlnet": conditioning(adapter)}
+    return {**made, "controlnet": wake(adapter)}
 
 
-def adapted() -> dict[str, Any]:
+def with_adapter() -> dict[str, Any]:
     """With a T2I adapter."""
     adapter = T2IAdapter(in_channels=3, channels=[8, 16], num_res_blocks=1, downscale_factor=2)
     return {**parts(), "adapter": adapter}
@@ -66,22 +66,22 @@ CASES = [
     case("StableDiffusionXLImg2ImgPipeline", parts, **FROM),
     case("StableDiffusionXLInpaintPipeline", lambda: parts(in_channels=9), mask_image=mask(), **SHAPED),
     case("StableDiffusionXLInstructPix2PixPipeline", lambda: parts(in_channels=8), image=photo(), **ETA),
-    case("StableDiffusionXLControlNetPipeline", controlled, image=photo(), **ETA),
-    case("StableDiffusionXLControlNetImg2ImgPipeline", controlled, control_image=photo(seed=1), **FROM),
-    case("StableDiffusionXLControlNetInpaintPipeline", controlled, mask_image=mask(), control_image=photo(seed=1),
+    case("StableDiffusionXLControlNetPipeline", with_controlnet, image=photo(), **ETA),
+    case("StableDiffusionXLControlNetImg2ImgPipeline", with_controlnet, control_image=photo(seed=1), **FROM),
+    case("StableDiffusionXLControlNetInpaintPipeline", with_controlnet, mask_image=mask(), control_image=photo(seed=1),
          **SHAPED),
-    case("StableDiffusionXLControlNetUnionPipeline", united, control_image=photo(), control_mode=1, **ETA),
-    case("StableDiffusionXLControlNetUnionImg2ImgPipeline", united, control_image=photo(seed=1), control_mode=1,
+    case("StableDiffusionXLControlNetUnionPipeline", with_union, control_image=photo(), control_mode=1, **ETA),
+    case("StableDiffusionXLControlNetUnionImg2ImgPipeline", with_union, control_image=photo(seed=1), control_mode=1,
          **FROM),
-    case("StableDiffusionXLControlNetUnionInpaintPipeline", united, mask_image=mask(), control_image=photo(seed=1),
+    case("StableDiffusionXLControlNetUnionInpaintPipeline", with_union, mask_image=mask(), control_image=photo(seed=1),
          control_mode=1, **SHAPED),
     case("StableDiffusionXLControlNetXSPipeline", xs, image=photo(), **ETA),
-    case("StableDiffusionXLAdapterPipeline", adapted, image=photo(), **ETA),
+    case("StableDiffusionXLAdapterPipeline", with_adapter, image=photo(), **ETA),
     case("StableDiffusionXLPAGPipeline", parts, pag_scale=3.0, **ETA),
     case("StableDiffusionXLPAGImg2ImgPipeline", parts, pag_scale=3.0, **FROM),
     case("StableDiffusionXLPAGInpaintPipeline", parts, pag_scale=3.0, mask_image=mask(), **SHAPED),
-    case("StableDiffusionXLControlNetPAGPipeline", controlled, pag_scale=3.0, image=photo(), **ETA),
-    case("StableDiffusionXLControlNetPAGImg2ImgPipeline", controlled, pag_scale=3.0, control_image=photo(seed=1),
+    case("StableDiffusionXLControlNetPAGPipeline", with_controlnet, pag_scale=3.0, image=photo(), **ETA),
+    case("StableDiffusionXLControlNetPAGImg2ImgPipeline", with_controlnet, pag_scale=3.0, control_image=photo(seed=1),
          **FROM),
     case("TextToVideoZeroSDXLPipeline", parts, video_length=2, t0=1, t1=2, refused="lead with the batch axis",
          **{**ETA, "num_inference_steps": 3}),

@@ -26,7 +26,7 @@ class Family:
         width: of the finite difference; wider where it has to rise above float32 rounding.
         seeded: whether `generator=` reproduces every draw; some pipelines keep it from their scheduler.
         dead: the draws the sample does not depend on.
-        other: the draws that are no sampler noise, such as the posterior of an encoded picture.
+        other: the draws that are no sampler noise, such as the posterior of an encoded image.
     """
 
     build: Callable[[], Any]
@@ -42,7 +42,7 @@ class Family:
 
 
 SIZE = {"height": 16, "width": 16, "num_inference_steps": 2}
-GIVEN = {"num_inference_steps": 3, "strength": 0.8, "eta": 1.0, "image": guided.picture()}
+GIVEN = {"num_inference_steps": 3, "strength": 0.8, "eta": 1.0, "image": guided.make_image()}
 FLOAT32 = {"tolerance": 2e-3, "width": 1e-2}  # timesteps, rotations, schedules or the sample in float32 on the way
 
 FAMILIES = {
@@ -55,7 +55,7 @@ FAMILIES = {
         unets.turbo, {**SIZE, "num_inference_steps": 1, "guidance_scale": 0.0}, draws=2, dead=("step 1",), **FLOAT32
     ),
     "Latent Consistency": Family(unets.lcm, SIZE, draws=2),
-    "ControlNet": Family(guided.controlnet, {**SIZE, "eta": 1.0, "image": guided.picture()}, draws=3),
+    "ControlNet": Family(guided.controlnet, {**SIZE, "eta": 1.0, "image": guided.make_image()}, draws=3),
     "img2img": Family(guided.img2img, GIVEN, draws=4, other=("other",)),
     "inpainting": Family(
         guided.inpaint, {**GIVEN, "height": 16, "width": 16, "mask_image": guided.mask()}, draws=5,

@@ -1,4 +1,4 @@
-"""Stable Diffusion that is shown a picture: ControlNet, img2img, inpainting."""
+"""Stable Diffusion that is shown an image: ControlNet, img2img, inpainting."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.families.flows import sd3
 from tests.families.unets import parts
 
 
-def picture() -> Any:
-    """A picture in [0, 1], `(1, 3, 16, 16)`."""
+def make_image() -> Any:
+    """An image in [0, 1], `(1, 3, 16, 16)`."""
     return torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(5))
 
 
@@ -41,7 +41,7 @@ def controlnet() -> Any:
 
 
 def img2img() -> Any:
-    """Starts from an encoded picture, with noise on top."""
+    """Starts from an encoded image, with noise on top."""
     return StableDiffusionImg2ImgPipeline(**parts())
 
 

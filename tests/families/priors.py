@@ -50,7 +50,7 @@ def kandinsky22_prior() -> Any:
     )  # fmt: skip
 
 
-def kandinsky22_combined() -> Any:
+def kandinsky22_pair() -> Any:
     """The prior and the decoder in one."""
     prior, decoder = kandinsky22_prior(), kandinsky22()
     names = ("prior", "image_encoder", "text_encoder", "tokenizer", "scheduler", "image_processor")

@@ -22,7 +22,7 @@ BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedul
 
 
 def vae() -> Any:
-    """Latents of 4 channels, half as high and wide as the picture."""
+    """Latents of 4 channels, half as high and wide as the image."""
     return AutoencoderKL(
         latent_channels=4, block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=8, layers_per_block=1, sample_size=16,

@@ -1,4 +1,4 @@
-"""Moving pictures: AnimateDiff, LTX."""
+"""Moving images: AnimateDiff, LTX."""
 
 from __future__ import annotations
 

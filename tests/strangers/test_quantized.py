@@ -15,7 +15,7 @@ from noiseward.samplers.memory import MODES
 from tests.tiny import CALL, stable_diffusion
 
 
-def replaced(pipe: Any, make: Any, *, multiple: int = 32) -> Any:
+def replace_linear(pipe: Any, make: Any, *, multiple: int = 32) -> Any:
     """Linear layers of the UNet whose sizes are multiples of a block's, each replaced by what is made of it."""
     for part in list(pipe.unet.modules()):
         for name, child in list(part.named_children()):
@@ -51,7 +51,7 @@ def nf4() -> Any:
         made.support_avx512bf16_for_cpu = False  # its layout for inference on such a processor has no gradient
         return made.to("cpu")
 
-    return replaced(stable_diffusion(), make, multiple=64)
+    return replace_linear(stable_diffusion(), make, multiple=64)
 
 
 def gguf() -> Any:
@@ -66,7 +66,7 @@ def gguf() -> Any:
         made.weight, made.bias = GGUFParameter(data, quant_type=kind), linear.bias
         return made
 
-    return replaced(stable_diffusion(), make)
+    return replace_linear(stable_diffusion(), make)
 
 
 BUILDS = {

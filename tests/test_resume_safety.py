@@ -19,9 +19,9 @@ from noiseward.runs.consistency import read_record
 from noiseward.runs.execute import perform
 from noiseward.runs.files import read_tensors
 from noiseward.runs.resume import find_resume_point
-from tests.crash import killed
-from tests.older import older
-from tests.test_resume import INSTANTS, begin, impatient, same
+from tests.crash import run_killed
+from tests.older import downgrade
+from tests.test_resume import INSTANTS, assert_same, begin, write_interrupting_reward
 from tests.tiny import CALL
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -36,55 +36,55 @@ def spec(model):
 
 
 @pytest.fixture(scope="module")
-def short(spec, whole, tmp_path_factory):
-    """The same run asked for two steps less, and how many operations on files it takes to go on to the end."""
+def short_run(spec, whole, tmp_path_factory):
+    """The same run asked for two steps less, and how many operations on files it takes to continue to the end."""
     folder = tmp_path_factory.mktemp("short") / "run"
     execute(spec.replace(steps=2), folder, quiet=True)
     other = folder.parent / "counted"
     shutil.copytree(folder, other)
-    count, _ = killed(lambda report: resume(other, steps="4", quiet=True) and None, other, at=0)
-    same(other, whole)
+    count, _ = run_killed(lambda report: resume(other, steps="4", quiet=True) and None, other, at=0)
+    assert_same(other, whole)
     return folder, count
 
 
 @pytest.mark.parametrize("instant", range(INSTANTS))
-def test_a_run_that_goes_on_killed_at_any_instant_is_readable_and_goes_on(short, whole, tmp_path, instant):
-    folder, count = tmp_path / "run", short[1]
-    shutil.copytree(short[0], folder)
+def test_a_run_that_continues_killed_at_any_instant_is_readable_and_continues(short_run, whole, tmp_path, instant):
+    folder, count = tmp_path / "run", short_run[1]
+    shutil.copytree(short_run[0], folder)
     at = 1 + instant * (count - 1) // max(INSTANTS - 1, 1)
-    killed(lambda report: resume(folder, steps="4", quiet=True) and None, folder, at)
-    assert read_record(RunFolder(folder)).steps[:2] == RunFolder(short[0]).steps()[:2]
+    run_killed(lambda report: resume(folder, steps="4", quiet=True) and None, folder, at)
+    assert read_record(RunFolder(folder)).steps[:2] == RunFolder(short_run[0]).steps()[:2]
     resume(folder, steps="4", quiet=True)
-    same(folder, whole)
+    assert_same(folder, whole)
 
 
 @pytest.fixture(scope="module")
-def interrupted(spec, tmp_path_factory):
+def interrupted_run(spec, tmp_path_factory):
     """A run that was interrupted in its third step; its place is the one after the second."""
     folder = tmp_path_factory.mktemp("interrupted")
-    reward = f"{impatient(folder, 'run/steps.jsonl', 2)}:light"
+    reward = f"{write_interrupting_reward(folder, 'run/steps.jsonl', 2)}:light"
     execute(spec.replace(reward=(reward,)), folder / "run", quiet=True)
     assert read_record(RunFolder(folder / "run")).status["state"] == "interrupted"
     return folder / "run"
 
 
 @pytest.mark.parametrize("number", range(1, 9))
-def test_a_run_that_goes_on_killed_before_any_of_its_first_files_says_what_it_did(interrupted, tmp_path, number):
+def test_a_run_that_continues_killed_before_any_of_its_first_files_says_what_it_did(interrupted_run, tmp_path, number):
     folder = tmp_path / "run"
-    shutil.copytree(interrupted, folder)
-    killed(lambda report: resume(folder, quiet=True) and None, folder, number, events={"os.rename"})
+    shutil.copytree(interrupted_run, folder)
+    run_killed(lambda report: resume(folder, quiet=True) and None, folder, number, events={"os.rename"})
     said = read_record(RunFolder(folder))
-    assert said.steps[:2] == RunFolder(interrupted).steps() and said.status["state"] in ("interrupted", "running")
+    assert said.steps[:2] == RunFolder(interrupted_run).steps() and said.status["state"] in ("interrupted", "running")
     assert find_resume_point(RunFolder(folder), torch.device("cpu")).place.index in (2, 3)
 
 
-def test_a_run_of_format_1_goes_on_as_one_never_cut_and_stays_one(spec, tmp_path):
-    old = older(spec, 1, lr=0.05)
+def test_a_run_of_format_1_continues_as_one_never_cut_and_stays_one(spec, tmp_path):
+    old = downgrade(spec, 1, lr=0.05)
     execute(old, tmp_path / "whole", quiet=True)
     for steps in (1, 3, 5):
         begin(old, tmp_path / f"cut{steps}", steps)
         resume(tmp_path / f"cut{steps}", quiet=True)
-        same(tmp_path / f"cut{steps}", tmp_path / "whole")
+        assert_same(tmp_path / f"cut{steps}", tmp_path / "whole")
     asked = json.loads((tmp_path / "whole/spec.json").read_text())
     assert asked["format"] == 1 and "sum" not in asked and "run" not in (tmp_path / "whole/steps.jsonl").read_text()
     assert set(json.loads(read_tensors(tmp_path / "whole/latest.safetensors")[1]["loop"])) == {
@@ -113,7 +113,7 @@ def frames(folder: Path) -> set[int]:
     return {int(file.name[:5]) for file in (folder / "frames").iterdir()}
 
 
-def test_few_steps_of_another_run_are_not_gone_on_with(model, tmp_path):
+def test_few_steps_of_another_run_are_not_continued(model, tmp_path):
     call = {**CALL, "num_inference_steps": 4, "eta": 1.0}
     spec = RunSpec(prompt="a", reward="brightness", model=model, steps=3, method="dno:lr=0.05,coarse=2", call=call)
     execute(spec.replace(seed=9), tmp_path / "other", quiet=True)
@@ -130,7 +130,7 @@ def test_few_steps_of_another_run_are_not_gone_on_with(model, tmp_path):
 
 
 def test_logged_numbers_that_earlier_code_kept_in_the_state_are_dropped_and_the_multiplier_is_read(spec, tmp_path):
-    begin(older(spec, 1, lr=0.05, regularizer="concentration:target=0.3"), tmp_path, 2)
+    begin(downgrade(spec, 1, lr=0.05, regularizer="concentration:target=0.3"), tmp_path, 2)
     before = find_resume_point(RunFolder(tmp_path), torch.device("cpu")).place
     saved, metadata = read_tensors(tmp_path / "latest.safetensors")
     assert torch.equal(saved["state.multiplier"], before.multiplier)
