@@ -301,7 +301,8 @@ def test_a_pack_of_a_comparison_outlives_its_worker_and_not_every_worker(engine,
 def test_an_error_in_a_pack_is_that_error(engine, comparison, tmp_path):
     engine.workers = 1
     (tmp_path / "mine.py").write_text("def light(images):\n    raise ValueError('no light')\n")
-    for reward, says in ((f"{tmp_path / 'mine.py'}:light", "no light"), ("brightnes", "did you mean 'brightness'")):
-        wrong = dataclasses.replace(comparison, base=comparison.base.replace(reward=(reward,)))
-        with pytest.raises(RunError, match=says):
-            compare(wrong, tmp_path / reward[-5:], engine=engine)
+    wrong = dataclasses.replace(comparison, base=comparison.base.replace(reward=(f"{tmp_path / 'mine.py'}:light",)))
+    with pytest.raises(RunError, match="no light"):
+        compare(wrong, tmp_path / "out", engine=engine)
+    with pytest.raises(ArgumentError, match="did you mean 'brightness'"):  # before any pack begins
+        compare(dataclasses.replace(wrong, base=wrong.base.replace(reward=("brightnes",))), tmp_path / "none")
