@@ -270,9 +270,8 @@ class _Steering:
             return torch.zeros_like(after)
         k, weight = found
         weight = weight.reshape(by.shape)
-        return self._change(
-            k, weight, torch.where(weight != 0, by.detach() / torch.where(weight != 0, weight, 1.0), 0.0)
-        )
+        change = torch.where(weight != 0, by.detach() / torch.where(weight != 0, weight, 1.0), 0.0)
+        return self._change(k, weight, change, after.dtype)
 
     def redraw(self, to: Callable[[Tensor], Tensor], after: Tensor) -> Tensor:
         """Replace this step's draw; returns how the next state changes."""
@@ -281,7 +280,7 @@ class _Steering:
             return torch.zeros_like(after)
         k, weight = found
         draw = self.layout.split(self.noise)[k].reshape(after.shape)
-        return self._change(k, weight.reshape(after.shape), to(draw).detach() - draw)
+        return self._change(k, weight.reshape(after.shape), to(draw).detach() - draw, after.dtype)
 
     def _find_draw(self, after: Tensor) -> tuple[int, Tensor] | None:
         """The draw that this step was made with, and its weight in the next state; None for a step without one."""
@@ -292,11 +291,11 @@ class _Steering:
         k = max(range(len(weights)), key=lambda each: float(weights[each].norm()))
         return k, weights[k]
 
-    def _change(self, k: int, weight: Tensor, change: Tensor) -> Tensor:
-        """Change a draw; returns how the next state changes."""
+    def _change(self, k: int, weight: Tensor, change: Tensor, dtype: torch.dtype) -> Tensor:
+        """Change a draw; returns how the next state changes, in the precision of the state."""
         part = self.layout.split(self.noise)[k]  # a view
         part.add_(change.reshape(part.shape).to(part.dtype))
-        return weight.to(change.dtype) * change
+        return weight.to(dtype) * change.to(dtype)
 
     def reorder(self, rows: Tensor) -> None:
         """Give rows that take another's place its draws up to here, and its memory."""
