@@ -50,6 +50,7 @@ def run_way(
     """One way's runs, all in one batch, whose rows do not know of each other: what was spent along the way with the
     best reward so far of each row, and the judge's word on the start and on the best."""
     settings = Settings(steps=budget.steps, nfe=budget.nfe, batch=seeds, seed=200, num_inference_steps=many, eta=1.0)
+    method += ",guard=none" if ":" in method else ":guard=none"
     problem = prepare("stickers", list(captions), "brightness", settings, method=method, watch=())
     steps = problem.iterate()
     if raised:

@@ -46,7 +46,7 @@ class Guard:
     @property
     def method(self) -> str:
         """What `align` takes."""
-        parts = {"guard": self.regularizer, "project": "+".join(self.project) or None}
+        parts = {"guard": self.regularizer or "none", "project": "+".join(self.project) or None}
         return join_part("dno", {"lr": self.rate, **{name: part for name, part in parts.items() if part}})
 
 

@@ -18,7 +18,7 @@ Every option of a run. In Python they are keyword arguments of `align`, on the c
 (`--num-inference-steps`; `call` is `--set KEY=VALUE`), in a TOML file (`--spec run.toml`) keys, in a prompt file
 columns. `noiseward schema` prints them as JSON Schema.
 
-This page follows from `src/noiseward/options` and `src/noiseward/methods.py`: `python -m tests.pages` writes it again.
+This page follows from `src/noiseward/options` and `src/noiseward/methods`: `python -m tests.pages` writes it again.
 """
 
 

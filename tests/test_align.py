@@ -51,7 +51,7 @@ def test_prompts_times_seeds_in_one_batch(pipe):
 
 
 def test_the_solution_is_what_its_noise_gives(pipe):
-    solution = align(pipe, "a", "contrast", steps=3, progress=False, **CALL)
+    solution = align(pipe, "a", "contrast", steps=3, method="dno:guard=none", progress=False, **CALL)
     sample = DiffusersSampler(pipe, eta=1.0, **CALL)(solution.noise, "a")
     assert torch.equal(sample, solution.sample)
     assert [record["index"] for record in solution.history] == [0, 1, 2, 3]
@@ -62,7 +62,9 @@ def test_the_solution_is_what_its_noise_gives(pipe):
 
 def test_a_sampler_and_a_reward_of_ones_own():
     model = GaussianModel(steps=4)
-    solution = align(model.sampler(), None, Quadratic(1.0), batch=2, steps=40, method="dno:lr=0.1", progress=False)
+    solution = align(
+        model.sampler(), None, Quadratic(1.0), batch=2, steps=40, method="dno:lr=0.1,guard=none", progress=False
+    )
     assert (solution.reward > -0.01).all()
     assert "row 1: reward" in repr(solution)
 
@@ -186,13 +188,14 @@ def test_a_reward_without_a_gradient_is_searched_and_a_line_says_so(pipe, capsys
     solution = align(pipe, "a", ["brightness", "jpeg"], steps=1, **CALL)
     says = capsys.readouterr().err.splitlines()[0]
     assert says.startswith("reward '1 brightness + 1 jpeg' has no gradient: using trust-region:samples=16,")
-    assert (solution.nfe.forward, solution.nfe.backward) == (18 * 4, 0)
+    assert solution.nfe.backward == 0 and solution.nfe.forward >= 18 * 4  # and tests
     align(pipe, "a", "jpeg", steps=0, method="dno:estimator=hybrid1", **CALL)
     assert "has no gradient" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["dno", "dno:lr=0.05", "dno:project=norm", "dno:best_of=2"])
 def test_dno_without_a_gradient_estimates_one_by_hybrid_2(pipe, capsys, method):
+    method += ",guard=none" if ":" in method else ":guard=none"
     solution = align(pipe, "a", "jpeg", steps=2, method=method, **CALL)
     assert "has no gradient" not in capsys.readouterr().err
     moves = 2 - ("best_of" in method)
@@ -201,8 +204,8 @@ def test_dno_without_a_gradient_estimates_one_by_hybrid_2(pipe, capsys, method):
 
 def test_estimators_and_searches_by_name_are_those_of_their_classes(pipe):
     for pair in (
-        ("dno:estimator=hybrid2:samples=2,scale=0.1", GradientAscent(Hybrid2(2, 0.1))),
-        ("zero-order:samples=2,cosine=0.5", ZeroOrderSearch(2, 0.5)),
+        ("dno:guard=none,estimator=hybrid2:samples=2,scale=0.1", GradientAscent(Hybrid2(2, 0.1))),
+        ("zero-order:samples=2,cosine=0.5,guard=none", ZeroOrderSearch(2, 0.5)),
     ):
         one, two = (align(pipe, "a", "jpeg", steps=2, method=how, progress=False, **CALL).last.noise for how in pair)
         assert torch.equal(one, two)

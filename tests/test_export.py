@@ -25,7 +25,12 @@ from tests.tiny import CALL
 @pytest.fixture(scope="module")
 def spec(model):
     return RunSpec(
-        prompt=("a", "b"), reward=("brightness", "contrast"), model=model, steps=3, method="dno:lr=0.3", call=dict(CALL)
+        prompt=("a", "b"),
+        reward=("brightness", "contrast"),
+        model=model,
+        steps=3,
+        method="dno:lr=0.3,guard=none",
+        call=dict(CALL),
     )
 
 

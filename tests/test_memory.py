@@ -329,7 +329,7 @@ def test_a_pipeline_names_the_next_lower_mode(monkeypatch, mode, named):
     assert sampler.layout
     fail_at(monkeypatch, {"fast": 2 * 2 + 1, "balanced": 2 * 4 + 1}[mode])  # calls, some made twice
     with pytest.warns(NoisewardWarning, match=f"at step 2: take memory='{named}'"):
-        solution = align(sampler, "a", MEAN, steps=5, method="dno:lr=0.05", progress=False)
+        solution = align(sampler, "a", MEAN, steps=5, method="dno:lr=0.05,guard=none", progress=False)
     assert solution.status == (Status.MEMORY,) and solution.gain.item() > 0
 
 
@@ -360,7 +360,7 @@ def test_a_run_on_disk_continues_in_the_mode_below(run, small, monkeypatch, tmp_
         "--steps",
         "4",
         "--method",
-        "dno:lr=0.05",
+        "dno:lr=0.05,guard=none",
     )
     assert run(*whole, "--out", "whole")[0] == 0
     with monkeypatch.context() as patch:

@@ -73,16 +73,19 @@ def test_reno_holds_the_norm_of_the_noise():
 
 def test_arguments_of_a_method_reach_its_parts():
     reward = Quadratic(1.0)
-    assert isinstance(choose_method("dno", reward).regularizer, NoRegularizer)
+    assert isinstance(choose_method("dno:guard=none", reward).regularizer, NoRegularizer)
     guarded = choose_method("dno:guard=concentration:target=0.2,block=2", reward).regularizer
     assert isinstance(guarded, Concentration) and (guarded.min_probability, guarded.block) == (0.2, 2)
-    ascent = choose_method("dno:0.05,project=start+norm", reward).optimizer
+    ascent = choose_method("dno:0.05,project=start+norm", reward).optimizer.ascent
     assert isinstance(ascent, GradientAscent) and ascent.lr == 0.05
     assert [type(part) for part in ascent.project] == [StartOnly, NormProjection]
     few = choose_method("dno:coarse=5,estimator=backprop:through=linear,steps=2", reward)
-    assert few.coarse == 5 and (few.optimizer.estimator.through, few.optimizer.estimator.steps) == ("linear", 2)
+    assert few.coarse == 5 and (few.optimizer.ascent.estimator.through, few.optimizer.ascent.estimator.steps) == (
+        "linear",
+        2,
+    )
     assert choose_method(None, reward).text == "dno:lr=0.01"
-    assert choose_method(METHODS["dno"](lr=0.1), reward).optimizer.lr == 0.1
+    assert choose_method(METHODS["dno"](lr=0.1), reward).optimizer.ascent.lr == 0.1
     with pytest.raises(ArgumentError, match="method must be a name, a Recipe, a Method or an Optimizer, got 3"):
         choose_method(3, reward)
     assert choose_method(None, FunctionReward(len, differentiable=False)).text.startswith("trust-region:samples=16")
@@ -136,7 +139,7 @@ def test_an_unknown_method_is_refused_in_one_line(text, says):
         ("dno:estimator=", "unknown estimator ''; available: backprop"),
         ("dno:project=", "unknown projection ''; available: norm"),
         ("dno:project=norm+", "unknown projection ''; available: norm"),
-        ("dno:guard=", "unknown guard ''; available: concentration"),
+        ("dno:guard=", "unknown guard ''; available: plausible, concentration"),
         ("dno:guard=shell:-1", "guard 'shell': weight must be a number >= 0, got -1"),
         ("dno:estimator=hybrid2:samples=0", "estimator 'hybrid2': samples must be a whole number >= 1, got 0"),
         ("dno:estimator=hybrid2:samples=٣", "estimator 'hybrid2': samples must be an integer, got '٣'"),

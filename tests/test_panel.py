@@ -35,7 +35,7 @@ def run(reward, panel, steps=150, batch=1, lr=0.05, **more):
         watch=panel,
         steps=steps,
         batch=batch,
-        method=f"dno:lr={lr}",
+        method=f"dno:lr={lr},guard=none",
         progress=False,
         **more,
     )
@@ -268,7 +268,8 @@ def test_a_run_directory_keeps_what_was_seen(model, tmp_path, monkeypatch, capsy
         "def falling(images):\n    k = next(count)\n    return torch.full((len(images),), -float(abs(k - 2)))\n"
     )
     spec = RunSpec(
-        prompt=("a",), reward=("brightness",), model=model, steps=8, method="dno:lr=0.1", call={**CALL, "eta": 1.0},
+        prompt=("a",), reward=("brightness",), model=model, steps=8, method="dno:lr=0.1,guard=none",
+        call={**CALL, "eta": 1.0},
         watch=(f"{tmp_path}/mine.py:falling",),
     )  # fmt: skip
     execute(spec, tmp_path / "run", quiet=True)

@@ -96,4 +96,4 @@ def test_align_tries_some_noises_first():
     pipe, call = stable_diffusion(), {**CALL, "num_inference_steps": 4}
     problem = prepare(pipe, "a", "brightness", Settings(steps=2, call=call), method="dno:best_of=3,lr=0.05")
     assert isinstance(problem.optimizer, Relay) and problem.optimizer.first.samples == 3
-    assert problem.optimizer.then.lr == 0.05
+    assert problem.optimizer.then.ascent.lr == 0.05

@@ -192,7 +192,7 @@ def test_a_run_of_a_newer_format_or_another_model_is_refused(spec, tmp_path):
     begin(spec, folder, 1)
     content = json.loads((folder / "spec.json").read_text())
     for change, says in (
-        ({"format": 99}, "has format 99, this version reads up to 3; update noiseward"),
+        ({"format": 99}, "has format 99, this version reads up to 4; update noiseward"),
         ({"colour": "red"}, "unknown option 'colour'"),
         ({"num_inference_steps": 6}, "spec.json was changed since it was written"),
     ):
@@ -258,7 +258,7 @@ def test_a_larger_budget_is_a_total_or_an_addition(spec):
 def test_what_a_panel_saw_before_a_run_was_cut_is_remembered(spec, tmp_path):
     """The held-out reward peaks before the cut and falls after it: what was best then is still known."""
     (tmp_path / "mine.py").write_text("import torch\ndef dark(images):\n    return 1 - images.mean((1, 2, 3))\n")
-    watched = spec.replace(method="dno:lr=0.1", watch=(f"{tmp_path}/mine.py:dark",))
+    watched = spec.replace(method="dno:lr=0.1,guard=none", watch=(f"{tmp_path}/mine.py:dark",))
     execute(watched, tmp_path / "whole", quiet=True)
     begin(watched, tmp_path / "cut", 3)
     solution = resume(tmp_path / "cut", quiet=True)
@@ -281,7 +281,7 @@ def test_a_run_that_takes_few_steps_first_is_written_and_continues(model, tmp_pa
         reward="brightness",
         model=model,
         steps=6,
-        method="dno:lr=0.05,coarse=2",
+        method="dno:lr=0.05,guard=none,coarse=2",
         watch=("contrast",),
         call=call,
     )
@@ -302,7 +302,7 @@ def few_first(model, reward="brightness"):
         reward=reward,
         model=model,
         steps=6,
-        method="dno:lr=0.05,coarse=2",
+        method="dno:lr=0.05,guard=none,coarse=2",
         watch=("contrast",),
         call=call,
     )
@@ -320,8 +320,8 @@ def test_the_run_on_few_steps_is_a_run_of_its_own(whole_few_first):
     assert [record["index"] for record in first.steps()] == [0, 1, 2, 3, 4]
     assert first.read("status.json")["state"] == "done" and (first.path / "plot.png").exists()
     few, asked = first.spec(), run.spec()
-    assert (few.steps, few.method, few.num_inference_steps) == (4, "dno:lr=0.05", 2)
-    assert asked.method == "dno:lr=0.05,coarse=2"
+    assert (few.steps, few.method, few.num_inference_steps) == (4, "dno:lr=0.05,guard=none", 2)
+    assert asked.method == "dno:lr=0.05,guard=none,coarse=2"
     assert replay(first).identical == [True, True]  # its noise is that of a sampler of two steps
     own = first.steps()
     assert run.steps()[1]["nfe"]["forward"] == 4 + own[-1]["nfe"]["forward"] + 4  # start, few steps, carried over
@@ -379,7 +379,7 @@ def test_a_run_that_tries_some_noises_first_is_written_and_continues(model, tmp_
         reward="brightness",
         model=model,
         nfe=110,
-        method="dno:lr=0.05,best_of=6",
+        method="dno:lr=0.05,best_of=6,guard=none",
         watch=("contrast",),
         call=call,
     )

@@ -35,7 +35,7 @@ def test_a_run_holds_everything(run, spec):
     names = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     pictures = {f"{which}/{row:02d}.png" for which in ("initial", "best") for row in (0, 1)}
     plain = {"spec.json", "env.json", "steps.jsonl", "status.json", "strip.png", "plot.png", ".lock"}
-    noise = {f"{name}.safetensors" for name in ("initial", "best", "latest")}
+    noise = {f"{name}.safetensors" for name in ("initial", "best", "latest", "peaks")}
     frames = {f"frames/{step:05d}-{row:02d}.png" for step in range(4) for row in (0, 1)}
     assert names == pictures | plain | noise | frames
     asked = run.read("spec.json")
@@ -45,7 +45,7 @@ def test_a_run_holds_everything(run, spec):
     assert (status["state"], status["step"]) == ("done", 3)
     assert set(run.steps()[0]) == {
         "index", "seconds", "nfe", "reward", "terms", "penalty", "value", "probability", "grad_norm",
-        "found",
+        "found", "strict", "image",
     }  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def test_a_file_of_packs_is_read_as_written_or_refused_by_name(tmp_path):
     assert read_packs(tmp_path) == packs
     content = json.loads((tmp_path / "batch.json").read_text())
     for change, says in (
-        ({"format": 9}, "has format 9, this version reads up to 3; update"),
+        ({"format": 9}, "has format 9, this version reads up to 4; update"),
         ({"packs": [{"name": "0000"}]}, r"expected a list for 'packs\[0\].ids', got nothing"),
         ({"packs": content["packs"][::-1]}, "was changed since it was written"),
         ({"packs": [{**content["packs"][0], "spec": {"format": 1}}]}, "reward is missing"),

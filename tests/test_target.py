@@ -99,7 +99,7 @@ def test_rows_have_multipliers_of_their_own_and_a_resumed_run_has_them_too():
 
 def make_best(index, reward, likely, value=0.0):
     one = torch.ones(1)
-    return Best(index * one, index * one, reward * one, value * one, likely * one, torch.tensor([index]))
+    return Best(index * one, index * one, reward * one, value * one, likely * one, torch.tensor([index]), -one, -one)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def make_best(index, reward, likely, value=0.0):
 )
 def test_best_is_the_highest_reward_that_meets_the_target_else_the_highest_probability(old, new, wins):
     one = torch.tensor([0.1])
-    chosen = make_best(1, *old).update(make_best(2, *new), torch.tensor([True]), one.item())
+    chosen = make_best(1, *old).update(make_best(2, *new), torch.tensor([True]), min_probability=one.item())
     assert chosen.index.item() == {"old": 1, "new": 2}[wins]
     assert chosen.noise.item() == chosen.index.item() and chosen.reward.item() == pytest.approx(
         {"old": old, "new": new}[wins][0]
@@ -124,11 +124,11 @@ def test_best_is_the_highest_reward_that_meets_the_target_else_the_highest_proba
 
 
 def test_nothing_that_is_not_finite_or_not_allowed_becomes_the_best():
-    old = make_best(1, 1.0, 0.05)
-    assert old.update(make_best(2, 2.0, 0.5), torch.tensor([False]), 0.1).index.item() == 1
-    assert old.update(make_best(2, math.nan, 0.5, math.nan), torch.tensor([True]), 0.1).index.item() == 1
+    old, how = make_best(1, 1.0, 0.05), {"min_probability": 0.1}
+    assert old.update(make_best(2, 2.0, 0.5), torch.tensor([False]), **how).index.item() == 1
+    assert old.update(make_best(2, math.nan, 0.5, math.nan), torch.tensor([True]), **how).index.item() == 1
     never = dataclasses.replace(old, value=torch.full((1,), -math.inf))
-    assert never.update(make_best(2, 0.0, 0.01), torch.tensor([True]), 0.1).index.item() == 2
+    assert never.update(make_best(2, 0.0, 0.01), torch.tensor([True]), **how).index.item() == 2
 
 
 def test_the_target_reward_counts_only_where_the_minimum_probability_is_met():

@@ -33,10 +33,11 @@ from noiseward.loop.objective import Evaluation as Evaluation
 from noiseward.loop.objective import Objective as Objective
 from noiseward.loop.optimizer import Optimizer as Optimizer
 from noiseward.loop.panel import Panel as Panel
+from noiseward.loop.plausible import Plausible as Plausible
 from noiseward.loop.solution import Solution as Solution
 from noiseward.loop.step import Step as Step
-from noiseward.methods import Method as Method
-from noiseward.methods import Recipe as Recipe
+from noiseward.methods.recipe import Method as Method
+from noiseward.methods.recipe import Recipe as Recipe
 from noiseward.noise.layout import Draw as Draw
 from noiseward.noise.layout import Layout as Layout
 from noiseward.noise.layout import Seeds as Seeds
@@ -92,6 +93,8 @@ from noiseward.optimizers.search import (
 from noiseward.optimizers.search import (
     ZeroOrderSearch as ZeroOrderSearch,
 )
+from noiseward.optimizers.steady import Steady as Steady
+from noiseward.optimizers.tilting import Tilting as Tilting
 from noiseward.optimizers.zeroth_order import ZerothOrder as ZerothOrder
 from noiseward.pipelines.adapter import DiffusersSampler as DiffusersSampler
 from noiseward.rewards.remote import RemoteReward as RemoteReward
@@ -118,7 +121,7 @@ from noiseward.samplers.guide import Redraw as Redraw
 from noiseward.samplers.guide import Resampling as Resampling
 from noiseward.samplers.guide import SamplerStep as SamplerStep
 from noiseward.samplers.guide import StateShift as StateShift
-from noiseward.samplers.image_test import ImageTest as ImageTest
+from noiseward.samplers.image_tests import ImageTest as ImageTest
 from noiseward.samplers.nested import Nested as Nested
 from noiseward.samplers.sampler import Sampler as Sampler
 

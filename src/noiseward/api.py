@@ -234,8 +234,10 @@ def prepare(
     method: str | Recipe | Method | Optimizer | None = None,
     watch: Watch = None,
     loaded: Loaded | None = None,
+    earlier: bool = False,
 ) -> Problem:
-    """What `align` runs, not yet run; `loaded` has models and rewards of the problem before, the rest is as there."""
+    """What `align` runs, not yet run; `loaded` has models and rewards of the problem before, and `earlier` asks for the
+    default method of earlier formats. The rest is as there."""
     batch, seed, memory, call = settings.batch, settings.seed, settings.memory, settings.arguments
     if not (prompt is None or isinstance(prompt, str) or _are_texts(prompt)):
         raise ArgumentError(f"prompt must be text, a list of texts, or None, got {shorten(repr(prompt), 60)}")
@@ -243,7 +245,7 @@ def prepare(
     check_room(count, batch)
     loaded = loaded or Loaded()
     score = loaded.get("reward", reward, lambda: _reward(reward))
-    moves = choose_method(method, score)
+    moves = choose_method(method, score, earlier=earlier)
     held = loaded.get("watch", (watch, reward, model), lambda: _held_out(watch, score, model))
     loading = settings.loading
     asked = (model, memory, call, loading)
@@ -258,7 +260,7 @@ def prepare(
     if sampler.by_row:
         rows = list(number_prompts(rows, len(each) * batch, batch=batch))
     seeds = [seed + b for _ in each for b in range(batch)]
-    objective = Objective(sampler, score, rows, moves.regularizer)
+    objective = Objective(sampler, score, rows, moves.regularizer, plausible=moves.plausible)
     moves.optimizer.check(objective)
     panel = Panel(held, prompt=plain_prompts(rows), every=settings.watch_every)
     check_room(count, batch, sampler.noise_shape)
@@ -275,7 +277,8 @@ def prepare(
 def prepare_spec(spec: RunSpec, loaded: Loaded | None = None) -> Problem:
     """What a spec runs, not yet run: its model and rewards loaded, but for those that are `loaded` already."""
     prompt, reward = list(spec.prompt) or None, list(spec.reward)
-    return prepare(spec.model, prompt, reward, spec, method=spec.method, watch=spec.watch, loaded=loaded)
+    how = {"method": spec.method, "watch": spec.watch, "loaded": loaded}
+    return prepare(spec.model, prompt, reward, spec, **how, earlier=spec.origin is not None)
 
 
 def _are_texts(value: Any) -> TypeGuard[Collection[str]]:

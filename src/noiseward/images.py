@@ -87,7 +87,7 @@ def draw_strip(
 def plot_history(
     history: Sequence[dict[str, Any]], *, hacked: Mapping[int, int] = MappingProxyType({}), title: str = ""
 ) -> Image.Image:
-    """Plot reward, watched rewards, and P(z) of every row against the step, one line per row, legible in gray.
+    """Plot reward, watched rewards, P(z) and P(image) of every row against the step, one line per row, legible in gray.
 
     Arguments:
         history: records as `Step.record` gives them.
@@ -108,6 +108,9 @@ def plot_history(
         style = {"color": f"C{row % 10}", "linestyle": styles[row % 4], "marker": "." if len(steps) < 3 else ""}
         above.plot(steps, [record["reward"][row] for record in history], label=f"row {row}", **style)
         below.plot(steps, [max(record["probability"][row], 1e-12) for record in history], **style)
+        tested = [(record["index"], record["image"][row]) for record in history if record.get("image")]
+        seen = [(index, max(p, 1e-12)) for index, p in tested if p is not None]
+        below.scatter(*zip(*seen, strict=True), s=14, marker="x", color=style["color"]) if seen else None
         for name, axes in zip(names, between, strict=True):
             axes.plot([one["index"] for one in watched], [one["watched"][name][row] for one in watched], **style)
         if row in hacked:
@@ -119,7 +122,8 @@ def plot_history(
     above.set_ylabel(shorten(f"reward ({' + '.join(history[0]['terms'])})", 80), parse_math=False)
     above.set_title(shorten(title, 120), parse_math=False)
     above.grid(alpha=0.3)
-    below.set(ylabel="P(z)", xlabel="step", yscale="log", ylim=(1e-12, 2))
+    crosses = any(record.get("image") for record in history)
+    below.set(ylabel="P(z), x: P(image)" if crosses else "P(z)", xlabel="step", yscale="log", ylim=(1e-12, 2))
     below.axhline(0.1, color="0.5", linewidth=0.8)
     below.annotate(
         "fresh noise: above this line", (1, 0.1), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=7

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from noiseward.loop.budget import Status
 from noiseward.loop.panel import find_hacking
-from noiseward.loop.solution import describe_stall
+from noiseward.loop.solution import describe_peak, describe_stall
 from noiseward.noise.typicality import ADVICE, SUSPECT
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ IMAGES = ("initial", "best", "pareto", "strip.png", "plot.png")
 def report(
     spec: RunSpec, status: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], folder: Path, console: Console
 ) -> None:
-    """Print a line per row (its reward before and after, P(z) of its noise), why rows ended, and where the images are.
+    """Print a line per row (reward before and after, how plausible it is), why rows ended, and where the images are.
 
     Arguments:
         spec: what was asked.
@@ -38,14 +38,15 @@ def report(
     prompts = [prompt for prompt in spec.prompt or ("",) for _ in range(spec.batch)]
     watched = [step for step in steps if step.get("watched")]
     panel = list(watched[0]["watched"]) if watched else []
-    table = _table("row", "prompt", "reward before", "best", "P(z)", "at step", "ended by")
+    table = _table("row", "prompt", "reward before", "best", "P(z)", "P(image)", "at step", "ended by")
     held_out = _table("row", *panel)
-    by_index = {step["index"]: step for step in steps}
+    by_index, images = {step["index"]: step for step in steps}, status.get("image") or [None] * len(prompts)
     for row, (prompt, best, found) in enumerate(zip(prompts, status["best"], status["found"], strict=True)):
         before, likely = steps[0]["reward"][row], by_index[found]["probability"][row]
         ended = status["rows"][row].lower()
         near = [step["watched"] for step in watched if step["index"] <= found]  # up to the best step
-        table.add_row(str(row), prompt, f"{before:.4g}", f"{best:.4g}", f"{likely:.2g}", str(found), ended)
+        image = "" if images[row] is None else f"{images[row]:.2g}"
+        table.add_row(str(row), prompt, f"{before:.4g}", f"{best:.4g}", f"{likely:.2g}", image, str(found), ended)
         held_out.add_row(str(row), *(f"{near[0][name][row]:.4g} -> {near[-1][name][row]:.4g}" for name in panel))
     console.print(table)
     if panel:
@@ -57,10 +58,12 @@ def report(
         if strict < SUSPECT:
             console.print(f"row {row}: strict P(z) {strict:.1g} ({aspect}): {ADVICE}", highlight=False, soft_wrap=True)
     for row in range(len(prompts)):
+        if peak := describe_peak(steps, row):
+            console.print(f"row {row}: {peak}", highlight=False, soft_wrap=True)
         if note := describe_stall(steps, row):
             console.print(f"row {row}: {note}", highlight=False, soft_wrap=True)
-        if said := find_hacking(steps, row):
-            console.print(f"row {row}: {said}", highlight=False, soft_wrap=True)
+        if (hacking := find_hacking(steps, row)) and hacking.since <= status["found"][row]:
+            console.print(f"row {row}: {hacking}", highlight=False, soft_wrap=True)
     if status.get("dead_draws"):
         console.print(f"without effect on the image, left alone: {', '.join(status['dead_draws'])}", highlight=False)
     nfe = steps[-1]["nfe"]

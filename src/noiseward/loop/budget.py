@@ -24,6 +24,7 @@ class Status(enum.Enum):
     SECONDS = "the time is up: more seconds may raise the reward further"
     NFE = "the denoiser calls are spent: more of them may raise the reward further"
     REWARD = "the target reward was reached"
+    SETTLED = "nothing more was gained among plausible images: a larger budget will hardly help"
     NONFINITE = "reward or noise became non-finite: the step was refused and the best before it kept; try a smaller lr"
     INTERRUPTED = "interrupted: the best so far was kept"
     MEMORY = "out of memory: the best so far was kept; resume with less memory per step (memory=), or fewer rows"

@@ -10,7 +10,8 @@ of which is forward only:
 *Pair law.* A step holds the noise :math:`z_k` and the evaluation :math:`e_k` of that very noise, never of the next one,
 and so does the best so far of each row: a result is never worse than its start. Best is the highest value. Where the
 regularizer has a minimum probability, its weight changes along the way and values do not compare: then best is the
-highest reward among the steps that meet it, and the highest P(z) while none does.
+highest reward among the steps that meet it, and the highest P(z) while none does. Where results must be plausible
+(`plausible.py`), best is the highest value among those that pass; the start is best until one does.
 
 *Row law.* A row that reached the target reward, or whose reward or noise became non-finite, is frozen: it stays in the
 batch unchanged, and its neighbors are not affected.
@@ -30,6 +31,7 @@ from noiseward.errors import RewardError
 from noiseward.loop.budget import Budget, Status, update_pace
 from noiseward.loop.objective import Evaluation, Objective
 from noiseward.loop.optimizer import Move, Optimizer, State
+from noiseward.loop.plausible import UNTESTED, Verdict
 from noiseward.loop.step import Best, Checkpoint, Step, select_rows
 from noiseward.noise.layout import Seeds
 from noiseward.noise.regularize import adapt_multiplier, probability
@@ -79,7 +81,8 @@ def iterate(
         2 12 True
     """
     optimizer.check(objective)
-    layout, min_probability = objective.sampler.layout, objective.regularizer.min_probability
+    layout, plausible = objective.sampler.layout, objective.plausible
+    min_probability = objective.regularizer.min_probability
     at = start.checkpoint if isinstance(start, Step) else start if isinstance(start, Checkpoint) else _begin(start)
     if at.noise.is_inference():  # made inside torch.inference_mode(): such a tensor never has a gradient
         at = dataclasses.replace(at, noise=at.noise.clone())
@@ -93,13 +96,19 @@ def iterate(
         weighted = objective if at.multiplier is None else objective.with_multiplier(at.multiplier)
         compute = functools.partial(_compute, over, optimizer, weighted, at, seeds.at(at.index))
         with count_calls() as meter:
-            evaluation, move = attempt(compute, f"at step {at.index}", objective.sampler.lighter)
+            evaluation, move, verdict = attempt(compute, f"at step {at.index}", objective.sampler.lighter)
         p = probability(at.noise, layout).to(evaluation.value.device)
         index = torch.full((at.noise.shape[0],), at.index, device=at.noise.device)
-        new = Best(at.noise, evaluation.sample, evaluation.reward, evaluation.value, p, index)
-        best = (at.best or _worst(new, objective)).update(new, _running(at.status, p), min_probability)
+        tests = (torch.full_like(p, UNTESTED, dtype=torch.float64, device="cpu"),) * 2
+        tests = tests if verdict is None else (verdict.strict, verdict.image)
+        new, allowed = Best(at.noise, *_scores(evaluation), p, index, *tests), _running(at.status, p)
+        before = _worst(new, objective) if at.best is None else at.best
+        best = before.update(new, allowed, min_probability=min_probability, plausible=plausible)
+        peak = None if plausible is None else (at.peak or before).update(new, allowed)
         met = p >= min_probability if min_probability is not None else torch.ones_like(p, dtype=torch.bool)
-        status = _judge(at.status, evaluation, _finite(evaluation, move), met, budget, over)
+        if verdict is not None and plausible is not None:
+            met = met & plausible.passes(verdict.strict, verdict.image).to(met.device)
+        status = _judge(at.status, evaluation, _finite(evaluation, move), met, budget, over, move)
         next_noise, state, multiplier = None, at.state, at.multiplier
         running = _running(status, at.noise)
         if move is not None and running.any():
@@ -124,6 +133,8 @@ def iterate(
             seconds=seconds,
             pace=at.pace if over else update_pace(at.pace, seconds + began - now, meter.nfe.cost),
             multiplier=multiplier,
+            verdict=verdict,
+            peak=peak,
         )
         yield step
         if next_noise is None:
@@ -133,13 +144,22 @@ def iterate(
 
 def _compute(
     over: Status | None, optimizer: Optimizer, objective: Objective, at: Checkpoint, seeds: Seeds
-) -> tuple[Evaluation, Move | None]:
-    """One step of the optimizer; or, once the budget is spent, the evaluation that closes the run."""
+) -> tuple[Evaluation, Move | None, Verdict | None]:
+    """One step of the optimizer; or, once the budget is spent, the evaluation that closes the run. With what the tests
+    say of it, where it may be the best."""
     if over is None:
         move = optimizer.step(objective, at.noise, at.state, seeds)
-        return move.evaluation, move
-    with torch.no_grad():
-        return objective(at.noise), None
+        evaluation, verdict = move.evaluation, move.verdict
+    else:
+        with torch.no_grad():
+            move, verdict, evaluation = None, None, objective(at.noise)
+    if verdict is None and objective.plausible is not None:
+        rows = _running(at.status, evaluation.value) & evaluation.value.isfinite()
+        if at.best is not None:
+            known = objective.plausible.passes(at.best.strict, at.best.image).to(rows.device)
+            rows = rows & ((evaluation.value > at.best.value) | ~known)
+        verdict = objective.test(at.noise, evaluation.state, rows)
+    return evaluation, move, verdict
 
 
 def _begin(noise: Tensor) -> Checkpoint:
@@ -155,6 +175,10 @@ def _worst(first: Best, objective: Objective) -> Best:
         )
     worst = torch.full_like(first.value, -torch.inf)
     return dataclasses.replace(first, reward=worst, value=worst, index=torch.zeros_like(first.index))
+
+
+def _scores(evaluation: Evaluation) -> tuple[Tensor, Tensor, Tensor]:
+    return evaluation.sample, evaluation.reward, evaluation.value
 
 
 def _running(status: Sequence[Status], like: Tensor) -> Tensor:
@@ -183,15 +207,17 @@ def _judge(
     met: Tensor,
     budget: Budget,
     over: Status | None,
+    move: Move | None,
 ) -> tuple[Status, ...]:
     """The status of each row after an evaluation; rows that stopped before keep theirs."""
+    settled = met & False if move is None or move.settled is None else move.settled
     reached = torch.zeros_like(met)
     if budget.reward is not None:
         reached = evaluation.value.isfinite() & met & (evaluation.reward >= budget.reward)
     return tuple(
         old if old is not Status.RUNNING
         else Status.REWARD if done
-        else (over or Status.RUNNING) if fine
-        else Status.NONFINITE
-        for old, fine, done in zip(status, finite, reached.tolist(), strict=True)
+        else Status.NONFINITE if not fine
+        else over or (Status.SETTLED if still else Status.RUNNING)
+        for old, fine, done, still in zip(status, finite, reached.tolist(), settled.tolist(), strict=True)
     )  # fmt: skip

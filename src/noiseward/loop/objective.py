@@ -19,12 +19,14 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.executor import Executor, LocalExecutor
+from noiseward.loop.plausible import Plausible, Verdict
 from noiseward.noise.regularize import NoRegularizer, Regularizer
 from noiseward.rewards.reward import Reward, check_rows, score
 from noiseward.samplers.entries import number_prompts, plain_prompts
 from noiseward.samplers.sampler import Prompt, Sampler, expand_prompts
+from noiseward.samplers.steps import watch_state
 
-__all__ = ["Evaluation", "Objective"]
+__all__ = ["Evaluation", "Objective", "join_evaluations"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Evaluation:
         terms: the rewards it is made of, each `(B,)`, by name.
         penalty: `(B,)`.
         value: `(B,)`, reward - penalty.
+        state: the samples as the denoiser knows them, where they are to be tested (`samplers/image_tests.py`).
     """
 
     sample: Tensor
@@ -44,6 +47,7 @@ class Evaluation:
     terms: dict[str, Tensor]
     penalty: Tensor
     value: Tensor
+    state: Tensor | None = None
 
     def detach(self) -> Evaluation:
         """The same numbers without their graph."""
@@ -51,7 +55,19 @@ class Evaluation:
         sample, reward, penalty, value = (
             tensor.detach() for tensor in (self.sample, self.reward, self.penalty, self.value)
         )
-        return Evaluation(sample, reward, terms, penalty, value)
+        return Evaluation(sample, reward, terms, penalty, value, self.state)
+
+
+def join_evaluations(parts: Sequence[Evaluation]) -> Evaluation:
+    """The evaluation of a batch from those of its parts."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = {
+        name: torch.cat([getattr(part, name) for part in parts]) for name in ("sample", "reward", "penalty", "value")
+    }
+    terms = {name: torch.cat([part.terms[name] for part in parts]) for name in parts[0].terms}
+    states = [part.state for part in parts if part.state is not None]
+    return Evaluation(**whole, terms=terms, state=torch.cat(states) if len(states) == len(parts) else None)
 
 
 @final
@@ -63,6 +79,7 @@ class Objective:
         reward: r.
         prompt: c, one string or one per row.
         regularizer: rho.
+        plausible: what a result must pass to be the best; default: nothing.
         multiplier: of each row's penalty, `(B,)`; `iterate` adapts it where rho has a minimum probability.
         executor: what samples candidates; default: this process.
 
@@ -82,6 +99,7 @@ class Objective:
         prompt: Prompt = None,
         regularizer: Regularizer | None = None,
         *,
+        plausible: Plausible | None = None,
         multiplier: Tensor | None = None,
         executor: Executor | None = None,
     ) -> None:
@@ -94,14 +112,20 @@ class Objective:
         self.sampler, self.reward, self.prompt = sampler, reward, prompt
         sampler.expect(prompt)
         self.regularizer, self.multiplier = regularizer or NoRegularizer(), multiplier
+        self.plausible = plausible
+        self.image_test = None if plausible is None else plausible.image_test(sampler)
         self.executor = executor or LocalExecutor()
         self._rows_checked = [False]  # shared with copies
 
     def __call__(self, noise: Tensor) -> Evaluation:
         """Sample, score and weigh noise `(B, *noise_shape)`."""
-        return self.judge(noise, self.sampler(noise, self.prompt))
+        if self.image_test is None or self.image_test.trouble is not None:
+            return self.judge(noise, self.sampler(noise, self.prompt))
+        with watch_state() as watch:
+            sample = self.sampler(noise, self.prompt)
+        return self.judge(noise, sample, state=watch.state)
 
-    def judge(self, noise: Tensor, sample: Tensor) -> Evaluation:
+    def judge(self, noise: Tensor, sample: Tensor, *, state: Tensor | None = None) -> Evaluation:
         """Score and weigh noise with its samples `(B, *X)`; those in half precision become float32."""
         sample = sample.float() if sample.dtype in (torch.float16, torch.bfloat16) else sample
         prompts = plain_prompts(expand_prompts(self.prompt, noise.shape[0]))
@@ -110,7 +134,23 @@ class Objective:
             check_rows(self.reward, sample, prompts, terms)
             self._rows_checked[0] = True
         penalty = self.penalty(noise)
-        return Evaluation(sample, reward, terms, penalty, reward - penalty.to(reward.dtype))
+        return Evaluation(sample, reward, terms, penalty, reward - penalty.to(reward.dtype), state)
+
+    def test(self, noise: Tensor, state: Tensor | None, rows: Tensor) -> Verdict | None:
+        """Test noise and, for some rows `(B,)`, its samples; None where results need not pass anything.
+
+        Arguments:
+            noise: `(B, *noise_shape)`.
+            state: `Evaluation.state`; None: it is found out.
+            rows: which samples to test.
+        """
+        if self.plausible is None:
+            return None
+        layout, prompt = self.sampler.layout, expand_prompts(self.prompt, noise.shape[0])
+        with torch.no_grad():
+            return self.plausible.judge(
+                noise.detach(), state, layout, prompt=prompt, rows=rows, image_test=self.image_test
+            )
 
     def penalty(self, noise: Tensor) -> Tensor:
         """The penalty `(B,)` of noise `(B, *noise_shape)`; the sampler is not called."""

@@ -8,6 +8,7 @@ import dataclasses
 from torch import Tensor
 
 from noiseward.loop.objective import Evaluation, Objective
+from noiseward.loop.plausible import Verdict
 from noiseward.noise.layout import Seeds
 
 __all__ = ["Move", "Optimizer", "State"]
@@ -24,12 +25,16 @@ class Move:
         noise: the next noise, `(B, *noise_shape)`.
         state: what the next step needs, and nothing else: tensors whose first axis is the row.
         info: numbers that are only logged, each `(B,)`: `grad_norm`, the norm of the direction before clipping.
+        verdict: what the tests say of the noise the step started from, where the optimizer made them.
+        settled: rows that nothing more is to be gained for, `(B,)`; None for none.
     """
 
     evaluation: Evaluation
     noise: Tensor
     state: State
     info: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    verdict: Verdict | None = None
+    settled: Tensor | None = None
 
 
 class Optimizer(abc.ABC):

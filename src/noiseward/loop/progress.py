@@ -6,13 +6,14 @@ import contextlib
 import itertools
 import math
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, final
 
 from noiseward import terminal
 from noiseward.loop.budget import Budget, Status
 from noiseward.loop.step import Step
 from noiseward.samplers.discovery import report_calls
+from noiseward.samplers.image_tests import report_fresh
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,8 +58,12 @@ class Bars:
             name: of the part of a run that they are.
         """
         tenth, prefix = -1, f"{name}: " if name else ""
+
+        def report(made: int, of: int) -> None:
+            self._progress.update(task, description=f"{prefix}fresh samples to compare with: {made} of {of}")
+
         with self._bar(f"{prefix}sampling") as task:
-            for step in steps:
+            for step in _reporting(steps, report):
                 share = share_spent(step, budget)
                 words, left = _describe(step), _time_left(step, share)
                 short = prefix + _fit(words, self.console.width - len(prefix) - len(left) - FIXED)
@@ -96,6 +101,17 @@ class Bars:
             self._progress.remove_task(task)
             if not self._open:
                 self._progress.stop()
+
+
+def _reporting(steps: Iterable[Step], report: Callable[[int, int], None]) -> Iterator[Step]:
+    """The same steps, with a report of the fresh samples that are made for one."""
+    iterator = iter(steps)
+    while True:
+        with report_fresh(report):  # not across a yield, which others run behind
+            step = next(iterator, None)
+        if step is None:
+            return
+        yield step
 
 
 class _Wait:
@@ -154,7 +170,9 @@ def _describe(step: Step) -> list[str]:
     p, calls = step.probability.min().item(), f"NFE {step.nfe.forward}"
     mean = "mean " if step.noise.shape[0] > 1 else ""
     watched = [f"{name} {scores.mean().item():.3g}" for name, scores in step.watched.items()]
-    return [f"step {step.index}", f"{mean}reward {reward:.4g}", f"P(z) {p:.2g}", f"best {best:.4g}", *watched, calls]
+    images = [] if (step.best.image < 0).any() else [f"P(image) {step.best.image.min().item():.2g}"]
+    likely = [f"P(z) {p:.2g}", f"best {best:.4g}", *images]
+    return [f"step {step.index}", f"{mean}reward {reward:.4g}", *likely, *watched, calls]
 
 
 def _fit(words: Sequence[str], width: int) -> str:

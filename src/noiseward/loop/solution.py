@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +24,7 @@ from noiseward.samplers.cost import NFE
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Frames", "Solution", "describe_stall"]
+__all__ = ["Frames", "Solution", "describe_peak", "describe_stall"]
 
 
 class Frames:
@@ -108,6 +109,16 @@ class Solution:
     def strict_probability(self) -> list[float]:
         """The strict probability of each row's best noise (`typicality.py`); below 1e-3 it hardly passes for noise."""
         return self._strict[0].tolist()
+
+    @property
+    def image_probability(self) -> list[float | None]:
+        """The probability of each row's best image (`samplers/image_tests.py`); None where it was not tested."""
+        return [None if p < 0 else p for p in self.last.best.image.tolist()]
+
+    @property
+    def peak(self) -> Best | None:
+        """Where results must be plausible, what scored highest, whether it passed or not (`plausible.py`)."""
+        return self.last.peak
 
     @property
     def suspect(self) -> list[str]:
@@ -213,11 +224,40 @@ class Solution:
         lines = [f"Solution of {len(self.history)} steps, {self.nfe.forward} denoiser calls, {self.seconds:.1f} s"]
         for row, status in enumerate(self.status):
             start, best, p = float(self.initial.reward[row]), float(self.reward[row]), self.probability[row]
-            lines.append(f"  row {row}: reward {start:.4g} -> {best:.4g}, P(z) {p:.2g}; {status.value}")
+            image = self.image_probability[row]
+            likely = f"P(z) {p:.2g}" + ("" if image is None else f", P(image) {image:.2g}")
+            lines.append(f"  row {row}: reward {start:.4g} -> {best:.4g}, {likely}; {status.value}")
+            if note := describe_peak(self.history, row):
+                lines.append(f"    {note}")
             if self.strict_probability[row] < SUSPECT:
                 lines.append(f"    strict P(z) {self.strict_probability[row]:.1g} ({self.suspect[row]}): {ADVICE}")
-            lines += [f"    {note}" for note in (describe_stall(self.history, row), self.hacking[row]) if note]
+            hacking = self.hacking[row]
+            late = hacking if hacking is not None and hacking.since <= int(self.index[row]) else None
+            lines += [f"    {note}" for note in (describe_stall(self.history, row), late) if note]
         return "\n".join(lines)
+
+
+def describe_peak(history: Sequence[Mapping[str, Any]], row: int) -> str | None:
+    """Describe what scored higher than the best of a row and failed a test, from the records; None if nothing did.
+
+    Example:
+        >>> start = {"index": 0, "value": [0.5], "reward": [0.5], "found": [0], "strict": [0.6], "image": [0.7]}
+        >>> step = {"index": 1, "value": [0.9], "reward": [0.9], "found": [0], "strict": [0.6], "image": [1e-5]}
+        >>> describe_peak([start, step], 0)
+        'step 1 reached 0.9, but the model would not make such an image (P(image) 1e-05): the best plausible one ...'
+    """
+    tested = [record for record in history if "strict" in record]
+    if not tested:
+        return None
+    highest = max(tested, key=lambda record: -math.inf if math.isnan(record["value"][row]) else record["value"][row])
+    found = {record["index"]: record for record in tested}.get(tested[-1]["found"][row])
+    if found is None or not highest["value"][row] > found["value"][row]:
+        return None
+    image, strict = highest["image"][row], highest["strict"][row]
+    why = f"its noise is out of distribution (strict P(z) {strict:.1g})"
+    if image is not None:
+        why = f"the model would not make such an image (P(image) {image:.1g})"
+    return f"step {highest['index']} reached {highest['reward'][row]:.4g}, but {why}: the best plausible one was kept"
 
 
 def describe_stall(history: Sequence[Mapping[str, Any]], row: int) -> str | None:

@@ -11,9 +11,12 @@ from torch import Tensor
 from noiseward.loop.budget import Status
 from noiseward.loop.objective import Evaluation
 from noiseward.loop.optimizer import State
+from noiseward.loop.plausible import Plausible, Verdict
 from noiseward.samplers.cost import NFE
 
-__all__ = ["Best", "Checkpoint", "Step", "select_rows"]
+__all__ = ["TESTS", "Best", "Checkpoint", "Step", "select_rows"]
+
+TESTS = ("strict", "image")  # the fields of `Best` that hold what the tests said
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Best:
         reward, value: `(B,)`; -inf for a row that was never finite.
         probability: P(z) of that noise, `(B,)`.
         index: `(B,)`, the step it was found at.
+        strict, image: what the tests said, `(B,)`, float64 (`plausible.py`); -1 where they were not made.
     """
 
     noise: Tensor
@@ -34,20 +38,33 @@ class Best:
     value: Tensor
     probability: Tensor
     index: Tensor
+    strict: Tensor
+    image: Tensor
 
-    def update(self, new: Best, allowed: Tensor, min_probability: float | None = None) -> Best:
+    def update(
+        self,
+        new: Best,
+        allowed: Tensor,
+        *,
+        min_probability: float | None = None,
+        plausible: Plausible | None = None,
+    ) -> Best:
         """The better of this and a new one, for each row that may change.
 
         Arguments:
             new: an evaluation, with its noise, P(z) and step.
             allowed: `(B,)`.
             min_probability: the P(z) to keep, if the regularizer has one.
+            plausible: what a result must pass, if it must.
         """
         better = new.value > self.value
         if min_probability is not None:
             met, met_before = new.probability >= min_probability, self.probability >= min_probability
             higher = torch.where(met, new.reward > self.reward, new.probability > self.probability)
             better = torch.where(met == met_before, higher, met) | ~self.value.isfinite()
+        if plausible is not None:
+            met, met_before = (plausible.passes(one.strict, one.image).to(better.device) for one in (new, self))
+            better = met & (better | ~met_before) | ~self.value.isfinite()
         return new.select(allowed & new.value.isfinite() & better, self)
 
     def select(self, rows: Tensor, other: Best) -> Best:
@@ -69,6 +86,7 @@ class Checkpoint:
     seconds: float
     pace: tuple[float, int]
     multiplier: Tensor | None = None
+    peak: Best | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +110,8 @@ class Step:
         peaks: for each of them the best of each row up to the step where that reward was last highest.
         silent: those of them that are shown but do not vote (`panel.py`).
         multiplier: of the next step's penalty, `(B,)`, where the regularizer has a minimum probability.
+        verdict: what the tests say of this step, where results must pass them (`plausible.py`).
+        peak: then the highest value of each row, whether it passed or not.
     """
 
     index: int
@@ -111,6 +131,8 @@ class Step:
     peaks: dict[str, Best] = dataclasses.field(default_factory=dict)
     silent: tuple[str, ...] = ()
     multiplier: Tensor | None = None
+    verdict: Verdict | None = None
+    peak: Best | None = None
 
     @property
     def grad_norm(self) -> Tensor | None:
@@ -129,7 +151,8 @@ class Step:
         index, noise, nfe = self.index + 1, self.next_noise, self.nfe
         if noise is None:
             index, noise, nfe = self.index, self.noise, self.before
-        return Checkpoint(index, noise, self.state, status, self.best, nfe, self.seconds, self.pace, self.multiplier)
+        kept = (self.multiplier, self.peak)
+        return Checkpoint(index, noise, self.state, status, self.best, nfe, self.seconds, self.pace, *kept)
 
     def record(self) -> dict[str, Any]:
         """The step as plain numbers: what `steps.jsonl` and `Solution.history` hold."""
@@ -146,6 +169,7 @@ class Step:
             "probability": self.probability.tolist(),
             "grad_norm": None if self.grad_norm is None else self.grad_norm.tolist(),
             "found": self.best.index.tolist(),
+            **({} if self.verdict is None else self.verdict.record()),
             **({"watched": scores, "silent": list(self.silent)} if scores else {}),
         }
 

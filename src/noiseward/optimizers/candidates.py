@@ -32,12 +32,14 @@ __all__ = [
     "comparable",
     "compare",
     "draw_movable",
+    "drop_implausible",
     "evaluate",
     "keep_fixed",
     "score_chunks",
     "select_best",
 ]
 
+TRIES = 3  # candidates of a row that are tested in one step
 MOST = 65_536  # candidates of a row in one step: their samples are kept side by side
 
 Make = Callable[[int, int], Tensor]
@@ -117,6 +119,38 @@ def select_best(noise: Tensor, value: Tensor, values: Tensor, make: Make) -> Ten
     highest, which = comparable(values).max(1)
     wins = (highest > comparable(value)).tolist()
     return torch.stack([make(row, i) if wins[row] else noise[row] for row, i in enumerate(which.tolist())])
+
+
+def drop_implausible(objective: Objective, value: Tensor, values: Tensor, make: Make) -> Tensor:
+    """The values of candidates `(B, q)`, with -inf for those that may not be chosen.
+
+    Where results must pass tests, the candidate that would be chosen is tested, then the next, a few per row. If none
+    passes, none that is better than what there is may be chosen.
+
+    Arguments:
+        objective: of the batch.
+        value: what a candidate has to beat, `(B,)`.
+        values: `(B, q)`.
+        make: the candidates.
+    """
+    values = comparable(values)
+    if objective.plausible is None:
+        return values
+    open_rows = torch.ones_like(value, dtype=torch.bool)
+    for _ in range(TRIES):
+        highest, which = values.max(1)
+        open_rows = open_rows & (highest > comparable(value))
+        rows = open_rows.nonzero().flatten().tolist()
+        if not rows:
+            return values
+        noise = torch.stack([make(row, int(which[row])) for row in rows])
+        verdict = objective.rows(rows).test(noise, None, torch.ones(len(rows), dtype=torch.bool))
+        assert verdict is not None
+        for row, passed in zip(rows, objective.plausible.passes(verdict.strict, verdict.image).tolist(), strict=True):
+            open_rows[row] = not passed
+            if not passed:
+                values[row, which[row]] = -torch.inf
+    return torch.where(open_rows[:, None] & (values > comparable(value)[:, None]), -torch.inf, values)
 
 
 def keep_fixed(new: Tensor, old: Tensor, layout: Layout) -> Tensor:

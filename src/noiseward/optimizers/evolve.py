@@ -32,7 +32,15 @@ from noiseward.errors import ArgumentError
 from noiseward.loop.objective import Objective
 from noiseward.loop.optimizer import Move, Optimizer, State
 from noiseward.noise.layout import Draw, Layout, Seeds
-from noiseward.optimizers.candidates import check_counts, check_positive, comparable, compare, keep_fixed, select_best
+from noiseward.optimizers.candidates import (
+    check_counts,
+    check_positive,
+    comparable,
+    compare,
+    drop_implausible,
+    keep_fixed,
+    select_best,
+)
 
 __all__ = ["ChannelEvolution", "rotate_channels"]
 
@@ -109,7 +117,8 @@ class ChannelEvolution(Optimizer):
             mean[row] += deviation[row] * (weight @ shifts)
             deviation[row] *= (rate / 2 * (weight @ (shifts.square() - 1))).exp()
         after = {"base": state["base"], "mean": mean, "deviation": deviation}
-        return Move(evaluation, select_best(noise, evaluation.value, found.value, candidate), after)
+        values = drop_implausible(objective, evaluation.value, found.value, candidate)
+        return Move(evaluation, select_best(noise, evaluation.value, values, candidate), after)
 
 
 def rotate_channels(noise: Tensor, unknowns: Tensor, layout: Layout) -> Tensor:

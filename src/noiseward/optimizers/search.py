@@ -37,7 +37,15 @@ from noiseward.errors import ArgumentError
 from noiseward.loop.objective import Objective
 from noiseward.loop.optimizer import Move, Optimizer, State
 from noiseward.noise.layout import Layout, Seeds
-from noiseward.optimizers.candidates import check_counts, comparable, compare, draw_movable, keep_fixed, select_best
+from noiseward.optimizers.candidates import (
+    check_counts,
+    comparable,
+    compare,
+    draw_movable,
+    drop_implausible,
+    keep_fixed,
+    select_best,
+)
 
 __all__ = ["BestOfN", "TrustRegion", "ZeroOrderSearch"]
 
@@ -47,6 +55,7 @@ class _Search(Optimizer):
 
     samples: int
     chunk: int
+    fresh = False  # whether candidates are the model's own samples, and pass all tests as far as any do
 
     @abc.abstractmethod
     def _candidate(self, noise: Tensor, xi: Tensor, layout: Layout) -> Tensor:
@@ -60,7 +69,8 @@ class _Search(Optimizer):
             return self._candidate(noise[row], draw_movable(noise, layout, seeds, row, f"candidate {i}"), layout)
 
         evaluation, found = compare(objective, noise, make, count=self.samples, chunk=self.chunk)
-        return Move(evaluation, select_best(noise, evaluation.value, found.value, make), {})
+        values = found.value if self.fresh else drop_implausible(objective, evaluation.value, found.value, make)
+        return Move(evaluation, select_best(noise, evaluation.value, values, make), {})
 
 
 @final
@@ -83,6 +93,8 @@ class BestOfN(_Search):
         >>> bool((solution.gain > 0).all()), solution.nfe.forward  # (4 x 9 + 1) runs of 4 calls
         (True, 148)
     """
+
+    fresh = True
 
     def __init__(self, samples: int = 16, *, chunk: int = 16) -> None:
         check_counts(samples=samples, chunk=chunk)
@@ -187,7 +199,7 @@ class TrustRegion(Optimizer):
         else:
             centers, rewards, held = noise[:, None], evaluation.reward[:, None], comparable(evaluation.value[:, None])
             sine, streak = torch.full_like(held, self.sine), torch.zeros_like(held)
-        value = comparable(found.value)
+        value = drop_implausible(objective, held.amax(1), found.value, candidate)
         parent = torch.arange(self.samples, device=value.device) % held.shape[1]
         if known:
             best_child = torch.stack([value[:, parent == k].amax(1) for k in range(self.regions)], 1)

@@ -33,7 +33,7 @@ __all__ = [
     "lift_call",
 ]
 
-FORMAT = 3  # of spec.json: 1 has no ids and checksums (`runs/binding.py`), 1 and 2 no method (`runs/formats.py`)
+FORMAT = 4  # of spec.json: 1 has no ids and checksums (`runs/binding.py`); for 1 to 3 see `runs/formats.py`
 DEFAULT_MODEL = "stickers"
 DEFAULT_STEPS = 30
 Memory = Literal["auto", "fast", "balanced", "low"]

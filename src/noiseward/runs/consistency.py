@@ -22,7 +22,8 @@ from torch import Tensor
 
 from noiseward.errors import RunError
 from noiseward.loop.budget import Status
-from noiseward.loop.step import Best
+from noiseward.loop.plausible import UNTESTED
+from noiseward.loop.step import TESTS, Best
 from noiseward.options.run import RunSpec
 from noiseward.runs.binding import FILES, check_mark, previous_digest
 from noiseward.runs.files import read_tensors
@@ -155,8 +156,9 @@ def read_resume_data(folder: RunFolder) -> ResumeData | None:
         raise RunError(f"{path / 'peaks.safetensors'} is missing: {AGAIN}")
     for name in dict.fromkeys(key.rpartition(".")[0] for key in peaks or ()):
         own = {key.rpartition(".")[2]: part for key, part in (peaks or {}).items() if key.startswith(f"{name}.")}
+        peaks = {**(peaks or {}), **{f"{name}.{field}": part for field, part in _complete(own).items()}}
         _named(own, {field.name for field in dataclasses.fields(Best)}, path / "peaks.safetensors")
-        _per_row(own, {"reward", "value", "probability", "index"}, spec.rows, path / "peaks.safetensors")
+        _per_row(own, {"reward", "value", "probability", "index", *TESTS}, spec.rows, path / "peaks.safetensors")
         check_recorded(own, lines, path / "peaks.safetensors", apart=apart)
     return ResumeData(history, latest, loop, best, peaks, initial, digests)
 
@@ -176,6 +178,7 @@ def read_best(folder: RunFolder, spec: RunSpec) -> tuple[dict[str, Tensor], str]
     found, metadata = read_tensors(path)
     digest, _ = check_mark(found, metadata, path, run_id(spec))
     names = {field.name for field in dataclasses.fields(Best)}
+    _complete(found)
     _named(found, names, path)
     _per_row(found, names - {"noise", "sample"}, spec.rows, path)
     _real(found["noise"], "noise", path)
@@ -274,6 +277,14 @@ def _near(one: float, other: float, apart: float) -> bool:
     if not math.isfinite(other):
         return not math.isfinite(one)
     return math.isclose(one, other, rel_tol=apart, abs_tol=apart / 10)
+
+
+def _complete(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a best, with those of the tests, which earlier code did not make."""
+    if isinstance(found.get("reward"), Tensor):
+        for name in TESTS:
+            found.setdefault(name, torch.full_like(found["reward"], UNTESTED, dtype=torch.float64))
+    return found
 
 
 def _named(found: Mapping[str, Tensor], names: set[str], path: Path) -> None:

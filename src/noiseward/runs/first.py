@@ -87,5 +87,5 @@ def _spec(few: CoarseStage, problem: Problem, spec: RunSpec) -> RunSpec:
     recipe = read_method(spec.method or "dno")
     limits = {"steps": part.steps, "seconds": part.seconds, "nfe": part.nfe}
     fresh = RunSpec(**spec.values())  # not that of an earlier format, which this run may be
-    method = recipe.replace(coarse=None).text
+    method = recipe.replace(coarse=None, guard="none" if recipe.is_tested else recipe.guard).text
     return fresh.replace(method=method, watch=(), num_inference_steps=recipe.coarse, **limits)

@@ -1,7 +1,8 @@
 """Specs of earlier formats, in today's words.
 
-Formats 1 and 2 said how the noise moves in seven fields, which are one method now. Such a file is read forever; one
-that is written again, with a larger budget, keeps its form.
+Formats 1 and 2 said how the noise moves in seven fields, which are one method now. Up to format 3, results had to pass
+no tests unless a guard was named. Such a file is read forever; one that is written again, with a larger budget, keeps
+its form.
 """
 
 from __future__ import annotations
@@ -27,12 +28,16 @@ _VARIANTS = {
 
 
 def upgrade(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a spec of format 1 or 2 as those of today.
+    """The fields of a spec of an earlier format as those of today.
 
     Example:
         >>> upgrade({"lr": 0.02, "regularizer": "shell:0.1", "steps": 3})
         {'steps': 3, 'method': 'dno:lr=0.02,guard=shell:0.1'}
+        >>> upgrade({"method": "dno:lr=0.02", "steps": 3})
+        {'method': 'dno:lr=0.02,guard=none', 'steps': 3}
     """
+    if isinstance(method := content.get("method"), str):
+        return {**content, "method": _without_tests(method)}
     fields = {name: value for name, value in content.items() if name not in _MOVES}
     moves = {
         name: value for name in _MOVES if (value := content.get(name)) is not None and value != _DEFAULTS.get(name)
@@ -40,7 +45,13 @@ def upgrade(content: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in moves.items():
         if not isinstance(value, _TYPES.get(name, str)) or isinstance(value, bool):
             raise ArgumentError(f"{name} is not what it was when it was written, got {shorten(repr(value), 60)}")
-    return {**fields, "method": _method(moves)} if moves else fields
+    return {**fields, "method": _without_tests(_method(moves))} if moves else fields
+
+
+def _without_tests(method: str) -> str:
+    """A method that results of which pass no tests, as all did that named no guard."""
+    guarded = any(key == "guard" for key, _ in split_arguments(method, first="", what="method"))
+    return method if guarded else f"{method}{',' if ':' in method else ':'}guard=none"
 
 
 def _method(moves: Mapping[str, Any]) -> str:

@@ -22,14 +22,14 @@ from noiseward.loop.collect import Past
 from noiseward.loop.objective import Evaluation
 from noiseward.loop.panel import PanelState
 from noiseward.loop.solution import Frames
-from noiseward.loop.step import Best, Checkpoint
+from noiseward.loop.step import TESTS, Best, Checkpoint
 from noiseward.options.run import RunSpec
 from noiseward.runs.consistency import ResumeData, read_resume_data
 from noiseward.runs.images import read_frames
 from noiseward.runs.log import Line, Log
 from noiseward.runs.spec import run_id, set_limits
 from noiseward.runs.store import RunFolder
-from noiseward.runs.write import FRAMES, has_images, save_images, save_json
+from noiseward.runs.write import FRAMES, PEAK, has_images, save_images, save_json
 from noiseward.samplers.cost import NFE
 
 __all__ = ["ResumePoint", "extend", "mark_running", "find_resume_point"]
@@ -81,7 +81,8 @@ def find_resume_point(folder: RunFolder, device: torch.device) -> ResumePoint | 
         multiplier=state.pop("multiplier", None),
         state=state,
         status=tuple(Status[name] for name in found.loop["status"]),
-        best=Best(**{name: part.to(device) for name, part in found.best.items()}),
+        best=_best(found.best, device),
+        peak=_peak(found.peaks, device),
         nfe=NFE(**found.loop["nfe"]),
         seconds=seconds[-1],
         pace=(pace[0], found.loop["pace_nfe"]),
@@ -121,6 +122,17 @@ def mark_running(folder: RunFolder, found: ResumeData, *, again: bool = False) -
     save_json(folder.path / "status.json", status, run_id(folder.spec()))
 
 
+def _best(found: dict[str, Tensor], device: torch.device) -> Best:
+    """A best from its tensors; those of the tests stay where they are computed."""
+    return Best(**{name: part if name in TESTS else part.to(device) for name, part in found.items()})
+
+
+def _peak(peaks: dict[str, Tensor] | None, device: torch.device) -> Best | None:
+    """What was highest of all, where results must be plausible."""
+    own = {key[1:]: part for key, part in (peaks or {}).items() if key.startswith(f"{PEAK}.")}
+    return _best(own, device) if own else None
+
+
 def _seen(
     folder: RunFolder, found: ResumeData, history: list[dict[str, Any]], device: torch.device
 ) -> PanelState | None:
@@ -131,9 +143,10 @@ def _seen(
     fields: dict[str, dict[str, Tensor]] = {}
     for key, part in found.peaks.items():
         name, _, field = key.rpartition(".")
-        fields.setdefault(name, {})[field] = part.to(device)
+        if name != PEAK:
+            fields.setdefault(name, {})[field] = part
     try:
-        peaks = {name: Best(**parts) for name, parts in fields.items()}
+        peaks = {name: _best(parts, device) for name, parts in fields.items()}
         scores = {
             name: [[-torch.inf if s is None or s != s else s for s in one[name]] for one in watched] for name in peaks
         }

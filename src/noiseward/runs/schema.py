@@ -44,6 +44,8 @@ class Record(TypedDict):
     watched: NotRequired[dict[str, Rows]]
     silent: NotRequired[list[str]]
     found: NotRequired[list[int]]
+    strict: NotRequired[list[float | None]]
+    image: NotRequired[list[float | None]]
 
 
 class StatusFile(TypedDict):
@@ -56,6 +58,7 @@ class StatusFile(TypedDict):
     found: NotRequired[list[int]]
     rows: NotRequired[list[str]]
     strict: NotRequired[Rows]
+    image: NotRequired[list[float | None]]
     suspect: NotRequired[list[str]]
     dead_draws: NotRequired[list[str]]
     error: NotRequired[str]

@@ -52,7 +52,7 @@ def parse_spec(content: Mapping[str, Any], path: Path) -> RunSpec:
     check_format(content, path)
     fields = {name: value for name, value in content.items() if name != "format"}
     try:
-        spec = RunSpec(**(fields if content["format"] > 2 else upgrade(fields)))
+        spec = RunSpec(**(fields if content["format"] == FORMAT else upgrade(fields)))
     except ArgumentError as error:
         raise RunError(f"{path}: {error}; restore it, or run again") from None
     return spec if content["format"] == FORMAT else spec.from_file(content)

@@ -143,6 +143,7 @@ def summarize(solution: Solution) -> dict[str, Any]:
         "rows": [status.name for status in solution.status],
         "dead_draws": list(solution.dead_draws),
         "strict": solution.strict_probability,
+        "image": solution.image_probability,
         "suspect": solution.suspect,
     }
 

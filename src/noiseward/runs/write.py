@@ -25,11 +25,12 @@ from noiseward.runs.files import replace_file, write_tensors
 from noiseward.runs.log import Log
 from noiseward.runs.spec import run_id, to_text
 
-__all__ = ["FRAMES", "LIBRARIES", "Writer", "has_images", "save_image", "save_images", "save_json"]
+__all__ = ["FRAMES", "LIBRARIES", "PEAK", "Writer", "has_images", "save_image", "save_images", "save_json"]
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
 IMAGES_EVERY = 5.0  # seconds between two writings of the best images
 FRAMES = 24
+PEAK = ""  # the name of `Step.peak` among the peaks
 
 
 @final
@@ -155,12 +156,13 @@ def _improved(step: Step) -> bool:
 
 
 def _peaks(step: Step) -> dict[str, Tensor] | None:
-    """What was best when each held-out reward was highest, where it was looked at."""
-    if not step.watched:
+    """What was best when each held-out reward was highest, and, without a name, what was highest of all."""
+    peaks = dict(step.peaks)
+    if step.peak is not None:
+        peaks[PEAK] = step.peak
+    if not peaks:
         return None
-    return copy_tensors(
-        {f"{name}.{field}": part for name, peak in step.peaks.items() for field, part in vars(peak).items()}
-    )
+    return copy_tensors({f"{name}.{field}": part for name, peak in peaks.items() for field, part in vars(peak).items()})
 
 
 def _place(step: Step) -> tuple[dict[str, Tensor], dict[str, Any]]:

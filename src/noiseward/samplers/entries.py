@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["Entry", "number_prompts", "plain_prompts"]
+__all__ = ["Entry", "number_prompts", "plain_prompts", "remove_text"]
 
 
 class Entry(str):
@@ -57,6 +57,16 @@ def number_prompts(prompts: Sequence[str] | None, rows: int, *, batch: int | Non
         return [Entry("", place, silent=True) for place in places]
     pairs = zip(prompts, places, strict=True)
     return [text if isinstance(text, Entry) else Entry(text, place) for text, place in pairs]
+
+
+def remove_text(prompt: str) -> str:
+    """The empty prompt of the same row.
+
+    Example:
+        >>> remove_text("a duck"), remove_text(Entry("a duck", ((1, 2),))).places
+        ('', ((1, 2),))
+    """
+    return Entry("", prompt.places, silent=prompt.silent) if isinstance(prompt, Entry) else ""
 
 
 def plain_prompts(prompts: Sequence[str] | None) -> list[str] | None:

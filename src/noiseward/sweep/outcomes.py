@@ -35,6 +35,7 @@ class Outcome:
         state: `done`, `failed`, `interrupted`, `running`, `waiting`, `damaged`, or `refused`.
         before, best, gain: of the reward.
         probability, strict: P(z) and the strict probability of the best noise.
+        image: the probability of the best image, where it was tested.
         step: the one where the best was found.
         ended: why the row stopped.
         run, row: the run directory, from the sweep's own, and the row in it.
@@ -51,6 +52,7 @@ class Outcome:
     gain: float | None = None
     probability: float | None = None
     strict: float | None = None
+    image: float | None = None
     step: int | None = None
     ended: str = ""
     run: str = ""
@@ -90,6 +92,7 @@ def _read(pack: Pack, state: PackState, ended: Beat | None) -> Iterator[Outcome]
         more = {
             "probability": likely,
             "strict": status["strict"][row] if "strict" in status else None,
+            "image": status["image"][row] if "image" in status else None,
             "step": step,
             "ended": status["rows"][row].lower(),
         }

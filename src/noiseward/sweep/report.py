@@ -20,7 +20,7 @@ def report(sweep: Sweep, ended: Mapping[str, Beat] | None = None) -> list[Outcom
     outcomes = [one for _, _, some in find_outcomes(sweep, ended) for one in some]
     write_index(outcomes, sweep.out / "index.csv")
     write_contact(outcomes, sweep.out, sweep.out / "contact.png")
-    head = ("row", "before", "after", "reward", "P(z)", "strict", "ended")
+    head = ("row", "before", "after", "reward", "P(z)", "strict", "P(image)", "ended")
     table = draw_table(head, [_cells(one, sweep.out) for one in outcomes])
     write_page(sweep.out / "report.html", sweep.out.name, [f"<p>{_summarize(outcomes)}.</p>", table])
     return outcomes
@@ -50,5 +50,6 @@ def _cells(one: Outcome, out: Path) -> list[str]:
     strict = "" if one.strict is None else f"{one.strict:.2g}"
     cells.append("" if one.probability is None else f"{one.probability:.2g}")
     cells.append(f"<span class=bad>{strict}</span>" if one.strict is not None and one.strict < SUSPECT else strict)
+    cells.append("" if one.image is None else f"{one.image:.2g}")
     error = f"<br><span class=bad>{escape(one.error)}</span>" if one.error else ""
     return [*cells, f"{one.ended if one.state == 'done' else one.state}{error}"]

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, GradientError
-from noiseward.loop.objective import Objective
+from noiseward.loop.objective import Evaluation, Objective
 from noiseward.loop.optimizer import Move, Optimizer, State
 from noiseward.noise.layout import Seeds
-from noiseward.optimizers.candidates import check_counts, draw_movable, keep_fixed, select_best
+from noiseward.optimizers.candidates import check_counts, draw_movable, drop_implausible, keep_fixed, select_best
 from noiseward.rewards.reward import score
 from noiseward.samplers.cost import NFE, count_calls, current_meter
 from noiseward.samplers.guide import Guide
 from noiseward.samplers.sampler import expand_prompts
 from noiseward.samplers.steps import run_guided
 
-__all__ = ["Guided"]
+__all__ = ["Guided", "guide_rows", "run_seed"]
 
 
 @final
@@ -73,7 +73,12 @@ class Guided(Optimizer):
         with torch.no_grad():
             evaluation = objective(noise)
         noises, values = self._propose(objective, noise, seeds)
-        return Move(evaluation, select_best(noise, evaluation.value, values, lambda row, i: noises[row, i]), {})
+
+        def make(row: int, i: int) -> Tensor:
+            return noises[row, i]
+
+        values = drop_implausible(objective, evaluation.value, values, make)
+        return Move(evaluation, select_best(noise, evaluation.value, values, make), {})
 
     def _propose(self, objective: Objective, noise: Tensor, seeds: Seeds) -> tuple[Tensor, Tensor]:
         """Guided noises `(B, q, *noise_shape)` and their values `(B, q)`."""
@@ -87,23 +92,35 @@ class Guided(Optimizer):
             places = [divmod(index, q) for index in piece]
             fresh = [(row, draw_movable(noise, layout, seeds, row, f"run {i}")) for row, i in places]
             start = torch.stack([keep_fixed(xi, noise[row], layout) for row, xi in fresh])
-            mine = repeated.rows(piece)
-            prompts = expand_prompts(mine.prompt, len(piece))
-
-            def reward(sample: Tensor, prompts: list[str] | None = prompts) -> Tensor:
-                return score(objective.reward, sample, prompts)[0]
-
-            own = Seeds(tuple(_run_seed(seeds, row, i) for row, i in places))
+            own = Seeds(tuple(run_seed(seeds, row, i) for row, i in places))
             with count_calls(apart=True) as meter:
-                end = run_guided(objective.sampler, start, mine.prompt, self.guide, score=reward, seeds=own)
+                noise_found, evaluation = guide_rows(repeated.rows(piece), start, self.guide, own)
             once = meter.nfe
-            with torch.no_grad():
-                values.append(mine.judge(end.noise, end.sample).value)
-            noises.append(end.noise)
+            noises.append(noise_found)
+            values.append(evaluation.value)
         current_meter().count(once * q)
         return torch.cat(noises).unflatten(0, (-1, q)), torch.cat(values).unflatten(0, (-1, q))
 
 
-def _run_seed(seeds: Seeds, row: int, run: int) -> int:
+def guide_rows(objective: Objective, start: Tensor, guide: Guide, seeds: Seeds) -> tuple[Tensor, Evaluation]:
+    """Run the sampler with a guide: the noise that the run amounts to, `(B, *noise_shape)`, and its evaluation.
+
+    Arguments:
+        objective: of those rows.
+        start: `(B, *noise_shape)`.
+        guide: what steers.
+        seeds: randomness of the guide.
+    """
+    prompts = expand_prompts(objective.prompt, start.shape[0])
+
+    def reward(sample: Tensor) -> Tensor:
+        return score(objective.reward, sample, prompts)[0]
+
+    end = run_guided(objective.sampler, start, objective.prompt, guide, score=reward, seeds=seeds)
+    with torch.no_grad():
+        return end.noise, objective.judge(end.noise, end.sample, state=end.state)
+
+
+def run_seed(seeds: Seeds, row: int, run: int) -> int:
     """A seed of its own for each run of a row."""
     return int(torch.randint(2**62, (), generator=seeds.generator(row, f"guide {run}")))

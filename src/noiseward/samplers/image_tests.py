@@ -1,4 +1,4 @@
-r"""The image test: does a finished sample look to the model's own denoiser like the samples that the model makes?
+r"""The image test: does a finished sample look to the model's own denoiser like the samples that it makes?
 
 Tests of noise (`noise/typicality.py`) see an image only through the noise that it came from. This one asks the denoiser
 about the image itself. At each step k of the sampler the finished sample :math:`x_0`, as the denoiser knows it, is
@@ -12,7 +12,11 @@ The sampler makes these predictions itself, with its prompt, its guidance and it
 are replaced. The profile :math:`\ell_1 \dots \ell_{K-1}` is averaged within d = 4 groups of neighboring levels; it is
 the profile that tells, since a flat image is too hard at high noise and too easy in between.
 
-The profile is compared with those of n fresh samples of the same prompt. With their mean m and sum of products S, and
+Where there is a prompt, a second profile says what it contributes: :math:`\ell` less what it is with an empty prompt.
+It sees a sample that lost what the prompt asks for, and varies less from sample to sample, for what makes an image hard
+in general cancels.
+
+Each profile is compared with those of n fresh samples of the same prompt. With their mean m and sum of products S, and
 an inverse-Wishart prior that counts as d samples, has their variances, and correlates groups like an autoregression of
 order one, the next profile follows a Student distribution with n degrees of freedom:
 
@@ -21,33 +25,49 @@ order one, the next profile follows a Student distribution with n degrees of fre
     A = \frac{S + d \, \Psi}{n + d - 1}.
 
 Its tail is the probability: two-sided, joint over the groups, and uniform for a fresh sample as far as profiles are
-Gaussian (measured in docs/guards.md, with what the test sees and what it misses).
+Gaussian (measured in docs/guards.md, with what the test sees and what it misses). Of two, the smaller counts, doubled.
 
-What it costs: 2 n runs per prompt once, then one run per sample; no gradient. A sampler of fewer than three steps has
-no profile, and is not tested.
+What it costs: a run per profile, without a gradient; and once per prompt, apart from any run, n samples and their
+profiles. A sampler of fewer than three steps has no profile, and is not tested.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import final
 
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, ModelError, TapeError
+from noiseward.errors import ArgumentError, ModelError, TapeError, is_out_of_memory
 from noiseward.noise.layout import Seeds
-from noiseward.samplers.cost import NFE, count_calls, current_meter
+from noiseward.samplers.cost import count_calls
+from noiseward.samplers.entries import remove_text
 from noiseward.samplers.guide import Guide, SamplerStep, StateReset
 from noiseward.samplers.sampler import Prompt, Sampler, expand_prompts
 from noiseward.samplers.steps import GuidedRun, run_guided
 
-__all__ = ["ImageTest", "Reference"]
+__all__ = ["ImageTest", "Reference", "report_fresh"]
 
 GROUPS = 4
 FIRST_SEED = 2_000_000_000  # of the fresh samples; far from the seeds that people choose
 LEAST = 0.02  # smallest spread of a log loss that is believed in
+
+
+_REPORT: ContextVar[Callable[[int, int], None] | None] = ContextVar("what is told of fresh samples", default=None)
+
+
+@contextlib.contextmanager
+def report_fresh(report: Callable[[int, int], None]) -> Iterator[None]:
+    """For the body of a `with`, call a function with the number of fresh samples that are made, and to be made."""
+    token = _REPORT.set(report)
+    try:
+        yield
+    finally:
+        _REPORT.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +111,10 @@ class ImageTest:
     Arguments:
         sampler: one that announces its steps (`steps.py`).
         fresh: n, how many fresh samples of a prompt are compared with.
-        chunk: rows per call of the sampler.
+        chunk: of these, how many are made per call of the sampler; fewer where memory is short.
+
+    Attributes:
+        trouble: why there is no test, once that is known; None where there is one.
 
     Example:
         >>> from noiseward.samplers.steps import watch_state
@@ -106,13 +129,14 @@ class ImageTest:
         (True, True)
     """
 
-    def __init__(self, sampler: Sampler, *, fresh: int = 16, chunk: int = 16) -> None:
+    def __init__(self, sampler: Sampler, *, fresh: int = 16, chunk: int = 4) -> None:
         if fresh < 4:
             raise ArgumentError(f"fresh must be >= 4 samples, got {fresh}")
         self.sampler, self.fresh, self.chunk = sampler, fresh, chunk
         self.trouble: str | None = None
         self._levels: list[tuple[float, float]] = []
-        self._references: dict[str | None, Reference] = {}
+        self._references: dict[object, list[Reference]] = {}
+        self._contrasts = True  # whether the model can be asked without its prompt
 
     def __call__(self, noise: Tensor, state: Tensor | None, prompt: Prompt) -> Tensor:
         """How plausible finished samples are.
@@ -124,49 +148,77 @@ class ImageTest:
             prompt: one for all rows, or one per row.
 
         Returns:
-            `(B,)`, float64; NaN where there is no test, of which `trouble` says why.
+            `(B,)`, float64; NaN where there is no test.
         """
         with torch.no_grad():
             prompts = expand_prompts(prompt, noise.shape[0])
             texts = prompts or [None] * noise.shape[0]
-            self._calibrate(texts)
+            for text in dict.fromkeys(texts):
+                self.calibrate(text)
             if self.trouble is not None:
                 return torch.full((noise.shape[0],), torch.nan, dtype=torch.float64)
             state = self._run(noise, prompts, _Look()).state if state is None else state
             profiles = self._profiles(noise, state, prompts)
-            each = zip(texts, profiles, strict=True)
-            return torch.cat([self._references[text].probability(profile[None]) for text, profile in each])
+            return torch.stack([self._probability(text, *row) for text, row in zip(texts, profiles, strict=True)])
 
-    def _calibrate(self, prompts: Sequence[str | None]) -> None:
-        """Make the references of prompts that have none. A row is counted the calls of one prompt, its own."""
-        most = NFE()
-        for prompt in dict.fromkeys(prompts):
-            if self.trouble is None and prompt not in self._references:
-                with count_calls(apart=True) as meter:
-                    try:
-                        self._references[prompt] = self._sample(prompt)
-                    except (TapeError, ModelError) as error:
-                        self.trouble = str(error)
-                most = max(most, meter.nfe, key=lambda nfe: nfe.cost)
-        current_meter().count(most)
+    def calibrate(self, prompt: str | None) -> None:
+        """Make the fresh samples of a prompt that images are compared with, unless it was done; calls of that are no
+        part of a run, and are counted apart."""
+        if self.trouble is not None or _key(prompt) in self._references:
+            return
+        with torch.no_grad(), count_calls(apart=True):
+            try:
+                self._references[_key(prompt)] = self._sample(prompt)
+            except (TapeError, ModelError) as error:
+                self.trouble = str(error)
+            except Exception as error:
+                if self.chunk == 1 or not is_out_of_memory(error):
+                    raise
+                self.chunk = 1
+            else:
+                return
+        self.calibrate(prompt)
 
-    def _sample(self, prompt: str | None) -> Reference:
-        """The reference of a prompt, from fresh samples."""
-        noise = self.sampler.init(self.fresh, seed=FIRST_SEED)
-        profiles = []
-        for part in noise.split(self.chunk):
-            prompts = None if prompt is None else [prompt] * len(part)
-            look = _Look()
-            with count_calls(apart=True) as meter:
-                state = self._run(part, prompts, look).state
-                self._levels = look.levels
-                if len(self._levels) < 3:
-                    raise TapeError(f"the image test needs a sampler of at least 3 steps, got {len(self._levels)}")
-                profiles.append(self._profiles(part, state, prompts))
-            current_meter().count(meter.nfe * len(part))
-        return Reference(torch.cat(profiles))
+    def _sample(self, prompt: str | None) -> list[Reference]:
+        """The references of a prompt: of profiles and, where there is a prompt, of what it contributes."""
+        rows = []
+        for noise in self.sampler.init(self.fresh, seed=FIRST_SEED).split(self.chunk):
+            prompts, look = None if prompt is None else [prompt] * len(noise), _Look()
+            state = self._run(noise, prompts, look).state
+            self._levels = look.levels
+            if len(self._levels) < 3:
+                raise TapeError(f"the image test needs a sampler of at least 3 steps, got {len(self._levels)}")
+            rows += self._profiles(noise, state, prompts)
+            if report := _REPORT.get():
+                report(len(rows), self.fresh)
+        return [Reference(torch.stack(parts)) for parts in zip(*rows, strict=True)]
 
-    def _profiles(self, noise: Tensor, state: Tensor, prompts: list[str] | None) -> Tensor:
+    def _probability(self, prompt: str | None, *profiles: Tensor) -> Tensor:
+        """The joint probability of a row's profiles: the smallest, times their number."""
+        pairs = zip(self._references[_key(prompt)], profiles, strict=True)
+        each = torch.cat([reference.probability(profile[None]) for reference, profile in pairs])
+        return (each.min() * len(each)).clamp(max=1)
+
+    def _profiles(self, noise: Tensor, state: Tensor, prompts: list[str] | None) -> list[tuple[Tensor, ...]]:
+        """Per row its profile `(d,)` and, where the row has a prompt, how that differs from the one without."""
+        own = self._profile(noise, state, prompts)
+        found: list[tuple[Tensor, ...]] = [(profile,) for profile in own]
+        asked = [row for row, text in enumerate(prompts or ()) if text]
+        if not asked or not self._contrasts:
+            return found
+        try:
+            empty = [remove_text(text) for text in prompts or ()]
+            other = self._profile(noise[asked], state[asked], [empty[row] for row in asked])
+        except Exception as error:  # a sampler of one's own may need its prompt, and raise anything
+            if is_out_of_memory(error):
+                raise
+            self._contrasts = False
+            return found
+        for row, profile in zip(asked, other, strict=True):
+            found[row] = (own[row], own[row] - profile)
+        return found
+
+    def _profile(self, noise: Tensor, state: Tensor, prompts: list[str] | None) -> Tensor:
         """The profiles `(B, d)` of finished samples."""
         probe = _Probe(state, self._levels)
         self._run(noise, prompts, probe)
@@ -179,6 +231,11 @@ class ImageTest:
         return run_guided(
             self.sampler, noise, prompts, guide, score=lambda sample: sample.new_zeros(len(sample)), seeds=seeds
         )
+
+
+def _key(prompt: str | None) -> object:
+    """What tells prompts apart: their text, and the row where arguments follow rows."""
+    return prompt if prompt is None else (str(prompt), getattr(prompt, "places", None))
 
 
 class _Look(Guide):

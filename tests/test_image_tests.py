@@ -10,9 +10,10 @@ import torch
 from noiseward import DiffusersSampler, FunctionSampler
 from noiseward.errors import ArgumentError
 from noiseward.pipelines.open import open_sampler
-from noiseward.samplers import image_test
+from noiseward.samplers import image_tests
 from noiseward.samplers.cost import NFE, count_calls
-from noiseward.samplers.image_test import ImageTest, Reference
+from noiseward.samplers.entries import number_prompts
+from noiseward.samplers.image_tests import ImageTest, Reference
 from noiseward.samplers.steps import watch_state
 from noiseward.toys import GaussianModel
 from tests.families import FAMILIES
@@ -27,9 +28,9 @@ def sampler(steps=6, dim=64):
 
 def test_the_tail_of_the_f_distribution_is_that_of_tables():
     """F(4, 16) exceeds 3.01 and 4.77, and F(2, 7) exceeds 4.74, with probability 5, 1 and 5 percent."""
-    found = image_test._tail(torch.tensor([3.0069, 4.7726], dtype=f64), 4, 16)
+    found = image_tests._tail(torch.tensor([3.0069, 4.7726], dtype=f64), 4, 16)
     assert found.tolist() == pytest.approx([0.05, 0.01], rel=1e-3)
-    assert image_test._tail(torch.tensor(4.7374, dtype=f64), 2, 7).item() == pytest.approx(0.05, rel=1e-3)
+    assert image_tests._tail(torch.tensor(4.7374, dtype=f64), 2, 7).item() == pytest.approx(0.05, rel=1e-3)
 
 
 def test_profiles_of_a_known_covariance_get_uniform_probabilities():
@@ -50,7 +51,7 @@ def test_profiles_of_a_known_covariance_get_uniform_probabilities():
 def test_fresh_samples_pass_and_samples_that_are_off_do_not(monkeypatch):
     found = []
     for k in range(8):  # several sets of fresh samples to compare with
-        monkeypatch.setattr(image_test, "FIRST_SEED", 10_000 * k + 10**7)
+        monkeypatch.setattr(image_tests, "FIRST_SEED", 10_000 * k + 10**7)
         found.append(ImageTest(sampler())(sampler().init(64, seed=1000 * k), None, None))
     p = torch.cat(found)
     assert (p < 0.01).double().mean() < 0.025 and 0.015 < (p < 0.05).double().mean() < 0.075
@@ -82,13 +83,13 @@ def test_each_prompt_is_compared_with_its_own_samples():
     test = ImageTest(FunctionSampler(draw, denoiser=toy))
     noise = test.sampler.init(2, seed=3)
     test(noise, None, ["0", "2"])
-    assert set(test._references) == {"0", "2"}
-    first = test._references["0"]
+    assert [text for text, _ in test._references] == ["0", "2"]
+    first = dict(test._references)
     test(noise, None, "0")
-    assert test._references["0"] is first
+    assert test._references == first
 
 
-def test_calls_are_counted_once_per_prompt_and_then_a_run_per_check():
+def test_a_check_costs_a_run_per_profile_and_fresh_samples_are_counted_apart():
     test, noise = ImageTest(sampler(), fresh=8, chunk=3), sampler().init(5)
     with watch_state() as watch:
         sampler()(noise)
@@ -97,7 +98,11 @@ def test_calls_are_counted_once_per_prompt_and_then_a_run_per_check():
         with count_calls() as meter:
             test(noise, state, None)
         counts.append(meter.nfe)
-    assert counts == [NFE(6 * (2 * 8 + 1)), NFE(6), NFE(2 * 6)]
+    assert counts == [NFE(6), NFE(6), NFE(2 * 6)]
+    stickers = open_sampler("stickers", call={"num_inference_steps": 4})
+    with count_calls() as meter:
+        ImageTest(stickers, fresh=4)(stickers.init(1), torch.zeros(1, 8, 8, 8), "a duck")
+    assert meter.nfe == NFE(2 * 4)
 
 
 def test_where_there_is_no_test_it_says_why():
@@ -109,6 +114,20 @@ def test_where_there_is_no_test_it_says_why():
     assert short.trouble == "the image test needs a sampler of at least 3 steps, got 2"
     with pytest.raises(ArgumentError, match="fresh must be >= 4 samples, got 3"):
         ImageTest(sampler(), fresh=3)
+
+
+def test_a_sampler_that_needs_its_prompt_is_tested_without_the_contrast():
+    toy = GaussianModel(steps=6, dim=64)
+    test = ImageTest(FunctionSampler(lambda batch, prompt: {"a": toy}[prompt[0]].sample(batch), denoiser=toy))
+    test.sampler.expect("a")
+    assert (test(test.sampler.init(2), None, "a") > 1e-3).all() and len(next(iter(test._references.values()))) == 1
+
+
+def test_rows_with_images_of_their_own_are_compared_with_samples_of_theirs():
+    test, prompts = ImageTest(sampler()), number_prompts(["a", "a"], 2)
+    for prompt in prompts:
+        test.calibrate(prompt)
+    assert len(test._references) == 2
 
 
 @pytest.mark.parametrize("name", ["Stable Diffusion 1", "DDPM", "SDXL", "Stable Diffusion 3, stochastic", "Flux"])
@@ -127,7 +146,7 @@ def test_pipelines_of_all_kinds_are_tested_and_left_as_they_were(name):
     assert torch.equal(p, test(noise, watch.state, prompt))
 
 
-def test_a_sticker_that_lost_its_background_is_seen():
+def test_a_sticker_that_is_flat_recolored_or_of_another_thing_is_seen():
     """Latents halfway to the mean of the model's are too easy to denoise."""
     stickers = open_sampler("stickers", call={"num_inference_steps": 8})
     noise, prompt = stickers.init(4, seed=0), "a duck on a blue background"
@@ -137,3 +156,25 @@ def test_a_sticker_that_lost_its_background_is_seen():
     assert (test(noise, watch.state, prompt) > 1e-3).all()
     assert (test(noise, 0.5 * watch.state, prompt) < 1e-2).all()
     assert (test(noise, watch.state + 0.7, prompt) < 1e-2).all()
+    assert (test(noise, watch.state, "a banana on a red background") < 1e-2).all()
+
+
+def test_fresh_samples_are_reported_while_they_are_made():
+    made = []
+    with image_tests.report_fresh(lambda count, of: made.append((count, of))):
+        ImageTest(sampler(), fresh=10, chunk=4).calibrate(None)
+    ImageTest(sampler(), fresh=4).calibrate(None)
+    assert made == [(4, 10), (8, 10), (10, 10)]
+
+
+def test_fresh_samples_are_made_one_by_one_where_memory_is_short():
+    toy, sizes = GaussianModel(steps=6, dim=64), []
+
+    def draw(batch):
+        sizes.append(batch)
+        if batch > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return toy.sample(batch)
+
+    test = ImageTest(FunctionSampler(draw, denoiser=toy), fresh=4)
+    assert (test(test.sampler.init(1), None, None) > 0).all() and test.chunk == 1 and max(sizes) == 4

@@ -1,0 +1,28 @@
+"""The method for those who name none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noiseward.methods.recipe import CHUNK, KEEP_SEED, Recipe
+
+if TYPE_CHECKING:
+    from noiseward.loop.optimizer import Optimizer
+    from noiseward.rewards.reward import Reward
+
+__all__ = ["AutoRecipe"]
+
+
+class AutoRecipe(Recipe, name="auto"):
+    """What fits the model and the reward: exploration first, then refinement from the best, all within the tests."""
+
+    keep_seed: bool = KEEP_SEED
+    chunk: int = CHUNK
+
+    def tries_candidates(self, differentiable: bool) -> bool:
+        return not differentiable
+
+    def optimizer(self, reward: Reward) -> Optimizer:
+        from noiseward.optimizers.automatic import Automatic
+
+        return Automatic(keep_seed=self.keep_seed, chunk=self.chunk)

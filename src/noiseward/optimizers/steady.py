@@ -1,0 +1,101 @@
+r"""Steady ascent: steps that are taken back where they lead nowhere good, and are as long as the model allows.
+
+How long a step may be depends on the model, on the reward and on the row, by factors of ten. So none is fixed: from a
+center c with the proposal p of another optimizer the next noise is
+
+.. math:: z = c + s \, (p - c),
+
+and what becomes of it decides about s. If the value is higher and the tests pass (`loop/plausible.py`), z is the next
+center and s grows by half. If not, the center stays, its optimizer's state too, and s shrinks to 0.4 of what it was.
+Before a step is made, s shrinks until its noise passes the strict test, which needs no sampling. A row whose s has
+become too small to matter, or whose proposal is its center, has settled.
+
+Without tests to pass, the other optimizer's steps are made as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import final
+
+import torch
+from torch import Tensor
+
+from noiseward.loop.objective import Objective
+from noiseward.loop.optimizer import Move, Optimizer, State
+from noiseward.loop.plausible import Plausible
+from noiseward.loop.step import select_rows
+from noiseward.noise.layout import Layout, Seeds
+from noiseward.noise.typicality import strict_probability
+
+__all__ = ["Steady"]
+
+GROWTH, SHRINKAGE, LEAST = 1.5, 0.4, 0.01
+
+
+@final
+class Steady(Optimizer):
+    """Another optimizer's steps, with back-off.
+
+    Arguments:
+        ascent: proposes steps; an optimizer whose next noise is a small step from the last.
+
+    Example:
+        >>> from noiseward import Budget, GradientAscent, Objective, Plausible, optimize
+        >>> from noiseward.toys import GaussianModel, Linear
+        >>> sampler = GaussianModel(steps=4, dim=64).sampler()
+        >>> objective = Objective(sampler, Linear(1.0), plausible=Plausible())
+        >>> ascent = Steady(GradientAscent(lr=0.1))
+        >>> solution = optimize(objective, sampler.init(2), optimizer=ascent, budget=Budget(steps=20))
+        >>> bool((solution.gain > 0).all()), all(p > 0.001 for p in solution.strict_probability)
+        (True, True)
+    """
+
+    def __init__(self, ascent: Optimizer) -> None:
+        self.ascent = ascent
+
+    def check(self, objective: Objective) -> None:
+        self.ascent.check(objective)
+
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
+        if (tests := objective.plausible) is None:
+            return self.ascent.step(objective, noise, state, seeds)
+        inner = {name.removeprefix("ascent."): part for name, part in state.items() if name.startswith("ascent.")}
+        move = self.ascent.step(objective, noise, inner, seeds)
+        value, device = move.evaluation.value.detach(), noise.device
+        higher = value.isfinite() & (value > state["value"] if state else torch.ones_like(value, dtype=torch.bool))
+        verdict = objective.test(noise, move.evaluation.state, higher)
+        assert verdict is not None
+        passed = tests.passes(verdict.strict, verdict.image).to(device)
+        if state:
+            accepted = higher.to(device) & passed
+        else:  # the start is the first center, whatever the tests say of it
+            accepted = torch.ones(len(value), dtype=torch.bool, device=device)
+            state = {"center": noise, "ahead": move.noise, "value": value, "scale": torch.ones_like(value)}
+            state |= {f"ascent.{name}": part for name, part in move.state.items()}
+        new = {"center": noise, "ahead": move.noise, "value": value, "scale": state["scale"] * GROWTH}
+        new["scale"] = new["scale"] if seeds.step else state["scale"]
+        new |= {f"ascent.{name}": part for name, part in move.state.items()}
+        old = {**state, "scale": state["scale"] * SHRINKAGE}
+        after = {name: select_rows(accepted, part, old[name]) if name in old else part for name, part in new.items()}
+        ahead, scale = _shorten(after["center"], after["ahead"], after["scale"], tests, objective.sampler.layout)
+        still = (after["ahead"] == after["center"]).flatten(1).all(1)
+        settled = still | (scale < LEAST).to(device)
+        return dataclasses.replace(
+            move, noise=ahead, state={**after, "scale": scale}, verdict=verdict, settled=settled.cpu()
+        )
+
+
+def _shorten(center: Tensor, ahead: Tensor, scale: Tensor, tests: Plausible, layout: Layout) -> tuple[Tensor, Tensor]:
+    """The next noise and its scale, short enough that the noise passes the strict test."""
+
+    def place(scale: Tensor) -> Tensor:
+        return center + scale.to(center).view(-1, *(1,) * (center.ndim - 1)) * (ahead - center)
+
+    least = torch.minimum(strict_probability(center, layout)[0], torch.tensor(tests.strict, dtype=torch.float64))
+    while True:
+        new = place(scale)
+        fails = (strict_probability(new, layout)[0] < least.to(new.device)).to(scale.device) & (scale >= LEAST)
+        if not fails.any():
+            return new, scale
+        scale = torch.where(fails, scale * SHRINKAGE, scale)

@@ -1,0 +1,116 @@
+r"""Tilting: guided runs whose share is as large as the tests allow, each row's own.
+
+One step makes one guided run per row (`guidance/ntrk.py`) and keeps it where it scores higher and passes the tests.
+What it starts from changes by turns: the noise itself at first, then fresh noise, which explores, and the best noise so
+far turned by an angle, which refines. Two numbers per row adapt: the share :math:`\rho` grows by 1.3 and shrinks to 0.4
+of itself where the tests fail; the sine of the angle grows by 1.2 with success and shrinks without.
+
+What a step costs, per row: the evaluation of the noise, a guided run with a backward per denoiser call, and a run for
+the image test where the result scores higher. When not to use it: the reward is a black box, or the sampler has no
+noise of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor
+
+from noiseward.errors import ArgumentError
+from noiseward.loop.objective import Evaluation, Objective, join_evaluations
+from noiseward.loop.optimizer import Move, Optimizer, State
+from noiseward.loop.plausible import Verdict
+from noiseward.loop.step import select_rows
+from noiseward.noise.layout import Layout, Seeds
+from noiseward.optimizers.candidates import check_counts, draw_movable, keep_fixed
+from noiseward.optimizers.guidance.guided import Guided, guide_rows, run_seed
+from noiseward.optimizers.guidance.ntrk import NTRK
+from noiseward.optimizers.search import turn
+from noiseward.samplers.cost import NFE, count_calls, current_meter
+
+__all__ = ["Tilting"]
+
+LARGEST, FIRST_SINE, SINES = 0.4, 0.5, (0.05, 0.9)
+
+
+@final
+class Tilting(Optimizer):
+    """Guided runs with an adaptive share; the best that passes is kept.
+
+    Arguments:
+        share: the share of the first run.
+        keep_seed: never draw fresh noise before the first denoising step, so that the result stays that of the seed.
+        chunk: rows per guided run.
+
+    Example:
+        >>> from noiseward import Budget, Objective, Plausible, optimize
+        >>> from noiseward.toys import GaussianModel, Linear
+        >>> sampler = GaussianModel(steps=4, dim=64).sampler()
+        >>> objective = Objective(sampler, Linear(1.0), plausible=Plausible())
+        >>> solution = optimize(objective, sampler.init(2), optimizer=Tilting(), budget=Budget(steps=6))
+        >>> bool((solution.gain > 0).all()), all(p > 0.001 for p in solution.strict_probability)
+        (True, True)
+    """
+
+    def __init__(self, share: float = 0.1, *, keep_seed: bool = False, chunk: int = 16) -> None:
+        check_counts(chunk=chunk)
+        if not 0 < share <= LARGEST:
+            raise ArgumentError(f"share must be in (0, {LARGEST}], got {share}")
+        self.share, self.keep_seed, self.chunk = share, keep_seed, chunk
+
+    def check(self, objective: Objective) -> None:
+        Guided(NTRK()).check(objective)
+
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
+        rows = len(noise)
+        with torch.no_grad():
+            evaluation = objective(noise)
+        if state:
+            verdict = Verdict(state["strict"], state["image"]) if "strict" in state else None
+        else:
+            verdict = objective.test(noise, evaluation.state, evaluation.value.isfinite())
+            full = torch.full((rows,), 1.0, dtype=torch.float64)
+            state = {"share": self.share * full, "sine": FIRST_SINE * full, **(vars(verdict) if verdict else {})}
+        found, new = self._run(objective, noise, state, seeds)
+        higher = new.value.isfinite() & ~(new.value <= evaluation.value)
+        told, passed = objective.test(found, new.state, higher), torch.ones(rows, dtype=torch.bool)
+        if objective.plausible is not None and told is not None:
+            passed = objective.plausible.passes(told.strict, told.image)
+        accepted = higher.cpu() & passed
+        after = {
+            "share": torch.where(passed, (state["share"] * 1.3).clamp(max=LARGEST), state["share"] * 0.4),
+            "sine": state["sine"],
+            **{name: select_rows(accepted, part, state[name]) for name, part in (vars(told) if told else {}).items()},
+        }
+        if seeds.step % 2 == 0 and seeds.step > 0:
+            wider = torch.where(accepted, state["sine"] * 1.2, state["sine"] / 1.2).clamp(*SINES)
+            after["sine"] = torch.where(passed, wider, state["sine"])
+        return Move(evaluation, select_rows(accepted, found, noise), after, verdict=verdict)
+
+    def _run(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Tensor, Evaluation]:
+        """A guided run per row: its noise and evaluation."""
+        layout, pieces = objective.sampler.layout, []
+        once = NFE()
+        for piece in torch.arange(len(noise)).split(self.chunk):
+            start = torch.stack([self._start(noise, row, state, seeds, layout) for row in piece.tolist()])
+            own = Seeds(tuple(run_seed(seeds, row, 0) for row in piece.tolist()))
+            with count_calls(apart=True) as meter:
+                pieces.append(guide_rows(objective.rows(piece.tolist()), start, NTRK(state["share"][piece]), own))
+            once = meter.nfe
+        current_meter().count(once)
+        return torch.cat([found for found, _ in pieces]), join_evaluations([one for _, one in pieces])
+
+    def _start(self, noise: Tensor, row: int, state: State, seeds: Seeds, layout: Layout) -> Tensor:
+        """What a row's guided run starts from, `noise_shape`."""
+        if seeds.step == 0:
+            return noise[row]
+        xi = draw_movable(noise, layout, seeds, row, "start")
+        fresh = keep_fixed(xi, noise[row], layout)
+        if seeds.step % 2 == 0:
+            fresh = turn(noise[row], xi, math.asin(float(state["sine"][row])), layout)
+        if not self.keep_seed:
+            return fresh
+        parts = zip(layout.split(fresh[None]), layout.split(noise[row][None]), layout, strict=True)
+        return layout.join([old if draw.role == "start" else new for new, old, draw in parts])[0]
