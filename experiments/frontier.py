@@ -1,0 +1,198 @@
+"""Reward against fidelity: what each method returns at 1, 3, 10 and 30 times the cost of 10 samples.
+
+Every method starts from the same seeds, makes one run at the largest cost, and is read off on the way: the best of what
+it had found by then is what it would have returned. Cost is denoiser calls, a backward counting 2. Checks by the image
+test count; its fresh samples, which are made once per prompt, and the closing evaluation do not. What is returned is
+then judged by tests that no method here can turn off: the strict test, the image test, and
+
+* on the built-in model, whether the judge finds the noun, and whether the border has the color that the caption names;
+* on another model without prompts (`--model FILE.py:FUNCTION`, which returns a diffusers pipeline), by looking.
+
+Cells are resumable; in full, hours. `python -m experiments.frontier --model faces.py:pipeline --rewards greenness left`
+runs another model; results are in `experiments/results/frontier*.json`, with a plot and a contact sheet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments import frontier_report
+from experiments.built_in import CALL
+from experiments.cells import CELLS, Cell, add_engine, compute, read_engine
+from experiments.judge import right_background, right_noun
+from experiments.report import model, write
+from noiseward import FunctionReward, ImageTest, Reward, Sampler, stickers
+from noiseward.api import prepare
+from noiseward.images import to_images
+from noiseward.loop.step import Best
+from noiseward.noise.typicality import strict_probability
+from noiseward.options.run import Settings
+from noiseward.pipelines.open import open_sampler
+from noiseward.rewards.parse import make_reward
+from training.words import caption
+
+SAMPLES, MARKS = 10, (1, 3, 10, 30)
+COLORS = ("blue", "black", "red", "white", "green", "yellow", "pink", "gray")
+METHODS = (
+    "best-of-n:samples=9",
+    "ntrk",
+    "dno:guard=none",
+    "dno:paper",
+    "dno",
+    "trust-region:samples=9,regions=3",
+    "fk",
+    "auto",
+)
+BLIND = ("best-of-n:samples=9", "trust-region:samples=9,regions=3", "fk", "auto")  # for rewards without a gradient
+REWARDS = ("brightness", "contrast", "clip", "jpeg")
+
+
+def greenness(sample: Tensor) -> Tensor:
+    """How much greener than red and blue."""
+    return (sample[:, 1] - (sample[:, 0] + sample[:, 2]) / 2).mean((1, 2))
+
+
+def left_brightness(sample: Tensor) -> Tensor:
+    """The left half as bright, and the right half as dark, as can be."""
+    half = sample.shape[-1] // 2
+    return sample[..., :half].mean((1, 2, 3)) - sample[..., half:].mean((1, 2, 3))
+
+
+OWN = {"greenness": greenness, "left": left_brightness}
+
+
+def reward_of(name: str) -> Reward:
+    """A reward by its name."""
+    return FunctionReward(OWN[name], name=name) if name in OWN else make_reward(name)
+
+
+def chunks(count: int, rows: int) -> list[tuple[tuple[str, str | None], ...]]:
+    """Nouns, every second one with a color, in chunks of `rows` captions."""
+    nouns = stickers.nouns()
+    chosen = [nouns[(3 + 11 * number) % len(nouns)] for number in range(count * rows)]
+    pairs = [(noun, COLORS[number // 2 % len(COLORS)] if number % 2 else None) for number, noun in enumerate(chosen)]
+    return [tuple(pairs[begin : begin + rows]) for begin in range(0, len(pairs), rows)]
+
+
+def load(where: str) -> Any:
+    """A model: its name, or the pipeline that a function in a file returns."""
+    path, colon, function = where.partition(".py:")
+    if not colon:
+        return where
+    spec = importlib.util.spec_from_file_location(Path(path).name, f"{path}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, function)()
+
+
+def run(
+    where: str,
+    call: dict[str, Any],
+    reward: str,
+    method: str,
+    chunk: Sequence[tuple[str, str | None]],
+    *,
+    batch: int,
+    seed: int,
+    marks: Sequence[int],
+    images: Path,
+) -> list[dict[str, Any]]:
+    """One method on some captions: what it would have returned at each mark."""
+    sampler = open_sampler(load(where), call=call)
+    prompts = [caption(*one) for one in chunk] or None
+    unit = SAMPLES * sampler.layout.steps
+    settings = Settings(nfe=unit * marks[-1], batch=batch, seed=seed)
+    problem = prepare(sampler, prompts, reward_of(reward), settings, method=method, watch=())
+    found: list[Best] = []
+    start = before = None
+    for step in problem.iterate():
+        start = start or step.best
+        while len(found) < len(marks) and step.before.cost > unit * marks[len(found)]:
+            found.append(before or start)
+        before = step.best
+    assert before is not None and start is not None
+    found += [before] * (len(marks) - len(found))
+    test = ImageTest(sampler)
+    rows = problem.objective.prompt
+    pairs = [one for one in chunk for _ in range(batch)]
+    looks = []
+    for mark, best in zip((0, *marks), (start, *found), strict=True):
+        path = images / f"{mark}"
+        path.mkdir(parents=True, exist_ok=True)
+        for row, image in enumerate(to_images(best.sample)):
+            image.save(path / f"{row:02d}.png")
+        looks.append(judge(sampler, test, best, rows, pairs) | {"mark": mark})
+    return looks
+
+
+def judge(
+    sampler: Sampler, test: ImageTest, best: Best, prompt: Any, pairs: Sequence[tuple[str, str | None]]
+) -> dict[str, Any]:
+    """What is returned, by all tests."""
+    found: dict[str, Any] = {
+        "reward": best.reward.tolist(),
+        "strict": strict_probability(best.noise, sampler.layout)[0].tolist(),
+        "image": test(best.noise, None, prompt).tolist(),
+    }
+    if pairs:
+        found["noun"] = right_noun(best.sample, [noun for noun, _ in pairs])
+        grounds = right_background(best.sample, [color or "white" for _, color in pairs])
+        found["ground"] = [right if color else None for right, (_, color) in zip(grounds, pairs, strict=True)]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="stickers", help="stickers, or FILE.py:FUNCTION")
+    parser.add_argument("--rewards", nargs="+", help="names; also greenness and left")
+    parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--chunks", type=int, help="of 8 images each")
+    parser.add_argument("--marks", nargs="+", type=int, default=list(MARKS))
+    parser.add_argument("--steps", type=int, default=10, help="of the sampler")
+    parser.add_argument("--small", action="store_true", help="one reward, two methods, one chunk; nothing is written")
+    add_engine(parser)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    built_in = given.model == "stickers"
+    rewards = given.rewards or (["brightness"] if given.small else list(REWARDS))
+    marks = [1] if given.small else given.marks
+    batch, seed = (2, 1000) if built_in else (4, 100)
+    call = {**(CALL if built_in else {"eta": 1.0}), "num_inference_steps": given.steps}
+    parts = chunks(given.chunks or (1 if given.small else 4), 4) if built_in else [()] * (given.chunks or 1)
+    name = "frontier" if built_in else f"frontier_{Path(given.model).stem}"
+    cells: dict[tuple[str, str, int], Cell] = {}
+    for reward in rewards:
+        own = METHODS if reward_of(reward).differentiable else BLIND
+        for method in given.methods or (own[:2] if given.small else own):
+            for number, chunk in enumerate(parts):
+                key = {"model": given.model, "version": model() if built_in else "", "call": call, "reward": reward,
+                       "method": method, "chunk": chunk, "number": number, "batch": batch, "marks": marks}  # fmt: skip
+                folder = CELLS / name / "images" / reward / method.replace(":", "-") / str(number)
+                cells[reward, method, number] = Cell(key, partial(
+                    run, given.model, call, reward, method, chunk,
+                    batch=batch, seed=seed + batch * number * (not built_in), marks=marks, images=folder,
+                ))  # fmt: skip
+    results: dict[str, dict[str, list[Any]]] = {}
+    for (reward, method, _), looks in compute(name, cells, engine=read_engine(given)).items():
+        results.setdefault(reward, {}).setdefault(method, []).append(looks)
+    text = frontier_report.lines(results, marks)
+    print("\n".join(text))
+    if given.small:
+        return
+    settings = {"model": given.model, "call": call, "samples": SAMPLES, "marks": marks, "batch": batch, "seed": seed,
+                "captions": [caption(*one) for chunk in parts for one in chunk]}  # fmt: skip
+    figure = frontier_report.draw(results, marks)
+    write(name, settings=settings, results=results, verdict=frontier_report.verdict(results, marks), figure=figure)
+
+
+if __name__ == "__main__":
+    main()

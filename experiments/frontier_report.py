@@ -1,0 +1,106 @@
+"""The tables and the plot of `frontier.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from experiments.report import format_mean, interval
+from noiseward.loop.plausible import Plausible
+from training.evaluate import wilson
+
+__all__ = ["draw", "lines", "verdict"]
+
+Results = dict[str, dict[str, list[Any]]]
+"""By reward and method, the chunks; each a look per mark, the start first."""
+
+LEVELS = Plausible()
+LUCK = "best-of-n:samples=9"
+
+
+def pool(chunks: list[Any], mark: int, name: str) -> list[float]:
+    """A number of all images at a mark."""
+    looks = [look for chunk in chunks for look in chunk if look["mark"] == mark and name in look]
+    return [value for look in looks for value in look[name] if value is not None]
+
+
+def gain(chunks: list[Any], mark: int) -> list[float]:
+    """How much the reward of each image rose from its start."""
+    return [now - then for now, then in zip(pool(chunks, mark, "reward"), pool(chunks, 0, "reward"), strict=True)]
+
+
+def failing(chunks: list[Any], mark: int) -> list[bool]:
+    """Which images fail one of the tests."""
+    pairs = zip(pool(chunks, mark, "strict"), pool(chunks, mark, "image"), strict=True)
+    return [strict < LEVELS.strict or image < LEVELS.image for strict, image in pairs]
+
+
+def share(values: Sequence[float]) -> str:
+    """A share with its 95 % interval, or nothing."""
+    if not values:
+        return ""
+    low, high = wilson(round(sum(values)), len(values))
+    return f"{sum(values) / len(values):.0%} ({low:.0%} to {high:.0%})"
+
+
+def lines(results: Results, marks: Sequence[int]) -> list[str]:
+    """A table per reward, in Markdown."""
+    text = []
+    for reward, by in results.items():
+        some = next(iter(by.values()))
+        text += [f"**{reward}**: {format_mean(interval(pool(some, 0, 'reward')), 3)} at the start", ""]
+        text += [
+            "| cost | method | gain | less best-of-n's | noun right | border right | fails a test |",
+            "|" + "---|" * 7,
+        ]
+        for mark in marks:
+            for method, chunks in by.items():
+                own = gain(chunks, mark)
+                luck = gain(by[LUCK], mark) if LUCK in by else own
+                ahead = [a - b for a, b in zip(own, luck, strict=True)]
+                cells = (f"{mark}x", f"`{method}`", format_mean(interval(own), 3), format_mean(interval(ahead), 3),
+                         share(pool(chunks, mark, "noun")), share(pool(chunks, mark, "ground")),
+                         share([float(fails) for fails in failing(chunks, mark)]))  # fmt: skip
+                text.append("| " + " | ".join(cells) + " |")
+        text.append("")
+    return text
+
+
+def verdict(results: Results, marks: Sequence[int]) -> str:
+    """Where `auto` is ahead of luck, and how many of its images fail a test."""
+    parts = []
+    for reward, by in results.items():
+        if "auto" not in by or LUCK not in by:
+            continue
+        words = []
+        for mark in marks:
+            pairs = zip(gain(by["auto"], mark), gain(by[LUCK], mark), strict=True)
+            words.append(f"{mark}x {format_mean(interval([a - b for a, b in pairs]), 3)}")
+        fails = sum(sum(failing(by["auto"], mark)) for mark in marks)
+        parts.append(f"{reward}: auto less best-of-n {', '.join(words)}; {fails} of its images fail a test")
+    return "; ".join(parts)
+
+
+def draw(results: Results, marks: Sequence[int]) -> Figure:
+    """Per reward, gain and the share of images that pass, against cost."""
+    figure = Figure(figsize=(3.4 * len(results), 6), layout="constrained")
+    axes = figure.subplots(2, len(results), squeeze=False, sharex=True)
+    styles = ["-", "--", ":", "-."]
+    for column, (reward, by) in enumerate(results.items()):
+        for number, (method, chunks) in enumerate(by.items()):
+            style = {"color": f"C{number}", "linestyle": styles[number % 4], "marker": "o", "markersize": 3}
+            means = [interval(gain(chunks, mark)) for mark in marks]
+            axes[0, column].errorbar(
+                marks, [one["mean"] for one in means], yerr=[one["half"] for one in means], label=method, **style
+            )
+            passing = [1 - sum(failing(chunks, mark)) / len(failing(chunks, mark)) for mark in marks]
+            axes[1, column].plot(marks, passing, **style)
+        axes[0, column].set(title=reward, xscale="log", ylabel="gain" if column == 0 else "")
+        axes[1, column].set(
+            xlabel="cost, in 10 samples", ylabel="share that passes" if column == 0 else "", ylim=(0, 1.05)
+        )
+        axes[1, column].set_xticks(list(marks), [f"{mark}x" for mark in marks])
+    axes[0, 0].legend(fontsize=6)
+    return figure

@@ -1,0 +1,61 @@
+"""The experiments on plausibility: they run, and what they report is what they found."""
+
+from __future__ import annotations
+
+import functools
+
+from experiments import frontier, frontier_report, image_tests
+from noiseward import ImageTest
+from noiseward.methods import METHODS, read_method
+from noiseward.pipelines.open import open_sampler
+
+
+def test_a_method_is_read_off_at_each_mark(tmp_path):
+    call = {"num_inference_steps": 3, "guidance_scale": 3.0, "eta": 1.0}
+    chunk = [("duck", "blue"), ("cat", None)]
+    how = {"batch": 1, "seed": 1000, "marks": [1, 2], "images": tmp_path}
+    looks = frontier.run("stickers", call, "brightness", "best-of-n:samples=4", chunk, **how)
+    assert [look["mark"] for look in looks] == [0, 1, 2]
+    rewards = [look["reward"] for look in looks]
+    assert all(a <= b <= c for a, b, c in zip(*rewards, strict=True)) and rewards[2] > rewards[0]
+    assert all(look["ground"][1] is None and look["ground"][0] in (0.0, 1.0) for look in looks)
+    assert sorted(path.name for path in (tmp_path / "2").iterdir()) == ["00.png", "01.png"]
+
+
+def test_the_methods_of_the_frontier_exist():
+    for method in (*frontier.METHODS, *frontier.BLIND):
+        assert read_method(method).name in METHODS
+    assert set(frontier.BLIND) <= set(frontier.METHODS)
+
+
+def test_the_report_compares_each_image_with_its_own_start_and_with_luck():
+    def look(mark, reward, image):
+        return {"mark": mark, "reward": reward, "strict": [1.0, 1.0], "image": image, "noun": [1.0, 0.0]}
+
+    results = {
+        "light": {
+            frontier_report.LUCK: [[look(0, [0.0, 0.5], [0.5, 0.5]), look(1, [0.25, 0.75], [0.5, 0.5])]],
+            "auto": [[look(0, [0.0, 0.5], [0.5, 0.5]), look(1, [0.5, 1.0], [0.5, 0.001])]],
+        }
+    }
+    text = "\n".join(frontier_report.lines(results, [1]))
+    assert "| 1x | `auto` | 0.500 ± 0.000 | 0.250 ± 0.000 | 50% (9% to 91%) |  | 50% (9% to 91%) |" in text
+    assert frontier_report.verdict(results, [1]) == (
+        "light: auto less best-of-n 1x 0.250 ± 0.000; 1 of its images fail a test"
+    )
+    assert len(frontier_report.draw(results, [1]).axes) == 2
+
+
+def test_the_image_test_is_measured_on_a_caption(monkeypatch):
+    few = functools.partial(open_sampler, call={"num_inference_steps": 4})
+    monkeypatch.setattr(image_tests, "open_sampler", few)
+    monkeypatch.setattr(image_tests, "ImageTest", functools.partial(ImageTest, fresh=4))
+    found = image_tests.look("duck", "blue", 4, (1,))
+    assert len(found["fresh"]) == 4 and set(found["steps"]) == {0, 1}
+    table = image_tests.lines([found], (1,))
+    assert table[2].startswith("| fresh, 4 |") and table[-1].startswith("| 1 | 0.")
+
+
+def test_shares_have_intervals():
+    assert image_tests.share([0.001, 0.5, 0.5, 0.5], 0.01) == "25% (5% to 70%)"
+    assert frontier_report.share([]) == "" and frontier_report.share([1.0, 0.0]) == "50% (9% to 91%)"
