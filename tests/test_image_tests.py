@@ -128,6 +128,8 @@ def test_rows_with_images_of_their_own_are_compared_with_samples_of_theirs():
     for prompt in prompts:
         test.calibrate(prompt)
     assert len(test._references) == 2
+    p = ImageTest(sampler())(sampler().init(2), None, prompts)  # equal as texts
+    assert ((p > 0) & (p <= 1)).all()
 
 
 @pytest.mark.parametrize("name", ["Stable Diffusion 1", "DDPM", "SDXL", "Stable Diffusion 3, stochastic", "Flux"])

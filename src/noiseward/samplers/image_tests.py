@@ -153,7 +153,7 @@ class ImageTest:
         with torch.no_grad():
             prompts = expand_prompts(prompt, noise.shape[0])
             texts = prompts or [None] * noise.shape[0]
-            for text in dict.fromkeys(texts):
+            for text in {_key(text): text for text in texts}.values():
                 self.calibrate(text)
             if self.trouble is not None:
                 return torch.full((noise.shape[0],), torch.nan, dtype=torch.float64)
