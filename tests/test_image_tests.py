@@ -14,7 +14,7 @@ from noiseward.samplers import image_tests
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.entries import number_prompts
 from noiseward.samplers.image_tests import ImageTest, Reference
-from noiseward.samplers.steps import watch_state
+from noiseward.samplers.steps import is_guided, watch_state
 from noiseward.toys import GaussianModel
 from tests.families import FAMILIES
 
@@ -180,3 +180,19 @@ def test_fresh_samples_are_made_one_by_one_where_memory_is_short():
 
     test = ImageTest(FunctionSampler(draw, denoiser=toy), fresh=4)
     assert (test(test.sampler.init(1), None, None) > 0).all() and test.chunk == 1 and max(sizes) == 4
+
+
+def test_a_sampler_that_takes_one_row_or_fails_when_guided_fails_no_run():
+    toy, guided = GaussianModel(steps=6, dim=64), []
+
+    def draw(batch):
+        if batch > 1 or (guided and is_guided()):
+            raise ValueError("one row, unguided")
+        return toy.sample(batch)
+
+    test = ImageTest(FunctionSampler(draw, denoiser=toy), fresh=4)
+    assert (test(test.sampler.init(1), None, None) > 0).all() and test.trouble is None
+    guided.append(True)
+    test = ImageTest(FunctionSampler(draw, denoiser=toy), fresh=4)
+    assert test(test.sampler.init(1), None, None).isnan().all()
+    assert test.trouble == "ValueError: one row, unguided"

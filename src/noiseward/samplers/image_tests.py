@@ -47,6 +47,7 @@ from noiseward.noise.layout import Seeds
 from noiseward.samplers.cost import count_calls
 from noiseward.samplers.entries import remove_text
 from noiseward.samplers.guide import Guide, SamplerStep, StateReset
+from noiseward.samplers.location import summarize_error
 from noiseward.samplers.sampler import Prompt, Sampler, expand_prompts
 from noiseward.samplers.steps import GuidedRun, run_guided
 
@@ -111,7 +112,7 @@ class ImageTest:
     Arguments:
         sampler: one that announces its steps (`steps.py`).
         fresh: n, how many fresh samples of a prompt are compared with.
-        chunk: of these, how many are made per call of the sampler; fewer where memory is short.
+        chunk: of these, how many are made per call of the sampler; one where that fails.
 
     Attributes:
         trouble: why there is no test, once that is known; None where there is one.
@@ -169,11 +170,13 @@ class ImageTest:
         with torch.no_grad(), count_calls(apart=True):
             try:
                 self._references[_key(prompt)] = self._sample(prompt)
-            except (TapeError, ModelError) as error:
+            except TapeError as error:
                 self.trouble = str(error)
-            except Exception as error:
-                if self.chunk == 1 or not is_out_of_memory(error):
+            except Exception as error:  # a sampler that cannot take so many rows may raise anything
+                if self.chunk == 1 and is_out_of_memory(error):
                     raise
+                if self.chunk == 1:
+                    self.trouble = str(error) if isinstance(error, ModelError) else summarize_error(error)
                 self.chunk = 1
             else:
                 return
