@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import inspect
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, IPNDMScheduler
 
 from noiseward import DiffusersSampler, FunctionSampler
 from noiseward.errors import ArgumentError
 from noiseward.pipelines.open import open_sampler
+from noiseward.pipelines.steps import announce_steps, track_state
 from noiseward.samplers import image_tests
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.entries import number_prompts
@@ -17,6 +21,7 @@ from noiseward.samplers.image_tests import ImageTest, Reference
 from noiseward.samplers.steps import is_guided, watch_state
 from noiseward.toys import GaussianModel
 from tests.families import FAMILIES
+from tests.tiny import stable_diffusion
 
 f64 = torch.float64
 
@@ -196,3 +201,31 @@ def test_a_sampler_that_takes_one_row_or_fails_when_guided_fails_no_run():
     test = ImageTest(FunctionSampler(draw, denoiser=toy), fresh=4)
     assert test(test.sampler.init(1), None, None).isnan().all()
     assert test.trouble == "ValueError: one row, unguided"
+
+
+def test_a_pipeline_that_does_not_say_what_it_predicts_is_not_tested_and_works_as_before():
+    pipe = stable_diffusion()
+    pipe.scheduler = IPNDMScheduler(num_train_timesteps=1000)
+    pipeline = DiffusersSampler(pipe, num_inference_steps=4, height=8, width=8)
+    noise = pipeline.init(2)
+    with watch_state() as watch:
+        sample = pipeline(noise, "a")
+    assert watch.state is None and torch.equal(sample, pipeline(noise, "a"))
+    test = ImageTest(pipeline, fresh=4)
+    assert test(noise, None, "a").isnan().all() and test.trouble is not None
+
+
+def test_a_copy_of_a_watched_scheduler_has_a_step_of_its_own():
+    """Pipelines that denoise sound beside images copy their scheduler."""
+    own, plain = (FlowMatchEulerDiscreteScheduler() for _ in range(2))
+    for scheduler in (own, plain):
+        scheduler.set_timesteps(3)
+    state = torch.ones(1, 2)
+    with watch_state() as watch, announce_steps(own, lambda clean: clean), track_state(own) as last:
+        copied = copy.deepcopy(own)
+        assert inspect.signature(own.step) == inspect.signature(plain.step)
+        after = copied.step(0.5 * state, copied.timesteps[0], state, return_dict=False)[0]
+        assert own.step_index is None and watch.state is None and not last
+        assert torch.equal(own.step(0.5 * state, own.timesteps[0], state, return_dict=False)[0], after)
+        assert torch.equal(watch.state, 0.5 * state) and torch.equal(last[0], after)
+    assert torch.equal(after, plain.step(0.5 * state, plain.timesteps[0], state, return_dict=False)[0])

@@ -228,9 +228,10 @@ class DiffusersSampler(Sampler):
                 return self._sample(batch, prompt)
             last = stack.enter_context(record_outputs(self._denoisers))
             decode = functools.partial(self._decode, scheduler=scheduler, last=last, batch=batch, prompt=prompt)
-            if observed:
-                stack.enter_context(announce_steps(self.pipe.scheduler, decode))
-            state = stack.enter_context(track_state(getattr(self.pipe, "scheduler", None)))
+            own = getattr(self.pipe, "scheduler", None)
+            if observed and callable(getattr(own, "step", None)):
+                stack.enter_context(announce_steps(own, decode))
+            state = stack.enter_context(track_state(own))
             sample = self._sample(batch, prompt)
             if is_first:
                 self._guess_range(sample, functools.partial(decode, output_type="pil"), state)

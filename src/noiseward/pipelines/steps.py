@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch.utils._pytree import tree_map
 
 from noiseward.errors import ModelError
 from noiseward.pipelines.override import override
-from noiseward.samplers.steps import announce, is_guided
+from noiseward.samplers.steps import announce, is_guided, show_state
 
 __all__ = ["announce_steps", "freeze_state", "record_outputs", "repeat_outputs", "track_state"]
 
@@ -42,9 +43,10 @@ def announce_steps(scheduler: Any, decode: Callable[[Tensor], Tensor]) -> Iterat
     own = scheduler.step
     signature = inspect.signature(own)
 
-    @functools.wraps(own)  # pipelines ask which arguments it takes
     def step(*args: Any, **kwargs: Any) -> Any:
         call = signature.bind(*args, **kwargs)
+        if not is_guided():
+            return _watch_step(scheduler, own, call)
         values = call.arguments
         as_tuple = values.pop("return_dict", True) is False
         time, output, sample = values["timestep"], values["model_output"], values["sample"]
@@ -61,15 +63,14 @@ def announce_steps(scheduler: Any, decode: Callable[[Tensor], Tensor]) -> Iterat
             signal=signal, sigma=sigma, decode=decode,
             reorder=lambda rows: _reorder(vars(scheduler), rows, sample.shape),
         )  # fmt: skip
-        others = results[0].to_tuple()[1:]
-        if is_guided():  # a guided run cuts the graph at every step
-            others = [part.detach() if isinstance(part, Tensor) else part for part in others]
+        others = results[0].to_tuple()[1:]  # a guided run cuts the graph at every step
+        others = [part.detach() if isinstance(part, Tensor) else part for part in others]
         if as_tuple:
             return (after, *others)
         results[0].prev_sample = after
         return results[0]
 
-    with override(scheduler, "step", step):
+    with override(scheduler, "step", _bind(scheduler, own, step)):
         yield
 
 
@@ -107,7 +108,6 @@ def track_state(scheduler: Any) -> Iterator[list[Tensor]]:
         yield last
         return
 
-    @functools.wraps(own)
     def step(*args: Any, **kwargs: Any) -> Any:
         result: Any = own(*args, **kwargs)
         state = result[0] if isinstance(result, tuple) else getattr(result, "prev_sample", None)
@@ -115,7 +115,7 @@ def track_state(scheduler: Any) -> Iterator[list[Tensor]]:
             last[:] = [state.detach().clone()]
         return result
 
-    with override(scheduler, "step", step):
+    with override(scheduler, "step", _bind(scheduler, own, step)):
         yield last
 
 
@@ -138,6 +138,38 @@ class _State:
 
     def __init__(self, state: Tensor) -> None:
         self.prev_sample = self.pred_original_sample = self.denoised = state
+
+
+def _bind(scheduler: Any, own: Callable[..., Any], step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step in the place of a scheduler's own, with its signature, which pipelines ask for.
+
+    It is a method: pipelines with several states copy their scheduler for each, and a copy has its own step.
+    """
+    if not inspect.ismethod(own):
+        return functools.wraps(own)(step)
+
+    @functools.wraps(own.__func__)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return step(*args, **kwargs) if self is scheduler else own.__func__(self, *args, **kwargs)
+
+    return types.MethodType(method, scheduler)
+
+
+def _watch_step(scheduler: Any, own: Callable[..., Any], call: inspect.BoundArguments) -> Any:
+    """Make a step that nobody steers, and show what it predicts; where a scheduler does not say, nothing."""
+    values, clean = call.arguments, None
+    levels = None
+    with contextlib.suppress(Exception):  # no run fails because it is watched
+        levels = _levels(scheduler, values["timestep"], values["sample"])  # what it says changes with its step
+    output, noisy, as_tuple = values.get("model_output"), values.get("sample"), values.get("return_dict", True) is False
+    if as_tuple:
+        values["return_dict"] = True  # what a tuple holds has no names
+    result = own(*call.args, **call.kwargs)
+    if levels is not None and isinstance(output, Tensor) and isinstance(noisy, Tensor):
+        with torch.no_grad(), contextlib.suppress(Exception):
+            clean = _prediction(scheduler, result, output, noisy, *levels)
+    show_state(clean)
+    return result.to_tuple() if as_tuple and not isinstance(result, tuple) else result
 
 
 def _levels(scheduler: Any, time: Any, like: Tensor) -> tuple[float, float]:

@@ -47,6 +47,7 @@ __all__ = [
     "is_guided",
     "is_watched",
     "run_guided",
+    "show_state",
     "unobserved",
     "watch_state",
 ]
@@ -144,8 +145,7 @@ def announce(
     steering = _STEERING.get()
     if steering is None:
         after, clean = step(output, noisy)
-        if (watch := _WATCH.get()) is not None:
-            watch.last = clean.detach()
+        show_state(clean)
         return after
     if noisy.shape[0] != steering.noise.shape[0]:
         raise TapeError(
@@ -242,6 +242,12 @@ def watch_state() -> Iterator[Watch]:
 def is_watched() -> bool:
     """Whether somebody watches what the sampler ends with."""
     return _WATCH.get() is not None
+
+
+def show_state(clean: Tensor | None) -> None:
+    """Show a step's prediction to the one who watches; None where it is not known."""
+    if (watch := _WATCH.get()) is not None:
+        watch.last = None if clean is None else clean.detach()
 
 
 def end_row() -> None:
