@@ -53,6 +53,23 @@ def test_profiles_of_a_known_covariance_get_uniform_probabilities():
             assert (p < level).double().mean().item() == pytest.approx(level, rel=0.35, abs=0.004)
 
 
+def test_a_sample_that_is_not_predicted_by_finite_numbers_fails():
+    reference = Reference(torch.randn(8, 4, dtype=f64, generator=torch.Generator().manual_seed(0)))
+    off = torch.tensor([[0.0] * 4, [0.0, 0.0, 0.0, torch.inf], [torch.nan] * 4])
+    p = reference.probability(off)
+    assert p[0] > 0.1 and p[1:].tolist() == [0.0, 0.0]
+    toy = GaussianModel(steps=6, dim=64)
+    test = ImageTest(FunctionSampler(toy.sample, denoiser=toy), fresh=4)
+    noise, state = test.sampler.init(2), torch.full((2, 64), 0.5)
+    state[1] = 1e30  # its square is not finite
+    assert (test(noise, state, None) == 0).tolist() == [False, True]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageTest, "_profiles", lambda *_: [(torch.full((4,), torch.nan),)] * 4)
+        test = ImageTest(sampler(), fresh=4)
+        test.calibrate(None)
+    assert test.trouble is not None and "predictions are finite" in test.trouble
+
+
 def test_fresh_samples_pass_and_samples_that_are_off_do_not(monkeypatch):
     found = []
     for k in range(8):  # several sets of fresh samples to compare with

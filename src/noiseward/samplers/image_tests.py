@@ -100,9 +100,11 @@ class Reference:
         places = torch.arange(d, dtype=torch.float64)
         prior = neighbors ** (places[:, None] - places).abs() * spread[:, None] * spread
         scale = (products + d * prior) / (n + d - 1)
-        off = profiles.double() - mean
+        finite = profiles.isfinite().all(1)
+        off = torch.where(finite[:, None], profiles.double() - mean, 0.0)
         distance = (off * torch.linalg.solve(scale, off.T).T).sum(1)
-        return _tail(n / (n + 1) * distance * n / (d * (n + d - 1)), d, n)
+        tail = _tail(n / (n + 1) * distance * n / (d * (n + d - 1)), d, n)
+        return torch.where(finite, tail, 0.0)  # fresh samples are predicted by finite numbers
 
 
 @final
@@ -194,7 +196,10 @@ class ImageTest:
             rows += self._profiles(noise, state, prompts)
             if report := _REPORT.get():
                 report(len(rows), self.fresh)
-        return [Reference(torch.stack(parts)) for parts in zip(*rows, strict=True)]
+        references = [Reference(torch.stack(parts)) for parts in zip(*rows, strict=True)]
+        if not all(reference.profiles.isfinite().all() for reference in references):
+            raise TapeError("the image test needs a model whose predictions are finite, got others of fresh samples")
+        return references
 
     def _probability(self, prompt: str | None, *profiles: Tensor) -> Tensor:
         """The joint probability of a row's profiles: the smallest, times their number."""
