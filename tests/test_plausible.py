@@ -18,6 +18,8 @@ from noiseward.options.run import RunSpec
 from noiseward.rewards.reward import FunctionReward
 from noiseward.runs import execute, resume
 from noiseward.runs.files import read_tensors
+from noiseward.runs.resume import find_resume_point
+from noiseward.runs.store import RunFolder
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.image_tests import ImageTest
 from noiseward.toys import GaussianModel, Linear, Quadratic
@@ -135,6 +137,15 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path, method):
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)
     assert whole.last.peak is not None
+
+
+def test_a_resumed_run_has_its_state_where_its_noise_is(tmp_path):
+    stable_diffusion().save_pretrained(tmp_path / "model")
+    spec = RunSpec(model=str(tmp_path / "model"), reward=["brightness"], prompt=["a"], method="dno", steps=1, watch=())
+    execute(spec.replace(call={**CALL, "num_inference_steps": 4}), tmp_path / "run", quiet=True)
+    stood = find_resume_point(RunFolder(tmp_path / "run"), torch.device("meta"))
+    assert {"ascent.update.exp_avg", "center", "scale"} <= stood.place.state.keys()
+    assert all(part.is_meta for part in (stood.place.noise, *stood.place.state.values()))
 
 
 def test_levels_are_probabilities():

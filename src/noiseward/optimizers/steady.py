@@ -63,6 +63,8 @@ class Steady(Optimizer):
         inner = {name.removeprefix("ascent."): part for name, part in state.items() if name.startswith("ascent.")}
         move = self.ascent.step(objective, noise, inner, seeds)
         value, device = move.evaluation.value.detach(), noise.device
+        if state:  # rewards may be computed elsewhere than the noise is
+            state = {**state, **{name: state[name].to(value.device) for name in ("value", "scale")}}
         higher = value.isfinite() & (value > state["value"] if state else torch.ones_like(value, dtype=torch.bool))
         verdict = objective.test(noise, move.evaluation.state, higher)
         assert verdict is not None

@@ -68,6 +68,7 @@ class Tilting(Optimizer):
         with torch.no_grad():
             evaluation = objective(noise)
         if state:
+            state = {name: part.cpu() for name, part in state.items()}  # a resumed run has it where the noise is
             verdict = Verdict(state["strict"], state["image"]) if "strict" in state else None
         else:
             verdict = objective.test(noise, evaluation.state, evaluation.value.isfinite())

@@ -73,7 +73,7 @@ def find_resume_point(folder: RunFolder, device: torch.device) -> ResumePoint | 
     pace = (0.0, 0)
     for before, after in zip(seconds, seconds[1:], strict=False):
         pace = update_pace(pace, max(after - before, 0.0), 0)
-    state = {name.removeprefix("state."): part for name, part in found.latest.items() if name != "noise"}
+    state = {name.removeprefix("state."): part.to(device) for name, part in found.latest.items() if name != "noise"}
     state.pop("grad_norm", None)  # earlier code kept there what was only logged
     place = Checkpoint(
         index=found.loop["index"],
