@@ -20,6 +20,7 @@ from noiseward.runs import execute, resume
 from noiseward.runs.files import read_tensors
 from noiseward.runs.resume import find_resume_point
 from noiseward.runs.store import RunFolder
+from noiseward.samplers import image_tests
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.image_tests import ImageTest
 from noiseward.toys import GaussianModel, Linear, Quadratic
@@ -146,6 +147,26 @@ def test_a_resumed_run_has_its_state_where_its_noise_is(tmp_path):
     stood = find_resume_point(RunFolder(tmp_path / "run"), torch.device("meta"))
     assert {"ascent.update.exp_avg", "center", "scale"} <= stood.place.state.keys()
     assert all(part.is_meta for part in (stood.place.noise, *stood.place.state.values()))
+
+
+def test_fresh_samples_take_time_but_are_no_part_of_the_pace(monkeypatch):
+    """Half of the time goes into them; what is left is spent on steps."""
+    toy, at = GaussianModel(steps=6, dim=64), [0.0]
+    forward = toy.forward
+
+    def tick(x, alpha):
+        at[0] += 1
+        return forward(x, alpha)
+
+    monkeypatch.setattr(toy, "forward", tick)
+    monkeypatch.setattr(image_tests.time, "monotonic", lambda: at[0])
+    objective = problem(sampler=toy.sampler())
+    start = objective.sampler.init(1)
+    at[0] = 0.0
+    made = iterate(objective, start, optimizer=Tilting(), budget=Budget(seconds=120), clock=lambda: at[0])
+    steps = list(made)
+    assert objective.image_test.seconds == 24 and steps[0].pace[0] == steps[0].seconds - 24
+    assert steps[-1].status == (Status.SECONDS,) and steps[-1].seconds <= 120 and steps[-1].index >= 3
 
 
 def test_levels_are_probabilities():

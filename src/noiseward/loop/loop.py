@@ -95,6 +95,7 @@ def iterate(
         over = budget.stop_reason(at.index, now - began, at.nfe, at.pace)
         weighted = objective if at.multiplier is None else objective.with_multiplier(at.multiplier)
         compute = functools.partial(_compute, over, optimizer, weighted, at, seeds.at(at.index))
+        before_step = _calibration(objective)
         with count_calls() as meter:
             evaluation, move, verdict = attempt(compute, f"at step {at.index}", objective.sampler.lighter)
         p = probability(at.noise, layout).to(evaluation.value.device)
@@ -118,6 +119,7 @@ def iterate(
                 new_multiplier = adapt_multiplier(old, p, min_probability)
                 multiplier = new_multiplier if at.multiplier is None else select_rows(running, new_multiplier, old)
         seconds = clock() - began
+        own = max(seconds + began - now - (_calibration(objective) - before_step), 0.0)  # fresh samples are made once
         step = Step(
             index=at.index,
             noise=at.noise,
@@ -131,7 +133,7 @@ def iterate(
             spent=meter.nfe,
             before=at.nfe,
             seconds=seconds,
-            pace=at.pace if over else update_pace(at.pace, seconds + began - now, meter.nfe.cost),
+            pace=at.pace if over else update_pace(at.pace, own, meter.nfe.cost),
             multiplier=multiplier,
             verdict=verdict,
             peak=peak,
@@ -160,6 +162,11 @@ def _compute(
             rows = rows & ((evaluation.value > at.best.value) | ~known)
         verdict = objective.test(at.noise, evaluation.state, rows)
     return evaluation, move, verdict
+
+
+def _calibration(objective: Objective) -> float:
+    """Seconds that fresh samples to compare images with took so far."""
+    return 0.0 if objective.image_test is None else objective.image_test.seconds
 
 
 def _begin(noise: Tensor) -> Checkpoint:

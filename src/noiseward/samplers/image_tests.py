@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import final
@@ -118,6 +119,7 @@ class ImageTest:
 
     Attributes:
         trouble: why there is no test, once that is known; None where there is one.
+        seconds: wall time that fresh samples took.
 
     Example:
         >>> from noiseward.samplers.steps import watch_state
@@ -137,6 +139,7 @@ class ImageTest:
             raise ArgumentError(f"fresh must be >= 4 samples, got {fresh}")
         self.sampler, self.fresh, self.chunk = sampler, fresh, chunk
         self.trouble: str | None = None
+        self.seconds = 0.0
         self._levels: list[tuple[float, float]] = []
         self._references: dict[object, list[Reference]] = {}
         self._contrasts = True  # whether the model can be asked without its prompt
@@ -169,19 +172,21 @@ class ImageTest:
         part of a run, and are counted apart."""
         if self.trouble is not None or _key(prompt) in self._references:
             return
-        with torch.no_grad(), count_calls(apart=True):
-            try:
+        began = time.monotonic()
+        try:
+            with torch.no_grad(), count_calls(apart=True):
                 self._references[_key(prompt)] = self._sample(prompt)
-            except TapeError as error:
-                self.trouble = str(error)
-            except Exception as error:  # a sampler that cannot take so many rows may raise anything
-                if self.chunk == 1 and is_out_of_memory(error):
-                    raise
-                if self.chunk == 1:
-                    self.trouble = str(error) if isinstance(error, ModelError) else summarize_error(error)
-                self.chunk = 1
-            else:
-                return
+            return
+        except TapeError as error:
+            self.trouble = str(error)
+        except Exception as error:  # a sampler that cannot take so many rows may raise anything
+            if self.chunk == 1 and is_out_of_memory(error):
+                raise
+            if self.chunk == 1:
+                self.trouble = str(error) if isinstance(error, ModelError) else summarize_error(error)
+            self.chunk = 1
+        finally:
+            self.seconds += time.monotonic() - began
         self.calibrate(prompt)
 
     def _sample(self, prompt: str | None) -> list[Reference]:
