@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from noiseward.methods.recipe import ESTIMATORS, PROJECTIONS, Method, Recipe, load_parts
 from noiseward.options.option import option
@@ -20,7 +21,9 @@ __all__ = ["DNORecipe", "ReNORecipe"]
 class DNORecipe(Recipe, name="dno", needs=("gradient",), paper="https://arxiv.org/abs/2405.18881"):
     """Direct Noise Optimization: Adam on the noise of every step. dno:paper has the paper's rate and guard."""
 
-    presets = {"paper": {"lr": "0.01", "guard": "concentration:weight=1.0"}}  # noqa: RUF012
+    presets: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "paper": {"lr": "0.01", "guard": "concentration:weight=1.0"},
+    }
     lr: float = option(0.01, gt=0, help="Learning rate of Adam.")
     estimator: PartText = option(
         None,

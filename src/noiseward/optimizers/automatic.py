@@ -5,8 +5,8 @@ r"""What to do where nobody says how: explore first, then refine, by what model 
 * With a gradient and no such noise, as with an ODE, sixteen fresh noises, and steady ascent from the best.
 * Without a gradient, trust regions (`search.py`), whose first step draws fresh noise.
 
-Each part is compared with the others in docs/how-to-choose.md. Where the seed's own image is to be improved, nothing
-fresh is drawn before the first step, and an ODE is ascended from the start.
+Where the seed's own image is to be improved, nothing fresh is drawn before the first step, and an ODE is ascended from
+the start.
 """
 
 from __future__ import annotations

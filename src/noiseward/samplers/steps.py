@@ -240,7 +240,7 @@ def watch_state() -> Iterator[Watch]:
 
 
 def is_watched() -> bool:
-    """Whether somebody watches what the sampler ends with."""
+    """Whether what the sampler ends with is watched."""
     return _WATCH.get() is not None
 
 

@@ -7,10 +7,9 @@ of unit variance with the flat spectrum of white noise. A gradient is smooth and
 over all frequencies, so that no band of the noise and no draw's norm gives it away. Mean and variance of the step stay
 what the sampler makes them, and the first draw stays the seed's. Frequencies in which g is zero keep the draw.
 
-What it costs: one backward per step, on top of the run. One such run gains what many steps of gradient ascent do
-(docs/compare.md). It is plausible as noise, but a large :math:`\rho` still leads to images that the model would not
-make: choose it by the image test, as the method `ntrk` does. When not to use it: the reward is a black box, or the
-sampler has no noise of its own (eta = 0).
+What it costs: one backward per step, on top of the run. It is plausible as noise, but a large :math:`\rho` still leads
+to images that the model would not make: choose it by the image test, as the method `ntrk` does. When not to use it: the
+reward is a black box, or the sampler has no noise of its own (eta = 0).
 """
 
 from __future__ import annotations
