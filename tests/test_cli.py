@@ -209,7 +209,7 @@ def test_a_zero_direction_is_reported_at_the_end(run, small, tmp_path):
     options = ("--method", "dno:estimator=hybrid2:samples=2", "--steps", "2", "--out", "here")
     status, out, err = run("align", "a", "--reward", "mine.py:flat", *options, *small)
     assert status == 0, err
-    assert "row 0: the gradient was zero at 1 of 1 steps, so the noise did not change" in out
+    assert "row 0: the gradient was zero at 2 of 2 steps, so the noise did not change" in out
 
 
 def test_a_reward_is_served_to_another_process_until_ctrl_c(run, small, tmp_path):

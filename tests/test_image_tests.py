@@ -154,6 +154,22 @@ def test_rows_with_images_of_their_own_are_compared_with_samples_of_theirs():
     assert ((p > 0) & (p <= 1)).all()
 
 
+def test_rows_that_are_sampled_one_at_a_time_are_tested_so():
+    toy = GaussianModel(steps=6, dim=64)
+    alone = ImageTest(FunctionSampler(lambda: toy.sample(1), denoiser=toy))
+    noise = alone.sampler.init(3)
+    with watch_state() as watch:
+        alone.sampler(noise)
+    found = alone(noise, watch.state, None)
+    together = ImageTest(toy.sampler())(noise, watch.state, None)
+    assert alone.trouble is None and alone.chunk == 1
+    torch.testing.assert_close(found, together, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found, alone(noise, None, None))
+    with count_calls() as meter:
+        alone(noise, watch.state, None)
+    assert meter.nfe == NFE(6)  # per row
+
+
 @pytest.mark.parametrize("name", ["Stable Diffusion 1", "DDPM", "SDXL", "Stable Diffusion 3, stochastic", "Flux"])
 def test_pipelines_of_all_kinds_are_tested_and_left_as_they_were(name):
     family = FAMILIES[name]
@@ -229,7 +245,7 @@ def test_a_pipeline_that_does_not_say_what_it_predicts_is_not_tested_and_works_a
         sample = pipeline(noise, "a")
     assert watch.state is None and torch.equal(sample, pipeline(noise, "a"))
     test = ImageTest(pipeline, fresh=4)
-    assert test(noise, None, "a").isnan().all() and test.trouble is not None
+    assert test(noise, None, "a").isnan().all() and "IPNDMScheduler does not say" in test.trouble
 
 
 def test_a_copy_of_a_watched_scheduler_has_a_step_of_its_own():

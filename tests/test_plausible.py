@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from noiseward import Budget, DiffusersSampler, GradientAscent, Objective, Plausible, Steady, Tilting, iterate, optimize
+from noiseward.api import Loaded, prepare
 from noiseward.errors import ArgumentError, GradientError
 from noiseward.loop.budget import Status
 from noiseward.loop.plausible import Verdict
@@ -14,7 +15,8 @@ from noiseward.noise.layout import Seeds
 from noiseward.optimizers.candidates import drop_implausible
 from noiseward.optimizers.relay import Relay
 from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch
-from noiseward.options.run import RunSpec
+from noiseward.optimizers.zeroth_order import ZerothOrder
+from noiseward.options.run import RunSpec, Settings
 from noiseward.rewards.reward import FunctionReward
 from noiseward.runs import execute, resume
 from noiseward.runs.files import read_tensors
@@ -123,6 +125,11 @@ def test_a_sampler_without_an_image_test_is_held_to_the_strict_one():
     steps = run(problem(sampler=model(steps=2)), GradientAscent(lr=0.3))
     assert steps[-1].best.image.lt(0).all() and (steps[-1].best.strict >= TESTS.strict).all()
     assert (steps[-1].peak.strict < TESTS.strict).all()
+    few = problem(sampler=model(steps=2))
+    solution = optimize(few, few.sampler.init(1), optimizer=GradientAscent(lr=0.1), budget=Budget(steps=1))
+    assert solution.untested == "the image test needs a sampler of at least 3 steps, got 2"
+    assert f"images were not tested, their noise alone was: {solution.untested}" in repr(solution)
+    assert optimize(problem(), model().init(1), optimizer=BestOfN(2), budget=Budget(steps=1)).untested is None
 
 
 @pytest.mark.parametrize("method", ["dno:lr=0.3", "ntrk", "zero-order:samples=2"])
@@ -169,6 +176,23 @@ def test_fresh_samples_take_time_but_are_no_part_of_the_pace(monkeypatch):
     assert steps[-1].status == (Status.SECONDS,) and steps[-1].seconds <= 120 and steps[-1].index >= 3
 
 
+def test_a_run_of_no_steps_makes_no_fresh_samples():
+    objective = problem()
+    (step,) = run(objective, Steady(GradientAscent(lr=0.3)), steps=0)
+    assert step.spent == NFE(6) and step.best.image.lt(0).all() and objective.image_test.seconds == 0
+
+
+def test_runs_of_one_model_share_its_fresh_samples():
+    pipe, loaded = stable_diffusion(), Loaded()
+    settings = Settings(steps=1, call={**CALL, "num_inference_steps": 4})
+    one, two, other = (
+        prepare(pipe, "a", "brightness", settings, method=method, loaded=loaded)
+        for method in ("dno", "ntrk", "dno:guard=plausible:fresh=5")
+    )
+    assert one.objective.image_test is two.objective.image_test is not other.objective.image_test
+    assert other.objective.image_test.fresh == 5
+
+
 def test_levels_are_probabilities():
     with pytest.raises(ArgumentError, match=r"strict must be in \[0, 1\), got -1"):
         Plausible(strict=-1.0)
@@ -204,6 +228,22 @@ def test_a_row_that_nothing_more_is_gained_for_settles():
     assert steps[-1].status == (Status.SETTLED,) * 3 and steps[-1].index < 200
     flat = run(problem(FunctionReward(lambda x: 0 * x.sum(1), name="flat")), Steady(GradientAscent(lr=0.05)), steps=9)
     assert flat[-1].status == (Status.SETTLED,) * 3 and flat[-1].index == 0
+
+
+def test_a_flat_step_of_a_random_direction_does_not_settle_a_row():
+    """A reward in steps: some candidates of an estimator score all the same, and later ones do not."""
+    stairs = FunctionReward(lambda x: (x.mean(1) * 20).floor(), differentiable=False, name="stairs")
+    steps = run(problem(stairs), Steady(GradientAscent(ZerothOrder(2, 0.2), lr=0.02)), rows=6, steps=4)
+    assert steps[-1].index == 4 and Status.SETTLED not in steps[-1].status
+    moved = [(step.noise != steps[0].noise).flatten(1).any(1) for step in steps]
+    assert not moved[1].all() and moved[-1].sum() > moved[1].sum()
+
+
+def test_steady_ascent_begins_with_its_optimizers_own_step_wherever_it_begins():
+    ascent = Steady(GradientAscent(lr=1e-3))
+    objective, noise = problem(), model().init(2)
+    first, later = (ascent.step(objective, noise, {}, Seeds((0, 1)).at(step)) for step in (0, 8))
+    assert torch.equal(first.noise, later.noise) and (later.state["scale"] == 1).all()
 
 
 def test_noise_that_would_fail_the_strict_test_is_never_sampled():

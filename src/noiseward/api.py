@@ -260,7 +260,9 @@ def prepare(
     if sampler.by_row:
         rows = list(number_prompts(rows, len(each) * batch, batch=batch))
     seeds = [seed + b for _ in each for b in range(batch)]
-    objective = Objective(sampler, score, rows, moves.regularizer, plausible=moves.plausible)
+    tests = moves.plausible
+    image_test = tests and loaded.get("image test", (asked, tests), lambda: tests.image_test(sampler))
+    objective = Objective(sampler, score, rows, moves.regularizer, plausible=tests, image_test=image_test)
     moves.optimizer.check(objective)
     panel = Panel(held, prompt=plain_prompts(rows), every=settings.watch_every)
     check_room(count, batch, sampler.noise_shape)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from noiseward.loop.budget import Status
 from noiseward.loop.panel import find_hacking
-from noiseward.loop.solution import describe_peak, describe_stall
+from noiseward.loop.solution import UNTESTED_IMAGES, describe_peak, describe_stall
 from noiseward.noise.typicality import ADVICE, SUSPECT
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def report(
         console.print(held_out)
     for ended in dict.fromkeys(status["rows"]):
         console.print(f"{ended.lower()}: {Status[ended].value}", highlight=False)
+    if untested := status.get("untested"):
+        console.print(f"{UNTESTED_IMAGES}: {untested}", highlight=False, soft_wrap=True)
     for row, (strict, aspect) in enumerate(zip(status.get("strict", []), status.get("suspect", []), strict=True)):
         if strict < SUSPECT:
             console.print(f"row {row}: strict P(z) {strict:.1g} ({aspect}): {ADVICE}", highlight=False, soft_wrap=True)

@@ -103,6 +103,7 @@ class Collector:
             frames=self._frames,
             last=last,
             layout=self._objective.sampler.layout,
+            untested=last.untested,
         )
 
 

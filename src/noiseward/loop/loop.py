@@ -137,6 +137,7 @@ def iterate(
             multiplier=multiplier,
             verdict=verdict,
             peak=peak,
+            untested=at.untested or (objective.image_test and objective.image_test.trouble),
         )
         yield step
         if next_noise is None:
@@ -157,7 +158,9 @@ def _compute(
             move, verdict, evaluation = None, None, objective(at.noise)
     if verdict is None and objective.plausible is not None:
         rows = _running(at.status, evaluation.value) & evaluation.value.isfinite()
-        if at.best is not None:
+        if over is not None and at.best is None:  # nothing was to be done: the start is what it is
+            rows = rows & False
+        elif at.best is not None:
             known = objective.plausible.passes(at.best.strict, at.best.image).to(rows.device)
             rows = rows & ((evaluation.value > at.best.value) | ~known)
         verdict = objective.test(at.noise, evaluation.state, rows)

@@ -23,6 +23,7 @@ from noiseward.loop.plausible import Plausible, Verdict
 from noiseward.noise.regularize import NoRegularizer, Regularizer
 from noiseward.rewards.reward import Reward, check_rows, score
 from noiseward.samplers.entries import number_prompts, plain_prompts
+from noiseward.samplers.image_tests import ImageTest
 from noiseward.samplers.sampler import Prompt, Sampler, expand_prompts
 from noiseward.samplers.steps import watch_state
 
@@ -80,6 +81,7 @@ class Objective:
         prompt: c, one string or one per row.
         regularizer: rho.
         plausible: what a result must pass to be the best; default: nothing.
+        image_test: of the sampler, with the fresh samples that it has; default: a new one, where there is to be one.
         multiplier: of each row's penalty, `(B,)`; `iterate` adapts it where rho has a minimum probability.
         executor: what samples candidates; default: this process.
 
@@ -100,6 +102,7 @@ class Objective:
         regularizer: Regularizer | None = None,
         *,
         plausible: Plausible | None = None,
+        image_test: ImageTest | None = None,
         multiplier: Tensor | None = None,
         executor: Executor | None = None,
     ) -> None:
@@ -113,7 +116,7 @@ class Objective:
         sampler.expect(prompt)
         self.regularizer, self.multiplier = regularizer or NoRegularizer(), multiplier
         self.plausible = plausible
-        self.image_test = None if plausible is None else plausible.image_test(sampler)
+        self.image_test = image_test if plausible is None or image_test else plausible.image_test(sampler)
         self.executor = executor or LocalExecutor()
         self._rows_checked = [False]  # shared with copies
 

@@ -38,7 +38,13 @@ class Move:
 
 
 class Optimizer(abc.ABC):
-    """Proposes the next noise. Its state is plain data: tensors whose first axis is the row."""
+    """Proposes the next noise. Its state is plain data: tensors whose first axis is the row.
+
+    Attributes:
+        random: whether another step from the same noise may lead elsewhere.
+    """
+
+    random: bool = False
 
     @abc.abstractmethod
     def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:

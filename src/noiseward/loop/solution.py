@@ -24,7 +24,9 @@ from noiseward.samplers.cost import NFE
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Frames", "Solution", "describe_peak", "describe_stall"]
+__all__ = ["UNTESTED_IMAGES", "Frames", "Solution", "describe_peak", "describe_stall"]
+
+UNTESTED_IMAGES = "images were not tested, their noise alone was"
 
 
 class Frames:
@@ -81,6 +83,7 @@ class Solution:
         frames: a few (step, samples) along the way.
         last: the last step; `iterate(objective, solution.last, ...)` continues from it.
         layout: the sampler's draws.
+        untested: why images were not tested, where they were to be; None otherwise.
     """
 
     noise: Tensor
@@ -94,6 +97,7 @@ class Solution:
     frames: Frames
     last: Step
     layout: Layout
+    untested: str | None = None
 
     @property
     def dead_draws(self) -> tuple[str, ...]:
@@ -234,6 +238,7 @@ class Solution:
             hacking = self.hacking[row]
             late = hacking if hacking is not None and hacking.since <= int(self.index[row]) else None
             lines += [f"    {note}" for note in (describe_stall(self.history, row), late) if note]
+        lines += [f"  {UNTESTED_IMAGES}: {self.untested}"] if self.untested else []
         return "\n".join(lines)
 
 

@@ -87,6 +87,7 @@ class Checkpoint:
     pace: tuple[float, int]
     multiplier: Tensor | None = None
     peak: Best | None = None
+    untested: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +113,7 @@ class Step:
         multiplier: of the next step's penalty, `(B,)`, where the regularizer has a minimum probability.
         verdict: what the tests say of this step, where results must pass them (`plausible.py`).
         peak: then the highest value of each row, whether it passed or not.
+        untested: why images are not tested, where they were to be; None otherwise.
     """
 
     index: int
@@ -133,6 +135,7 @@ class Step:
     multiplier: Tensor | None = None
     verdict: Verdict | None = None
     peak: Best | None = None
+    untested: str | None = None
 
     @property
     def grad_norm(self) -> Tensor | None:
@@ -151,7 +154,7 @@ class Step:
         index, noise, nfe = self.index + 1, self.next_noise, self.nfe
         if noise is None:
             index, noise, nfe = self.index, self.noise, self.before
-        kept = (self.multiplier, self.peak)
+        kept = (self.multiplier, self.peak, self.untested)
         return Checkpoint(index, noise, self.state, status, self.best, nfe, self.seconds, self.pace, *kept)
 
     def record(self) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class GradientAscent(Optimizer):
             raise ArgumentError(f"max_norm must be > 0, got {max_norm}; pass None for no clipping")
         self.estimator, self.update, self.lr, self.max_norm = estimator or Backprop(), update, lr, max_norm
         self.project = tuple(project)
+        self.random = self.estimator.random
         _check_update(update, lr)
 
     def check(self, objective: Objective) -> None:

@@ -49,7 +49,13 @@ THROUGH = ("exact", "linear")
 
 
 class Estimator(abc.ABC):
-    """Evaluates the objective and proposes a direction."""
+    """Evaluates the objective and proposes a direction.
+
+    Attributes:
+        random: whether the direction depends on the seeds.
+    """
+
+    random: bool = False
 
     @abc.abstractmethod
     def __call__(self, objective: Objective, noise: Tensor, seeds: Seeds) -> tuple[Evaluation, Tensor]:

@@ -8,7 +8,7 @@ center c with the proposal p of another optimizer the next noise is
 and what becomes of it decides about s. If the value is higher and the tests pass (`loop/plausible.py`), z is the next
 center and s grows by half. If not, the center stays, its optimizer's state too, and s shrinks to 0.4 of what it was.
 Before a step is made, s shrinks until its noise passes the strict test, which needs no sampling. A row whose s has
-become too small to matter, or whose proposal is its center, has settled.
+become too small to matter has settled; so has one whose proposal is its center, unless proposals are random.
 
 Without tests to pass, the other optimizer's steps are made as they are.
 """
@@ -69,20 +69,23 @@ class Steady(Optimizer):
         verdict = objective.test(noise, move.evaluation.state, higher)
         assert verdict is not None
         passed = tests.passes(verdict.strict, verdict.image).to(device)
-        if state:
-            accepted = higher.to(device) & passed
+        if state:  # where a random direction was zero, the center itself came back, with another one
+            back = (noise == state["center"]).flatten(1).all(1)
+            accepted = (higher.to(device) & passed) | (back & self.ascent.random)
+            grown = higher.to(device) & accepted
         else:  # the start is the first center, whatever the tests say of it
             accepted = torch.ones(len(value), dtype=torch.bool, device=device)
+            grown = ~accepted
             state = {"center": noise, "ahead": move.noise, "value": value, "scale": torch.ones_like(value)}
             state |= {f"ascent.{name}": part for name, part in move.state.items()}
-        new = {"center": noise, "ahead": move.noise, "value": value, "scale": state["scale"] * GROWTH}
-        new["scale"] = new["scale"] if seeds.step else state["scale"]
+        scale = torch.where(grown.to(state["scale"].device), state["scale"] * GROWTH, state["scale"])
+        new = {"center": noise, "ahead": move.noise, "value": value, "scale": scale}
         new |= {f"ascent.{name}": part for name, part in move.state.items()}
         old = {**state, "scale": state["scale"] * SHRINKAGE}
         after = {name: select_rows(accepted, part, old[name]) if name in old else part for name, part in new.items()}
         ahead, scale = _shorten(after["center"], after["ahead"], after["scale"], tests, objective.sampler.layout)
         still = (after["ahead"] == after["center"]).flatten(1).all(1)
-        settled = still | (scale < LEAST).to(device)
+        settled = (scale < LEAST).to(device) if self.ascent.random else still | (scale < LEAST).to(device)
         return dataclasses.replace(
             move, noise=ahead, state={**after, "scale": scale}, verdict=verdict, settled=settled.cpu()
         )
@@ -94,7 +97,7 @@ def _shorten(center: Tensor, ahead: Tensor, scale: Tensor, tests: Plausible, lay
     def place(scale: Tensor) -> Tensor:
         return center + scale.to(center).view(-1, *(1,) * (center.ndim - 1)) * (ahead - center)
 
-    least = torch.minimum(strict_probability(center, layout)[0], torch.tensor(tests.strict, dtype=torch.float64))
+    least = strict_probability(center, layout)[0].clamp(max=tests.strict)
     while True:
         new = place(scale)
         fails = (strict_probability(new, layout)[0] < least.to(new.device)).to(scale.device) & (scale >= LEAST)

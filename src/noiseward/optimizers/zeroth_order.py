@@ -48,6 +48,8 @@ EPSILON = 1e-12  # added to the norm that a direction is divided by, so that zer
 class Perturbed(Estimator):
     """What the three have in common: how many candidates, how far away, and that any reward will do."""
 
+    random = True
+
     def __init__(self, samples: int = 16, scale: float = 0.05, *, normalize: bool = True, chunk: int = 16) -> None:
         check_counts(samples=samples, chunk=chunk)
         check_positive(scale=scale)

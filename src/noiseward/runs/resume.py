@@ -86,6 +86,7 @@ def find_resume_point(folder: RunFolder, device: torch.device) -> ResumePoint | 
         nfe=NFE(**found.loop["nfe"]),
         seconds=seconds[-1],
         pace=(pace[0], found.loop["pace_nfe"]),
+        untested=found.loop.get("untested"),
     )
     first = found.initial
     terms = {name.removeprefix("terms."): part for name, part in first.items() if name.startswith("terms.")}

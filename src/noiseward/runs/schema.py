@@ -59,6 +59,7 @@ class StatusFile(TypedDict):
     rows: NotRequired[list[str]]
     strict: NotRequired[Rows]
     image: NotRequired[list[float | None]]
+    untested: NotRequired[str]
     suspect: NotRequired[list[str]]
     dead_draws: NotRequired[list[str]]
     error: NotRequired[str]
@@ -71,6 +72,7 @@ class Loop(TypedDict):
     status: list[str]
     nfe: Nfe
     pace_nfe: int
+    untested: NotRequired[str]
 
 
 class PackFile(TypedDict):

@@ -144,6 +144,7 @@ def summarize(solution: Solution) -> dict[str, Any]:
         "dead_draws": list(solution.dead_draws),
         "strict": solution.strict_probability,
         "image": solution.image_probability,
+        **({"untested": solution.untested} if solution.untested else {}),
         "suspect": solution.suspect,
     }
 

@@ -176,5 +176,6 @@ def _place(step: Step) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "status": [status.name for status in place.status],
         "nfe": dataclasses.asdict(place.nfe),
         "pace_nfe": place.pace[1],
+        **({"untested": place.untested} if place.untested else {}),
     }
     return copy_tensors(found), rest

@@ -115,7 +115,8 @@ class ImageTest:
     Arguments:
         sampler: one that announces its steps (`steps.py`).
         fresh: n, how many fresh samples of a prompt are compared with.
-        chunk: of these, how many are made per call of the sampler; one where that fails.
+        chunk: of these, how many are made per call of the sampler; one where that fails, and then images are tested one
+            at a time, too.
 
     Attributes:
         trouble: why there is no test, once that is known; None where there is one.
@@ -156,16 +157,22 @@ class ImageTest:
         Returns:
             `(B,)`, float64; NaN where there is no test.
         """
+        count = noise.shape[0]
         with torch.no_grad():
-            prompts = expand_prompts(prompt, noise.shape[0])
-            texts = prompts or [None] * noise.shape[0]
+            prompts = expand_prompts(prompt, count)
+            texts = prompts or [None] * count
             for text in {_key(text): text for text in texts}.values():
                 self.calibrate(text)
             if self.trouble is not None:
-                return torch.full((noise.shape[0],), torch.nan, dtype=torch.float64)
-            state = self._run(noise, prompts, _Look()).state if state is None else state
-            profiles = self._profiles(noise, state, prompts)
-            return torch.stack([self._probability(text, *row) for text, row in zip(texts, profiles, strict=True)])
+                return torch.full((count,), torch.nan, dtype=torch.float64)
+            found: list[Tensor] = []
+            for part in torch.arange(count).split(1 if self.chunk == 1 else count):
+                own = None if prompts is None else [prompts[row] for row in part.tolist()]
+                with count_calls(apart=bool(found)):  # a row takes part in its own calls only: the first row's
+                    end = self._run(noise[part], own, _Look()).state if state is None else state[part]
+                    profiles = self._profiles(noise[part], end, own)
+                found += [self._probability(texts[k], *row) for k, row in zip(part.tolist(), profiles, strict=True)]
+            return torch.stack(found)
 
     def calibrate(self, prompt: str | None) -> None:
         """Make the fresh samples of a prompt that images are compared with, unless it was done; calls of that are no
@@ -177,13 +184,12 @@ class ImageTest:
             with torch.no_grad(), count_calls(apart=True):
                 self._references[_key(prompt)] = self._sample(prompt)
             return
-        except TapeError as error:
-            self.trouble = str(error)
         except Exception as error:  # a sampler that cannot take so many rows may raise anything
             if self.chunk == 1 and is_out_of_memory(error):
                 raise
             if self.chunk == 1:
-                self.trouble = str(error) if isinstance(error, ModelError) else summarize_error(error)
+                ours = isinstance(error, ModelError | TapeError)
+                self.trouble = str(error) if ours else summarize_error(error)
             self.chunk = 1
         finally:
             self.seconds += time.monotonic() - began
@@ -192,7 +198,8 @@ class ImageTest:
     def _sample(self, prompt: str | None) -> list[Reference]:
         """The references of a prompt: of profiles and, where there is a prompt, of what it contributes."""
         rows = []
-        for noise in self.sampler.init(self.fresh, seed=FIRST_SEED).split(self.chunk):
+        for seeds in torch.arange(FIRST_SEED, FIRST_SEED + self.fresh).split(self.chunk):
+            noise = self.sampler.init(len(seeds), seed=seeds.tolist())
             prompts, look = None if prompt is None else [prompt] * len(noise), _Look()
             state = self._run(noise, prompts, look).state
             self._levels = look.levels
@@ -208,7 +215,7 @@ class ImageTest:
 
     def _probability(self, prompt: str | None, *profiles: Tensor) -> Tensor:
         """The joint probability of a row's profiles: the smallest, times their number."""
-        pairs = zip(self._references[_key(prompt)], profiles, strict=True)
+        pairs = zip(self._references[_key(prompt)], profiles, strict=False)  # one may be without a contrast
         each = torch.cat([reference.probability(profile[None]) for reference, profile in pairs])
         return (each.min() * len(each)).clamp(max=1)
 
