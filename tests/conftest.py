@@ -1,10 +1,18 @@
+import os
+import shutil
 import signal
 import sys
+import tempfile
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ["NOISEWARD_CACHE"] = tempfile.mkdtemp(prefix="noiseward-")  # here: for doctests and processes, too
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["NOISEWARD_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ from noiseward.pipelines.steps import announce_steps, track_state
 from noiseward.samplers import image_tests
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.entries import number_prompts
-from noiseward.samplers.image_tests import ImageTest, Reference
+from noiseward.samplers.image_tests import ImageTest, compare
+from noiseward.samplers.profiles import Profiler
 from noiseward.samplers.steps import is_guided, watch_state
 from noiseward.toys import GaussianModel
 from tests.families import FAMILIES
@@ -47,16 +48,16 @@ def test_profiles_of_a_known_covariance_get_uniform_probabilities():
         found = []
         for _ in range(400):
             fresh, new = (torch.randn(k, 4, dtype=f64, generator=generator) @ root.T for k in (n, 10))
-            found.append(Reference(fresh).probability(new))
+            found.append(compare(fresh, new))
         p = torch.cat(found)
         for level in (0.01, 0.1, 0.5):
             assert (p < level).double().mean().item() == pytest.approx(level, rel=0.35, abs=0.004)
 
 
 def test_a_sample_that_is_not_predicted_by_finite_numbers_fails():
-    reference = Reference(torch.randn(8, 4, dtype=f64, generator=torch.Generator().manual_seed(0)))
+    fresh = torch.randn(8, 4, dtype=f64, generator=torch.Generator().manual_seed(0))
     off = torch.tensor([[0.0] * 4, [0.0, 0.0, 0.0, torch.inf], [torch.nan] * 4])
-    p = reference.probability(off)
+    p = compare(fresh, off)
     assert p[0] > 0.1 and p[1:].tolist() == [0.0, 0.0]
     toy = GaussianModel(steps=6, dim=64)
     test = ImageTest(FunctionSampler(toy.sample, denoiser=toy), fresh=4)
@@ -64,7 +65,7 @@ def test_a_sample_that_is_not_predicted_by_finite_numbers_fails():
     state[1] = 1e30  # its square is not finite
     assert (test(noise, state, None) == 0).tolist() == [False, True]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ImageTest, "_profiles", lambda *_: [(torch.full((4,), torch.nan),)] * 4)
+        patch.setattr(Profiler, "measure", lambda *_: [(torch.full((4,), torch.nan),)] * 4)
         test = ImageTest(sampler(), fresh=4)
         test.calibrate(None)
     assert test.trouble is not None and "predictions are finite" in test.trouble
@@ -142,7 +143,8 @@ def test_a_sampler_that_needs_its_prompt_is_tested_without_the_contrast():
     toy = GaussianModel(steps=6, dim=64)
     test = ImageTest(FunctionSampler(lambda batch, prompt: {"a": toy}[prompt[0]].sample(batch), denoiser=toy))
     test.sampler.expect("a")
-    assert (test(test.sampler.init(2), None, "a") > 1e-3).all() and len(next(iter(test._references.values()))) == 1
+    assert (test(test.sampler.init(2), None, "a") > 1e-3).all()
+    assert [len(reference.profiles) for reference in test._references.values()] == [1]
 
 
 def test_rows_with_images_of_their_own_are_compared_with_samples_of_theirs():
@@ -262,3 +264,16 @@ def test_a_copy_of_a_watched_scheduler_has_a_step_of_its_own():
         assert torch.equal(own.step(0.5 * state, own.timesteps[0], state, return_dict=False)[0], after)
         assert torch.equal(watch.state, 0.5 * state) and torch.equal(last[0], after)
     assert torch.equal(after, plain.step(0.5 * state, plain.timesteps[0], state, return_dict=False)[0])
+
+
+def test_the_sampler_of_few_steps_is_asked_at_the_levels_of_more():
+    family = FAMILIES["Stable Diffusion 1"]
+    for steps in (1, 2):
+        pipeline = DiffusersSampler(family.build(), **{**family.call, "num_inference_steps": steps})
+        test = ImageTest(pipeline, fresh=6)
+        with count_calls() as meter:
+            p = test(pipeline.init(2), None, "a")
+        assert test.trouble is None and ((p > 0) & (p <= 1)).all()
+        assert meter.nfe == NFE(steps + 2 * 4)  # once more, then four steps with and without the prompt
+    listed = DiffusersSampler(family.build(), **{**family.call, "timesteps": [900, 400], "num_inference_steps": None})
+    assert listed.with_steps(4) is None

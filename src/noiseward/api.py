@@ -40,6 +40,7 @@ from noiseward.rewards.parse import parse_rewards, parse_weighted
 from noiseward.rewards.reward import FunctionReward, Reward, WeightedSum
 from noiseward.samplers.entries import number_prompts, plain_prompts
 from noiseward.samplers.memory import check_room
+from noiseward.samplers.reference_store import ReferenceStore
 from noiseward.samplers.sampler import Sampler
 
 __all__ = ["Loaded", "Problem", "align", "default_watch", "prepare", "prepare_spec"]
@@ -260,8 +261,8 @@ def prepare(
     if sampler.by_row:
         rows = list(number_prompts(rows, len(each) * batch, batch=batch))
     seeds = [seed + b for _ in each for b in range(batch)]
-    tests = moves.plausible
-    image_test = tests and loaded.get("image test", (asked, tests), lambda: tests.image_test(sampler))
+    tests, store = moves.plausible, ReferenceStore.default()
+    image_test = tests and loaded.get("image test", (asked, tests), lambda: tests.image_test(sampler, store=store))
     objective = Objective(sampler, score, rows, moves.regularizer, plausible=tests, image_test=image_test)
     moves.optimizer.check(objective)
     panel = Panel(held, prompt=plain_prompts(rows), every=settings.watch_every)

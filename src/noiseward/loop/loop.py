@@ -157,12 +157,12 @@ def _compute(
         with torch.no_grad():
             move, verdict, evaluation = None, None, objective(at.noise)
     if verdict is None and objective.plausible is not None:
+        if at.best is None:  # the start is a sample of the model's own
+            return evaluation, move, objective.test(at.noise)
         rows = _running(at.status, evaluation.value) & evaluation.value.isfinite()
-        if over is not None and at.best is None:  # nothing was to be done: the start is what it is
-            rows = rows & False
-        elif at.best is not None:
-            known = objective.plausible.passes(at.best.strict, at.best.image).to(rows.device)
-            rows = rows & ((evaluation.value > at.best.value) | ~known)
+        known = objective.plausible.passes(at.best.strict, at.best.image).to(rows.device)
+        again = (at.best.index == at.index).to(rows.device)  # the step that ended a run, made once more
+        rows = rows & ((evaluation.value > at.best.value) | ~known | again)
         verdict = objective.test(at.noise, evaluation.state, rows)
     return evaluation, move, verdict
 

@@ -139,13 +139,13 @@ class Objective:
         penalty = self.penalty(noise)
         return Evaluation(sample, reward, terms, penalty, reward - penalty.to(reward.dtype), state)
 
-    def test(self, noise: Tensor, state: Tensor | None, rows: Tensor) -> Verdict | None:
+    def test(self, noise: Tensor, state: Tensor | None = None, rows: Tensor | None = None) -> Verdict | None:
         """Test noise and, for some rows `(B,)`, its samples; None where results need not pass anything.
 
         Arguments:
             noise: `(B, *noise_shape)`.
             state: `Evaluation.state`; None: it is found out.
-            rows: which samples to test.
+            rows: which samples to test; default: none.
         """
         if self.plausible is None:
             return None

@@ -6,7 +6,8 @@ the plausible: of the steps that score higher than the best so far, only those c
 * the strict test (`noise/typicality.py`), which costs nothing, and
 * the image test (`samplers/image_tests.py`), which costs a run of the sampler, and is made for those alone.
 
-The start counts until something else passes. What scored highest and failed is kept as the *peak*, and shown as such.
+The start counts until something else passes; its image is not tested, for it is a sample of the model's own. What
+scored highest and failed is kept as the *peak*, and shown as such.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from noiseward.errors import ArgumentError
 from noiseward.noise.layout import Layout
 from noiseward.noise.typicality import strict_probability
 from noiseward.samplers.image_tests import ImageTest
+from noiseward.samplers.reference_store import ReferenceStore
 from noiseward.samplers.sampler import Sampler
 
 __all__ = ["UNTESTED", "Plausible", "Verdict"]
@@ -74,9 +76,9 @@ class Plausible:
             if not 0 <= getattr(self, name) < 1:
                 raise ArgumentError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
-    def image_test(self, sampler: Sampler) -> ImageTest | None:
-        """The test of a sampler's images; None where there is to be none."""
-        return ImageTest(sampler, fresh=self.fresh) if self.image > 0 else None
+    def image_test(self, sampler: Sampler, *, store: ReferenceStore | None = None) -> ImageTest | None:
+        """The test of a sampler's images, with a store of fresh samples; None where there is to be none."""
+        return ImageTest(sampler, fresh=self.fresh, store=store) if self.image > 0 else None
 
     def judge(
         self,
@@ -85,7 +87,7 @@ class Plausible:
         layout: Layout,
         *,
         prompt: list[str] | None,
-        rows: Tensor,
+        rows: Tensor | None,
         image_test: ImageTest | None,
     ) -> Verdict:
         """Test some noise, and the samples of those rows that are asked for and pass.
@@ -95,12 +97,13 @@ class Plausible:
             state: their samples as the denoiser knows them, `(B, *X)`, or None.
             layout: of the noise.
             prompt: one per row, or None.
-            rows: which samples to test, `(B,)`.
+            rows: which samples to test, `(B,)`; None for none.
             image_test: of the sampler.
         """
         strict = strict_probability(noise, layout)[0].cpu()
         image = torch.full_like(strict, UNTESTED)
-        chosen = (rows.cpu() & (strict >= self.strict)).nonzero().flatten().tolist()
+        passed = strict >= self.strict
+        chosen = [] if rows is None else (rows.cpu() & passed).nonzero().flatten().tolist()
         if image_test is not None and chosen:
             texts = None if prompt is None else [prompt[row] for row in chosen]
             found = image_test(noise[chosen], None if state is None else state[chosen], texts)

@@ -66,10 +66,10 @@ class Steady(Optimizer):
         if state:  # rewards may be computed elsewhere than the noise is
             state = {**state, **{name: state[name].to(value.device) for name in ("value", "scale")}}
         higher = value.isfinite() & (value > state["value"] if state else torch.ones_like(value, dtype=torch.bool))
-        verdict = objective.test(noise, move.evaluation.state, higher)
-        assert verdict is not None
-        passed = tests.passes(verdict.strict, verdict.image).to(device)
-        if state:  # where a random direction was zero, the center itself came back, with another one
+        verdict = objective.test(noise, move.evaluation.state, higher) if state else None
+        if verdict is not None:
+            passed = tests.passes(verdict.strict, verdict.image).to(device)
+            # where a random direction was zero, the center itself came back, with another one
             back = (noise == state["center"]).flatten(1).all(1)
             accepted = (higher.to(device) & passed) | (back & self.ascent.random)
             grown = higher.to(device) & accepted

@@ -71,7 +71,8 @@ class Tilting(Optimizer):
             state = {name: part.cpu() for name, part in state.items()}  # a resumed run has it where the noise is
             verdict = Verdict(state["strict"], state["image"]) if "strict" in state else None
         else:
-            verdict = objective.test(noise, evaluation.state, evaluation.value.isfinite())
+            tested = evaluation.value.isfinite() if seeds.step > 0 else None
+            verdict = objective.test(noise, evaluation.state, tested)
             full = torch.full((rows,), 1.0, dtype=torch.float64)
             state = {"share": self.share * full, "sine": FIRST_SINE * full, **(vars(verdict) if verdict else {})}
         found, new = self._run(objective, noise, state, seeds)

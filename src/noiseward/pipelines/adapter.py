@@ -140,6 +140,11 @@ class DiffusersSampler(Sampler):
         other.expect(self._expected)
         return other
 
+    def with_steps(self, steps: int) -> DiffusersSampler | None:
+        listed = any(self._arguments.get(name) is not None for name in ("timesteps", "sigmas"))
+        fine = "num_inference_steps" in self._parameters and not listed
+        return self.with_call(num_inference_steps=steps) if fine else None
+
     @property
     def arguments(self) -> dict[str, Any]:
         return dict(self._arguments)

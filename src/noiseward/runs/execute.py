@@ -20,12 +20,13 @@ from noiseward.runs import first
 from noiseward.runs import spec as specs
 from noiseward.runs.claim import Claim
 from noiseward.runs.files import lock
-from noiseward.runs.fingerprint import check_model, compute_fingerprint
+from noiseward.runs.fingerprint import check_model
 from noiseward.runs.interrupt import Interruptible
 from noiseward.runs.log import Log
 from noiseward.runs.resume import ResumePoint, extend, find_resume_point, mark_running
 from noiseward.runs.store import RunFolder
 from noiseward.runs.write import Writer
+from noiseward.samplers.fingerprint import compute_fingerprint
 
 if TYPE_CHECKING:
     from rich.console import Console

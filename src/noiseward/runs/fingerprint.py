@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-
-import torch
 from torch import Tensor
 
 from noiseward.api import Problem
 from noiseward.errors import RunError
 from noiseward.runs.store import RunFolder
-from noiseward.samplers.sampler import Sampler
+from noiseward.samplers.fingerprint import compute_fingerprint
 
-__all__ = ["compute_fingerprint", "check_model"]
-
-
-def compute_fingerprint(sampler: Sampler) -> str:
-    """A short digest of the draws of a sampler and a few numbers of every weight of its model."""
-    digest = hashlib.blake2b(digest_size=8)
-    digest.update(repr([(draw.name, draw.shape, draw.role, draw.live) for draw in sampler.layout]).encode())
-    modules = [module for _, module in sorted(sampler.modules.items())]
-    parameters = [parameter.detach().flatten()[:8] for module in modules for parameter in module.parameters()]
-    if parameters:
-        digest.update(torch.cat([part.float().cpu() for part in parameters]).numpy().tobytes())
-    return digest.hexdigest()
+__all__ = ["check_model"]
 
 
 def check_model(folder: RunFolder, problem: Problem, noise: Tensor) -> None:

@@ -17,11 +17,11 @@ from noiseward.methods import read_method
 from noiseward.optimizers.coarse_to_fine import CoarseStage, Through
 from noiseward.options.run import RunSpec
 from noiseward.runs import spec as specs
-from noiseward.runs.fingerprint import compute_fingerprint
 from noiseward.runs.interrupt import Interruptible
 from noiseward.runs.resume import ResumePoint, find_resume_point, mark_running
 from noiseward.runs.store import RunFolder
 from noiseward.runs.write import Writer
+from noiseward.samplers.fingerprint import compute_fingerprint
 
 __all__ = ["find_first", "record_first", "is_interrupted"]
 

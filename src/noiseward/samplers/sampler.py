@@ -82,6 +82,10 @@ class Sampler(abc.ABC):
         """The memory mode that gradients are taken in (`memory.py`); None for a sampler without modes."""
         return None
 
+    def with_steps(self, steps: int) -> Sampler | None:
+        """A sampler of the same model that takes so many steps; None if it has no way to make one."""
+        return None
+
     def settle(self, batch: int, prompt: Prompt = None) -> None:
         """Choose the memory mode for so many rows, where that was left open."""
         return

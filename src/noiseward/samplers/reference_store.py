@@ -1,0 +1,87 @@
+"""Where the profiles of fresh samples are kept, so that a prompt needs them once (`image_tests.py`).
+
+A file of a few kilobytes per model, arguments and prompt, in the folder `references` of `$NOISEWARD_CACHE`, by default
+`~/.cache/noiseward`. It holds numbers alone; the prompt is in its name as part of a digest. What is missing, unreadable
+or of another model is made again: the reader checks the first sample.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from noiseward.samplers.fingerprint import compute_fingerprint
+from noiseward.samplers.sampler import Sampler
+
+__all__ = ["ReferenceStore"]
+
+FORMAT = 1  # of the files, and of the profiles in them
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class ReferenceStore:
+    """A folder of profiles.
+
+    Arguments:
+        folder: where; it is made when it is needed.
+    """
+
+    folder: Path
+
+    @staticmethod
+    def default() -> ReferenceStore:
+        """The user's."""
+        own, shared = os.environ.get("NOISEWARD_CACHE"), os.environ.get("XDG_CACHE_HOME")
+        cache = Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "noiseward"
+        return ReferenceStore(cache / "references")
+
+    def read(self, sampler: Sampler, prompt: str | None, *, count: int) -> tuple[Tensor, ...] | None:
+        """The profiles of a prompt's fresh samples, of each kind `(count, d)`; None if there are none."""
+        try:
+            content = json.loads(self._file(sampler, prompt, count).read_text(encoding="utf-8"))
+            found = tuple(torch.tensor(kind, dtype=torch.float64) for kind in content["profiles"])
+        except (OSError, ValueError, TypeError, LookupError):
+            return None
+        fine = all(part.ndim == 2 and len(part) == count and part.isfinite().all() for part in found)
+        return found if found and fine else None
+
+    def write(self, sampler: Sampler, prompt: str | None, profiles: tuple[Tensor, ...]) -> None:
+        """Store profiles; where nothing can be stored, they are made again the next time."""
+        target = self._file(sampler, prompt, len(profiles[0]))
+        text = json.dumps({"profiles": [part.tolist() for part in profiles]})
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self.folder, suffix=".part")
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    file.write(text)
+                os.replace(name, target)
+            except OSError:
+                os.unlink(name)
+                raise
+
+    def _file(self, sampler: Sampler, prompt: str | None, count: int) -> Path:
+        arguments = {name: _describe(value) for name, value in sorted(sampler.arguments.items())}
+        asked = [FORMAT, type(sampler).__name__, compute_fingerprint(sampler), arguments]
+        asked += [prompt, getattr(prompt, "places", None), count]
+        digest = hashlib.blake2b(repr(asked).encode(), digest_size=16)
+        return self.folder / f"{digest.hexdigest()}.json"
+
+
+def _describe(value: Any) -> str:
+    """An argument of a model as text that is the same in every process."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_describe, value))}]"
+    return type(value).__name__
