@@ -3,7 +3,8 @@
 Every method starts from the same seeds, makes one run at the largest cost, and is read off on the way: the best of what
 it had found by then is what it would have returned. Cost is denoiser calls, a backward counting 2. Checks by the image
 test count; its fresh samples, which are made once per prompt, and the closing evaluation do not. What is returned is
-then judged by tests that no method here can turn off: the strict test, the image test, and
+then judged by tests that no method here can turn off: the strict test, the image test, the image test with 32 fresh
+samples that no method has seen, and
 
 * on the built-in model, whether the judge finds the noun, and whether the border has the color that the caption names;
 * on another model without prompts (`--model FILE.py:FUNCTION`, which returns a diffusers pipeline), by looking.
@@ -40,6 +41,7 @@ from noiseward.rewards.parse import make_reward
 from training.words import caption
 
 SAMPLES, MARKS = 10, (1, 3, 10, 30)
+OTHER = 3_000_000_000  # the first of the fresh samples that no method has seen
 COLORS = ("blue", "black", "red", "white", "green", "yellow", "pink", "gray")
 METHODS = (
     "best-of-n:samples=9",
@@ -121,7 +123,7 @@ def run(
         before = step.best
     assert before is not None and start is not None
     found += [before] * (len(marks) - len(found))
-    test = ImageTest(sampler)
+    tests = {"image": ImageTest(sampler), "other": ImageTest(sampler, fresh=32, seed=OTHER)}
     rows = problem.objective.prompt
     pairs = [one for one in chunk for _ in range(batch)]
     looks = []
@@ -130,18 +132,18 @@ def run(
         path.mkdir(parents=True, exist_ok=True)
         for row, image in enumerate(to_images(best.sample)):
             image.save(path / f"{row:02d}.png")
-        looks.append(judge(sampler, test, best, rows, pairs) | {"mark": mark})
+        looks.append(judge(sampler, tests, best, rows, pairs) | {"mark": mark})
     return looks
 
 
 def judge(
-    sampler: Sampler, test: ImageTest, best: Best, prompt: Any, pairs: Sequence[tuple[str, str | None]]
+    sampler: Sampler, tests: dict[str, ImageTest], best: Best, prompt: Any, pairs: Sequence[tuple[str, str | None]]
 ) -> dict[str, Any]:
     """What is returned, by all tests."""
     found: dict[str, Any] = {
         "reward": best.reward.tolist(),
         "strict": strict_probability(best.noise, sampler.layout)[0].tolist(),
-        "image": test(best.noise, None, prompt).tolist(),
+        **{name: test(best.noise, None, prompt).tolist() for name, test in tests.items()},
     }
     if pairs:
         found["noun"] = right_noun(best.sample, [noun for noun, _ in pairs])

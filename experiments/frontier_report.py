@@ -52,8 +52,8 @@ def lines(results: Results, marks: Sequence[int]) -> list[str]:
         some = next(iter(by.values()))
         text += [f"**{reward}**: {format_mean(interval(pool(some, 0, 'reward')), 3)} at the start", ""]
         text += [
-            "| cost | method | gain | less best-of-n's | noun right | border right | fails a test |",
-            "|" + "---|" * 7,
+            "| cost | method | gain | less best-of-n's | noun right | border right | fails a test | fails unseen |",
+            "|" + "---|" * 8,
         ]
         for mark in marks:
             for method, chunks in by.items():
@@ -62,7 +62,8 @@ def lines(results: Results, marks: Sequence[int]) -> list[str]:
                 ahead = [a - b for a, b in zip(own, luck, strict=True)]
                 cells = (f"{mark}x", f"`{method}`", format_mean(interval(own), 3), format_mean(interval(ahead), 3),
                          share(pool(chunks, mark, "noun")), share(pool(chunks, mark, "ground")),
-                         share([float(fails) for fails in failing(chunks, mark)]))  # fmt: skip
+                         share([float(fails) for fails in failing(chunks, mark)]),
+                         share([float(p < LEVELS.image) for p in pool(chunks, mark, "other")]))  # fmt: skip
                 text.append("| " + " | ".join(cells) + " |")
         text.append("")
     return text

@@ -75,10 +75,10 @@ def test_models_arguments_and_prompts_have_files_of_their_own(tmp_path):
     first, second = number_prompts(["a", "a"], 2)
     asked = [(few, "a"), (more, "a"), (few, "b"), (few, None), (few, first), (few, second)]
     for model, prompt in asked:
-        assert store.read(model, prompt, count=4) is None
-        store.write(model, prompt, profiles)
-        assert torch.equal(store.read(model, prompt, count=4)[0], profiles[0])
-    assert len(list(tmp_path.iterdir())) == len(asked) and store.read(few, "a", count=8) is None
+        assert store.read(model, prompt, seeds=range(4)) is None
+        store.write(model, prompt, profiles, seeds=range(4))
+        assert torch.equal(store.read(model, prompt, seeds=range(4))[0], profiles[0])
+    assert len(list(tmp_path.iterdir())) == len(asked) and store.read(few, "a", seeds=range(8)) is None
     assert not any("duck" in file.read_text() for file in tmp_path.iterdir())
 
 

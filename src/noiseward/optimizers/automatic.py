@@ -1,12 +1,12 @@
 r"""What to do where nobody says how: explore first, then refine, by what model and reward offer.
 
-* With a gradient and noise at the sampler's steps, eight steps of tilting (`tilting.py`): guided runs, from the noise
-  itself and from fresh noise by turns. Then steady ascent from the best of them (`steady.py`).
-* With a gradient and no such noise, as with an ODE, sixteen fresh noises, and steady ascent from the best.
-* Without a gradient, trust regions (`search.py`), whose first step draws fresh noise.
+* First nine fresh noises, next to the seed's: where luck is cheap, this is never behind it.
+* With a gradient and noise at the sampler's steps, two guided runs (`tilting.py`), the first from the best noise so
+  far, the second from fresh noise. They raise what the colors of an image decide at once.
+* With a gradient, steady ascent from the best of all that (`steady.py`), until nothing more is gained.
+* Without a gradient, trust regions around the best noises (`search.py`).
 
-Where the seed's own image is to be improved, nothing fresh is drawn before the first step, and an ODE is ascended from
-the start.
+Where the seed's own image is to be improved, nothing fresh is drawn before the first denoising step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from noiseward.optimizers.tilting import Tilting
 
 __all__ = ["Automatic"]
 
-EXPLORE = 8  # steps of tilting
+FRESH, GUIDED = 9, 2  # candidates of the first step, and steps of tilting after it
 
 
 @final
@@ -44,7 +44,7 @@ class Automatic(Optimizer):
         >>> sampler = GaussianModel(steps=4, dim=64).sampler()
         >>> objective = Objective(sampler, Linear(1.0), plausible=Plausible())
         >>> Automatic().describe(objective)
-        'guided runs for 8 steps, then steady gradient ascent from the best'
+        'the best of 10 noises, then 2 guided runs, then steady gradient ascent'
     """
 
     def __init__(self, *, keep_seed: bool = False, chunk: int = 16) -> None:
@@ -62,15 +62,16 @@ class Automatic(Optimizer):
         return self._choose(objective)[1].step(objective, noise, state, seeds)
 
     def _choose(self, objective: Objective) -> tuple[str, Optimizer]:
-        ascent = Steady(GradientAscent())
+        if not objective.reward.differentiable and self.keep_seed:
+            return "a search around the seed's noise", ZeroOrderSearch(chunk=self.chunk)
         if not objective.reward.differentiable:
-            if self.keep_seed:
-                return "a search around the seed's noise", ZeroOrderSearch(chunk=self.chunk)
-            return "trust regions around the best of 16 noises", TrustRegion(chunk=self.chunk)
+            search = TrustRegion(FRESH, regions=3, chunk=self.chunk)
+            return f"trust regions around the best of {FRESH + 1} noises", search
+        chosen, first, parts = Steady(GradientAscent()), 0 if self.keep_seed else 1, ["steady gradient ascent"]
         if any(draw.role == "step" and draw.movable for draw in objective.sampler.layout):
-            first = Tilting(keep_seed=self.keep_seed, chunk=self.chunk)
-            what = f"guided runs for {EXPLORE} steps, then steady gradient ascent from the best"
-            return what, Relay(first, ascent, steps=EXPLORE)
-        if self.keep_seed:
-            return "steady gradient ascent", ascent
-        return "steady gradient ascent from the best of 16 noises", Relay(BestOfN(chunk=self.chunk), ascent)
+            guided = Tilting(keep_seed=self.keep_seed, chunk=self.chunk)
+            chosen, parts = Relay(guided, chosen, steps=first + GUIDED), [f"{GUIDED} guided runs", *parts]
+        if not self.keep_seed:
+            chosen = Relay(BestOfN(FRESH, chunk=self.chunk), chosen)
+            parts = [f"the best of {FRESH + 1} noises", *parts]
+        return ", then ".join(parts), chosen

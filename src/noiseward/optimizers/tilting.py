@@ -2,8 +2,9 @@ r"""Tilting: guided runs whose share is as large as the tests allow, each row's 
 
 One step makes one guided run per row (`guidance/ntrk.py`) and keeps it where it scores higher and passes the tests.
 What it starts from changes by turns: the noise itself at first, then fresh noise, which explores, and the best noise so
-far turned by an angle, which refines. Two numbers per row adapt: the share :math:`\rho` grows by 1.3 and shrinks to 0.4
-of itself where the tests fail; the sine of the angle grows by 1.2 with success and shrinks without.
+far turned by an angle, which refines. Three numbers per row adapt: the share :math:`\rho` of either kind of run grows
+by 1.3, and shrinks to 0.4 of itself where the tests fail; the sine of the angle grows by 1.2 with success and shrinks
+without.
 
 What a step costs, per row: the evaluation of the noise, a guided run with a backward per denoiser call, and a run for
 the image test where the result scores higher. When not to use it: the reward is a black box, or the sampler has no
@@ -73,25 +74,31 @@ class Tilting(Optimizer):
         else:
             tested = evaluation.value.isfinite() if seeds.step > 0 else None
             verdict = objective.test(noise, evaluation.state, tested)
-            full = torch.full((rows,), 1.0, dtype=torch.float64)
-            state = {"share": self.share * full, "sine": FIRST_SINE * full, **(vars(verdict) if verdict else {})}
-        found, new = self._run(objective, noise, state, seeds)
+            numbers = {"runs": 0.0, "share": self.share, "turned_share": self.share, "sine": FIRST_SINE}
+            state = {name: torch.full((rows,), number, dtype=torch.float64) for name, number in numbers.items()}
+            state |= vars(verdict) if verdict else {}
+        turned = (state["runs"] > 0) & (state["runs"] % 2 == 0)
+        share = torch.where(turned, state["turned_share"], state["share"])
+        found, new = self._run(objective, noise, state, seeds, turned, share)
         higher = new.value.isfinite() & ~(new.value <= evaluation.value)
         told, passed = objective.test(found, new.state, higher), torch.ones(rows, dtype=torch.bool)
         if objective.plausible is not None and told is not None:
             passed = objective.plausible.passes(told.strict, told.image)
         accepted = higher.cpu() & passed
+        share = torch.where(passed, (share * 1.3).clamp(max=LARGEST), share * 0.4)
+        sine = torch.where(accepted, state["sine"] * 1.2, state["sine"] / 1.2).clamp(*SINES)
         after = {
-            "share": torch.where(passed, (state["share"] * 1.3).clamp(max=LARGEST), state["share"] * 0.4),
-            "sine": state["sine"],
+            "runs": state["runs"] + 1,
+            "share": torch.where(turned, state["share"], share),
+            "turned_share": torch.where(turned, share, state["turned_share"]),
+            "sine": torch.where(turned & passed, sine, state["sine"]),
             **{name: select_rows(accepted, part, state[name]) for name, part in (vars(told) if told else {}).items()},
         }
-        if seeds.step % 2 == 0 and seeds.step > 0:
-            wider = torch.where(accepted, state["sine"] * 1.2, state["sine"] / 1.2).clamp(*SINES)
-            after["sine"] = torch.where(passed, wider, state["sine"])
         return Move(evaluation, select_rows(accepted, found, noise), after, verdict=verdict)
 
-    def _run(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> tuple[Tensor, Evaluation]:
+    def _run(
+        self, objective: Objective, noise: Tensor, state: State, seeds: Seeds, turned: Tensor, share: Tensor
+    ) -> tuple[Tensor, Evaluation]:
         """A guided run per row: its noise and evaluation."""
         layout, pieces = objective.sampler.layout, []
         once = NFE()
@@ -99,18 +106,18 @@ class Tilting(Optimizer):
             start = torch.stack([self._start(noise, row, state, seeds, layout) for row in piece.tolist()])
             own = Seeds(tuple(run_seed(seeds, row, 0) for row in piece.tolist()))
             with count_calls(apart=True) as meter:
-                pieces.append(guide_rows(objective.rows(piece.tolist()), start, NTRK(state["share"][piece]), own))
+                pieces.append(guide_rows(objective.rows(piece.tolist()), start, NTRK(share[piece]), own))
             once = meter.nfe
         current_meter().count(once)
         return torch.cat([found for found, _ in pieces]), join_evaluations([one for _, one in pieces])
 
     def _start(self, noise: Tensor, row: int, state: State, seeds: Seeds, layout: Layout) -> Tensor:
         """What a row's guided run starts from, `noise_shape`."""
-        if seeds.step == 0:
+        if state["runs"][row] == 0:
             return noise[row]
         xi = draw_movable(noise, layout, seeds, row, "start")
         fresh = keep_fixed(xi, noise[row], layout)
-        if seeds.step % 2 == 0:
+        if state["runs"][row] % 2 == 0:
             fresh = turn(noise[row], xi, math.asin(float(state["sine"][row])), layout)
         if not self.keep_seed:
             return fresh

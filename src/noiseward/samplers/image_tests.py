@@ -41,7 +41,7 @@ __all__ = ["ImageTest", "Reference", "report_fresh"]
 
 Result = TypeVar("Result")
 
-FIRST_SEED = 2_000_000_000  # of the fresh samples; far from the seeds that people choose
+FIRST_SEED = 2_000_000_000
 LEAST = 0.02  # smallest spread of a log energy that is believed in
 
 
@@ -112,6 +112,7 @@ class ImageTest:
         chunk: of these, how many are made per call of the sampler; one where that fails, and then images are tested one
             at a time, too.
         store: where the profiles of fresh samples are kept for the next time; None: nowhere.
+        seed: of the first fresh sample; the default is far from the seeds that people choose.
 
     Attributes:
         trouble: why there is no test, once that is known; None where there is one.
@@ -131,11 +132,18 @@ class ImageTest:
     """
 
     def __init__(
-        self, sampler: Sampler, *, fresh: int = 16, chunk: int = 4, store: ReferenceStore | None = None
+        self,
+        sampler: Sampler,
+        *,
+        fresh: int = 16,
+        chunk: int = 4,
+        store: ReferenceStore | None = None,
+        seed: int = FIRST_SEED,
     ) -> None:
         if fresh < 4:
             raise ArgumentError(f"fresh must be >= 4 samples, got {fresh}")
-        self.sampler, self.fresh, self.chunk, self.store = sampler, fresh, chunk, store
+        self.sampler, self.chunk, self.store = sampler, chunk, store
+        self.seeds = range(seed, seed + fresh)
         self.trouble: str | None = None
         self.seconds = 0.0
         self._profiler = Profiler(sampler)
@@ -202,31 +210,31 @@ class ImageTest:
 
     def _recall(self, prompt: str | None) -> tuple[Tensor, ...] | None:
         """The stored profiles of a prompt's fresh samples, if the first of them is still what the model makes."""
-        known = None if self.store is None else self.store.read(self.sampler, prompt, count=self.fresh)
+        known = None if self.store is None else self.store.read(self.sampler, prompt, seeds=self.seeds)
         if known is None:
             return None
-        first = self._measure([FIRST_SEED], prompt)[0]
+        first = self._measure(self.seeds[:1], prompt)[0]
         same = len(first) == len(known) and all(map(_agree, first, known))
         return known if same else None
 
     def _sample(self, prompt: str | None) -> tuple[Tensor, ...]:
         """The profiles of a prompt's fresh samples, of each kind."""
         rows: list[Profile] = []
-        for seeds in torch.arange(FIRST_SEED, FIRST_SEED + self.fresh).split(self.chunk):
-            rows += self._measure(seeds.tolist(), prompt)
+        for begin in range(0, len(self.seeds), self.chunk):
+            rows += self._measure(self.seeds[begin : begin + self.chunk], prompt)
             if report := _REPORT.get():
-                report(len(rows), self.fresh)
+                report(len(rows), len(self.seeds))
         found = tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
         if not all(part.isfinite().all() for part in found):
             raise TapeError("the image test needs a model whose predictions are finite, got others of fresh samples")
         if self.store is not None:
-            self.store.write(self.sampler, prompt, found)
+            self.store.write(self.sampler, prompt, found, seeds=self.seeds)
         return found
 
-    def _measure(self, seeds: list[int], prompt: str | None) -> list[Profile]:
+    def _measure(self, seeds: range, prompt: str | None) -> list[Profile]:
         """The profiles of fresh samples."""
         prompts = None if prompt is None else [prompt] * len(seeds)
-        state = self._profiler.sample(self.sampler.init(len(seeds), seed=seeds), prompts)
+        state = self._profiler.sample(self.sampler.init(len(seeds), seed=list(seeds)), prompts)
         return self._profiler.measure(state, prompts)
 
 

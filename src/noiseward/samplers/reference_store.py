@@ -45,19 +45,19 @@ class ReferenceStore:
         cache = Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "noiseward"
         return ReferenceStore(cache / "references")
 
-    def read(self, sampler: Sampler, prompt: str | None, *, count: int) -> tuple[Tensor, ...] | None:
-        """The profiles of a prompt's fresh samples, of each kind `(count, d)`; None if there are none."""
+    def read(self, sampler: Sampler, prompt: str | None, *, seeds: range) -> tuple[Tensor, ...] | None:
+        """The profiles of a prompt's fresh samples, of each kind `(n, d)`; None if there are none."""
         try:
-            content = json.loads(self._file(sampler, prompt, count).read_text(encoding="utf-8"))
+            content = json.loads(self._file(sampler, prompt, seeds).read_text(encoding="utf-8"))
             found = tuple(torch.tensor(kind, dtype=torch.float64) for kind in content["profiles"])
         except (OSError, ValueError, TypeError, LookupError):
             return None
-        fine = all(part.ndim == 2 and len(part) == count and part.isfinite().all() for part in found)
+        fine = all(part.ndim == 2 and len(part) == len(seeds) and part.isfinite().all() for part in found)
         return found if found and fine else None
 
-    def write(self, sampler: Sampler, prompt: str | None, profiles: tuple[Tensor, ...]) -> None:
+    def write(self, sampler: Sampler, prompt: str | None, profiles: tuple[Tensor, ...], *, seeds: range) -> None:
         """Store profiles; where nothing can be stored, they are made again the next time."""
-        target = self._file(sampler, prompt, len(profiles[0]))
+        target = self._file(sampler, prompt, seeds)
         text = json.dumps({"profiles": [part.tolist() for part in profiles]})
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -70,10 +70,10 @@ class ReferenceStore:
                 os.unlink(name)
                 raise
 
-    def _file(self, sampler: Sampler, prompt: str | None, count: int) -> Path:
+    def _file(self, sampler: Sampler, prompt: str | None, seeds: range) -> Path:
         arguments = {name: _describe(value) for name, value in sorted(sampler.arguments.items())}
         asked = [FORMAT, type(sampler).__name__, compute_fingerprint(sampler), arguments]
-        asked += [prompt, getattr(prompt, "places", None), count]
+        asked += [prompt, getattr(prompt, "places", None), seeds]
         digest = hashlib.blake2b(repr(asked).encode(), digest_size=16)
         return self.folder / f"{digest.hexdigest()}.json"
 
