@@ -28,7 +28,7 @@ from experiments.report import model, write
 from noiseward import stickers
 from noiseward.api import prepare
 from noiseward.loop.collect import collect
-from noiseward.loop.panel import find_hacking
+from noiseward.loop.hacking import find_hacking
 from noiseward.options.run import Settings
 from training.evaluate import wilson
 from training.words import caption

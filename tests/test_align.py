@@ -27,9 +27,9 @@ from noiseward import (
     optimize,
 )
 from noiseward.loop.budget import Budget, Status
+from noiseward.loop.describe import SUSPECT
 from noiseward.noise.project import NormProjection
 from noiseward.noise.regularize import Shell
-from noiseward.noise.typicality import SUSPECT
 from noiseward.toys import GaussianModel, Quadratic
 from tests.tiny import CALL, stable_diffusion
 

@@ -15,6 +15,11 @@ import pytest
 from noiseward.runs import RunFolder
 
 
+def lines(err: str) -> list[str]:
+    """The lines of standard error but for the first sign of life."""
+    return [line for line in err.splitlines() if not line.startswith("loading ")]
+
+
 def test_align_raises_the_reward_and_says_where_the_images_are(run, small, tmp_path):
     status, out, err = run("align", "a", "b", "--reward", "brightness", "--steps", "4", *small)
     assert status == 0, err
@@ -116,44 +121,44 @@ def test_doctor_examines_a_model(run, model):
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        (["--reward", "shine"], 1, "unknown reward 'shine'; available: brightness"),
-        (["--reward", "brightnes"], 1, "did you mean 'brightness'"),
+        (["--reward", "shine"], 2, "unknown reward 'shine'; available: brightness"),
+        (["--reward", "brightnes"], 2, "did you mean 'brightness'"),
         (
             ["--reward", "jpeg", "--method", "dno:estimator=backprop"],
             1,
             "'jpeg' is a black box, it has no gradient to follow: take",
         ),
-        (["--reward", "jpeg", "--method", "dno:estimator=hybrid"], 1, "did you mean 'hybrid2' or 'hybrid1'?"),
+        (["--reward", "jpeg", "--method", "dno:estimator=hybrid"], 2, "did you mean 'hybrid2' or 'hybrid1'?"),
         (
             ["--reward", "jpeg", "--method", "dno:estimator=hybrid2:sample=3"],
-            1,
+            2,
             "no argument 'sample'; did you mean 'samples'",
         ),
         (
             ["--reward", "jpeg", "--method", "dno:estimator=hybrid2:samples=0"],
-            1,
+            2,
             "samples must be a whole number >= 1, got 0",
         ),
-        (["--reward", "jpeg", "--method", "best"], 1, "unknown method 'best'; did you mean 'best-of-n'?"),
-        (["--reward", "jpeg", "--search", "best-of-n"], 1, "--search is the method now; use --method best-of-n"),
-        (["--reward", "jpeg", "--lr=0.1"], 1, "--lr is an argument of the method now; use --method dno:lr=0.1"),
-        (["--reward", "brightness", "--set", "colour=red"], 1, "no argument 'colour'"),
-        (["--reward", "brightness", "--set", "colour"], 1, "--set must be KEY=VALUE"),
-        (["--reward", "brightness", "--steps", "-1"], 1, "--steps must be >= 0, got '-1'"),
-        (["--reward", "brightness", "--seconds", "-1"], 1, "--seconds must be >= 0, got '-1'"),
-        (["--reward", "brightness", "--batch", "0"], 1, "--batch must be >= 1, got '0'"),
+        (["--reward", "jpeg", "--method", "best"], 2, "unknown method 'best'; did you mean 'best-of-n'?"),
+        (["--reward", "jpeg", "--search", "best-of-n"], 2, "--search is the method now; use --method best-of-n"),
+        (["--reward", "jpeg", "--lr=0.1"], 2, "--lr is an argument of the method now; use --method dno:lr=0.1"),
+        (["--reward", "brightness", "--set", "colour=red"], 2, "no argument 'colour'"),
+        (["--reward", "brightness", "--set", "colour"], 2, "--set must be KEY=VALUE"),
+        (["--reward", "brightness", "--steps", "-1"], 2, "--steps must be >= 0, got '-1'"),
+        (["--reward", "brightness", "--seconds", "-1"], 2, "--seconds must be >= 0, got '-1'"),
+        (["--reward", "brightness", "--batch", "0"], 2, "--batch must be >= 1, got '0'"),
         (["--reward", "brightness", "--height", "12"], 1, "refuses this call: `height` and `width`"),
-        (["--reward", "brightness", "--steps", "few"], 1, "--steps must be an integer, got 'few'"),
-        (["--reward", "brightness", "--seconds", "nan"], 1, "--seconds must be finite, got 'nan'"),
-        (["--reward", "brightness", "--eta", "2"], 1, "--eta must be <= 1, got '2'"),
-        (["--reward", "brightness", "--seed", "9" * 20], 1, "--seed must be <= 9223372036854775807, got"),
-        (["--reward", "brightness", "--method", "dno:lr=0"], 1, "method 'dno': lr must be > 0, got '0'"),
+        (["--reward", "brightness", "--steps", "few"], 2, "--steps must be an integer, got 'few'"),
+        (["--reward", "brightness", "--seconds", "nan"], 2, "--seconds must be finite, got 'nan'"),
+        (["--reward", "brightness", "--eta", "2"], 2, "--eta must be <= 1, got '2'"),
+        (["--reward", "brightness", "--seed", "9" * 20], 2, "--seed must be <= 9223372036854775807, got"),
+        (["--reward", "brightness", "--method", "dno:lr=0"], 2, "method 'dno': lr must be > 0, got '0'"),
         (
             ["--reward", "brightness", "--memory", "huge"],
-            1,
+            2,
             "--memory must be one of 'auto', 'fast', 'balanced', 'low', got 'huge'",
         ),
-        ([], 1, "--reward is missing"),
+        ([], 2, "--reward is missing"),
     ],
 )
 def test_bad_options_are_one_line_and_leave_nothing(run, small, tmp_path, options, code, says):
@@ -161,7 +166,7 @@ def test_bad_options_are_one_line_and_leave_nothing(run, small, tmp_path, option
     assert status == code
     assert says in err
     assert "Traceback" not in err
-    assert code == 2 or len(err.strip().splitlines()) == 1
+    assert len(lines(err)) == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -174,7 +179,7 @@ def test_an_empty_prompt_is_a_usage_error(run, small, tmp_path):
 def test_a_reward_without_a_gradient_is_searched_and_a_line_names_the_method(run, small, tmp_path):
     status, out, err = run("align", "a", "--reward", "jpeg", "--steps", "1", "--out", "here", *small)
     assert status == 0, err
-    assert err.splitlines()[0].startswith("reward 'jpeg' has no gradient: using trust-region:samples=16,")
+    assert err.splitlines()[2].startswith("reward 'jpeg' has no gradient: using trust-region:samples=16,")
     steps = RunFolder(tmp_path / "here").steps()
     assert steps[0]["nfe"]["backward"] == 0 and steps[0]["nfe"]["forward"] > 4 * 17  # of 4 sampler steps, and tests
     options = (
@@ -238,13 +243,13 @@ def test_a_reward_is_served_to_another_process_until_ctrl_c(run, small, tmp_path
 
 def test_an_address_that_is_none_is_refused(run, small):
     status, _, err = run("align", "a", "--reward", "http://", *small)
-    assert status == 1 and "expected the address of a reward server" in err
+    assert status == 2 and "expected the address of a reward server" in err
 
 
 @pytest.mark.parametrize(("name", "says"), [("nowhere", "no folder here, no short name"), (".", "no model_index.json")])
 def test_a_model_that_is_none(run, tmp_path, name, says):
     status, _, err = run("align", "a", "--reward", "brightness", "--model", name)
-    assert (status, len(err.strip().splitlines())) == (1, 1)
+    assert (status, len(lines(err))) == (1, 1)
     assert says in err
     assert not list(tmp_path.iterdir())
 
@@ -262,7 +267,7 @@ def test_a_model_that_is_none(run, tmp_path, name, says):
 def test_rewards_that_misbehave(run, small, tmp_path, body, says):
     (tmp_path / "mine.py").write_text(f"def mine(images):\n    {body}\n")
     status, _, err = run("align", "a", "--reward", "mine.py:mine", "--quiet", *small)
-    assert (status, len(err.strip().splitlines())) == (1, 1)
+    assert (status, len(lines(err))) == (1, 1)
     assert says in err
     assert not (tmp_path / "runs").exists()
 
@@ -290,8 +295,8 @@ def test_ctrl_c_ends_cleanly_with_the_best_so_far_saved(small, tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert "Traceback" not in err
+    assert process.returncode == 130, err
+    assert "Traceback" not in err and err.endswith("interrupted; continue with: noiseward resume here\n")
     folder = RunFolder(tmp_path / "here")
     assert folder.read("status.json")["state"] == "interrupted"
     assert "interrupted: the best so far was kept" in out
@@ -301,4 +306,4 @@ def test_ctrl_c_ends_cleanly_with_the_best_so_far_saved(small, tmp_path):
 
 def test_the_command_line_takes_few_steps_first(run, small, tmp_path):
     status, _, err = run("align", "a", "--reward", "brightness", "--method", "dno:coarse=3", "--out", "out", *small)
-    assert status == 1 and "must be among" in err and not (tmp_path / "out").exists()
+    assert status == 2 and "must be among" in err and not (tmp_path / "out").exists()

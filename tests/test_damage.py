@@ -12,10 +12,11 @@ import torch
 from noiseward import RunError
 from noiseward.api import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute
-from noiseward.runs.consistency import check_recorded, read_best, read_record, tolerance
-from noiseward.runs.execute import perform
+from noiseward.runs.consistency import check_recorded, read_best
 from noiseward.runs.images import read_images
-from noiseward.runs.resume import ResumePoint, find_resume_point
+from noiseward.runs.perform import perform
+from noiseward.runs.record import read_record, tolerance
+from noiseward.runs.resume_point import ResumePoint, find_resume_point
 from tests.damage import copy, damages
 from tests.older import downgrade
 from tests.tiny import CALL

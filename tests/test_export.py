@@ -14,10 +14,11 @@ from PIL import Image
 from noiseward import ArgumentError, RunError
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.runs.binding import mark, seal
-from noiseward.runs.export import write_animation, write_grid, write_table
+from noiseward.runs.export import write_animation, write_grid
 from noiseward.runs.files import read_tensors, write_tensors
 from noiseward.runs.replay import changed_versions, replay
 from noiseward.runs.spec import run_id
+from noiseward.runs.table import write_table
 from tests.older import downgrade
 from tests.tiny import CALL
 

@@ -14,9 +14,9 @@ from noiseward import ArgumentError, RunError
 from noiseward.errors import NoisewardError
 from noiseward.runs import Claim, RunFolder, RunSpec, execute, find_runs, resume
 from noiseward.runs import replay as replays
-from noiseward.runs.consistency import read_record
 from noiseward.runs.files import DirectoryBusy, check_folder, check_target, lock, replace_file
 from noiseward.runs.images import check_results
+from noiseward.runs.record import read_record
 from tests.tiny import CALL
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

@@ -16,8 +16,8 @@ import pytest
 from noiseward import RunError
 from noiseward.api import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute, resume
-from noiseward.runs.execute import perform
 from noiseward.runs.files import read_tensors
+from noiseward.runs.perform import perform
 from tests.crash import run_killed
 from tests.test_resume import assert_same
 from tests.tiny import CALL

@@ -9,7 +9,8 @@ from diffusers.utils import load_image
 from PIL import Image
 
 from noiseward import ArgumentError, DiffusersSampler
-from noiseward.images import GAP, convert_image, draw_strip, plot_history, read_image, to_images
+from noiseward.images import GAP, convert_image, draw_strip, read_image, to_images
+from noiseward.images.plots import plot_history
 from noiseward.pipelines.arguments import open_images
 from noiseward.rewards.similarity import read_reference
 from tests.families import guided

@@ -193,7 +193,7 @@ def test_flags_go_over_a_file_and_errors_use_the_spelling_of_either(run, tmp_pat
 
 def test_an_option_among_the_arguments_of_the_pipeline_leaves_the_others_of_a_file(run, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr("noiseward.runs.execute", lambda spec, *_, **__: asked.append(spec) or exit(3))
+    monkeypatch.setattr("noiseward.runs.perform", lambda spec, *_, **__: asked.append(spec) or exit(3))
     (tmp_path / "run.toml").write_text('reward = "brightness"\neta = 0.1\ncall = {clip_skip = 1}')
     assert run("align", "a duck", "--spec", "run.toml", "--set", "eta=0.3", "-q")[0] == 3
     assert (asked[0].eta, asked[0].call) == (0.3, {"clip_skip": 1})

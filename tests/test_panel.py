@@ -13,8 +13,9 @@ from noiseward.api import prepare
 from noiseward.cli import main
 from noiseward.loop.budget import Budget
 from noiseward.loop.collect import collect
+from noiseward.loop.hacking import find_hacking
 from noiseward.loop.objective import Objective
-from noiseward.loop.panel import Panel, find_hacking
+from noiseward.loop.panel import Panel
 from noiseward.options.run import Settings
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.toys import GaussianModel, Linear

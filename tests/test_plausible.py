@@ -20,7 +20,7 @@ from noiseward.options.run import RunSpec, Settings
 from noiseward.rewards.reward import FunctionReward
 from noiseward.runs import execute, resume
 from noiseward.runs.files import read_tensors
-from noiseward.runs.resume import find_resume_point
+from noiseward.runs.resume_point import find_resume_point
 from noiseward.runs.store import RunFolder
 from noiseward.samplers import image_tests
 from noiseward.samplers.cost import NFE, count_calls

@@ -15,10 +15,10 @@ from noiseward import ArgumentError, RunError
 from noiseward.api import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.runs.binding import seal
-from noiseward.runs.execute import perform
 from noiseward.runs.files import lock, read_tensors
+from noiseward.runs.perform import perform
 from noiseward.runs.replay import replay
-from noiseward.runs.resume import extend
+from noiseward.runs.resume_point import extend
 from noiseward.runs.spec import run_id
 from noiseward.runs.store import find_runs
 from tests.crash import run_killed

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from noiseward import RunError
 from noiseward.api import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute, resume
-from noiseward.runs.consistency import read_record
-from noiseward.runs.execute import perform
 from noiseward.runs.files import read_tensors
-from noiseward.runs.resume import find_resume_point
+from noiseward.runs.perform import perform
+from noiseward.runs.record import read_record
+from noiseward.runs.resume_point import find_resume_point
 from tests.crash import run_killed
 from tests.older import downgrade
 from tests.test_resume import INSTANTS, assert_same, begin, write_interrupting_reward

@@ -16,7 +16,7 @@ from noiseward import DiffusersSampler, NoisewardError, RunError
 from noiseward.api import prepare_spec
 from noiseward.pipelines.load import load_pipeline
 from noiseward.runs import Claim, RunFolder, RunSpec, execute, find_runs
-from noiseward.runs.execute import perform
+from noiseward.runs.perform import perform
 from tests.tiny import CALL
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import noiseward
 from noiseward import terminal
-from noiseward.images import plot_history
+from noiseward.images.plots import plot_history
 from noiseward.loop.budget import Budget
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["column", "console", "leave_closed_terminal", "silence"]
 
 
+WIDE = 10_000  # characters of a line for programs, which need no line to be broken
+
+
 def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
-    """A console that prints text as it is.
+    """A console that prints text as it is; where that is no terminal, on lines of any length.
 
     Arguments:
         stderr: print to standard error.
@@ -39,7 +42,10 @@ def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
     from rich.console import Console
 
     stream = cast(IO[str], _Output("stderr" if stderr else "stdout"))
-    return Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=soft_wrap)
+    found = Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=soft_wrap)
+    if not found.is_terminal and "COLUMNS" not in os.environ:
+        found.width = WIDE
+    return found
 
 
 class _Output:

@@ -6,7 +6,6 @@ Commands import what they need when they run, so that `noiseward --help` does no
 from __future__ import annotations
 
 import io
-import signal
 import sys
 import warnings
 from typing import Any, NoReturn, TextIO
@@ -32,7 +31,7 @@ from noiseward.cli import (
     show,
 )
 from noiseward.cli.flags import Command
-from noiseward.errors import NoisewardError, NoisewardWarning, describe_error, shorten
+from noiseward.errors import ArgumentError, NoisewardError, NoisewardWarning, describe_error, shorten
 from noiseward.user_code import InterruptListener, StandardStreams
 
 __all__ = ["app", "command", "main"]
@@ -84,8 +83,8 @@ def main() -> NoReturn:
 def _status() -> int:
     """Run the command line; gives the exit status.
 
-    An error of this library is one line on standard error and status 1. Ctrl-C before there is anything to keep is one
-    line, and 130. A run that SIGTERM or SIGHUP stopped keeps its best, and gives 128 and the signal's number.
+    0 is done, 1 failed, 2 a wrong argument, 130 interrupted by Ctrl-C; SIGTERM or SIGHUP give 128 and their number. An
+    error of this library is one line on standard error. A run that was interrupted keeps its best.
     """
     warnings.showwarning = _show
     stderr = sys.stderr
@@ -106,15 +105,15 @@ def _status() -> int:
     except (NoisewardError, MemoryError, OSError) as error:
         if not heard.interrupted:
             _say(_describe(error), stderr)
-            return 1
+            return 2 if isinstance(error, ArgumentError) else 1
         status = 130
     except Exception:
         if not heard.interrupted:  # otherwise foreign code turned Ctrl-C into this
             raise
         status = 130
-    if status == 130:
+    ended = _signals()[before:]
+    if status == 130 and not ended:  # a run says itself how it continues
         _say("interrupted", stderr)
-    ended = [number for number in _signals()[before:] if number != signal.SIGINT]
     return 128 + ended[-1] if ended else status
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import typer
@@ -21,16 +22,16 @@ def align(spec: RunSpec, output: AlignOptions) -> None:
         raise typer.BadParameter("PROMPT must not be empty; say what to draw, as in 'a duck'")
     if not spec.prompt and (card := card_of(spec.model)) and card.needs_prompt:
         raise typer.BadParameter("PROMPT is missing; say what to draw, as in 'a duck'")
+    output.check_printing()
+    if not output.quiet:  # what follows imports torch, which takes seconds
+        print(f"loading {spec.model} and {' + '.join(spec.reward)} ...", file=sys.stderr, flush=True)
 
     from noiseward import terminal
-    from noiseward.cli.tables import report
-    from noiseward.runs import Claim, execute
-    from noiseward.runs.store import summarize
+    from noiseward.cli.ended import end_run
+    from noiseward.runs.claim import Claim
+    from noiseward.runs.perform import execute
 
     set_threads(spec.model)
     claim = Claim(Path(output.out)) if output.out else Claim.fresh(Path("runs"), spec.slug)
     solution = execute(spec, claim, console=terminal.console(stderr=True), quiet=output.quiet)
-    if output.quiet:
-        print(claim.path)
-    else:
-        report(spec, summarize(solution), solution.history, claim.path, terminal.console())
+    end_run(spec, solution, claim.path, output)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,9 +12,6 @@ from noiseward.options.commands import CompareOptions, EngineOptions
 from noiseward.options.parts import split_parts
 from noiseward.options.run import RunSpec
 from noiseward.pipelines.cards import card_of
-
-if TYPE_CHECKING:
-    from noiseward.sweep.measure import Line
 
 __all__ = ["compare"]
 
@@ -29,12 +25,16 @@ def compare(
     base: Annotated[RunSpec, Without("prompt", "method", "batch", "steps", "seconds", "nfe", "target", "watch_every")],
 ) -> None:
     """Run methods at equal cost on the same prompts and seeds, and rank them, with held-out rewards as a check."""
-    from noiseward.cli.sweep import exit_undone, run_sweep
+    from noiseward import terminal
+    from noiseward.cli.printing import print_json
+    from noiseward.cli.sweep import describe_sweep, exit_undone, run_sweep
+    from noiseward.cli.sweep_tables import print_lines
     from noiseward.methods import DEFAULT_METHODS
     from noiseward.sweep.compare import report
     from noiseward.sweep.comparison import Comparison
     from noiseward.sweep.prompt_files import read_prompts
 
+    task.check_printing()
     kind, amount = task.limit
     methods = DEFAULT_METHODS if task.methods is None else split_parts(task.methods)
     prompts = read_prompts(task.prompts)
@@ -45,45 +45,13 @@ def compare(
     sweep = comparison.begin(Path(task.out))
     ended, stopped = run_sweep(sweep, workers, quiet=task.quiet)
     measured, outcomes = report(comparison, sweep, ended)
-    if not task.quiet:
-        if lines := measured.rows("1.0"):
-            _print_lines(lines)
-        for method, why in measured.refused.items():
-            print(f"{method} does not apply: {why}")
-        if stopped:
-            print("stopped; the same command continues")
-    print(sweep.out / "report.html")
-    exit_undone(outcomes)
-
-
-def _print_lines(lines: Sequence[Line]) -> None:
-    """Print a table, as many columns as there is room for."""
-    from rich.table import Table
-
-    from noiseward import terminal
-    from noiseward.sweep.tables import format_lines
-
-    head, cells = format_lines(lines)
-    console = terminal.console()
-    shown = _fit_columns([head, *cells], console.width)
-    table = Table(box=None, header_style="bold")
-    for place in shown:
-        table.add_column(head[place], justify="left" if head[place] == "method" else "right", no_wrap=True)
-    for line in cells:
-        table.add_row(*(line[place] for place in shown))
-    console.print(table)
-
-
-def _fit_columns(lines: Sequence[Sequence[str]], width: int) -> list[int]:
-    """The columns of a table that fit into a terminal, the first ones before the last; the report has them all.
-
-    Example:
-        >>> _fit_columns([["rank", "method", "gain"], ["1", "best-of-n", "0.5"]], 20)
-        [0, 1]
-    """
-    room, shown = width, []
-    for place in range(len(lines[0])):
-        room -= 2 + max(len(line[place]) for line in lines)  # a space on either side
-        if room >= 0:
-            shown.append(place)
-    return shown
+    if task.as_json:
+        print_json(describe_sweep(sweep, outcomes, measured))
+    else:
+        if not task.quiet:
+            if lines := measured.rows("1.0"):
+                print_lines(lines, terminal.console())
+            for method, why in measured.refused.items():
+                print(f"{method} does not apply: {why}")
+        print(sweep.out / "report.html")
+    exit_undone(outcomes, stopped=stopped)

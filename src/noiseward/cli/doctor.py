@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from noiseward.cli.flags import expand
+from noiseward.cli.printing import print_json
 from noiseward.options.commands import DoctorOptions
 from noiseward.options.run import Settings
 
@@ -27,13 +28,12 @@ def doctor(options: DoctorOptions) -> None:
     from noiseward.optimizers.ascend import GradientAscent
     from noiseward.rewards.reward import FunctionReward
 
-    console = terminal.console()
-    console.print(
-        f"noiseward {__version__}, python {platform.python_version()}, "
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads"
-    )
-    console.print(", ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers", "safetensors")))
-    console.print("device", torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu")
+    console = terminal.console(soft_wrap=True, stderr=options.as_json)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    versions = {"noiseward": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    versions |= {name: version(name) for name in ("diffusers", "transformers", "safetensors")}
+    console.print(", ".join(f"{name} {number}" for name, number in versions.items()))
+    console.print(f"device {device}, {torch.get_num_threads()} threads")
     settings = {name: value for name, value in options.values().items() if name in Settings.model_fields}
     settings |= {"steps": 0, "num_inference_steps": options.num_inference_steps or STEPS}
     problem = prepare(
@@ -47,7 +47,10 @@ def doctor(options: DoctorOptions) -> None:
     for finding in examine(problem):
         findings.append(finding)
         mark = "ok  " if finding.fine else "FAIL" if finding.must else "note"
-        console.print(f"{mark}  {finding.says}", soft_wrap=True)
+        console.print(f"{mark}  {finding.says}")
     console.print(f"verdict: {verdict(findings)}")
+    if options.as_json:
+        every = [{"fine": one.fine, "must": one.must, "says": one.says} for one in findings]
+        print_json({"versions": versions, "device": device, "findings": every, "verdict": verdict(findings)})
     if any(finding.must and not finding.fine for finding in findings):
         raise typer.Exit(1)

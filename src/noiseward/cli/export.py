@@ -1,33 +1,56 @@
-"""`noiseward export`: a run as a grid, an animation, a table."""
+"""`noiseward export`: a run, a batch or a comparison as a grid, an animation, a table."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from noiseward.cli.printing import JsonFlag, print_json
+
 __all__ = ["export"]
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    run: Annotated[Path, typer.Argument(help="A run directory, or that of a batch or a comparison.")],
     grid: Annotated[Path | None, typer.Option(help="An image of starts and bests: name.png.")] = None,
     animation: Annotated[Path | None, typer.Option(help="The evolution: name.gif or name.webp.")] = None,
     csv: Annotated[Path | None, typer.Option(help="All numbers of all steps: name.csv.")] = None,
+    json: JsonFlag = False,
 ) -> None:
-    """Write a run as files for others; without options all three, into the run directory."""
-    from noiseward.runs import RunFolder
-    from noiseward.runs import export as exports
+    """Write a run as files for others; without options all three, into the run directory.
 
-    folder = RunFolder(run)
-    folder.spec()
+    Of a batch or a comparison, the grid and the table have all its runs, and each run has an animation of its own:
+    name-0000.webp, name-0001.webp, ...
+    """
+    from noiseward.runs.files import check_target
+    from noiseward.runs.store import RunFolder
+
+    many = os.path.exists(run / "batch.json")
+    if not many:
+        RunFolder(run).spec()
     if not (grid or animation or csv):
         grid, animation, csv = (run / name for name in ("grid.png", "evolution.webp", "steps.csv"))
-    exports.check_paths(grid=grid, animation=animation, table=csv)
-    if grid:
-        print(exports.write_grid(folder, grid))
-    if animation:
-        print(exports.write_animation(folder, animation))
     if csv:
-        print(exports.write_table(folder, csv))
+        check_target(csv)
+    written: list[Path] = []
+    if many:
+        from noiseward.sweep.export import export_sweep
+
+        written += export_sweep(run, grid=grid, animation=animation, table=csv)
+    elif grid or animation:
+        from noiseward.runs.export import check_paths, write_animation, write_grid
+
+        check_paths(grid=grid, animation=animation)
+        written += [write_grid(RunFolder(run), grid)] if grid else []
+        written += [write_animation(RunFolder(run), animation)] if animation else []
+    if csv and not many:
+        from noiseward.runs.table import write_table
+
+        written.append(write_table(RunFolder(run), csv))
+    if json:
+        print_json({"files": written})
+    else:
+        print(*written, sep="\n")

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from noiseward.cli.printing import JsonFlag, print_json
+
 if TYPE_CHECKING:
-    from noiseward.runs import RunFolder
+    from noiseward.runs.store import RunFolder
 
 __all__ = ["list_runs"]
 
 COLUMNS = ("run", "state", "prompt", "reward", "before", "best", "gain", "steps", "seconds")
+TEXTS = ("run", "state", "prompt", "reward")
 ORDERS = ("newest", "name", "gain", "best", "seconds", "steps")
+COMMANDS = 3  # resume commands that are printed at most
 
 
 def list_runs(
@@ -28,13 +32,11 @@ def list_runs(
     sort: Annotated[str, typer.Option(help=f"By {', '.join(ORDERS)}; largest first, names first to last.")] = "newest",
     reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    json: JsonFlag = False,
 ) -> None:
     """List the runs in a folder, newest first; filtered and sorted if asked."""
-    from rich.table import Table
-
-    from noiseward import terminal
     from noiseward.errors import ArgumentError, choices
-    from noiseward.runs import find_runs
+    from noiseward.runs.store import find_runs
 
     if sort not in ORDERS:
         raise ArgumentError(f"cannot sort by '{sort}'; {choices(sort, ORDERS)}")
@@ -54,34 +56,59 @@ def list_runs(
         chosen.sort(key=lambda line: line[sort], reverse=True)
     if reverse:
         chosen.reverse()
-    table = Table(box=None, header_style="bold")
-    for title in COLUMNS:
-        table.add_column(title, justify="left" if title in ("run", "state", "prompt", "reward") else "right")
-    for line in chosen[:limit]:
-        table.add_row(*(_text(title, line[title]) for title in COLUMNS))
-    if chosen:
-        terminal.console().print(table)
+    if json:
+        print_json([{name: _finite(part) for name, part in _public(line).items()} for line in chosen[:limit]])
+    elif chosen:
+        _print_lines(chosen[:limit])
     else:
         which = "no matching runs" if lines else "no runs"
         print(f"{which} in {folder}" + ("" if lines else ": 'noiseward align' makes one"))
+
+
+def _print_lines(lines: list[dict[str, Any]]) -> None:
+    """Print a table in which names are whole, prompts and rewards as long as there is room, then how to continue."""
+    from noiseward import terminal
+    from noiseward.cli.columns import print_table
+    from noiseward.runs.summary import resume_command
+
+    console = terminal.console()
+    cells = [[_text(title, line[title]) for title in COLUMNS] for line in lines]
+    print_table(COLUMNS, cells, console, left=TEXTS, cut=("prompt", "reward"), drop=("seconds", "steps", "before"))
+    killed = [line["path"] for line in lines if line["state"] == "killed"]
+    for path in killed[:COMMANDS]:
+        console.print(f"killed; continue with: {resume_command(path)}", soft_wrap=True)
+    if len(killed) > COMMANDS:
+        console.print(f"{len(killed) - COMMANDS} more runs were killed: 'noiseward list --state killed'")
+
+
+def _public(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of the table as programs read it, with whole prompts."""
+    error = line["prompt"] if line["state"] == "unreadable" else None
+    return {**{name: line[name] for name in COLUMNS}, "prompt": line["prompts"], "path": line["path"], "error": error}
+
+
+def _finite(value: Any) -> Any:
+    return None if value == -math.inf else value
 
 
 def _line(run: RunFolder) -> dict[str, Any]:
     """One run, by column."""
     from noiseward.errors import NoisewardError, describe_error
     from noiseward.runs.alive import find_state
-    from noiseward.runs.consistency import read_record as read
+    from noiseward.runs.record import read_record as read
 
     try:
-        said = read(run)
-        spec, status, steps = said.spec, said.status, said.steps
+        record = read(run)
+        spec, status, steps = record.spec, record.status, record.steps
         before = _mean(steps[0]["reward"]) if steps else -math.inf
         best = _mean(status["best"]) if "best" in status else -math.inf
         more = f" (+{len(spec.prompt) - 1})" if len(spec.prompt) > 1 else ""
         return {
             "run": run.path.name,
+            "path": run.path,
             "state": find_state(status["state"], run.path),
             "prompt": (spec.prompt[0] if spec.prompt else "") + more,
+            "prompts": list(spec.prompt),
             "reward": " + ".join(spec.reward),
             "before": before,
             "best": best,
@@ -93,8 +120,8 @@ def _line(run: RunFolder) -> dict[str, Any]:
     except NoisewardError as error:
         numbers = dict.fromkeys(("before", "best", "gain", "steps", "seconds"), -math.inf)
         return {
-            "run": run.path.name, "state": "unreadable", "prompt": describe_error(error), "reward": "", "searched": {},
-            **numbers
+            "run": run.path.name, "path": run.path, "state": "unreadable", "prompt": describe_error(error),
+            "prompts": [], "reward": "", "searched": {}, **numbers
         }  # fmt: skip
 
 

@@ -2,38 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from noiseward.cli.printing import JsonFlag, print_json
 
 __all__ = ["methods"]
 
 
-def methods(name: Annotated[str | None, typer.Argument(help="A method, for its arguments.")] = None) -> None:
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A method, for its arguments.")] = None, json: JsonFlag = False
+) -> None:
     """List the methods; with a name, the arguments of that method."""
-    import inspect
-
-    from rich.table import Table
-
     from noiseward import terminal
+    from noiseward.cli.columns import print_table
     from noiseward.methods import METHODS, read_method
-    from noiseward.options.table import describe_option, type_of
 
-    console, table = terminal.console(), Table(box=None, header_style="bold", pad_edge=False)
+    console, wide = terminal.console(), terminal.console(soft_wrap=True)
     if name is None:
-        for title in ("method", "does", "needs"):
-            table.add_column(title, overflow="fold")
-        for one, recipe in METHODS.items():
-            table.add_row(one, (inspect.getdoc(recipe) or "").partition("\n")[0], ", ".join(recipe.needs))
-        console.print(table)
-        console.print("NAME:ARG=VALUE,...: 'noiseward methods NAME' lists the arguments of one")
+        every = [_describe(recipe) for recipe in METHODS.values()]
+        if json:
+            print_json(every)
+            return
+        cells = [[one["method"], ", ".join(one["needs"]), one["does"]] for one in every]
+        print_table(("method", "needs", "does"), cells, console, left=("method", "needs", "does"), wrap=("does",))
+        wide.print("NAME:ARG=VALUE,...: 'noiseward methods NAME' lists the arguments of one")
         return
     recipe = type(read_method(name.partition(":")[0]))
-    console.print(inspect.getdoc(recipe), soft_wrap=True)
+    found = _describe(recipe)
+    if json:
+        print_json(found)
+        return
+    wide.print(found["about"])
     if recipe.paper:
-        console.print(recipe.paper)
-    for title in ("argument", "type", ""):
-        table.add_column(title, overflow="fold")
-    for one in [*recipe.own(), *(other for other in recipe.model_fields if other not in recipe.own())]:
-        table.add_row(one, type_of(recipe.model_fields[one]), describe_option(recipe.model_fields[one]))
-    console.print(table)
+        wide.print(recipe.paper)
+    head = ("argument", "type", "does")
+    cells = [[one["name"], one["type"], one["does"]] for one in found["arguments"]]
+    print_table(head, cells, console, left=head, wrap=("type", "does"))
+
+
+def _describe(recipe: Any) -> dict[str, Any]:
+    """A method as plain data."""
+    import inspect
+
+    from noiseward.options.table import describe_option, type_of
+
+    about = inspect.getdoc(recipe) or ""
+    names = [*recipe.own(), *(other for other in recipe.model_fields if other not in recipe.own())]
+    fields = [(name, recipe.model_fields[name]) for name in names]
+    return {
+        "method": recipe.name,
+        "does": " ".join(about.partition("\n\n")[0].split()),
+        "about": about,
+        "needs": list(recipe.needs),
+        "paper": recipe.paper or None,
+        "arguments": [{"name": name, "type": type_of(field), "does": describe_option(field)} for name, field in fields],
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,17 +20,18 @@ def resume(
 ) -> None:
     """Continue a run as if it had never stopped."""
     from noiseward import terminal
-    from noiseward.cli.tables import report
     from noiseward.pipelines.cards import set_threads
-    from noiseward.runs import RunFolder
-    from noiseward.runs import resume as go_on
-    from noiseward.runs.store import summarize
+    from noiseward.runs.store import RunFolder
 
+    more.check_printing()
     spec = RunFolder(run).spec()
+    if not more.quiet:
+        print(f"loading {spec.model} and {' + '.join(spec.reward)} ...", file=sys.stderr, flush=True)
+
+    from noiseward.cli.ended import end_run
+    from noiseward.runs.perform import resume as go_on
+
     set_threads(spec.model)
     limits = {"steps": more.steps, "seconds": more.seconds, "nfe": more.nfe}
     solution = go_on(run, **limits, memory=more.memory, console=terminal.console(stderr=True), quiet=more.quiet)
-    if more.quiet:
-        print(run)
-    else:
-        report(spec, summarize(solution), solution.history, run, terminal.console())
+    end_run(spec, solution, run, more)

@@ -1,48 +1,77 @@
-"""`noiseward show`: one run, in numbers and images."""
+"""`noiseward show`: a run, a batch or a comparison, in numbers and images."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from noiseward.cli.printing import JsonFlag, print_json
+
+if TYPE_CHECKING:
+    from noiseward.runs.record import RunRecord
 
 __all__ = ["show"]
 
 
-def show(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+def show(
+    run: Annotated[Path, typer.Argument(help="A run directory, or that of a batch or a comparison.")],
+    json: JsonFlag = False,
+) -> None:
     """Print the options of a run, its results, and where its images are; draw its plot again."""
     from noiseward import terminal
     from noiseward.cli.tables import report
-    from noiseward.errors import RunError, shorten
-    from noiseward.images import plot_history
-    from noiseward.loop.panel import find_hacked
-    from noiseward.runs import RunFolder
+    from noiseward.errors import shorten
     from noiseward.runs.alive import find_state
-    from noiseward.runs.consistency import read_record
-    from noiseward.runs.files import replace_file
+    from noiseward.runs.record import read_record
+    from noiseward.runs.store import RunFolder
+    from noiseward.runs.summary import resume_command, summarize_run
 
+    if os.path.exists(run / "batch.json"):
+        from noiseward.cli.sweep import show_sweep
+
+        show_sweep(run, json=json)
+        return
     folder = RunFolder(run)
+    if json:
+        print_json(summarize_run(folder))
+        return
     record = read_record(folder)
     spec, status, steps = folder.read("spec.json"), record.status, record.steps
-    console = terminal.console()
-    console.print(f"{run}: {find_state(status['state'], run)}", highlight=False)
+    console, state = terminal.console(soft_wrap=True), find_state(record.status["state"], run)
+    console.print(f"{run}: {state}")
     asked = {
         name: value for name, value in spec.items() if value not in (None, {}, []) and name not in ("prompt", "format")
     }
-    console.print(
-        ", ".join(f"{name} {_plain(value)}" for name, value in asked.items()), highlight=False, soft_wrap=True
-    )
+    console.print(", ".join(f"{name} {_plain(value)}" for name, value in asked.items()))
     if "error" in status:
-        console.print(f"error: {shorten(str(status['error']))}", highlight=False, soft_wrap=True)
+        console.print(f"error: {shorten(str(status['error']))}")
     if steps and "best" in status:
-        plot = plot_history(steps, hacked=find_hacked(steps), title=", ".join(spec["prompt"]))
-        try:
-            replace_file(run / "plot.png", lambda path: plot.save(path, format="PNG"))
-        except RunError as error:  # the run may belong to another user
-            print(f"noiseward: {error}", file=sys.stderr)
-        report(record.spec, status, steps, run, console)
+        _draw(run, record)
+        report(record.spec, status, steps, run, terminal.console())
+    if state in ("killed", "interrupted"):
+        console.print(f"continue with: {resume_command(run)}")
+
+
+def _draw(run: Path, record: RunRecord) -> None:
+    """Draw the plot of a run, unless it has every step already."""
+    from noiseward.errors import RunError
+    from noiseward.loop.hacking import find_hacked
+    from noiseward.runs.files import replace_file
+
+    plot, log = run / "plot.png", run / "steps.jsonl"
+    if plot.exists() and plot.stat().st_mtime >= log.stat().st_mtime:
+        return
+    from noiseward.images.plots import plot_history
+
+    image = plot_history(record.steps, hacked=find_hacked(record.steps), title=", ".join(record.spec.prompt))
+    try:
+        replace_file(plot, lambda path: image.save(path, format="PNG"))
+    except RunError as error:  # the run may belong to another user
+        print(f"noiseward: {error}", file=sys.stderr)
 
 
 def _plain(value: object) -> str:

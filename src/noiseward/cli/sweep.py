@@ -1,10 +1,11 @@
-"""What `batch` and `compare` share: work off a sweep while it is shown, and say how to continue."""
+"""What `batch` and `compare` share: work off a sweep while it is shown, say how to continue, and show it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,9 +14,12 @@ from noiseward.options.commands import EngineOptions
 if TYPE_CHECKING:
     from noiseward.sweep.directory import Sweep
     from noiseward.sweep.engine import Beat
+    from noiseward.sweep.measure import Measured
     from noiseward.sweep.outcomes import Outcome
+    from noiseward.sweep.pack_task import PackState
+    from noiseward.sweep.packs import Pack
 
-__all__ = ["exit_undone", "run_sweep"]
+__all__ = ["describe_sweep", "exit_undone", "run_sweep", "show_sweep"]
 
 
 def run_sweep(
@@ -46,10 +50,50 @@ def run_sweep(
     return ended, any(beat.state == "interrupted" for beat in ended.values())
 
 
-def exit_undone(outcomes: Sequence[Outcome]) -> None:
-    """Exit with status 1 and a line about what is not done, if anything is not."""
+def exit_undone(outcomes: Sequence[Outcome], *, stopped: bool = False) -> None:
+    """Exit with a line about what is not done, if anything is not: with status 130 if the user stopped it, else 1."""
     from noiseward.sweep.outcomes import describe_undone
 
     if undone := describe_undone(outcomes):
-        print(f"noiseward: {undone}", file=sys.stderr)
-        raise typer.Exit(1)
+        print(f"noiseward: {'interrupted; ' if stopped else ''}{undone}", file=sys.stderr)
+        raise typer.Exit(130 if stopped else 1)
+
+
+def show_sweep(out: Path, *, json: bool = False) -> None:
+    """Print what came out of a batch or a comparison so far."""
+    from noiseward import terminal
+    from noiseward.cli.printing import print_json
+    from noiseward.cli.sweep_tables import print_lines, print_outcomes
+    from noiseward.sweep.directory import Sweep
+    from noiseward.sweep.outcomes import find_outcomes
+
+    sweep, console = Sweep.read(out), terminal.console()
+    found = find_outcomes(sweep)
+    outcomes, measured = [one for _, _, some in found for one in some], _measure(sweep, found)
+    if json:
+        print_json(describe_sweep(sweep, outcomes, measured))
+        return
+    if measured is not None and (lines := measured.rows("1.0")):
+        print_lines(lines, console)
+    print_outcomes(outcomes, sweep.out, console)
+
+
+def _measure(sweep: Sweep, found: Sequence[tuple[Pack, PackState, list[Outcome]]]) -> Measured | None:
+    """The tables of a comparison; None for a batch."""
+    from noiseward.sweep.measure import measure
+
+    packs = [pack for pack in sweep.packs if pack.measure is not None]
+    if not packs:
+        return None
+    results = [(pack, state.measurements) for pack, state, _ in found if state.measurements is not None]
+    spec = packs[0].spec
+    kind, amount = ("nfe", spec.nfe) if spec.nfe is not None else ("seconds", spec.seconds or 0.0)
+    return measure(results, {}, kind=kind, amount=amount)
+
+
+def describe_sweep(sweep: Sweep, outcomes: Sequence[Outcome], measured: Measured | None) -> dict[str, Any]:
+    """A batch or a comparison as plain data, for `--json`."""
+    described: dict[str, Any] = {"sweep": sweep.out, "rows": list(outcomes)}
+    if measured is not None:
+        described |= {"methods": measured.rows("1.0"), "refused": measured.refused}
+    return described

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from noiseward.loop.budget import Status
-from noiseward.loop.panel import find_hacking
-from noiseward.loop.solution import UNTESTED_IMAGES, describe_peak, describe_stall
-from noiseward.noise.typicality import ADVICE, SUSPECT
+from noiseward.loop.describe import ADVICE, SUSPECT, UNTESTED_IMAGES, describe_peak, describe_stall
+from noiseward.loop.hacking import find_hacking
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +29,7 @@ def report(
 
     Arguments:
         spec: what was asked.
-        status: how it ended, as `runs.store.summarize` gives it.
+        status: how it ended, as `runs.finish.summarize` gives it.
         steps: records, as `Step.record` gives them.
         folder: the run directory.
         console: where to print.

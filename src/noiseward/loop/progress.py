@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-__all__ = ["Bars", "share_spent"]
+__all__ = ["Bars", "describe_cost", "format_span", "share_spent"]
 
 BAR = 16
 PATIENCE = 2.0  # seconds before a sign of life
@@ -71,6 +71,8 @@ class Bars:
                 if not self.console.is_terminal and int(share * 10) > tenth:
                     tenth = int(share * 10)
                     self.console.print(f"{prefix}{'  '.join(words)}  {left}", highlight=False, soft_wrap=True)
+                if step.index == 0 and (cost := describe_cost(step, budget)):
+                    self.console.print(f"{prefix}{cost}", highlight=False, soft_wrap=True)
                 yield step
 
     @contextlib.contextmanager
@@ -159,6 +161,36 @@ def share_spent(step: Step, budget: Budget) -> float:
     return 1.0 if _is_last(step) else min(max(shares), 1.0)
 
 
+def describe_cost(step: Step, budget: Budget) -> str | None:
+    """What a run will cost, from its first step; None where no other follows."""
+    seconds, calls = step.pace
+    if step.next_noise is None or not calls or not seconds:
+        return None
+    each = f"a step takes about {calls:,} denoiser calls per row (a backward counts 2) and {format_span(seconds)}"
+    limits = [budget.steps]
+    limits += [int((budget.seconds - step.seconds) / seconds) + 1] if budget.seconds is not None else []
+    limits += [(budget.nfe - step.nfe.cost) // calls + 1] if budget.nfe is not None else []
+    count = max(1, min(limit for limit in limits if limit is not None))
+    if count != budget.steps:
+        return f"{each}; the budget is enough for about {count}"
+    total, time = step.nfe.cost + (count - 1) * calls, format_span(step.seconds + (count - 1) * seconds)
+    return f"{each}; {count} take about {total:,} and {time}; Ctrl-C keeps the best so far"
+
+
+def format_span(seconds: float) -> str:
+    """Seconds in the unit that people use.
+
+    Example:
+        >>> format_span(0.123), format_span(50), format_span(200), format_span(9000)
+        ('0.12 s', '50 s', '3 min', '2.5 h')
+    """
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 100:
+        return f"{math.ceil(seconds)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def _is_last(step: Step) -> bool:
     """Whether no other follows; from coarse to fine, the step at the start has no next noise either."""
     return step.next_noise is None and Status.RUNNING not in step.status
@@ -191,4 +223,4 @@ def _time_left(step: Step, share: float) -> str:
         return f"done in {step.seconds:.0f} s"
     if step.next_noise is None and step.index == 0:
         return "few steps first"
-    return f"{math.ceil(step.seconds * (1 - share) / share)} s left" if share > 0 else ""
+    return f"{format_span(math.ceil(step.seconds * (1 - share) / share))} left" if share > 0 else ""

@@ -35,13 +35,7 @@ from torch import Tensor
 from noiseward.noise.concentration import log_bounds
 from noiseward.noise.layout import Draw, Layout
 
-__all__ = ["ADVICE", "SUSPECT", "strict_probability"]
-
-SUSPECT = 1e-3  # noise whose strict probability is lower is marked
-ADVICE = (
-    "the noise drifted out of distribution, and the image may have too: compare it with the start, or try fewer steps, "
-    "a smaller lr, or a projection (norm, spectral)"
-)
+__all__ = ["strict_probability"]
 
 
 def strict_probability(noise: Tensor, layout: Layout | None = None) -> tuple[Tensor, list[str]]:

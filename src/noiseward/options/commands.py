@@ -27,7 +27,20 @@ class QuietOptions(Options):
     quiet: bool = option(False, short="-q", help="Print neither progress nor tables, only where the result is.")
 
 
-class AlignOptions(QuietOptions):
+class PrintOptions(QuietOptions):
+    """What a command prints, for people or programs."""
+
+    as_json: bool = option(
+        False, flag="--json", help="Print the result as JSON for programs: docs/scripting.md has its keys."
+    )
+
+    def check_printing(self) -> None:
+        """Raise `ArgumentError` if both are asked for."""
+        if self.quiet and self.as_json:
+            raise ArgumentError("--json prints everything and --quiet nothing; leave one out")
+
+
+class AlignOptions(PrintOptions):
     """Where a run is kept."""
 
     out: str | None = option(None, help="Run directory, new or empty. Default: runs/PROMPT-REWARD.")
@@ -67,10 +80,12 @@ class BatchOptions(SweepOptions):
     )
     pack: int = option(4, ge=1, help="Rows, prompts times seeds, that run as one batch of the device.")
     template: str = option("{}", help="Text around each prompt, as in 'a {} on a lake'.")
-    json_lines: bool = option(False, flag="--json", help="Print a line of JSON per event, no table.")
+    json_lines: bool = option(
+        False, flag="--json", help="Print a line of JSON per event, no table: docs/scripting.md has its keys."
+    )
 
 
-class CompareOptions(SweepOptions):
+class CompareOptions(SweepOptions, PrintOptions):
     """Which method?"""
 
     prompts: Texts = option((), help="Prompts, or text files with one per line.")
@@ -100,7 +115,7 @@ class CompareOptions(SweepOptions):
         return "nfe" if kind == "nfe" else "seconds", amount
 
 
-class ResumeOptions(QuietOptions, MemoryOptions):
+class ResumeOptions(PrintOptions, MemoryOptions):
     """More of a run."""
 
     steps: str | None = option(None, help="Optimization steps in total, as 50, or more of them, as +20.")
@@ -110,6 +125,10 @@ class ResumeOptions(QuietOptions, MemoryOptions):
 
 class DoctorOptions(ModelOptions, CallOptions):
     """A check of a model."""
+
+    as_json: bool = option(
+        False, flag="--json", help="Print the findings as JSON for programs: docs/scripting.md has its keys."
+    )
 
 
 class ServeOptions(Options):

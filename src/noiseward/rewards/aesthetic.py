@@ -13,15 +13,12 @@ from torch import Tensor, nn
 
 from noiseward.errors import ModelError
 from noiseward.rewards.checkpoints import build_head, read_checkpoint
-from noiseward.rewards.dual_encoder import DualEncoder, clip_repo, load_clip
-from noiseward.rewards.dual_encoder import repos as clip_repos
-from noiseward.rewards.hub import Repo, find_checkpoint
+from noiseward.rewards.dual_encoder import DualEncoder, load_clip
+from noiseward.rewards.hub import find_checkpoint
+from noiseward.rewards.repos import AESTHETIC, CLIP
 from noiseward.rewards.reward import Reward
 
-__all__ = ["CLIP", "HEAD", "Aesthetic", "aesthetic", "repos"]
-
-CLIP = clip_repo("openai/clip-vit-large-patch14")
-HEAD = Repo("trl-lib/ddpo-aesthetic-predictor", ("aesthetic-model.pth",), (), 4)
+__all__ = ["Aesthetic", "aesthetic"]
 
 
 @final
@@ -48,11 +45,6 @@ class Aesthetic(Reward):
         return self.head.to(vectors.device)(vectors.float()).squeeze(1).to(vectors.dtype)
 
 
-def repos(path: str = "", *, model: str = CLIP.id) -> tuple[Repo, ...]:
-    """What `aesthetic` takes from the hub."""
-    return (*(() if path else (HEAD,)), *clip_repos(model))
-
-
 def aesthetic(path: str = "", *, model: str = CLIP.id) -> Aesthetic:
     """The LAION aesthetic predictor.
 
@@ -60,7 +52,7 @@ def aesthetic(path: str = "", *, model: str = CLIP.id) -> Aesthetic:
         path: the head's file (`sac+logos+ava1-l14-linearMSE.pth` or a copy of another name); default: the local cache.
         model: the CLIP below it, a hub id or a folder.
     """
-    file = find_checkpoint(HEAD, path, "aesthetic")
+    file = find_checkpoint(AESTHETIC, path, "aesthetic")
     head, encoder = build_head(read_checkpoint(file), file), load_clip(model, "aesthetic")
     width, dim = head[0].in_features, encoder.model.config.projection_dim
     if width != dim:

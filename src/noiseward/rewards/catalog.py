@@ -10,14 +10,16 @@ import dataclasses
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from noiseward import stickers
 from noiseward.errors import ArgumentError, choices
 from noiseward.options.parts import build_part
 from noiseward.rewards.hub import Repo
-from noiseward.rewards.reward import Reward
 from noiseward.user_code import ErrorBoundary
+
+if TYPE_CHECKING:
+    from noiseward.rewards.reward import Reward
 
 __all__ = [
     "ENTRIES", "GROUP", "Entry", "find_maker", "is_available", "list_installed", "list_repos", "list_weights",
@@ -66,35 +68,35 @@ ENTRIES = {
     "jpeg": _pixels("jpeg", "negative size in kB as a quality-95 JPEG", "below 0", False),
     "clip": Entry(
         f"{_HERE}dual_encoder:clip", "fit to the prompt, by the built-in model's CLIP or clip:model=HUB_ID", "-1 to 1",
-        prompted=True, repos=f"{_HERE}dual_encoder:repos", license="built in: Apache-2.0; else as the model",
+        prompted=True, repos=f"{_HERE}repos:list_clip", license="built in: Apache-2.0; else as the model",
     ),
     "stickers-judge": Entry(
         f"{_HERE}dual_encoder:judge", "fit to the prompt, by a CLIP for judging only", "-1 to 1", prompted=True,
-        repos=f"{_HERE}dual_encoder:judge_repos", license="Apache-2.0",
+        repos=f"{_HERE}repos:list_judge", license="Apache-2.0",
     ),
     "aesthetic": Entry(
         f"{_HERE}aesthetic:aesthetic", "how much people would like it (LAION)", "about 1 to 10",
-        repos=f"{_HERE}aesthetic:repos", license="Apache-2.0 (head), MIT (CLIP)",
+        repos=f"{_HERE}repos:list_aesthetic", license="Apache-2.0 (head), MIT (CLIP)",
     ),
     "pickscore": Entry(
         f"{_HERE}dual_encoder:pickscore", "human preference (PickScore v1)", "about 18 to 24", prompted=True,
-        repos=f"{_HERE}dual_encoder:pickscore_repos", license="none stated by its authors; code MIT",
+        repos=f"{_HERE}repos:list_pickscore", license="none stated by its authors; code MIT",
     ),
     "hpsv2": Entry(
         f"{_HERE}open_clip:hpsv2", "human preference (HPSv2; version=2.0 or 2.1)", "about 0.2 to 0.35", prompted=True,
-        repos=f"{_HERE}open_clip:repos", license="Apache-2.0, MIT (tokenizer)",
+        repos=f"{_HERE}repos:list_hpsv2", license="Apache-2.0, MIT (tokenizer)",
     ),
     "imagereward": Entry(
         f"{_HERE}image_reward:imagereward", "human preference (ImageReward v1.0)", "about -2 to 2", prompted=True,
-        repos=f"{_HERE}image_reward:repos", license="Apache-2.0",
+        repos=f"{_HERE}repos:list_imagereward", license="Apache-2.0",
     ),
     "similarity": Entry(
         f"{_HERE}similarity:similarity", "similarity to an image, under a CLIP", "-1 to 1",
-        repos=f"{_HERE}similarity:repos", license="MIT (CLIP)",
+        repos=f"{_HERE}repos:list_similarity", license="MIT (CLIP)",
     ),
     "classifier": Entry(
         f"{_HERE}classifier:classifier", "log-probability of a class, by a transformers image classifier", "below 0",
-        repos=f"{_HERE}classifier:repos", license="as the model",
+        repos=f"{_HERE}repos:list_classifier", license="as the model",
     ),
 }  # fmt: skip
 

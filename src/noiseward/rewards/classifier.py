@@ -10,12 +10,13 @@ from torch import Tensor
 
 from noiseward import lfs
 from noiseward.errors import ArgumentError, ModelError, choices, describe_error
-from noiseward.rewards.hub import JSON, Repo, find_model, is_folder
+from noiseward.rewards.hub import find_model
 from noiseward.rewards.preprocess import Preprocess
+from noiseward.rewards.repos import classifier_repo
 from noiseward.rewards.reward import Reward
 from noiseward.terminal import silence
 
-__all__ = ["Classifier", "classifier", "classifier_repo", "repos"]
+__all__ = ["Classifier", "classifier"]
 
 
 @final
@@ -51,16 +52,6 @@ class Classifier(Reward):
         model = self.model.to(sample.device, torch.float32)
         logits = model(pixel_values=self.preprocess(sample.float())).logits
         return logits.log_softmax(1)[:, self.target].to(sample.dtype)
-
-
-def classifier_repo(model: str) -> Repo:
-    """The files of a classifier on the hub."""
-    return Repo(model, ("config.json", "preprocessor_config.json", "model.safetensors"), JSON)
-
-
-def repos(model: str = "", *, target: str = "") -> tuple[Repo, ...]:
-    """What `classifier` takes from the hub."""
-    return (classifier_repo(model),) if model and not is_folder(model) else ()
 
 
 def classifier(model: str = "", *, target: str = "") -> Classifier:

@@ -20,20 +20,16 @@ from torch.nn import functional as F
 from noiseward import lfs
 from noiseward.errors import ModelError, describe_error
 from noiseward.rewards.checkpoints import summarize
-from noiseward.rewards.hub import JSON, Repo, find_folder, find_model, is_folder
+from noiseward.rewards.hub import find_folder, find_model
 from noiseward.rewards.preprocess import Preprocess
+from noiseward.rewards.repos import PICKSCORE, clip_repo
 from noiseward.rewards.reward import Reward
 from noiseward.rewards.texts import require_prompt, warn_if_cut
 from noiseward.terminal import silence
 
 __all__ = [
-    "PICKSCORE", "DualEncoder", "clip", "clip_repo", "find_built_in", "judge", "judge_repos", "load_clip",
-    "pickscore", "pickscore_repos", "repos",
+    "DualEncoder", "clip", "find_built_in", "judge", "load_clip", "pickscore",
 ]  # fmt: skip
-
-PICKSCORE = Repo("yuvalkirstain/PickScore_v1", ("config.json", "model.safetensors"), JSON, 3945)
-
-SIZES = {"openai/clip-vit-base-patch32": 605, "openai/clip-vit-large-patch14": 1712}  # MB
 
 
 @final
@@ -117,11 +113,6 @@ class DualEncoder(Reward):
         return cls(model, tokenizer, Preprocess.of(config), name=name, scale=learned if scale is None else scale)
 
 
-def clip_repo(model: str) -> Repo:
-    """The files of a CLIP on the hub."""
-    return Repo(model, ("config.json", "model.safetensors"), JSON, SIZES.get(model, 0))
-
-
 def load_clip(model: str, reward: str) -> DualEncoder:
     """Load a CLIP: the built-in model's (`stickers`), a folder, or a hub id from the local cache."""
     folder = find_built_in("clip") if model == "stickers" else find_model(model, clip_repo(model), reward)
@@ -157,19 +148,9 @@ def clip(model: str = "stickers", *, scale: float = 1.0) -> DualEncoder:
     return encoder
 
 
-def repos(model: str = "stickers", *, scale: float = 1.0) -> tuple[Repo, ...]:
-    """What `clip` takes from the hub."""
-    return () if model == "stickers" or is_folder(model) else (clip_repo(model),)
-
-
 def judge() -> DualEncoder:
     """The CLIP that comes with the built-in model for judging alone, trained independently of its `clip`."""
     return DualEncoder.load(find_built_in("judge"), name="stickers-judge")
-
-
-def judge_repos() -> tuple[Repo, ...]:
-    """Nothing: it comes with the built-in model."""
-    return ()
 
 
 def pickscore(path: str = "") -> DualEncoder:
@@ -183,8 +164,3 @@ def pickscore(path: str = "") -> DualEncoder:
         https://arxiv.org/abs/2305.01569
     """
     return DualEncoder.load(find_folder(PICKSCORE, path, "pickscore"), name="pickscore", scale=None)
-
-
-def pickscore_repos(path: str = "") -> tuple[Repo, ...]:
-    """What `pickscore` takes from the hub."""
-    return () if path else (PICKSCORE,)

@@ -28,16 +28,16 @@ from noiseward.rewards.checkpoints import (
     load_weights,
     read_checkpoint,
 )
-from noiseward.rewards.hub import JSON, Repo, find_checkpoint, load_tokenizer
+from noiseward.rewards.hub import find_checkpoint, load_tokenizer
 from noiseward.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from noiseward.rewards.repos import IMAGE_REWARD
+from noiseward.rewards.repos import IMAGE_REWARD_TOKENIZER as TOKENIZER
 from noiseward.rewards.reward import Reward
 from noiseward.rewards.texts import require_prompt, warn_if_cut
 from noiseward.terminal import silence
 
-__all__ = ["IMAGE_REWARD", "TOKENIZER", "ImageReward", "imagereward", "repos"]
+__all__ = ["ImageReward", "imagereward"]
 
-IMAGE_REWARD = Repo("THUDM/ImageReward", ("ImageReward.pt",), (), 1790)
-TOKENIZER = Repo("google-bert/bert-base-uncased", ("tokenizer.json", "tokenizer_config.json"), JSON, 1)
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 WORDS = 35  # tokens of a prompt that are read
 VISION_HEADS, TEXT_HEADS = 16, 12
@@ -100,11 +100,6 @@ class ImageReward(Reward):
         )
         scores = parts["head"](joint.last_hidden_state[:, 0]).squeeze(1)
         return ((scores - MEAN) / STD).to(sample.dtype)
-
-
-def repos(path: str = "", *, tokenizer: str = "") -> tuple[Repo, ...]:
-    """What `imagereward` takes from the hub."""
-    return (*(() if path else (IMAGE_REWARD,)), *(() if tokenizer else (TOKENIZER,)))
 
 
 def imagereward(path: str = "", *, tokenizer: str = "") -> ImageReward:

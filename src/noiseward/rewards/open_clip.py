@@ -18,19 +18,15 @@ from typing import Any
 
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, ModelError, choices
+from noiseward.errors import ModelError
 from noiseward.rewards.checkpoints import Source, count_layers, get_tensor, load_weights, read_checkpoint
 from noiseward.rewards.dual_encoder import DualEncoder
-from noiseward.rewards.hub import JSON, Repo, find_checkpoint, load_tokenizer
+from noiseward.rewards.hub import find_checkpoint, load_tokenizer
 from noiseward.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from noiseward.rewards.repos import HPSV2, HPSV2_TOKENIZER, check_version
 
-__all__ = ["HPSV2", "TOKENIZER", "convert_open_clip", "hpsv2", "repos"]
+__all__ = ["convert_open_clip", "hpsv2"]
 
-HPSV2 = {
-    "2.0": Repo("xswu/HPSv2", ("HPS_v2_compressed.pt",), (), 1972),
-    "2.1": Repo("xswu/HPSv2", ("HPS_v2.1_compressed.pt",), (), 1972),
-}
-TOKENIZER = Repo("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", ("tokenizer.json", "tokenizer_config.json"), JSON, 3)
 HEADS = 16
 
 NAMES = {
@@ -108,18 +104,6 @@ def convert_open_clip(state: Mapping[str, Tensor], path: Path, *, heads: int = H
     return model
 
 
-def repos(version: str = "2.1", *, path: str = "", tokenizer: str = "") -> tuple[Repo, ...]:
-    """What `hpsv2` takes from the hub."""
-    return (*(() if path else (HPSV2[_check_version(version)],)), *(() if tokenizer else (TOKENIZER,)))
-
-
-def _check_version(version: str) -> str:
-    version = version.removeprefix("v")
-    if version not in HPSV2:
-        raise ArgumentError(f"unknown version '{version}' of reward 'hpsv2'; {choices(version, HPSV2)}")
-    return version
-
-
 def hpsv2(version: str = "2.1", *, path: str = "", tokenizer: str = "") -> DualEncoder:
     """HPSv2, the cosine of image and prompt under a CLIP ViT-H/14 trained on human preference.
 
@@ -134,10 +118,10 @@ def hpsv2(version: str = "2.1", *, path: str = "", tokenizer: str = "") -> DualE
     """
     from transformers import AutoTokenizer
 
-    version = _check_version(version)
+    version = check_version(version)
     name = f"hpsv2:version={version}"
     file = find_checkpoint(HPSV2[version], path, name)
-    words = load_tokenizer(AutoTokenizer, TOKENIZER, tokenizer, name, checkpoint=file if path else None)
+    words = load_tokenizer(AutoTokenizer, HPSV2_TOKENIZER, tokenizer, name, checkpoint=file if path else None)
     model = convert_open_clip(read_checkpoint(file), file)
     side = model.config.vision_config.image_size
     return DualEncoder(model, words, Preprocess(None, (side, side), CLIP_MEAN, CLIP_STD, padded=True), name="hpsv2")

@@ -13,11 +13,9 @@ from torch import Tensor
 from noiseward.errors import ArgumentError
 from noiseward.images import read_image, turn_upright
 from noiseward.rewards.dual_encoder import DualEncoder, load_clip
-from noiseward.rewards.dual_encoder import repos as clip_repos
-from noiseward.rewards.hub import Repo
 from noiseward.rewards.reward import Reward
 
-__all__ = ["Similarity", "read_reference", "repos", "similarity"]
+__all__ = ["Similarity", "read_reference", "similarity"]
 
 
 @final
@@ -53,11 +51,6 @@ def read_reference(path: str | Path) -> Tensor:
     image = read_image(os.path.expanduser(path), "similarity:path", lambda raw: turn_upright(raw).convert("RGBA"))
     flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return torch.from_numpy(numpy.array(flat)).permute(2, 0, 1)[None].float() / 255
-
-
-def repos(path: str = "", *, model: str = "openai/clip-vit-large-patch14") -> tuple[Repo, ...]:
-    """What `similarity` takes from the hub."""
-    return clip_repos(model)
 
 
 def similarity(path: str = "", *, model: str = "openai/clip-vit-large-patch14") -> Similarity:

@@ -24,9 +24,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-import torch
-from torch import Tensor
-
 from noiseward.errors import RunError
 from noiseward.runs.files import parse_json
 
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from PIL.Image import Image
+    from torch import Tensor
 
 __all__ = [
     "FILES",
@@ -129,6 +127,8 @@ def digest_tensors(content: Mapping[str, Tensor], loop: Mapping[str, Any] | None
 
 
 def _bytes(part: Tensor) -> Any:
+    import torch  # what reads a run's numbers needs none
+
     return part.reshape(-1).view(torch.uint8).numpy()
 
 

@@ -1,8 +1,5 @@
 """Whether the files of a run belong together: read as a whole, or refused with the name of what does not fit.
 
-*To show a run*, `read_record` reads the spec, the status and the log. They may be read while the run is being written:
-the status is read first, and the log may be ahead of it.
-
 *To resume a run*, `read_resume_data` reads what its next step is made from. The lock is held, so the files must be
 those of the last line of the log, or of the one before it (see `binding.py`). What is made from these (the status, the
 closing images and plots) is not asked for: it is written again.
@@ -11,7 +8,6 @@ closing images and plots) is not asked for: it is written again.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,71 +24,18 @@ from noiseward.options.run import RunSpec
 from noiseward.runs.binding import FILES, check_mark, previous_digest
 from noiseward.runs.files import read_tensors
 from noiseward.runs.log import Line
+from noiseward.runs.record import AGAIN, is_near, tolerance
 from noiseward.runs.schema import Loop, check, check_statuses
 from noiseward.runs.spec import run_id
 from noiseward.runs.store import RunFolder
 
 __all__ = [
     "ResumeData",
-    "RunRecord",
     "read_best",
     "read_resume_data",
     "read_initial",
     "check_recorded",
-    "tolerance",
-    "read_record",
 ]
-
-AGAIN = "restore it, or run again"
-
-
-@dataclasses.dataclass(frozen=True)
-class RunRecord:
-    """A run as its files record it."""
-
-    spec: RunSpec
-    status: dict[str, Any]
-    lines: list[Line]
-
-    @property
-    def steps(self) -> list[dict[str, Any]]:
-        """The records of its steps."""
-        return [line.record for line in self.lines]
-
-
-def read_record(folder: RunFolder) -> RunRecord:
-    """Read the spec, the status and the log of a run.
-
-    Raises:
-        RunError: a file is missing or garbled, was changed, or does not fit the others.
-    """
-    spec, status = folder.spec(), folder.read("status.json")
-    path = folder.path / "status.json"
-    lines = folder.lines() if "step" in status or os.path.exists(folder.path / "steps.jsonl") else []
-    if "step" not in status:
-        if status["state"] != "failed":
-            raise RunError(f"{path}: expected a whole number for 'step', got nothing; {AGAIN}")
-        return RunRecord(spec, status, lines)
-    for name in ("seconds", "best", "found", "rows"):
-        if name not in status:
-            raise RunError(f"{path}: expected an entry '{name}', got nothing; {AGAIN}")
-    if len(status["rows"]) != spec.rows:
-        raise RunError(f"{path}: expected the status of {spec.rows} rows, got {len(status['rows'])}; {AGAIN}")
-    by_index = {line.record["index"]: line.record for line in lines}
-    last = max(by_index, default=-1)
-    final = status["state"] in ("done", "interrupted")
-    if status["step"] > last or (final and status["step"] < last):
-        raise RunError(
-            f"{path} says step {status['step']} is the last, and steps.jsonl ends with step {last}; restore what was "
-            f"changed, or 'noiseward resume {folder.path}'"
-        )
-    apart = tolerance(folder, spec)
-    for row, (best, found) in enumerate(zip(status["best"], status["found"], strict=True)):
-        if found not in by_index:
-            raise RunError(f"{path}: step {found}, the best of row {row}, is not in steps.jsonl; {AGAIN}")
-        if not _near(best, by_index[found]["reward"][row], apart):
-            raise RunError(f"{path}: the best of row {row} is not the reward of its step in steps.jsonl; {AGAIN}")
-    return RunRecord(spec, status, lines)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,20 +181,6 @@ def _sound(latest: Mapping[str, Tensor], loop: Mapping[str, Any], path: Path) ->
             raise RunError(f"{path}: expected numbers in '{name}', got nan; {AGAIN}")
 
 
-def tolerance(folder: RunFolder, spec: RunSpec) -> float:
-    """How far apart numbers of one evaluation may be in two files of a run.
-
-    A resumed run evaluates its last step again, which may round differently, on a GPU above all. Where there are
-    checksums, numbers need not be compared.
-    """
-    if run_id(spec) is not None:
-        return math.inf
-    try:
-        return 1e-4 if folder.read("env.json").get("device") == "cpu" else 0.02
-    except RunError:
-        return 0.02
-
-
 def check_recorded(found: Mapping[str, Tensor], lines: list[Line], path: Path, *, apart: float) -> None:
     """Raise `RunError` unless what is known of the best of each row, or of the start, is in the log.
 
@@ -266,17 +195,8 @@ def check_recorded(found: Mapping[str, Tensor], lines: list[Line], path: Path, *
     names = [name for name in ("reward", "value", "penalty", "probability") if name in found]
     for row, index in enumerate(indices):
         record = by_index.get(index, {})
-        if not record or not all(_near(found[name][row].item(), record[name][row], apart) for name in names):
+        if not record or not all(is_near(found[name][row].item(), record[name][row], apart) for name in names):
             raise RunError(f"{path}: what it has of row {row} is not what steps.jsonl has of step {index}: {AGAIN}")
-
-
-def _near(one: float, other: float, apart: float) -> bool:
-    """Whether two numbers may be the same; a reward that was never finite is -inf among the best."""
-    if apart == math.inf:
-        return True
-    if not math.isfinite(other):
-        return not math.isfinite(one)
-    return math.isclose(one, other, rel_tol=apart, abs_tol=apart / 10)
 
 
 def _complete(found: dict[str, Tensor]) -> dict[str, Tensor]:

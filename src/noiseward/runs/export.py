@@ -1,32 +1,32 @@
-"""A run as files for others: a grid, an animation of its evolution, a table of all steps."""
+"""A run as images for others: a grid, an animation of its evolution."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from PIL import Image
 
 from noiseward.errors import ArgumentError, RunError
 from noiseward.images import draw_grid, enlarge
-from noiseward.runs.consistency import read_initial, read_record
+from noiseward.runs.consistency import read_initial
 from noiseward.runs.files import check_target, replace_file
 from noiseward.runs.images import read_frames, read_images
+from noiseward.runs.record import read_record
 from noiseward.runs.store import RunFolder
 
-__all__ = ["write_animation", "check_paths", "write_grid", "write_table"]
+__all__ = ["write_animation", "check_paths", "write_grid"]
 
 ANIMATED = (".gif", ".webp")
 HOLD = 8  # frames for which the last image of an animation stays
 
 
-def check_paths(*, grid: Path | None = None, animation: Path | None = None, table: Path | None = None) -> None:
+def check_paths(*, grid: Path | None = None, animation: Path | None = None) -> None:
     """Raise unless files of these names can be written and are of a kind that is known."""
     if grid is not None:
         _kind(grid)
     if animation is not None and animation.suffix.lower() not in ANIMATED:
         raise ArgumentError(f"expected an animation that ends in {' or '.join(ANIMATED)}, got '{animation}'")
-    for path in filter(None, (grid, animation, table)):
+    for path in filter(None, (grid, animation)):
         check_target(path)
 
 
@@ -66,30 +66,6 @@ def write_animation(folder: RunFolder, path: Path, *, milliseconds: int = 120) -
     first, *rest = frames + frames[-1:] * HOLD
     more = {"save_all": True, "append_images": rest, "duration": milliseconds, "loop": 0}
     replace_file(path, lambda beside: first.save(beside, format=kind, **more))
-    return path
-
-
-def write_table(folder: RunFolder, path: Path) -> Path:
-    """Every number of every step and row, one line each, as CSV."""
-    check_paths(table=path)
-    steps = read_record(folder).steps
-    if not steps:
-        raise RunError(f"{folder.path} has no steps yet")
-    terms = list(steps[0]["terms"])
-    columns = ["reward", "penalty", "value", "probability", "grad_norm"]
-
-    def write(beside: Path) -> None:
-        with open(beside, "w", newline="") as file:
-            out = csv.writer(file)
-            out.writerow(["step", "row", "seconds", "nfe_forward", "nfe_backward", "nfe_recomputed", *columns, *terms])
-            for step in steps:
-                calls = [step["nfe"][name] for name in ("forward", "backward", "recomputed")]
-                for row in range(len(step["reward"])):
-                    numbers = [step[name][row] if step[name] is not None else "" for name in columns]
-                    numbers += [step["terms"][term][row] for term in terms]
-                    out.writerow([step["index"], row, step["seconds"], *calls, *numbers])
-
-    replace_file(path, write)
     return path
 
 

@@ -14,11 +14,12 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from noiseward.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "DirectoryBusy",

@@ -17,8 +17,9 @@ from noiseward.methods import read_method
 from noiseward.optimizers.coarse_to_fine import CoarseStage, Through
 from noiseward.options.run import RunSpec
 from noiseward.runs import spec as specs
+from noiseward.runs.finish import finish
 from noiseward.runs.interrupt import Interruptible
-from noiseward.runs.resume import ResumePoint, find_resume_point, mark_running
+from noiseward.runs.resume_point import ResumePoint, find_resume_point, mark_running
 from noiseward.runs.store import RunFolder
 from noiseward.runs.write import Writer
 from noiseward.samplers.fingerprint import compute_fingerprint
@@ -74,7 +75,7 @@ def record_first(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Resu
                     yield step
             solution = collector.solution
             stopped = interruptible.asked or Status.INTERRUPTED in solution.status
-            own.finish(solution, "interrupted" if stopped else "done")
+            finish(own, solution, "interrupted" if stopped else "done")
         if stopped or interruptible.asked:
             raise KeyboardInterrupt
 

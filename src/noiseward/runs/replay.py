@@ -11,9 +11,11 @@ from torch import Tensor
 
 from noiseward import __version__
 from noiseward.api import prepare_spec
-from noiseward.runs.consistency import check_recorded, read_best, tolerance
+from noiseward.runs.consistency import check_recorded, read_best
 from noiseward.runs.fingerprint import check_model
-from noiseward.runs.store import LIBRARIES, RunFolder
+from noiseward.runs.record import tolerance
+from noiseward.runs.store import RunFolder
+from noiseward.runs.write import LIBRARIES
 
 __all__ = ["Replay", "changed_versions", "replay"]
 

@@ -32,19 +32,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from noiseward.errors import ArgumentError, NoisewardError, RunError
-from noiseward.images import plot_history, to_images
-from noiseward.loop.panel import find_hacked
-from noiseward.loop.solution import Solution
+from noiseward.errors import ArgumentError, RunError
 from noiseward.options.run import RunSpec
-from noiseward.runs.binding import copy_tensors, mark, unseal
-from noiseward.runs.files import read_json, replace_file, write_tensors
+from noiseward.runs.binding import unseal
+from noiseward.runs.files import read_json, replace_file
 from noiseward.runs.log import Line, read_lines
 from noiseward.runs.schema import StatusFile, check, check_statuses
 from noiseward.runs.spec import read_spec, run_id, to_text
-from noiseward.runs.write import LIBRARIES, has_images, save_images, save_json
 
-__all__ = ["LIBRARIES", "RunFolder", "find_runs"]
+__all__ = ["RunFolder", "find_runs"]
 
 FILES = {"env.json": dict[str, str], "status.json": StatusFile}
 
@@ -58,32 +54,6 @@ class RunFolder:
     """
 
     path: Path
-
-    def finish(self, solution: Solution, state: str, *, plots: bool = True) -> None:
-        """Write the closing images, with strip and plot if asked for, and the final status."""
-        run = run_id(self.spec())
-        if has_images(solution.sample):
-            save_images(self.path / "best", to_images(solution.sample))
-        if any(solution.hacking):
-            before = solution.best(by="pareto")
-            found = copy_tensors(vars(before))
-            write_tensors(self.path / "pareto.safetensors", found, mark(found, run))
-            if has_images(before.sample):
-                save_images(self.path / "pareto", to_images(before.sample))
-        if plots:
-            if has_images(solution.sample):
-                replace_file(self.path / "strip.png", lambda path: solution.strip().save(path, format="PNG"))
-            plot = plot_history(solution.history, hacked=find_hacked(solution.history))
-            replace_file(self.path / "plot.png", lambda path: plot.save(path, format="PNG"))
-        save_json(self.path / "status.json", {"state": state, **summarize(solution)}, run)
-
-    def fail(self, error: Exception) -> None:
-        """Note in a directory that was begun that the run ended with an error; never raises."""
-        with contextlib.suppress(NoisewardError):
-            spec, known = self.spec(), {}
-            with contextlib.suppress(RunError):
-                known = self.read("status.json")
-            save_json(self.path / "status.json", {**known, "state": "failed", "error": str(error)}, run_id(spec))
 
     def spec(self) -> RunSpec:
         """What was asked.
@@ -130,23 +100,6 @@ class RunFolder:
     def write_spec(self, spec: RunSpec) -> None:
         """Replace the spec, as a resumed run with a larger budget does."""
         replace_file(self.path / "spec.json", lambda path: path.write_text(to_text(spec) + "\n"))
-
-
-def summarize(solution: Solution) -> dict[str, Any]:
-    """How a run ended, as `status.json` holds it."""
-    step = solution.last
-    return {
-        "step": step.index,
-        "seconds": step.seconds,
-        "best": step.best.reward.tolist(),
-        "found": step.best.index.tolist(),
-        "rows": [status.name for status in solution.status],
-        "dead_draws": list(solution.dead_draws),
-        "strict": solution.strict_probability,
-        "image": solution.image_probability,
-        **({"untested": solution.untested} if solution.untested else {}),
-        "suspect": solution.suspect,
-    }
 
 
 def find_runs(folder: Path) -> list[RunFolder]:

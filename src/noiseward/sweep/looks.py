@@ -25,8 +25,8 @@ from noiseward.noise.typicality import strict_probability
 from noiseward.options.run import RunSpec
 from noiseward.pipelines.cards import card_of
 from noiseward.runs.binding import seal, unseal
-from noiseward.runs.consistency import RunRecord
 from noiseward.runs.files import read_json, replace_file
+from noiseward.runs.record import RunRecord
 from noiseward.runs.schema import check
 from noiseward.runs.spec import run_id
 from noiseward.runs.store import RunFolder

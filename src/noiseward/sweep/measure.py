@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from noiseward.noise.typicality import SUSPECT
+from noiseward.loop.describe import SUSPECT
 from noiseward.sweep.intervals import Interval, interval, rank
 from noiseward.sweep.looks import Measurements
 from noiseward.sweep.packs import Pack

@@ -19,10 +19,10 @@ from noiseward.methods import default_method, read_method
 from noiseward.options.run import RunSpec
 from noiseward.rewards.catalog import ENTRIES
 from noiseward.runs.claim import is_vacant
-from noiseward.runs.consistency import RunRecord, read_record
-from noiseward.runs.execute import perform
 from noiseward.runs.files import lock
 from noiseward.runs.images import check_results
+from noiseward.runs.perform import perform
+from noiseward.runs.record import RunRecord, read_record
 from noiseward.runs.spec import matches
 from noiseward.runs.store import RunFolder
 from noiseward.sweep.engine import Beat, Context

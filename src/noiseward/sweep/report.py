@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from noiseward.noise.typicality import SUSPECT
+from noiseward.loop.describe import SUSPECT
 from noiseward.sweep.directory import Sweep
 from noiseward.sweep.engine import Beat
 from noiseward.sweep.outcomes import Outcome, count_states, find_outcomes, write_contact, write_index

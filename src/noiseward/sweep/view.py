@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from noiseward import terminal
+from noiseward.loop.progress import format_span
 from noiseward.sweep.engine import Beat
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Tally:
         parts += [f"{count} refused"] if (count := self.rows("refused")) else []
         gain, left = self.gain, self.left
         parts += [] if math.isnan(gain) else [f"gain {gain:+.3g}"]
-        return ", ".join([*parts, *([] if math.isnan(left) else [f"{_format_span(left)} left"])])
+        return ", ".join([*parts, *([] if math.isnan(left) else [f"{format_span(math.ceil(left))} left"])])
 
 
 def show(
@@ -124,15 +125,3 @@ def print_json(beats: Iterable[Beat], tally: Tally, out: TextIO) -> Iterator[Bea
         whole = {"total": tally.total, **counts, "gain": gain, "left": left}
         print(json.dumps({**beat.record(), "batch": whole}), file=out, flush=True)
         yield beat
-
-
-def _format_span(seconds: float) -> str:
-    """Seconds in the unit that people use.
-
-    Example:
-        >>> _format_span(50), _format_span(200), _format_span(9000)
-        ('50 s', '3 min', '2.5 h')
-    """
-    if seconds < 100:
-        return f"{math.ceil(seconds)} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

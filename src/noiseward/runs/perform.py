@@ -21,9 +21,10 @@ from noiseward.runs import spec as specs
 from noiseward.runs.claim import Claim
 from noiseward.runs.files import lock
 from noiseward.runs.fingerprint import check_model
+from noiseward.runs.finish import fail, finish
 from noiseward.runs.interrupt import Interruptible
 from noiseward.runs.log import Log
-from noiseward.runs.resume import ResumePoint, extend, find_resume_point, mark_running
+from noiseward.runs.resume_point import ResumePoint, extend, find_resume_point, mark_running
 from noiseward.runs.store import RunFolder
 from noiseward.runs.write import Writer
 from noiseward.samplers.fingerprint import compute_fingerprint
@@ -55,7 +56,8 @@ def execute(spec: RunSpec, out: Path | Claim, *, console: Console | None = None,
     with out if isinstance(out, Claim) else Claim(out) as path:
         with bars.show_discovery() if bars else contextlib.nullcontext():
             problem = prepare_spec(spec)
-        return _shown(_performing(problem, _written(spec, problem), RunFolder(path), bars=bars), problem, console, bars)
+        spec, folder = _written(spec, problem), RunFolder(path)
+        return _shown(_performing(problem, spec, folder, bars=bars), problem, spec, folder, console, bars)
 
 
 def resume(
@@ -92,7 +94,7 @@ def resume(
             problem = prepare_spec(spec)
         # The run's id depends on the text of the method, which stays.
         spec = _written(spec, problem).replace(method=spec.method or problem.method)
-        return _shown(_going_on(problem, spec, folder, bars=bars), problem, console, bars)
+        return _shown(_going_on(problem, spec, folder, bars=bars), problem, spec, folder, console, bars)
 
 
 def perform(
@@ -176,19 +178,29 @@ def _performing(
                 # format 1 has no checksum that would have found it before
                 file, kind = folder.path / "latest.safetensors", type(error).__name__
                 error = RunError(f"{file} does not fit the run ({kind}: {str(error)[:80]}); restore it, or run again")
-            folder.fail(error)
+            fail(folder, error)
             raise error
         short = {Status.INTERRUPTED, Status.MEMORY} & {*solution.status}
-        folder.finish(solution, "interrupted" if short else "done", plots=plots)
+        finish(folder, solution, "interrupted" if short else "done", plots=plots)
     return solution
 
 
 def _shown(
-    performed: Generator[Step, None, Solution], problem: Problem, console: Console | None, bars: Bars | None
+    performed: Generator[Step, None, Solution],
+    problem: Problem,
+    spec: RunSpec,
+    folder: RunFolder,
+    console: Console | None,
+    bars: Bars | None,
 ) -> Solution:
     """The solution of a run whose steps go by, seen or unseen."""
-    if problem.note and console and bars:
-        console.print(problem.note, highlight=False, soft_wrap=True)
+    if console and bars:
+        limits = (f"{name} {value:g}" for name, value in spec.limits.items() if value is not None)
+        rows = f"{spec.rows} images, " if spec.rows > 1 else ""
+        plan = f"{folder.path}: {rows}{spec.method or 'its own method'}, {', '.join(limits)}"
+        console.print(plan, highlight=False, soft_wrap=True)
+        if problem.note:
+            console.print(problem.note, highlight=False, soft_wrap=True)
     found: list[Solution] = []
 
     def steps() -> Iterator[Step]:

@@ -1,0 +1,85 @@
+"""Tables that fit a terminal: names that other commands need are never cut, the rest is as far as there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["fit_columns", "print_table"]
+
+LEAST = 12  # characters of a text that may be cut
+PAD = 2
+
+
+def print_table(
+    head: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    console: Console,
+    *,
+    left: Collection[str] = (),
+    wrap: Collection[str] = (),
+    cut: Collection[str] = (),
+    drop: Sequence[str] = (),
+) -> None:
+    """Print a table.
+
+    Arguments:
+        head: titles of the columns.
+        lines: cells.
+        console: where to print.
+        left: columns of text; the others are numbers, on the right.
+        wrap: columns whose cells may be broken into several lines where the terminal is narrow.
+        cut: columns whose cells may be cut there.
+        drop: columns that may be left out there, the first ones first.
+    """
+    from rich.cells import cell_len
+    from rich.table import Table
+
+    cells = [[" ".join(cell.split()) for cell in line] for line in lines]
+    columns = zip(head, zip(head, *cells, strict=True), strict=True)
+    widths = {title: max(map(cell_len, column)) for title, column in columns}
+    least = {title: min(width, LEAST) if title in (*cut, *wrap) else width for title, width in widths.items()}
+    shown = list(head)
+    for title in drop:
+        if sum(least[one] + PAD for one in shown) - PAD > console.width:
+            shown.remove(title)
+    room = console.width - sum(least[title] + PAD for title in shown) + PAD
+    for title in cut:
+        widths[title] = min(widths[title], least[title] + max(room, 0))
+        room -= widths[title] - least[title]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in shown:
+        fixed = {} if title in wrap else {"no_wrap": True, "min_width": widths[title]}
+        table.add_column(title, justify="left" if title in left else "right", overflow="fold", **fixed)
+    for line in cells:
+        row = {
+            title: _shorten(cell, widths[title]) if title in cut else cell
+            for title, cell in zip(head, line, strict=True)
+        }
+        table.add_row(*(row[title] for title in shown))
+    console.print(table)
+
+
+def _shorten(text: str, width: int) -> str:
+    """As much of a text as fits."""
+    from rich.cells import cell_len, set_cell_size
+
+    return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1).rstrip()}…"
+
+
+def fit_columns(lines: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The columns of a table that fit into a terminal, the first ones before the last; the report has them all.
+
+    Example:
+        >>> fit_columns([["rank", "method", "gain"], ["1", "best-of-n", "0.5"]], 20)
+        [0, 1]
+    """
+    room, shown = width, []
+    for place in range(len(lines[0])):
+        room -= 2 + max(len(line[place]) for line in lines)  # a space on either side
+        if room >= 0:
+            shown.append(place)
+    return shown

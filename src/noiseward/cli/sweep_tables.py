@@ -1,0 +1,66 @@
+"""What came out of a batch or a comparison, as its command ends with and `show` prints."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from noiseward.cli.columns import fit_columns
+from noiseward.loop.describe import SUSPECT
+from noiseward.sweep.outcomes import count_states
+from noiseward.sweep.tables import format_lines
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from noiseward.sweep.measure import Line
+    from noiseward.sweep.outcomes import Outcome
+
+__all__ = ["print_lines", "print_outcomes"]
+
+
+def print_outcomes(outcomes: Sequence[Outcome], out: Path, console: Console) -> None:
+    """Print the outcomes, one line per prompt, and where the files are."""
+    table = Table(box=None, header_style="bold")
+    for title in ("id", "prompt", "rows", "before", "best", "gain", "P(z)", "state"):
+        table.add_column(title, justify="left" if title in ("id", "prompt", "state") else "right")
+    by_id, by_error = defaultdict[str, list["Outcome"]](list), defaultdict[str, dict[str, None]](dict)
+    for one in outcomes:
+        by_id[one.id].append(one)
+        if one.error:
+            by_error[one.error][one.id] = None
+    for name, rows in by_id.items():
+        means = [_mean([getattr(one, column) for one in rows]) for column in ("before", "best", "gain", "probability")]
+        table.add_row(name, rows[0].prompt, str(len(rows)), *means, count_states(rows))
+    console.print(table)
+    for error, ids in by_error.items():
+        console.print(f"{', '.join(ids)}: {error}", highlight=False, soft_wrap=True)
+    suspects = sum(one.strict is not None and one.strict < SUSPECT for one in outcomes)
+    if suspects:
+        console.print(f"the noise of {suspects} rows is out of distribution: index.csv, column strict", highlight=False)
+    gain = _mean([one.gain for one in outcomes]) if len({one.reward for one in outcomes}) == 1 else ""
+    console.print(f"{count_states(outcomes)}" + (f"; mean gain {gain}" if gain else ""), highlight=False)
+    for file in ("index.csv", "contact.png", "report.html"):
+        if (out / file).exists():
+            console.print(str(out / file), highlight=False, soft_wrap=True)
+
+
+def _mean(numbers: list[float | None]) -> str:
+    there = [number for number in numbers if number is not None]
+    return f"{sum(there) / len(there):.4g}" if there else ""
+
+
+def print_lines(lines: Sequence[Line], console: Console) -> None:
+    """Print a table, as many columns as there is room for."""
+    head, cells = format_lines(lines)
+    shown = fit_columns([head, *cells], console.width)
+    table = Table(box=None, header_style="bold")
+    for place in shown:
+        table.add_column(head[place], justify="left" if head[place] == "method" else "right", no_wrap=True)
+    for line in cells:
+        table.add_row(*(line[place] for place in shown))
+    console.print(table)

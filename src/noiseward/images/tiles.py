@@ -1,0 +1,55 @@
+"""Images next to each other: grids, and strips of a trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw
+
+from noiseward.images.convert import to_images
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["GAP", "TILE", "draw_grid", "draw_strip", "enlarge"]
+
+GAP = 4  # pixels between tiles
+TILE = 128  # small images are enlarged to about this, by whole factors, to be seen
+
+
+def enlarge(image: Image.Image) -> Image.Image:
+    """Enlarge a small image by a whole factor to about `TILE` pixels; return a larger one as it is."""
+    factor = max(1, TILE // image.width)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def draw_grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str] = ()) -> Image.Image:
+    """Arrange images of one size in rows, with an optional title above each column."""
+    width, height = rows[0][0].size
+    top = 16 if titles else 0
+    columns = max(len(row) for row in rows)
+    canvas = Image.new("RGB", (columns * (width + GAP) - GAP, top + len(rows) * (height + GAP) - GAP), "white")
+    for column, title in enumerate(titles):
+        ImageDraw.Draw(canvas).text((column * (width + GAP) + 2, 2), title, fill="black")
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            canvas.paste(image, (x * (width + GAP), top + y * (height + GAP)))
+    return canvas
+
+
+def draw_strip(
+    initial: Tensor, frames: Sequence[tuple[int, Tensor]], best: Tensor, index: Sequence[int]
+) -> Image.Image:
+    """Draw a trajectory, one line per row: the start, frames along the way, and the best.
+
+    Arguments:
+        initial: samples of the start, `(B, 3, H, W)`.
+        frames: (step, samples) along the way.
+        best: the best samples.
+        index: the step at which each best was found.
+    """
+    between = [(k, sample) for k, sample in frames if k > 0]
+    columns = [to_images(initial), *(to_images(sample) for _, sample in between), to_images(best)]
+    titles = ["start", *(f"step {k}" for k, _ in between), "best" if len(set(index)) > 1 else f"best ({index[0]})"]
+    return draw_grid([[enlarge(column[row]) for column in columns] for row in range(len(index))], titles)

@@ -1,0 +1,101 @@
+"""What each reward takes from the hub, for the arguments of its maker; nothing is loaded, not even torch."""
+
+from __future__ import annotations
+
+from noiseward.errors import ArgumentError, choices
+from noiseward.rewards.hub import JSON, Repo, is_folder
+
+__all__ = [
+    "AESTHETIC",
+    "CLIP",
+    "HPSV2",
+    "HPSV2_TOKENIZER",
+    "IMAGE_REWARD",
+    "IMAGE_REWARD_TOKENIZER",
+    "PICKSCORE",
+    "check_version",
+    "classifier_repo",
+    "clip_repo",
+    "list_aesthetic",
+    "list_classifier",
+    "list_clip",
+    "list_hpsv2",
+    "list_imagereward",
+    "list_judge",
+    "list_pickscore",
+    "list_similarity",
+]
+
+SIZES = {"openai/clip-vit-base-patch32": 605, "openai/clip-vit-large-patch14": 1712}  # MB
+BERT = ("tokenizer.json", "tokenizer_config.json")
+
+AESTHETIC = Repo("trl-lib/ddpo-aesthetic-predictor", ("aesthetic-model.pth",), (), 4)
+PICKSCORE = Repo("yuvalkirstain/PickScore_v1", ("config.json", "model.safetensors"), JSON, 3945)
+HPSV2 = {
+    "2.0": Repo("xswu/HPSv2", ("HPS_v2_compressed.pt",), (), 1972),
+    "2.1": Repo("xswu/HPSv2", ("HPS_v2.1_compressed.pt",), (), 1972),
+}
+HPSV2_TOKENIZER = Repo("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", BERT, JSON, 3)
+IMAGE_REWARD = Repo("THUDM/ImageReward", ("ImageReward.pt",), (), 1790)
+IMAGE_REWARD_TOKENIZER = Repo("google-bert/bert-base-uncased", BERT, JSON, 1)
+
+
+def clip_repo(model: str) -> Repo:
+    """The files of a CLIP on the hub."""
+    return Repo(model, ("config.json", "model.safetensors"), JSON, SIZES.get(model, 0))
+
+
+def classifier_repo(model: str) -> Repo:
+    """The files of a classifier on the hub."""
+    return Repo(model, ("config.json", "preprocessor_config.json", "model.safetensors"), JSON)
+
+
+CLIP = clip_repo("openai/clip-vit-large-patch14")
+
+
+def check_version(version: str) -> str:
+    """A version of HPSv2, by the name it is listed under."""
+    version = version.removeprefix("v")
+    if version not in HPSV2:
+        raise ArgumentError(f"unknown version '{version}' of reward 'hpsv2'; {choices(version, HPSV2)}")
+    return version
+
+
+def list_aesthetic(path: str = "", *, model: str = CLIP.id) -> tuple[Repo, ...]:
+    """What `aesthetic` takes from the hub."""
+    return (*(() if path else (AESTHETIC,)), *list_clip(model))
+
+
+def list_clip(model: str = "stickers", *, scale: float = 1.0) -> tuple[Repo, ...]:
+    """What `clip` takes from the hub."""
+    return () if model == "stickers" or is_folder(model) else (clip_repo(model),)
+
+
+def list_judge() -> tuple[Repo, ...]:
+    """Nothing: it comes with the built-in model."""
+    return ()
+
+
+def list_pickscore(path: str = "") -> tuple[Repo, ...]:
+    """What `pickscore` takes from the hub."""
+    return () if path else (PICKSCORE,)
+
+
+def list_hpsv2(version: str = "2.1", *, path: str = "", tokenizer: str = "") -> tuple[Repo, ...]:
+    """What `hpsv2` takes from the hub."""
+    return (*(() if path else (HPSV2[check_version(version)],)), *(() if tokenizer else (HPSV2_TOKENIZER,)))
+
+
+def list_imagereward(path: str = "", *, tokenizer: str = "") -> tuple[Repo, ...]:
+    """What `imagereward` takes from the hub."""
+    return (*(() if path else (IMAGE_REWARD,)), *(() if tokenizer else (IMAGE_REWARD_TOKENIZER,)))
+
+
+def list_similarity(path: str = "", *, model: str = CLIP.id) -> tuple[Repo, ...]:
+    """What `similarity` takes from the hub."""
+    return list_clip(model)
+
+
+def list_classifier(model: str = "", *, target: str = "") -> tuple[Repo, ...]:
+    """What `classifier` takes from the hub."""
+    return (classifier_repo(model),) if model and not is_folder(model) else ()

@@ -1,0 +1,64 @@
+"""How a run directory ends: with its closing images and plots and a final status, or with the error that ended it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from noiseward.errors import NoisewardError, RunError
+from noiseward.images import to_images
+from noiseward.images.plots import plot_history
+from noiseward.loop.hacking import find_hacked
+from noiseward.loop.solution import Solution
+from noiseward.runs.binding import copy_tensors, mark
+from noiseward.runs.files import replace_file, write_tensors
+from noiseward.runs.spec import run_id
+from noiseward.runs.store import RunFolder
+from noiseward.runs.write import has_images, save_images, save_json
+
+__all__ = ["fail", "finish", "summarize"]
+
+
+def finish(folder: RunFolder, solution: Solution, state: str, *, plots: bool = True) -> None:
+    """Write the closing images, with strip and plot if asked for, and the final status."""
+    path, run = folder.path, run_id(folder.spec())
+    if has_images(solution.sample):
+        save_images(path / "best", to_images(solution.sample))
+    if any(solution.hacking):
+        before = solution.best(by="pareto")
+        found = copy_tensors(vars(before))
+        write_tensors(path / "pareto.safetensors", found, mark(found, run))
+        if has_images(before.sample):
+            save_images(path / "pareto", to_images(before.sample))
+    if plots:
+        if has_images(solution.sample):
+            replace_file(path / "strip.png", lambda beside: solution.strip().save(beside, format="PNG"))
+        plot = plot_history(solution.history, hacked=find_hacked(solution.history))
+        replace_file(path / "plot.png", lambda beside: plot.save(beside, format="PNG"))
+    save_json(path / "status.json", {"state": state, **summarize(solution)}, run)
+
+
+def fail(folder: RunFolder, error: Exception) -> None:
+    """Note in a directory that was begun that the run ended with an error; never raises."""
+    with contextlib.suppress(NoisewardError):
+        spec, known = folder.spec(), {}
+        with contextlib.suppress(RunError):
+            known = folder.read("status.json")
+        save_json(folder.path / "status.json", {**known, "state": "failed", "error": str(error)}, run_id(spec))
+
+
+def summarize(solution: Solution) -> dict[str, Any]:
+    """How a run ended, as `status.json` holds it."""
+    step = solution.last
+    return {
+        "step": step.index,
+        "seconds": step.seconds,
+        "best": step.best.reward.tolist(),
+        "found": step.best.index.tolist(),
+        "rows": [status.name for status in solution.status],
+        "dead_draws": list(solution.dead_draws),
+        "strict": solution.strict_probability,
+        "image": solution.image_probability,
+        **({"untested": solution.untested} if solution.untested else {}),
+        "suspect": solution.suspect,
+    }
