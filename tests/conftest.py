@@ -1,5 +1,6 @@
 import os
 import shutil
+import re
 import signal
 import sys
 import tempfile
@@ -54,7 +55,7 @@ def small(model):
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
-    """Run a command in an empty folder; gives exit status, output and errors."""
+    """Run a command in an empty folder; gives exit status, output and errors, without the first sign of life."""
     from noiseward import cli
 
     monkeypatch.chdir(tmp_path)
@@ -65,6 +66,6 @@ def run(monkeypatch, capsys, tmp_path):
         with pytest.raises(SystemExit) as ended:
             cli.main()
         captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
+        return int(ended.value.code or 0), captured.out, re.sub(r"\Aloading .*\n", "", captured.err)
 
     return command

@@ -15,11 +15,6 @@ import pytest
 from noiseward.runs import RunFolder
 
 
-def lines(err: str) -> list[str]:
-    """The lines of standard error but for the first sign of life."""
-    return [line for line in err.splitlines() if not line.startswith("loading ")]
-
-
 def test_align_raises_the_reward_and_says_where_the_images_are(run, small, tmp_path):
     status, out, err = run("align", "a", "b", "--reward", "brightness", "--steps", "4", *small)
     assert status == 0, err
@@ -166,7 +161,7 @@ def test_bad_options_are_one_line_and_leave_nothing(run, small, tmp_path, option
     assert status == code
     assert says in err
     assert "Traceback" not in err
-    assert len(lines(err)) == 1
+    assert len(err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -179,7 +174,7 @@ def test_an_empty_prompt_is_a_usage_error(run, small, tmp_path):
 def test_a_reward_without_a_gradient_is_searched_and_a_line_names_the_method(run, small, tmp_path):
     status, out, err = run("align", "a", "--reward", "jpeg", "--steps", "1", "--out", "here", *small)
     assert status == 0, err
-    assert err.splitlines()[2].startswith("reward 'jpeg' has no gradient: using trust-region:samples=16,")
+    assert err.splitlines()[1].startswith("reward 'jpeg' has no gradient: using trust-region:samples=16,")
     steps = RunFolder(tmp_path / "here").steps()
     assert steps[0]["nfe"]["backward"] == 0 and steps[0]["nfe"]["forward"] > 4 * 17  # of 4 sampler steps, and tests
     options = (
@@ -249,7 +244,7 @@ def test_an_address_that_is_none_is_refused(run, small):
 @pytest.mark.parametrize(("name", "says"), [("nowhere", "no folder here, no short name"), (".", "no model_index.json")])
 def test_a_model_that_is_none(run, tmp_path, name, says):
     status, _, err = run("align", "a", "--reward", "brightness", "--model", name)
-    assert (status, len(lines(err))) == (1, 1)
+    assert (status, len(err.strip().splitlines())) == (1, 1)
     assert says in err
     assert not list(tmp_path.iterdir())
 
@@ -267,7 +262,7 @@ def test_a_model_that_is_none(run, tmp_path, name, says):
 def test_rewards_that_misbehave(run, small, tmp_path, body, says):
     (tmp_path / "mine.py").write_text(f"def mine(images):\n    {body}\n")
     status, _, err = run("align", "a", "--reward", "mine.py:mine", "--quiet", *small)
-    assert (status, len(lines(err))) == (1, 1)
+    assert (status, len(err.strip().splitlines())) == (1, 1)
     assert says in err
     assert not (tmp_path / "runs").exists()
 

@@ -27,7 +27,7 @@ FEW, MANY = (GaussianModel(steps=steps) for steps in (2, 4))
 def lines(steps, budget):
     out = io.StringIO()
     passed = list(Bars(Console(file=out, width=200)).track(steps, budget))
-    return passed, out.getvalue().splitlines()
+    return passed, [line for line in out.getvalue().splitlines() if "a step takes" not in line]
 
 
 def test_a_line_for_every_tenth_of_the_budget_and_the_steps_themselves():
@@ -65,7 +65,7 @@ def test_few_steps_are_shown_below_the_run_they_are_part_of():
     bars = Bars(Console(file=out, width=200))
     steps = few_first(through=functools.partial(bars.track, budget=Budget(steps=5), name="few"))
     assert [step.index for step in bars.track(steps, Budget(steps=10))] == [0, 5, 6, 7, 8, 9, 10]
-    said = out.getvalue().splitlines()
+    said = [line for line in out.getvalue().splitlines() if "a step takes" not in line]
     coarse = [line for line in said if line.startswith("few: step")]
     assert said.index(coarse[0]) == 1 and len(coarse) == 6 and said.index(coarse[-1]) == 6
     assert all("P(z)" in line for line in coarse) and len(said) == 6 + 7

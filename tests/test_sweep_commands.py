@@ -49,7 +49,7 @@ def test_a_program_reads_a_line_of_json_per_event(run, small, file):
                                   "left": 0.0}  # fmt: skip
     assert lines[-1]["batch"]["gain"] == pytest.approx(sum(lines[-1]["gain"]) / 4)
     status, _, err = run("batch", file, "--out", "out", *small, *OPTIONS, "--json", "--quiet")
-    assert status == 1 and err.startswith("noiseward: --json prints everything and --quiet nothing")
+    assert status == 2 and err.startswith("noiseward: --json prints everything and --quiet nothing")
 
 
 def test_bad_input_is_one_line_before_anything_is_written(run, small, file, tmp_path):
@@ -59,7 +59,7 @@ def test_bad_input_is_one_line_before_anything_is_written(run, small, file, tmp_
         (("nowhere",), "unknown prompt file or set 'nowhere'; "),
     ):
         status, out, err = run("batch", *arguments, "--out", "out", *small, *OPTIONS)
-        assert status == 1 and says in err and err.count("\n") == 1 and out == ""
+        assert status == 2 and says in err and err.count("\n") == 1 and out == ""
         assert not (tmp_path / "out").exists()
 
 
@@ -140,4 +140,4 @@ def test_an_empty_list_is_reported_and_a_wrong_column_is_refused(run, several):
     status, out, _ = run("list", "--prompt", "swan")
     assert status == 0 and "no matching runs in runs" in out
     status, _, err = run("list", "--sort", "color")
-    assert status == 1 and "cannot sort by 'color'" in err
+    assert status == 2 and "cannot sort by 'color'" in err

@@ -112,8 +112,8 @@ def _status() -> int:
             raise
         status = 130
     ended = _signals()[before:]
-    if status == 130 and not ended:  # a run says itself how it continues
-        _say("interrupted", stderr)
+    if status == 130 or ended:
+        _say("; ".join(["interrupted", *ending.take_advice()]), stderr)
     return 128 + ended[-1] if ended else status
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import typer
 
 from noiseward.cli.flags import expand
+from noiseward.cli.printing import say_loading
 from noiseward.options.commands import AlignOptions
 from noiseward.options.run import RunSpec
 from noiseward.pipelines.cards import card_of, set_threads
@@ -23,8 +23,8 @@ def align(spec: RunSpec, output: AlignOptions) -> None:
     if not spec.prompt and (card := card_of(spec.model)) and card.needs_prompt:
         raise typer.BadParameter("PROMPT is missing; say what to draw, as in 'a duck'")
     output.check_printing()
-    if not output.quiet:  # what follows imports torch, which takes seconds
-        print(f"loading {spec.model} and {' + '.join(spec.reward)} ...", file=sys.stderr, flush=True)
+    if not output.quiet:
+        say_loading(spec)
 
     from noiseward import terminal
     from noiseward.cli.ended import end_run

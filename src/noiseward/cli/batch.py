@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from noiseward.cli.flags import Without, expand
+from noiseward.cli.printing import say_loading
 from noiseward.options.commands import BatchOptions, EngineOptions
 from noiseward.options.run import RunSpec
 
@@ -16,6 +17,9 @@ __all__ = ["batch"]
 @expand
 def batch(task: BatchOptions, workers: EngineOptions, base: Annotated[RunSpec, Without("prompt", "batch")]) -> None:
     """Raise a reward for many prompts; asked again, continue. Ends with a table, images and a page in the directory."""
+    if not (task.quiet or task.json_lines):
+        say_loading(base)
+
     from noiseward import terminal
     from noiseward.cli.sweep import exit_undone, run_sweep
     from noiseward.cli.sweep_tables import print_outcomes

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from noiseward.cli.flags import Without, expand
+from noiseward.cli.printing import say_loading
 from noiseward.options.commands import CompareOptions, EngineOptions
 from noiseward.options.parts import split_parts
 from noiseward.options.run import RunSpec
@@ -25,6 +26,9 @@ def compare(
     base: Annotated[RunSpec, Without("prompt", "method", "batch", "steps", "seconds", "nfe", "target", "watch_every")],
 ) -> None:
     """Run methods at equal cost on the same prompts and seeds, and rank them, with held-out rewards as a check."""
+    if not task.quiet:
+        say_loading(base)
+
     from noiseward import terminal
     from noiseward.cli.printing import print_json
     from noiseward.cli.sweep import describe_sweep, exit_undone, run_sweep

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import typer
 
 from noiseward import terminal
+from noiseward.cli.ending import advise
 from noiseward.cli.printing import print_json
 from noiseward.cli.tables import report
 from noiseward.loop.budget import Status
@@ -30,5 +30,5 @@ def end_run(spec: RunSpec, solution: Solution, path: Path, output: PrintOptions)
     else:
         report(spec, summarize(solution), solution.history, path, terminal.console())
     if Status.INTERRUPTED in solution.status:
-        print(f"noiseward: interrupted; continue with: {resume_command(path)}", file=sys.stderr)
+        advise(f"continue with: {resume_command(path)}")
         raise typer.Exit(130)

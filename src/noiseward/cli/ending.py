@@ -26,9 +26,23 @@ from typing import Any, NoReturn
 
 from noiseward.terminal import leave_closed_terminal
 
-__all__ = ["honest", "leave"]
+__all__ = ["advise", "honest", "leave", "take_advice"]
 
 GRACE = 2.0  # seconds for threads, and for children, to end by themselves
+
+_advice: list[str] = []
+
+
+def advise(text: str) -> None:
+    """Add to what is said where the command was interrupted: how to continue."""
+    _advice.append(text)
+
+
+def take_advice() -> list[str]:
+    """What was added, once."""
+    taken = list(_advice)
+    _advice.clear()
+    return taken
 
 
 @contextlib.contextmanager

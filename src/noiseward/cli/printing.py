@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-__all__ = ["JsonFlag", "print_json"]
+from noiseward.errors import shorten
+from noiseward.options.run import RunSpec
+
+__all__ = ["JsonFlag", "print_json", "say_loading"]
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs: docs/scripting.md has its keys.")]
 
@@ -25,6 +29,12 @@ def print_json(value: Any) -> None:
         }
     """
     print(json.dumps(_plain(value), indent=1, ensure_ascii=False))
+
+
+def say_loading(spec: RunSpec) -> None:
+    """Give a first sign of life, before torch is imported, which takes seconds."""
+    what = shorten(f"{spec.model} and {' + '.join(spec.reward)}", 300)
+    print(f"loading {what} ...", file=sys.stderr, flush=True)
 
 
 def _plain(value: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from noiseward.cli.flags import expand
+from noiseward.cli.printing import say_loading
 from noiseward.options.commands import ResumeOptions
 
 __all__ = ["resume"]
@@ -26,7 +26,7 @@ def resume(
     more.check_printing()
     spec = RunFolder(run).spec()
     if not more.quiet:
-        print(f"loading {spec.model} and {' + '.join(spec.reward)} ...", file=sys.stderr, flush=True)
+        say_loading(spec)
 
     from noiseward.cli.ended import end_run
     from noiseward.runs.perform import resume as go_on

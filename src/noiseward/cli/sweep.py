@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from noiseward.cli.ending import advise
 from noiseward.options.commands import EngineOptions
 
 if TYPE_CHECKING:
@@ -54,9 +55,13 @@ def exit_undone(outcomes: Sequence[Outcome], *, stopped: bool = False) -> None:
     """Exit with a line about what is not done, if anything is not: with status 130 if the user stopped it, else 1."""
     from noiseward.sweep.outcomes import describe_undone
 
-    if undone := describe_undone(outcomes):
-        print(f"noiseward: {'interrupted; ' if stopped else ''}{undone}", file=sys.stderr)
-        raise typer.Exit(130 if stopped else 1)
+    undone = describe_undone(outcomes)
+    if undone and stopped:
+        advise(undone)
+        raise typer.Exit(130)
+    if undone:
+        print(f"noiseward: {undone}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def show_sweep(out: Path, *, json: bool = False) -> None:
