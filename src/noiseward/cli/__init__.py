@@ -30,7 +30,7 @@ from noiseward.cli import (
     serve_reward,
     show,
 )
-from noiseward.cli.flags import Command
+from noiseward.cli.help import Command, Group
 from noiseward.errors import ArgumentError, NoisewardError, NoisewardWarning, describe_error, shorten
 from noiseward.user_code import InterruptListener, StandardStreams
 
@@ -40,7 +40,7 @@ app = typer.Typer(
     name="noiseward",
     help="Align any diffusion model with any reward while it generates, by moving the sampler's own noise.",
     no_args_is_help=True,
-    add_completion=False,
+    cls=Group,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -48,16 +48,16 @@ app.command("align", cls=Command)(align.align)
 app.command("batch", cls=Command)(batch.batch)
 app.command("compare", cls=Command)(compare.compare)
 app.command("resume", cls=Command)(resume.resume)
-app.command("replay")(replay.replay)
-app.command("export")(export.export)
-app.command("show")(show.show)
-app.command("list")(list_runs.list_runs)
-app.command("models")(models.models)
-app.command("methods")(methods.methods)
+app.command("replay", cls=Command)(replay.replay)
+app.command("export", cls=Command)(export.export)
+app.command("show", cls=Command)(show.show)
+app.command("list", cls=Command)(list_runs.list_runs)
+app.command("models", cls=Command)(models.models)
+app.command("methods", cls=Command)(methods.methods)
 app.add_typer(rewards.app, name="rewards")
-app.command("serve-reward")(serve_reward.serve_reward)
-app.command("doctor")(doctor.doctor)
-app.command("schema")(schema.schema)
+app.command("serve-reward", cls=Command)(serve_reward.serve_reward)
+app.command("doctor", cls=Command)(doctor.doctor)
+app.command("schema", cls=Command)(schema.schema)
 
 
 @app.callback(invoke_without_command=True)

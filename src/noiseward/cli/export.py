@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
+from noiseward.cli.complete import RunArgument
 from noiseward.cli.printing import JsonFlag, print_json
 
 __all__ = ["export"]
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run directory, or that of a batch or a comparison.")],
+    run: RunArgument,
     grid: Annotated[Path | None, typer.Option(help="An image of starts and bests: name.png.")] = None,
     animation: Annotated[Path | None, typer.Option(help="The evolution: name.gif or name.webp.")] = None,
     csv: Annotated[Path | None, typer.Option(help="All numbers of all steps: name.csv.")] = None,

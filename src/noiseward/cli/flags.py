@@ -16,32 +16,18 @@ from typing import Annotated, Any
 
 import typer
 from pydantic.fields import FieldInfo
-from typer.core import TyperCommand
 
+from noiseward.cli.complete import COMPLETERS
 from noiseward.errors import ArgumentError, shorten
 from noiseward.options.option import Options, extra_of
 from noiseward.options.parts import literal
-from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import CallOptions, RunSpec, lift_call
 from noiseward.options.table import describe_option, type_of
 
-__all__ = ["Command", "Without", "expand"]
+__all__ = ["Without", "expand"]
 
 SPEC = "spec_file"
 METAVARS = {"integer": "INTEGER", "number": "NUMBER", "text": "TEXT", "list": "TEXT", "table": "KEY=VALUE"}
-
-
-class Command(TyperCommand):
-    """A command that says the new form of options of earlier versions."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        flags = args[: args.index("--")] if "--" in args else args
-        for place, text in enumerate(flags):
-            name, mark, value = text.partition("=")
-            if name.startswith("--") and name[2:].replace("-", "_") in REPLACED:
-                following = next((one for one in args[place + 1 : place + 2] if not one.startswith("--")), None)
-                raise ArgumentError(renamed(name, value if mark else following))
-        return super().parse_args(ctx, args)
 
 
 class Without:
@@ -100,13 +86,24 @@ def _flag(kind: type[Options], name: str) -> inspect.Parameter:
     extra, help, kind_of = extra_of(field), describe_option(field), type_of(field)
     if field.annotation is bool:
         names = [kind.flag(name), *([extra["short"]] if "short" in extra else [])]
-        return _parameter(name, Annotated[bool | None, typer.Option(*names, help=help)], None)  # False is a value
+        mark = typer.Option(*names, help=help, rich_help_panel=kind.group(name))
+        return _parameter(name, Annotated[bool | None, mark], None)  # False is a value
     several = kind_of.startswith(("list", "table"))
     hint: Any = list[str] | None if several else str | None
     if extra.get("argument"):
-        return _parameter(name, Annotated[hint, typer.Argument(help=help, show_default=False)], None)
+        return _parameter(
+            name, Annotated[hint, typer.Argument(help=help, show_default=False, metavar=name.upper())], None
+        )
     metavar = METAVARS.get(kind_of.partition(" ")[0].partition(",")[0], "NAME")
-    mark = typer.Option(kind.flag(name), help=help, metavar=metavar, envvar=extra.get("env"), show_envvar=False)
+    mark = typer.Option(
+        kind.flag(name),
+        help=help,
+        metavar=metavar,
+        envvar=extra.get("env"),
+        show_envvar=False,
+        rich_help_panel=kind.group(name),
+        autocompletion=COMPLETERS.get(name),
+    )
     return _parameter(name, Annotated[hint, mark], None)
 
 

@@ -22,9 +22,9 @@ COMMANDS = 3  # resume commands that are printed at most
 
 
 def list_runs(
-    folder: Annotated[Path, typer.Argument(help="The folder that holds the runs, or a batch directory.")] = Path(
-        "runs"
-    ),
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The folder that holds the runs, or a batch directory.")
+    ] = Path("runs"),
     state: Annotated[str | None, typer.Option(help="Only runs that are done, failed, running, killed, ...")] = None,
     prompt: Annotated[str | None, typer.Option(help="Only runs with this in a prompt.")] = None,
     reward: Annotated[str | None, typer.Option(help="Only runs with this in a reward.")] = None,

@@ -6,13 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from noiseward.cli.complete import COMPLETERS
 from noiseward.cli.printing import JsonFlag, print_json
 
 __all__ = ["methods"]
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="A method, for its arguments.")] = None, json: JsonFlag = False
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", autocompletion=COMPLETERS["method"], help="A method, for its arguments."),
+    ] = None,
+    json: JsonFlag = False,
 ) -> None:
     """List the methods; with a name, the arguments of that method."""
     from noiseward import terminal

@@ -7,13 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
+from noiseward.cli.complete import COMPLETERS
 from noiseward.cli.printing import JsonFlag, print_json
 
 __all__ = ["models"]
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="A model, for what it knows.")] = None, json: JsonFlag = False
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", autocompletion=COMPLETERS["model"], help="A model, for what it knows."),
+    ] = None,
+    json: JsonFlag = False,
 ) -> None:
     """List what --model and --scheduler take; with a name, what is known of that model."""
     from noiseward import terminal

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from noiseward.cli.complete import RunArgument
 from noiseward.cli.printing import JsonFlag, print_json
 
 __all__ = ["replay"]
 
 
 def replay(
-    run: Annotated[Path, typer.Argument(help="A run directory, or that of a batch or a comparison.")],
+    run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="Where to write the images.  [default: RUN/replay]")] = None,
     json: JsonFlag = False,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from noiseward.cli.complete import complete_runs
 from noiseward.cli.flags import expand
 from noiseward.cli.printing import say_loading
 from noiseward.options.commands import ResumeOptions
@@ -16,7 +17,13 @@ __all__ = ["resume"]
 
 @expand
 def resume(
-    run: Annotated[Path, typer.Argument(help="A run directory: killed, interrupted or finished.")], more: ResumeOptions
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", autocompletion=complete_runs, help="A run directory: killed, interrupted or finished."
+        ),
+    ],
+    more: ResumeOptions,
 ) -> None:
     """Continue a run as if it had never stopped."""
     from noiseward import terminal

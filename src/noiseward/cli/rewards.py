@@ -6,6 +6,8 @@ from typing import Any
 
 import typer
 
+from noiseward.cli.complete import COMPLETERS
+from noiseward.cli.help import Command, Group
 from noiseward.cli.printing import JsonFlag, print_json
 
 __all__ = ["app"]
@@ -13,7 +15,7 @@ __all__ = ["app"]
 GRADIENT = {True: "yes", False: "black box", None: ""}
 PROMPT = {True: "yes", False: "", None: ""}
 
-app = typer.Typer(help="List what --reward takes; fetch the weights of one.", rich_markup_mode=None)
+app = typer.Typer(help="List what --reward takes; fetch the weights of one.", cls=Group, rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
@@ -82,8 +84,14 @@ def _describe() -> list[dict[str, Any]]:
     return found
 
 
-@app.command("fetch")
-def fetch(reward: str = typer.Argument(help="A name, with its arguments if it needs any: clip:model=HUB_ID.")) -> None:
+@app.command("fetch", cls=Command)
+def fetch(
+    reward: str = typer.Argument(
+        metavar="NAME",
+        autocompletion=COMPLETERS["reward"],
+        help="A name, with its arguments if it needs any: clip:model=HUB_ID.",
+    ),
+) -> None:
     """Download a reward's weights into the local cache, so that runs need no network."""
     from noiseward.rewards.catalog import list_repos
     from noiseward.rewards.hub import fetch as download

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from noiseward.cli.complete import RunArgument
 from noiseward.cli.printing import JsonFlag, print_json
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ __all__ = ["show"]
 
 
 def show(
-    run: Annotated[Path, typer.Argument(help="A run directory, or that of a batch or a comparison.")],
+    run: RunArgument,
     json: JsonFlag = False,
 ) -> None:
     """Print the options of a run, its results, and where its images are; draw its plot again."""

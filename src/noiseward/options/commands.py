@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from noiseward.errors import ArgumentError
 from noiseward.options.option import Options, Texts, option
@@ -24,11 +24,15 @@ __all__ = [
 class QuietOptions(Options):
     """What a command prints."""
 
+    listed_in: ClassVar[str | None] = "Output"
+
     quiet: bool = option(False, short="-q", help="Print neither progress nor tables, only where the result is.")
 
 
 class PrintOptions(QuietOptions):
     """What a command prints, for people or programs."""
+
+    listed_in: ClassVar[str | None] = "Output"
 
     as_json: bool = option(
         False, flag="--json", help="Print the result as JSON for programs: docs/scripting.md has its keys."
@@ -43,11 +47,15 @@ class PrintOptions(QuietOptions):
 class AlignOptions(PrintOptions):
     """Where a run is kept."""
 
+    listed_in: ClassVar[str | None] = "Output"
+
     out: str | None = option(None, help="Run directory, new or empty. Default: runs/PROMPT-REWARD.")
 
 
 class EngineOptions(Options):
     """Who does the work."""
+
+    listed_in: ClassVar[str | None] = "Workers"
 
     engine: Literal["local", "ray"] = option(
         "local", help="local, or ray: one worker per device of a machine or cluster."
@@ -65,12 +73,18 @@ class EngineOptions(Options):
 class SweepOptions(QuietOptions):
     """Many runs, one command."""
 
+    listed_in: ClassVar[str | None] = "Output"
+
     out: str = option(..., help="Directory: new, or one to continue.")
-    seeds: int | None = option(None, ge=1, help="Seeds per prompt: SEED, SEED + 1, ... Default: 1; compare: 4.")
+    seeds: int | None = option(
+        None, ge=1, group="Model", help="Seeds per prompt: SEED, SEED + 1, ... Default: 1; compare: 4."
+    )
 
 
 class BatchOptions(SweepOptions):
     """Many prompts."""
+
+    listed_in: ClassVar[str | None] = "Budget"
 
     prompts: str = option(
         ...,
@@ -79,21 +93,28 @@ class BatchOptions(SweepOptions):
         "name of a set: simple-animals.",
     )
     pack: int = option(4, ge=1, help="Rows, prompts times seeds, that run as one batch of the device.")
-    template: str = option("{}", help="Text around each prompt, as in 'a {} on a lake'.")
+    template: str = option("{}", group="Model", help="Text around each prompt, as in 'a {} on a lake'.")
     json_lines: bool = option(
-        False, flag="--json", help="Print a line of JSON per event, no table: docs/scripting.md has its keys."
+        False,
+        flag="--json",
+        group="Output",
+        help="Print a line of JSON per event, no table: docs/scripting.md has its keys.",
     )
 
 
 class CompareOptions(SweepOptions, PrintOptions):
     """Which method?"""
 
+    listed_in: ClassVar[str | None] = "Method"
+
     prompts: Texts = option((), help="Prompts, or text files with one per line.")
     methods: str | None = option(
         None, help="Methods with commas between, as in best-of-n,reno,dno:lr=0.05. Default: docs/compare.md lists them."
     )
     budget: str = option(
-        "nfe=2000", help="The same for all: nfe=2000 (denoiser calls per image) or seconds=60 (per pack)."
+        "nfe=2000",
+        group="Budget",
+        help="The same for all: nfe=2000 (denoiser calls per image) or seconds=60 (per pack).",
     )
 
     @property
@@ -118,6 +139,8 @@ class CompareOptions(SweepOptions, PrintOptions):
 class ResumeOptions(PrintOptions, MemoryOptions):
     """More of a run."""
 
+    listed_in: ClassVar[str | None] = "Budget"
+
     steps: str | None = option(None, help="Optimization steps in total, as 50, or more of them, as +20.")
     seconds: str | None = option(None, help="Seconds in total, or +MORE.")
     nfe: str | None = option(None, help="Denoiser calls in total, or +MORE.")
@@ -125,6 +148,8 @@ class ResumeOptions(PrintOptions, MemoryOptions):
 
 class DoctorOptions(ModelOptions, CallOptions):
     """A check of a model."""
+
+    listed_in: ClassVar[str | None] = "Output"
 
     as_json: bool = option(
         False, flag="--json", help="Print the findings as JSON for programs: docs/scripting.md has its keys."

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -44,7 +44,8 @@ def option(default: Any, *, help: str, **more: Any) -> Any:
         default: its value if none is given; `...` for an option that is required.
         help: one line.
         more: bounds, as pydantic names them (`ge`, `gt`, `le`, `lt`, `min_length`); the `unit` of its value; and for
-            the command line its `flag`, a `short` one, `argument=True` for none, the `env` variable it is taken from.
+            the command line its `flag`, a `short` one, `argument=True` for none, the `env` variable it is taken from,
+            and the `group` it is listed in where that is not the one of its class.
 
     Example:
         >>> class Walk(Options):
@@ -54,7 +55,7 @@ def option(default: Any, *, help: str, **more: Any) -> Any:
             ...
         noiseward.errors.ArgumentError: steps must be >= 0, got -1
     """
-    extra = {name: more.pop(name) for name in ("unit", "flag", "short", "argument", "env") if name in more}
+    extra = {name: more.pop(name) for name in ("unit", "flag", "short", "argument", "env", "group") if name in more}
     return Field(default, description=help, json_schema_extra=extra, **more)
 
 
@@ -75,6 +76,7 @@ class Options(BaseModel):
         ArgumentError: an unknown name, or a value of the wrong type or out of bounds.
     """
 
+    listed_in: ClassVar[str | None] = None  # the group of the command line's help
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
     def __init__(self, **values: Any) -> None:
@@ -107,6 +109,12 @@ class Options(BaseModel):
         """An option as the command line spells it."""
         extra = extra_of(cls.model_fields[name]) if name in cls.model_fields else {}
         return name.upper() if extra.get("argument") else extra.get("flag", "--" + name.replace("_", "-"))
+
+    @classmethod
+    def group(cls, name: str) -> str | None:
+        """The group that help lists an option in: its own, or that of the class that declares it."""
+        owner = next((kind for kind in cls.__mro__ if name in _declared(kind)), cls)
+        return extra_of(cls.model_fields[name]).get("group") or vars(owner).get("listed_in")
 
     def replace(self, **changes: Any) -> Self:
         """The same options but for some values."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import PrivateAttr, field_validator, model_validator
 
@@ -42,6 +42,8 @@ Memory = Literal["auto", "fast", "balanced", "low"]
 class MemoryOptions(Options):
     """How much memory a gradient may take."""
 
+    listed_in: ClassVar[str | None] = "Model"
+
     memory: Memory | None = option(
         None,
         help="fast keeps all activations, balanced recomputes them one denoiser call at a time, low block by block; "
@@ -51,6 +53,8 @@ class MemoryOptions(Options):
 
 class LoadOptions(MemoryOptions):
     """How a model is loaded."""
+
+    listed_in: ClassVar[str | None] = "Model"
 
     scheduler: str | None = option(None, help="Another scheduler: ddim, euler-a, ..., or a diffusers class.")
     lora: str | None = option(None, help="A file or folder of LoRA weights.")
@@ -67,11 +71,15 @@ class LoadOptions(MemoryOptions):
 class ModelOptions(LoadOptions):
     """Which model."""
 
+    listed_in: ClassVar[str | None] = "Model"
+
     model: str = option(DEFAULT_MODEL, help="A short name ('noiseward models'), folder, hub id, or file.")
 
 
 class CallOptions(Options):
     """Arguments of the pipeline's own call, under its own names."""
+
+    listed_in: ClassVar[str | None] = "Model"
 
     num_inference_steps: int | None = option(None, ge=1, help="Denoising steps.")
     guidance_scale: float | None = option(None, help="Scale of classifier-free guidance.")
@@ -96,6 +104,8 @@ class CallOptions(Options):
 class BudgetOptions(Options):
     """When to stop: the first limit met. `target` alone is no limit, it may never be reached."""
 
+    listed_in: ClassVar[str | None] = "Budget"
+
     steps: int | None = option(None, ge=0, help="Optimization steps. Default: 30 if no other limit is set.")
     seconds: float | None = option(None, ge=0, unit="s", help="Stop before this much time has passed.")
     nfe: int | None = option(None, ge=0, help="Stop before this many denoiser calls per row; a backward counts 2.")
@@ -111,9 +121,11 @@ class BudgetOptions(Options):
 class Settings(BudgetOptions, CallOptions, LoadOptions):
     """The options of a run other than its model, prompt, reward, method and watched rewards."""
 
+    listed_in: ClassVar[str | None] = "Model"
+
     batch: int = option(1, ge=1, help="Images per prompt, with seeds SEED, SEED + 1, ...")
     seed: int = option(0, ge=-(2**63), le=2**63 - 1, help="Start from the image the pipeline makes with this seed.")
-    watch_every: int = option(1, ge=1, help="Score watched rewards every so many steps.")
+    watch_every: int = option(1, ge=1, group="Watch", help="Score watched rewards every so many steps.")
 
     @model_validator(mode="after")
     def _seeds_fit(self) -> Settings:
@@ -130,6 +142,8 @@ class RunSpec(Settings, ModelOptions):
         'a-duck-brightness'
     """
 
+    listed_in: ClassVar[str | None] = "Method"
+
     prompt: Texts = option(
         (), argument=True, help="What to draw; several prompts run in one batch. None for a model without prompts."
     )
@@ -145,7 +159,9 @@ class RunSpec(Settings, ModelOptions):
         "'noiseward methods' lists them. Default: dno, or trust-region for a reward without a gradient.",
     )
     watch: Texts | None = option(
-        None, help="Held-out rewards to track, which are not optimized; none for none. Default: the model card's."
+        None,
+        group="Watch",
+        help="Held-out rewards to track, which are not optimized; none for none. Default: the model card's.",
     )
     _origin: Mapping[str, Any] | None = PrivateAttr(None)
 
