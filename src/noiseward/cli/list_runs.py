@@ -93,7 +93,7 @@ def _finite(value: Any) -> Any:
 
 def _line(run: RunFolder) -> dict[str, Any]:
     """One run, by column."""
-    from noiseward.errors import NoisewardError, describe_error
+    from noiseward.errors import NoisewardError, describe_error, shorten
     from noiseward.runs.alive import find_state
     from noiseward.runs.record import read_record as read
 
@@ -107,7 +107,7 @@ def _line(run: RunFolder) -> dict[str, Any]:
             "run": run.path.name,
             "path": run.path,
             "state": find_state(status["state"], run.path),
-            "prompt": (spec.prompt[0] if spec.prompt else "") + more,
+            "prompt": (shorten(spec.prompt[0], 120) if spec.prompt else "") + more,
             "prompts": list(spec.prompt),
             "reward": " + ".join(spec.reward),
             "before": before,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from noiseward.cli.columns import fit_columns
+from noiseward.errors import shorten
 from noiseward.loop.describe import SUSPECT
 from noiseward.sweep.outcomes import count_states
 from noiseward.sweep.tables import format_lines
@@ -35,7 +36,7 @@ def print_outcomes(outcomes: Sequence[Outcome], out: Path, console: Console) -> 
             by_error[one.error][one.id] = None
     for name, rows in by_id.items():
         means = [_mean([getattr(one, column) for one in rows]) for column in ("before", "best", "gain", "probability")]
-        table.add_row(name, rows[0].prompt, str(len(rows)), *means, count_states(rows))
+        table.add_row(name, shorten(rows[0].prompt, 120), str(len(rows)), *means, count_states(rows))
     console.print(table)
     for error, ids in by_error.items():
         console.print(f"{', '.join(ids)}: {error}", highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from noiseward.errors import shorten
 from noiseward.loop.budget import Status
 from noiseward.loop.describe import ADVICE, SUSPECT, UNTESTED_IMAGES, describe_peak, describe_stall
 from noiseward.loop.hacking import find_hacking
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["report"]
 
+LONGEST = 120  # characters of a prompt
 IMAGES = ("initial", "best", "pareto", "strip.png", "plot.png")
 
 
@@ -45,7 +47,16 @@ def report(
         ended = status["rows"][row].lower()
         near = [step["watched"] for step in watched if step["index"] <= found]  # up to the best step
         image = "" if images[row] is None else f"{images[row]:.2g}"
-        table.add_row(str(row), prompt, f"{before:.4g}", f"{best:.4g}", f"{likely:.2g}", image, str(found), ended)
+        table.add_row(
+            str(row),
+            shorten(prompt, LONGEST),
+            f"{before:.4g}",
+            f"{best:.4g}",
+            f"{likely:.2g}",
+            image,
+            str(found),
+            ended,
+        )
         held_out.add_row(str(row), *(f"{near[0][name][row]:.4g} -> {near[-1][name][row]:.4g}" for name in panel))
     console.print(table)
     if panel:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from noiseward.pipelines.truncation import report_truncation
+
 __all__ = ["PromptCache"]
 
 _ADAPTER = ("_active_adapter", "_disable_adapters", "merged_adapters", "scaling", "use_dora")  # of a layer with LoRA
@@ -44,7 +46,7 @@ class PromptCache:
                     return encode(*args, **kwargs)  # embeddings: there is nothing to save
             key = (id(pipe), tuple(self._state(pipe)), _key((args, sorted(kwargs.items()))))
             if key not in self._results:
-                with torch.no_grad():  # the arguments are kept, so that no id is used again
+                with torch.no_grad(), report_truncation():  # the arguments are kept, so that no id is used again
                     self._results[key] = encode(*args, **kwargs), (args, kwargs)
                 if len(self._results) > self._size:
                     self._results.popitem(last=False)

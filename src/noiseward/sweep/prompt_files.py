@@ -21,6 +21,7 @@ from noiseward.runs.text import read_text
 
 __all__ = ["list_sets", "read_lines", "read_prompts"]
 
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}  # of spreadsheets, by country
 KINDS = (".txt", ".jsonl", ".csv")
 SETS = Path(__file__).resolve().parent / "sets"
 
@@ -109,7 +110,9 @@ def _as_dict(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
 
 
 def _read_csv(path: Path, text: str, check_column: Callable[[str], object]) -> Iterator[tuple[int, dict[str, Any]]]:
-    table = csv.reader(text.splitlines(keepends=True), strict=True)
+    header = text.lstrip("\r\n").partition("\n")[0]
+    mark = next((mark for mark in SEPARATORS if mark in header), ",")  # names of columns hold none of them
+    table = csv.reader(text.splitlines(keepends=True), strict=True, delimiter=mark)
     number, next_number = 1, 1
     try:
         header = [name.strip() for name in next(table, [])]
@@ -129,7 +132,7 @@ def _read_csv(path: Path, text: str, check_column: Callable[[str], object]) -> I
             if len(cells) != len(header):
                 raise ArgumentError(
                     f"{path}, line {number}: expected {len(header)} cells, one per column, got {len(cells)}; quote "
-                    "cells that hold commas"
+                    f"cells that hold {SEPARATORS[mark]}"
                 )
             yield number, {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
     except csv.Error as error:
