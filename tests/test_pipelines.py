@@ -122,6 +122,7 @@ def test_ascent_raises_a_reward_and_leaves_the_pipeline_as_it_was(pipe):
     assert "forward" not in vars(pipe.unet)
 
 
+@pytest.mark.filterwarnings("ignore:the prompt is longer")
 def test_the_prompt_is_encoded_once(pipe, monkeypatch):
     calls = []
     encode = type(pipe).encode_prompt

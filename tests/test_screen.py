@@ -50,6 +50,7 @@ def test_bars_and_plots_show_text_as_it_is(text):
     assert plot_history([{**one, "silent": [], "found": [0]} for one in named], title=text).size[0] > 0
 
 
+@pytest.mark.filterwarnings("ignore:the prompt is longer")
 def test_every_command_prints_such_text_as_it_is(run, small, tmp_path):
     (tmp_path / "mine.py").write_text(
         "calls = []\n"

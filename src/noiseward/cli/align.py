@@ -34,4 +34,9 @@ def align(spec: RunSpec, output: AlignOptions) -> None:
     set_threads(spec.model)
     claim = Claim(Path(output.out)) if output.out else Claim.fresh(Path("runs"), spec.slug)
     solution = execute(spec, claim, console=terminal.console(stderr=True), quiet=output.quiet)
+    if output.format != "png":
+        from noiseward.runs.export import write_images
+        from noiseward.runs.store import RunFolder
+
+        write_images(RunFolder(claim.path), claim.path / "best", kind=output.format)
     end_run(spec, solution, claim.path, output)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["COMPLETERS", "RunArgument", "complete_runs"]
+__all__ = ["COMPLETERS", "RunArgument", "ShownArgument", "complete_runs"]
 
 
 def _begin(names: Iterator[str] | list[str], incomplete: str) -> list[str]:
@@ -72,6 +72,15 @@ RunArgument = Annotated[
         metavar="RUN",
         autocompletion=complete_runs,
         help="A run directory, or that of a batch or a comparison.",
+    ),
+]
+
+ShownArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        autocompletion=complete_runs,
+        help="A run directory, that of a batch or a comparison, or an image of one of these.",
     ),
 ]
 

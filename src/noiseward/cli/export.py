@@ -18,6 +18,8 @@ def export(
     run: RunArgument,
     grid: Annotated[Path | None, typer.Option(help="An image of starts and bests: name.png.")] = None,
     animation: Annotated[Path | None, typer.Option(help="The evolution: name.gif or name.webp.")] = None,
+    images: Annotated[Path | None, typer.Option(help="The best images, each with what made it: a folder.")] = None,
+    format: Annotated[str, typer.Option(help="Of these images: png, jpg or webp.")] = "png",
     csv: Annotated[Path | None, typer.Option(help="All numbers of all steps: name.csv.")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -32,7 +34,7 @@ def export(
     many = os.path.exists(run / "batch.json")
     if not many:
         RunFolder(run).spec()
-    if not (grid or animation or csv):
+    if not (grid or animation or csv or images):
         grid, animation, csv = (run / name for name in ("grid.png", "evolution.webp", "steps.csv"))
     if csv:
         check_target(csv)
@@ -40,13 +42,14 @@ def export(
     if many:
         from noiseward.sweep.export import export_sweep
 
-        written += export_sweep(run, grid=grid, animation=animation, table=csv)
-    elif grid or animation:
-        from noiseward.runs.export import check_paths, write_animation, write_grid
+        written += export_sweep(run, grid=grid, animation=animation, table=csv, images=images, kind=format)
+    elif grid or animation or images:
+        from noiseward.runs.export import check_paths, write_animation, write_grid, write_images
 
         check_paths(grid=grid, animation=animation)
         written += [write_grid(RunFolder(run), grid)] if grid else []
         written += [write_animation(RunFolder(run), animation)] if animation else []
+        written += write_images(RunFolder(run), images, kind=format) if images else []
     if csv and not many:
         from noiseward.runs.table import write_table
 

@@ -38,11 +38,11 @@ EXAMPLES = {
     ),
     "export": (
         "noiseward export runs/a-duck-brightness",
-        "noiseward export runs/animals --grid animals.png --csv animals.csv",
+        "noiseward export runs/animals --images site --format webp --csv animals.csv",
     ),
     "show": (
         "noiseward show runs/a-duck-brightness",
-        "noiseward show runs/animals --json",
+        "noiseward show runs/a-duck-brightness/best/00.png",
     ),
     "list": (
         "noiseward list",

@@ -1,4 +1,4 @@
-"""`noiseward show`: a run, a batch or a comparison, in numbers and images."""
+"""`noiseward show`: a run, a batch or a comparison, in numbers and images; or what an image says made it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from noiseward.cli.complete import RunArgument
+from noiseward.cli.complete import ShownArgument
 from noiseward.cli.printing import JsonFlag, print_json
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ __all__ = ["show"]
 
 
 def show(
-    run: RunArgument,
+    run: ShownArgument,
     json: JsonFlag = False,
 ) -> None:
-    """Print the options of a run, its results, and where its images are; draw its plot again."""
+    """Print the options of a run, its results, and where its images are; of an image, what made it."""
     from noiseward import terminal
     from noiseward.cli.tables import report
     from noiseward.errors import shorten
@@ -29,6 +29,9 @@ def show(
     from noiseward.runs.store import RunFolder
     from noiseward.runs.summary import resume_command, summarize_run
 
+    if os.path.isfile(run):
+        _show_image(run, json=json)
+        return
     if os.path.exists(run / "batch.json"):
         from noiseward.cli.sweep import show_sweep
 
@@ -53,6 +56,19 @@ def show(
         report(record.spec, status, steps, run, terminal.console())
     if state in ("killed", "interrupted"):
         console.print(f"continue with: {resume_command(run)}")
+
+
+def _show_image(path: Path, *, json: bool) -> None:
+    from noiseward import terminal
+    from noiseward.images.metadata import read_metadata
+
+    found = read_metadata(path)
+    if json:
+        print_json(found)
+        return
+    console = terminal.console(soft_wrap=True)
+    for name, value in found.items():
+        console.print(f"{name}: {value}")
 
 
 def _draw(run: Path, record: RunRecord) -> None:

@@ -50,6 +50,9 @@ class AlignOptions(PrintOptions):
     listed_in: ClassVar[str | None] = "Output"
 
     out: str | None = option(None, help="Run directory, new or empty. Default: runs/PROMPT-REWARD.")
+    format: Literal["png", "jpg", "webp"] = option(
+        "png", help="Write the best images in this format, too; either way they say what made them."
+    )
 
 
 class EngineOptions(Options):

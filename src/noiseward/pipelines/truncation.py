@@ -53,7 +53,7 @@ class _Catch(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
         if cut := _CUT.search(message):
-            text = shorten(cut[2].strip("[]"), 200)
+            text = shorten(re.sub(r"<\|[^|]*\|>", "", cut[2].strip("[]")), 200)  # special tokens
             self.found[text] = max(int(cut[1]), self.found.get(text, 0))
             return False
         return _LONG not in message

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from noiseward.errors import ArgumentError, RunError
+from noiseward.errors import ArgumentError, RunError, choices
 from noiseward.images import draw_grid, enlarge
+from noiseward.images.metadata import FORMATS, save_with_metadata
 from noiseward.runs.consistency import read_initial
+from noiseward.runs.describe import about_spec, describe_images
 from noiseward.runs.files import check_target, replace_file
 from noiseward.runs.images import read_frames, read_images
 from noiseward.runs.record import read_record
 from noiseward.runs.store import RunFolder
 
-__all__ = ["write_animation", "check_paths", "write_grid"]
+__all__ = ["check_paths", "write_animation", "write_grid", "write_images"]
 
 ANIMATED = (".gif", ".webp")
 HOLD = 8  # frames for which the last image of an animation stays
@@ -45,6 +48,40 @@ def write_grid(folder: RunFolder, path: Path) -> Path:
     image = draw_grid([[enlarge(image) for image in line] for line in lines])
     replace_file(path, lambda beside: image.save(beside, format=_kind(path)))
     return path
+
+
+def write_images(folder: RunFolder, path: Path, *, kind: str = "png", prefix: str = "") -> list[Path]:
+    """Write the best images into a folder, with what made them.
+
+    Arguments:
+        folder: of the run.
+        path: the folder to write to.
+        kind: `png`, `jpg` or `webp`.
+        prefix: of the names of files.
+
+    Raises:
+        ArgumentError: another kind.
+        RunError: there are no images, or they are not those of the run.
+    """
+    if kind not in FORMATS:
+        raise ArgumentError(f"unknown format '{kind}'; {choices(kind, FORMATS)}")
+    record = read_record(folder)
+    images = read_images(folder, record, "best") if record.lines else []
+    if not images:
+        raise RunError(f"{folder.path} has no images; its samples are not images, or it ended before its first step")
+    before, (best, found) = record.steps[0]["reward"], (record.status["best"], record.status["found"])
+    known = describe_images(about_spec(record.spec), images[0].size, before, best, steps=found)
+    path.mkdir(parents=True, exist_ok=True)
+    written = []
+    for row, (image, says) in enumerate(zip(images, known, strict=True)):
+        file = path / f"{prefix}{row:02d}.{kind}"
+        replace_file(file, lambda beside, image=image, says=says: _save(image, beside, says, kind))
+        written.append(file)
+    return written
+
+
+def _save(image: Image.Image, path: Path, known: dict[str, Any], kind: str) -> None:
+    save_with_metadata(image, path, known, kind=FORMATS[kind])
 
 
 def write_animation(folder: RunFolder, path: Path, *, milliseconds: int = 120) -> Path:

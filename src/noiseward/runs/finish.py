@@ -10,7 +10,9 @@ from noiseward.images import to_images
 from noiseward.images.plots import plot_history
 from noiseward.loop.hacking import find_hacked
 from noiseward.loop.solution import Solution
+from noiseward.loop.step import Best
 from noiseward.runs.binding import copy_tensors, mark
+from noiseward.runs.describe import about_spec, describe_images
 from noiseward.runs.files import replace_file, write_tensors
 from noiseward.runs.spec import run_id
 from noiseward.runs.store import RunFolder
@@ -22,14 +24,21 @@ __all__ = ["fail", "finish", "summarize"]
 def finish(folder: RunFolder, solution: Solution, state: str, *, plots: bool = True) -> None:
     """Write the closing images, with strip and plot if asked for, and the final status."""
     path, run = folder.path, run_id(folder.spec())
+    about, before = about_spec(folder.spec()), solution.initial.reward.tolist()
+
+    def save(name: str, best: Best) -> None:
+        images = to_images(best.sample)
+        known = describe_images(about, images[0].size, before, best.reward.tolist(), steps=best.index.tolist())
+        save_images(path / name, images, known=known)
+
     if has_images(solution.sample):
-        save_images(path / "best", to_images(solution.sample))
+        save("best", solution.last.best)
     if any(solution.hacking):
-        before = solution.best(by="pareto")
-        found = copy_tensors(vars(before))
+        pareto = solution.best(by="pareto")
+        found = copy_tensors(vars(pareto))
         write_tensors(path / "pareto.safetensors", found, mark(found, run))
-        if has_images(before.sample):
-            save_images(path / "pareto", to_images(before.sample))
+        if has_images(pareto.sample):
+            save("pareto", pareto)
     if plots:
         if has_images(solution.sample):
             replace_file(path / "strip.png", lambda beside: solution.strip().save(beside, format="PNG"))

@@ -65,7 +65,8 @@ def record_first(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Resu
         if stood is not None:
             own.write_spec(asked)
             mark_running(own, stood.data)
-        writer = Writer(own.path, asked, fingerprint=model, frames=frames, log=log)
+        before = past.initial.reward.tolist() if past else None
+        writer = Writer(own.path, asked, fingerprint=model, frames=frames, log=log, before=before)
         collector = Collector(few.objective, past)
         with Interruptible() as interruptible:
             with collector:

@@ -163,7 +163,8 @@ def _performing(
     written, shown = first.record_first(problem, spec, folder, coarse), problem.showing(bars)
     steps = problem.iterate(at, seen, coarse=coarse and coarse.place, through=lambda steps: shown(written(steps)))
     steps = observe(steps, at) if observe else steps
-    writer = Writer(folder.path, spec, fingerprint=model, frames=frames, log=log)
+    before = past.initial.reward.tolist() if past else None
+    writer = Writer(folder.path, spec, fingerprint=model, frames=frames, log=log, before=before)
     collector = Collector(problem.objective, past)
     with Interruptible() as interruptible:
         try:

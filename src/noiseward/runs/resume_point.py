@@ -25,6 +25,7 @@ from noiseward.loop.solution import Frames
 from noiseward.loop.step import TESTS, Best, Checkpoint
 from noiseward.options.run import RunSpec
 from noiseward.runs.consistency import ResumeData, read_resume_data
+from noiseward.runs.describe import about_spec, describe_images
 from noiseward.runs.images import read_frames
 from noiseward.runs.log import Line, Log
 from noiseward.runs.spec import run_id, set_limits
@@ -105,7 +106,9 @@ def mark_running(folder: RunFolder, found: ResumeData, *, again: bool = False) -
     """
     sample = found.initial["sample"]
     if has_images(sample) and not all((folder.path / "initial" / f"{k:02d}.png").exists() for k in range(len(sample))):
-        save_images(folder.path / "initial", to_images(sample))
+        images, reward = to_images(sample), found.initial["reward"].tolist()
+        known = describe_images(about_spec(folder.spec()), images[0].size, reward, reward)
+        save_images(folder.path / "initial", images, known=known)
     last = None if again or not found.lines else found.lines[-1].record
     begun = folder.lines()[0].record
     record = last or begun

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
@@ -17,10 +17,12 @@ from torch import Tensor
 
 from noiseward import __version__
 from noiseward.images import to_images
+from noiseward.images.metadata import save_with_metadata
 from noiseward.loop.solution import Frames
 from noiseward.loop.step import Step
 from noiseward.options.run import RunSpec
 from noiseward.runs.binding import FILES, Bound, copy_tensors, digest_images, digest_tensors, mark, seal
+from noiseward.runs.describe import about_spec, describe_images
 from noiseward.runs.files import replace_file, write_tensors
 from noiseward.runs.log import Log
 from noiseward.runs.spec import run_id, to_text
@@ -43,17 +45,29 @@ class Writer:
         fingerprint: of the model.
         frames: those the run has already.
         log: of a resumed run; None for a new one.
+        before: the reward of its start; None for a new one.
     """
 
-    def __init__(self, path: Path, spec: RunSpec, *, fingerprint: str, frames: Frames | None, log: Log | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        spec: RunSpec,
+        *,
+        fingerprint: str,
+        frames: Frames | None,
+        log: Log | None,
+        before: Sequence[float] | None,
+    ) -> None:
         self._path, self._spec, self._run, self._model = path, spec, run_id(spec), fingerprint
         self._frames = Frames(FRAMES) if frames is None else frames
         self._log, self._pictured, self._tidy = log, 0.0, False
         was = log.was if log is not None and log.was is not None else (None, None, None)
+        self._about, self._before = about_spec(spec), before
         self._written: dict[str, str | None] = dict(zip(FILES, was, strict=True))
 
     def write(self, step: Step) -> None:
         """Write a step down."""
+        self._before = self._before or step.evaluation.reward.tolist()
         if self._log is None:
             self._begin(step)
             self._log = Log(self._path / "steps.jsonl", run=self._run)
@@ -71,7 +85,7 @@ class Writer:
         if best:
             write_tensors(self._path / "best.safetensors", best, mark(best, self._run))
             if time.monotonic() - self._pictured > IMAGES_EVERY and has_images(step.best.sample):
-                save_images(self._path / "best", to_images(step.best.sample))
+                self._save("best", to_images(step.best.sample), step.best.reward, step.best.index.tolist())
                 self._pictured = time.monotonic()
         if peaks and bound["peaks"] != self._written["peaks"]:
             write_tensors(self._path / "peaks.safetensors", peaks, mark(peaks, self._run))
@@ -98,7 +112,7 @@ class Writer:
         machine = {"python": platform.python_version(), "device": str(step.noise.device), "fingerprint": self._model}
         save_json(self._path / "env.json", {**machine, **libraries}, self._run)
         if has_images(step.evaluation.sample):
-            save_images(self._path / "initial", to_images(step.evaluation.sample))
+            self._save("initial", to_images(step.evaluation.sample), step.evaluation.reward)
         evaluation = {name: getattr(step.evaluation, name) for name in ("sample", "reward", "penalty", "value")}
         terms = {f"terms.{name}": term for name, term in step.evaluation.terms.items()}
         found = copy_tensors({**evaluation, **terms})
@@ -111,7 +125,8 @@ class Writer:
         after = {index for index, _ in self._frames}
         folder = self._path / "frames"
         if step.index in after:
-            save_images(folder, images, f"{step.index:05d}-")
+            rows = [step.index] * len(images)
+            self._save("frames", images, step.evaluation.reward, rows, prefix=f"{step.index:05d}-")
         gone = [file for index in before - after for file in folder.glob(f"{index:05d}-*.png")]
         if not self._tidy:
             gone = [file for file in folder.glob("[0-9]*-[0-9]*.png") if _step(file) not in after]
@@ -119,32 +134,50 @@ class Writer:
         for file in gone:
             file.unlink(missing_ok=True)
 
+    def _save(
+        self,
+        folder: str,
+        images: Sequence[Image.Image],
+        reward: Tensor,
+        steps: Sequence[int] = (),
+        *,
+        prefix: str = "",
+    ) -> None:
+        """Replace images, with what made them."""
+        known = describe_images(self._about, images[0].size, self._before or [], reward.tolist(), steps=steps)
+        save_images(self._path / folder, images, prefix, known)
+
 
 def has_images(sample: Tensor) -> bool:
     """Whether samples are images."""
     return sample.ndim == 4 and sample.shape[1] in (1, 3)
 
 
-def save_images(folder: Path, images: Sequence[Image.Image], prefix: str = "") -> None:
-    """Replace the images of a folder, one per row."""
+def save_images(
+    folder: Path, images: Sequence[Image.Image], prefix: str = "", known: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Replace the images of a folder, one per row, with what is known of each."""
     for row, image in enumerate(images):
-        save_image(folder / f"{prefix}{row:02d}.png", image)
+        save_image(folder / f"{prefix}{row:02d}.png", image, known[row] if known else None)
 
 
-def save_image(path: Path, image: Image.Image) -> None:
-    """Replace an image."""
-    replace_file(path, lambda beside: _saved(image, beside))
+def save_image(path: Path, image: Image.Image, known: Mapping[str, Any] | None = None) -> None:
+    """Replace an image, with what is known of it."""
+
+    def write(beside: Path) -> None:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        if known is None:
+            image.save(beside, format="PNG")
+        else:
+            save_with_metadata(image, beside, known)
+
+    replace_file(path, write)
 
 
 def save_json(path: Path, content: dict[str, Any], run: str | None) -> None:
     """Replace a JSON file, sealed unless the run is of format 1."""
     whole = content if run is None else seal(content, run)
     replace_file(path, lambda beside: beside.write_text(json.dumps(whole, indent=2) + "\n"))
-
-
-def _saved(image: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, format="PNG")
 
 
 def _step(file: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from noiseward.errors import RunError
-from noiseward.runs.export import check_paths, write_animation
+from noiseward.runs.export import check_paths, write_animation, write_images
 from noiseward.runs.record import read_record
 from noiseward.runs.store import RunFolder
 from noiseward.runs.table import write_tables
@@ -29,7 +29,15 @@ def list_begun(sweep: Sweep) -> dict[str, RunFolder]:
     return begun
 
 
-def export_sweep(out: Path, *, grid: Path | None, animation: Path | None, table: Path | None) -> list[Path]:
+def export_sweep(
+    out: Path,
+    *,
+    grid: Path | None,
+    animation: Path | None,
+    table: Path | None,
+    images: Path | None,
+    kind: str = "png",
+) -> list[Path]:
     """Write the files that are asked for; returns what was written.
 
     Arguments:
@@ -37,6 +45,8 @@ def export_sweep(out: Path, *, grid: Path | None, animation: Path | None, table:
         grid: an image of starts and bests, pair by pair.
         animation: its name with the run's added, `way-0003.webp`, is that of each run's own.
         table: all numbers of all steps, with a column for the run.
+        images: a folder for the best images, of the given kind: `0003-00.jpg`, pack and row.
+        kind: `png`, `jpg` or `webp`.
     """
     check_paths(grid=grid, animation=animation)
     sweep = Sweep.read(out)
@@ -50,4 +60,6 @@ def export_sweep(out: Path, *, grid: Path | None, animation: Path | None, table:
         written += [write_animation(run, animation.with_stem(f"{animation.stem}-{name}")) for name, run in runs.items()]
     if table:
         written.append(write_tables(runs, table))
+    for name, run in runs.items() if images else ():
+        written += write_images(run, images or out, kind=kind, prefix=f"{name}-")
     return written
