@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = ["cost.md", "guards.md", "rewards.md"]
+PAGES = ["cost.md", "guards.md", "own-method.md", "rewards.md"]
 
 
 def examples(text: str) -> list[tuple[int, str]]:

@@ -15,16 +15,18 @@ errors of their own, or into nothing.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, final
 
-from noiseward.errors import NoisewardError, RewardError, describe_error, is_out_of_memory
+from noiseward.errors import ArgumentError, NoisewardError, RewardError, choices, describe_error, is_out_of_memory
 
-__all__ = ["SIGNALS", "ErrorBoundary", "InterruptListener", "StandardStreams"]
+__all__ = ["SIGNALS", "ErrorBoundary", "InterruptListener", "StandardStreams", "load_name"]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -127,6 +129,33 @@ class ErrorBoundary:
         name, message = type(error).__name__, describe_error(error)
         detail = f": {message}" if message != name else ""
         raise self._kind(f"{self._what} raised {name}{self._when}{detail}") from error
+
+
+def load_name(path: Path, name: str, what: str, *, kind: type[NoisewardError]) -> Any:
+    """Run a file of a user, and take what has a name from it.
+
+    Arguments:
+        path: of the file.
+        name: in it.
+        what: it is, for messages: `a method of your own`.
+        kind: the error to raise where the file fails.
+
+    Raises:
+        ArgumentError: there is no such file, or nothing of that name in it.
+        NoisewardError: the file fails; of the given kind.
+    """
+    if not os.path.isfile(path):
+        raise ArgumentError(f"{path} is no file: give {what} as path/to/file.py:name")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None  # always so for a .py file
+    module = importlib.util.module_from_spec(spec)
+    with ErrorBoundary(str(path), "when it was run", kind=kind):
+        spec.loader.exec_module(module)
+    if not hasattr(module, name):
+        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        hint = choices(name, names) if names else "it defines nothing that can be called"
+        raise ArgumentError(f"{path} has no '{name}'; {hint}")
+    return getattr(module, name)
 
 
 @final

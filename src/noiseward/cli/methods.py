@@ -23,18 +23,22 @@ def methods(
     from noiseward import terminal
     from noiseward.cli.columns import print_table
     from noiseward.methods import METHODS, read_method
+    from noiseward.methods.plugins import find_plugin, list_installed_methods, split_file
 
     console, wide = terminal.console(), terminal.console(soft_wrap=True)
     if name is None:
         every = [_describe(recipe) for recipe in METHODS.values()]
+        every += [_describe(found) for name in list_installed_methods() if (found := find_plugin(name))]
         if json:
             print_json(every)
             return
         cells = [[one["method"], ", ".join(one["needs"]), one["does"]] for one in every]
         print_table(("method", "needs", "does"), cells, console, left=("method", "needs", "does"), wrap=("does",))
         wide.print("NAME:ARG=VALUE,...: 'noiseward methods NAME' lists the arguments of one")
+        wide.print("path/to/file.py:Class is a method of your own: docs/own-method.md; it runs that file")
         return
-    recipe = type(read_method(name.partition(":")[0]))
+    in_file = split_file(name)
+    recipe = type(read_method(in_file[0] if in_file else name.partition(":")[0]))
     found = _describe(recipe)
     if json:
         print_json(found)

@@ -36,6 +36,7 @@ def models(
         console.print("path/to/model  a diffusers folder: what pipe.save_pretrained() wrote")
         console.print("path/to/file   a checkpoint in one file, .safetensors or .ckpt")
         console.print("owner/name     a hub id, from the local cache or downloaded")
+        console.print("file.py:name   a function of your own that makes a sampler or a pipeline; it runs that file")
         console.print("schedulers:    --scheduler", ", ".join(load_schedulers()), "or a class of diffusers")
         return
     card = card_of(name)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from noiseward.errors import ArgumentError, choices, shorten
+from noiseward.methods.plugins import find_plugin, list_installed_methods, split_file
 from noiseward.methods.recipe import METHODS, PARTS, Method, Recipe
 from noiseward.options.parts import split_arguments
 from noiseward.options.replaced import REPLACED_METHODS
@@ -29,11 +30,14 @@ def read_method(text: str) -> Recipe:
         >>> read_method("dno:paper,best_of=4").text
         'dno:lr=0.01,best_of=4,guard=concentration:weight=1.0'
     """
-    name = text.partition(":")[0].strip()
-    if name not in METHODS:
-        hint = f"use '{REPLACED_METHODS[name]}'" if name in REPLACED_METHODS else choices(name, METHODS)
-        raise ArgumentError(f"unknown method '{name}'; {hint}")
-    kind = METHODS[name]
+    in_file = split_file(text)
+    name = in_file[0] if in_file else text.partition(":")[0].strip()
+    kind = METHODS.get(name) or find_plugin(name)
+    if kind is None:
+        known = [*METHODS, *list_installed_methods()]
+        hint = f"use '{REPLACED_METHODS[name]}'" if name in REPLACED_METHODS else choices(name, known)
+        raise ArgumentError(f"unknown method '{name}'; {hint}, or path/to/file.py:Class")
+    text = text if in_file is None else f"file{in_file[1]}"
     given: dict[str, str] = {}
     part = None
     for key, value in _expand(kind, split_arguments(text, first=next(iter(kind.own()), None), what="method")):

@@ -73,7 +73,11 @@ class ModelOptions(LoadOptions):
 
     listed_in: ClassVar[str | None] = "Model"
 
-    model: str = option(DEFAULT_MODEL, help="A short name ('noiseward models'), folder, hub id, or file.")
+    model: str = option(
+        DEFAULT_MODEL,
+        help="A short name ('noiseward models'), folder, hub id, checkpoint, or "
+        "path/to/file.py:function of your own, which makes a sampler or a pipeline (this runs that file).",
+    )
 
 
 class CallOptions(Options):
@@ -156,7 +160,8 @@ class RunSpec(Settings, ModelOptions):
     method: str | None = option(
         None,
         help="How the noise moves: NAME or NAME:ARG=VALUE,..., as in dno:lr=0.02,guard=shell:0.01. "
-        "'noiseward methods' lists them. Default: dno, or trust-region for a reward without a gradient.",
+        "'noiseward methods' lists them; path/to/file.py:Class is one of your own (this runs that file). Default: dno, "
+        "or trust-region for a reward without a gradient.",
     )
     watch: Texts | None = option(
         None,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from noiseward.errors import ArgumentError, choices
+from noiseward.errors import ArgumentError, ModelError, choices
 from noiseward.options.run import CALL, Settings
 from noiseward.pipelines.adapter import DiffusersSampler
 from noiseward.pipelines.calls import list_parameters
@@ -17,6 +18,7 @@ from noiseward.pipelines.cards import card_of
 from noiseward.pipelines.load import load_pipeline
 from noiseward.samplers.function import FunctionSampler
 from noiseward.samplers.sampler import Sampler
+from noiseward.user_code import ErrorBoundary, load_name
 
 __all__ = ["open_sampler"]
 
@@ -40,7 +42,8 @@ def open_sampler(
     """Open a model as a sampler.
 
     Arguments:
-        model: a `Sampler`, which is passed through, a diffusers pipeline, or what `load_pipeline` takes.
+        model: a `Sampler`, which is passed through, a diffusers pipeline, `path/to/file.py:name` (a sampler or a
+            pipeline, or a function that makes one; the file is run), or what `load_pipeline` takes.
         memory: the mode that gradients are taken in; default: the model card's, else `balanced`.
         call: arguments of the pipeline's own call. Default: those of the model's card, and 1 for `eta`.
         loading: arguments of `load_pipeline`.
@@ -58,6 +61,8 @@ def open_sampler(
             hint = ", with recompute=True and denoiser= to keep less" if isinstance(model, FunctionSampler) else ""
             raise ArgumentError(f"{message}{hint}")
         return model
+    if isinstance(model, str) and (in_file := re.fullmatch(r"(.+?\.py):([^:]+)", model)):
+        return _open_file(Path(in_file[1]), in_file[2], model, memory=memory, call=call, loading=loading)
     by_name, card = isinstance(model, str | Path), card_of(model)
     if loading and not by_name:
         raise ArgumentError(f"expected a model's name with {', '.join(loading)}, got a pipeline; set it up yourself")
@@ -71,3 +76,23 @@ def open_sampler(
     defaults = {"eta": 1.0, **(card.call if card else {})}
     chosen = {name: value for name, value in defaults.items() if name in known} | dict(call)
     return DiffusersSampler(pipe, memory=memory or (card.memory if card else "balanced"), **chosen)
+
+
+def _open_file(path: Path, name: str, text: str, *, loading: Mapping[str, Any], **how: Any) -> Sampler:
+    """Open what a user's own file names: a sampler or a pipeline, or what a function makes, which takes what it knows.
+
+    Options that load a model are passed to the function by their names, if it has them.
+    """
+    found = load_name(path, name, "a model of your own", kind=ModelError)
+    if callable(found) and not isinstance(found, Sampler) and not hasattr(found, "components"):
+        known = inspect.signature(found).parameters
+        if wrong := [one for one in loading if one not in known]:
+            raise ArgumentError(f"model '{text}' takes no {', '.join(wrong)}; give its function that argument")
+        with ErrorBoundary(f"model '{text}'", "when it was made", kind=ModelError):
+            found = found(**loading)
+    elif loading:
+        raise ArgumentError(f"model '{text}' takes no {', '.join(loading)}; name a function with that argument")
+    if not isinstance(found, Sampler) and not hasattr(found, "components"):
+        kind = type(found).__name__
+        raise ArgumentError(f"model '{text}' must be a Sampler or a pipeline, or a function that makes one, got {kind}")
+    return open_sampler(found, **how)
