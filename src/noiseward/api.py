@@ -36,8 +36,8 @@ from noiseward.pipelines.cards import card_of
 from noiseward.pipelines.coarsen import coarsen
 from noiseward.pipelines.open import open_sampler
 from noiseward.rewards.catalog import is_available
-from noiseward.rewards.parse import parse_rewards, parse_weighted
-from noiseward.rewards.reward import FunctionReward, Reward, WeightedSum
+from noiseward.rewards.convert import convert_reward, convert_watched, is_labeled
+from noiseward.rewards.reward import Reward, WeightedSum
 from noiseward.samplers.entries import number_prompts, plain_prompts
 from noiseward.samplers.memory import check_room
 from noiseward.samplers.reference_store import ReferenceStore
@@ -46,8 +46,9 @@ from noiseward.samplers.sampler import Sampler
 __all__ = ["Loaded", "Problem", "align", "default_watch", "prepare", "prepare_spec"]
 
 T = TypeVar("T")
-Watch = str | Reward | Sequence[str | Reward] | None
-Rewards = str | Reward | Callable[..., Tensor] | Sequence[str] | Mapping[Reward, float] | Mapping[str, float]
+Scored = str | Reward | Callable[..., Any]  # a module is a function; so is a pipeline, which needs a label next to it
+Watch = Scored | Sequence[Any] | None
+Rewards = Scored | Sequence[Any] | Mapping[Any, float]
 
 
 class Loaded:
@@ -182,9 +183,10 @@ def align(
     Arguments:
         model: a diffusers pipeline, a `Sampler`, or a name as below.
         prompt: one or several; each is sampled `batch` times. None for a model without prompts.
-        reward: as below, or a `Reward`, a differentiable function of images, or a mapping from rewards to weights.
+        reward: as below, or a `Reward`, a differentiable function of images, a `torch.nn.Module`, a pair of a
+            transformers image classifier and a label, a list of these, or a mapping from these to weights.
         method: as below, or a `Recipe`, a `Method` or an `Optimizer`.
-        watch: as below, or `Reward`s; `()` for none.
+        watch: as below, or a list of what a reward can be; `()` for none.
         progress: show a progress bar.
         options: the other options below; any other argument is the pipeline's own.
 
@@ -245,7 +247,7 @@ def prepare(
     count = batch * (1 if prompt is None or isinstance(prompt, str) else len(prompt))
     check_room(count, batch)
     loaded = loaded or Loaded()
-    score = loaded.get("reward", reward, lambda: _reward(reward))
+    score = loaded.get("reward", reward, lambda: convert_reward(reward))
     moves = choose_method(method, score, earlier=earlier)
     held = loaded.get("watch", (watch, reward, model), lambda: _held_out(watch, score, model))
     loading = settings.loading
@@ -288,23 +290,6 @@ def _are_texts(value: Any) -> TypeGuard[Collection[str]]:
     return isinstance(value, Collection) and all(isinstance(one, str) for one in value)
 
 
-def _reward(reward: Rewards) -> Reward:
-    if isinstance(reward, Reward):
-        return reward
-    if isinstance(reward, str):
-        return parse_rewards([reward])
-    if isinstance(reward, Mapping):
-        return WeightedSum({parse_rewards([one]) if isinstance(one, str) else one: w for one, w in reward.items()})
-    if callable(reward):
-        return FunctionReward(reward)
-    if _are_texts(reward):
-        return parse_rewards(list(reward))
-    raise ArgumentError(
-        "reward must be a name, a list of names, a Reward, a function of images, or a mapping from rewards to weights, "
-        f"got {shorten(repr(reward), 60)}"
-    )
-
-
 def default_watch(model: Any, optimized: Sequence[str]) -> tuple[str, ...]:
     """The held-out rewards to track where none are asked for, by name: the model card's that can be used."""
     card = card_of(model)
@@ -317,10 +302,11 @@ def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
     optimized = [one.name for one in reward.rewards] if isinstance(reward, WeightedSum) else [reward.name]
     watch = default_watch(model, optimized) if watch is None else watch
     held = []
-    for one in split_parts(watch) if isinstance(watch, str) else [watch] if isinstance(watch, Reward) else watch:
-        if one == "none":
+    several: Any = split_parts(watch) if isinstance(watch, str) else watch
+    for one in several if isinstance(several, Sequence) and not is_labeled(several) else [several]:
+        if isinstance(one, str) and one == "none":
             continue
-        each, weight = (one, 1.0) if isinstance(one, Reward) else parse_weighted(one)
+        each, weight = convert_watched(one)
         if weight != 1:
             raise ArgumentError(f"expected a watched reward without a weight, got '{one}'; leave the weight out")
         if each.name in optimized:
