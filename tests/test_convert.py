@@ -53,9 +53,8 @@ def score(value) -> torch.Tensor:
 def test_lists_and_mappings_may_mix_names_functions_and_rewards():
     red, bright = redness(IMAGES), brightness()(IMAGES, None)
     torch.testing.assert_close(score([redness, "brightness"]), red + bright)
-    torch.testing.assert_close(
-        score((redness, "brightness:0.5", contrast())), red + bright / 2 + contrast()(IMAGES, None)
-    )
+    contrasts = contrast()(IMAGES, None)
+    torch.testing.assert_close(score((redness, "brightness:0.5", contrast())), red + bright / 2 + contrasts)
     torch.testing.assert_close(score({"brightness": 1.0, redness: 0.5}), bright + red / 2)
     torch.testing.assert_close(score({contrast(): 2}), 2 * contrasts)
     assert convert_reward([redness]).name == "redness"
