@@ -174,7 +174,7 @@ def test_an_empty_prompt_is_a_usage_error(run, small, tmp_path):
 def test_a_reward_without_a_gradient_is_searched_and_a_line_names_the_method(run, small, tmp_path):
     status, out, err = run("align", "a", "--reward", "jpeg", "--steps", "1", "--out", "here", *small)
     assert status == 0, err
-    assert err.splitlines()[1].startswith("reward 'jpeg' has no gradient: using trust-region:samples=16,")
+    assert any(line.startswith("reward 'jpeg' has no gradient: using trust-region:samples=16,") for line in err.splitlines())
     steps = RunFolder(tmp_path / "here").steps()
     assert steps[0]["nfe"]["backward"] == 0 and steps[0]["nfe"]["forward"] > 4 * 17  # of 4 sampler steps, and tests
     options = (
@@ -281,7 +281,7 @@ def test_an_output_that_holds_a_run_or_cannot_be_written(run, small, tmp_path):
 def test_ctrl_c_ends_cleanly_with_the_best_so_far_saved(small, tmp_path):
     command = [sys.executable, "-c", "from noiseward.cli import main; main()", "align", "a", "--reward", "brightness"]
     process = subprocess.Popen(
-        [*command, "--steps", "100000", "--out", "here", *small], cwd=tmp_path,
+        [*command, "--steps", "100000", "--method", "best-of-n", "--out", "here", *small], cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -33,6 +33,7 @@ def smoke(name, out, *more):
     return json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.filterwarnings("ignore:the prompt is longer")
 @pytest.mark.parametrize("name", page.ORDER)
 def test_an_experiment_runs_and_says_what_it_found(name, tmp_path):
     found = smoke(name, tmp_path)
@@ -73,6 +74,7 @@ def test_the_benchmark_runs_on_a_pipeline_and_rewards_in_published_formats(tmp_p
     assert found["settings"]["prompts"] == ["a cat"]
 
 
+@pytest.mark.filterwarnings("ignore:the prompt is longer")
 def test_figure_1_runs_on_a_folder_of_sdxl(tmp_path):
     unets.sdxl().save_pretrained(tmp_path / "sdxl")
     found = smoke("sdxl", tmp_path, "--model", str(tmp_path / "sdxl"))

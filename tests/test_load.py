@@ -192,7 +192,7 @@ def test_the_command_line_needs_no_prompt_where_the_model_takes_none(run, tmp_pa
     assert status == 0, err
     assert (tmp_path / "runs/brightness/best/00.png").exists()
     status, _, err = run("align", "a duck", *given)
-    assert status == 1 and "DDPMPipeline takes no prompt, got 'a duck'" in err and len(err.strip().splitlines()) == 1
+    assert status == 2 and "DDPMPipeline takes no prompt, got 'a duck'" in err and len(err.strip().splitlines()) == 1
     status, _, err = run("align", "--reward", "brightness")
     assert status == 2 and "PROMPT is missing" in err
 
@@ -205,7 +205,7 @@ def test_cards_are_listed_and_explained(run):
     status, out, _ = run("models", "stickers")
     assert status == 0 and "rabbit" in out and "'a NOUN' or 'a NOUN on a COLOR" in out
     status, _, err = run("models", "sdlx")
-    assert status == 1 and "did you mean 'sdxl'" in err
+    assert status == 2 and "did you mean 'sdxl'" in err
 
 
 def test_doctor_says_what_is_wrong(run, tmp_path):

@@ -94,7 +94,7 @@ def test_a_run_of_format_1_continues_as_one_never_cut_and_stays_one(spec, tmp_pa
 
 def test_frames_that_were_being_thinned_out_when_a_run_was_killed_go(spec, tmp_path, monkeypatch):
     """Every second frame goes; killed after the first of them, the others still go."""
-    for module in ("write", "resume"):
+    for module in ("write", "resume_point"):
         monkeypatch.setattr(sys.modules[f"noiseward.runs.{module}"], "FRAMES", 4)
     longer = spec.replace(steps=5, watch=())
     execute(longer, tmp_path / "whole", quiet=True)

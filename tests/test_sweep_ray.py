@@ -59,7 +59,7 @@ def test_the_command_line_knows_its_engines(run, small, tmp_path):
         (("--workers", "2"), "--address and --workers need --engine ray"),
     ):
         status, _, err = run("batch", "p.txt", "--reward", "brightness", "--out", "out", *small, *more)
-        assert status == 1 and says in err and not (tmp_path / "out").exists()
+        assert status == 2 and says in err and not (tmp_path / "out").exists()
 
 
 def test_without_ray_the_engine_says_what_to_install(monkeypatch):

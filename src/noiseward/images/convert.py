@@ -30,6 +30,7 @@ def to_images(sample: Tensor) -> list[Image.Image]:
         ArgumentError: samples of another shape.
 
     Example:
+        >>> import torch
         >>> to_images(torch.ones(2, 3, 8, 8))[0].getpixel((0, 0))
         (255, 255, 255)
     """
