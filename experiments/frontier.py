@@ -10,7 +10,7 @@ samples that no method has seen, and
 * on another model without prompts (`--model FILE.py:FUNCTION`, which returns a diffusers pipeline), by looking.
 
 Cells are resumable; in full, hours. `python -m experiments.frontier --model faces.py:pipeline --rewards greenness left`
-runs another model; results are in `experiments/results/frontier*.json`, with a plot and a contact sheet.
+runs another model. Results are in `experiments/results/frontier*.json`, tables and plots in docs/how-to-choose.md.
 """
 
 from __future__ import annotations
@@ -193,7 +193,8 @@ def main() -> None:
     settings = {"model": given.model, "call": call, "samples": SAMPLES, "marks": marks, "batch": batch, "seed": seed,
                 "captions": [caption(*one) for chunk in parts for one in chunk]}  # fmt: skip
     figure = frontier_report.draw(results, marks)
-    write(name, settings=settings, results=results, verdict=frontier_report.verdict(results, marks), figure=figure)
+    write(name, settings=settings, results=results, verdict=frontier_report.verdict(results, marks))
+    frontier_report.publish(name, text, figure)
 
 
 if __name__ == "__main__":

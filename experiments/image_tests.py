@@ -25,6 +25,7 @@ from torch import Tensor
 from experiments.cells import Cell, add_engine, compute, read_engine
 from experiments.judge import right_noun
 from experiments.report import model, write
+from experiments.support import insert
 from noiseward import Budget, GradientAscent, ImageTest, Objective, iterate, stickers
 from noiseward.noise.regularize import probability
 from noiseward.noise.typicality import strict_probability
@@ -140,10 +141,9 @@ def main() -> None:
     settings = {"captions": [caption(*one) for one in asked], "fresh": fresh, "rows": ROWS, "model": model()}
     verdict = f"fresh samples below 0.01: {share([p for one in found for p in one['fresh']], 0.01)}"
     write(NAME, settings=settings, results=found, verdict=verdict)
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition("<!-- image test -->\n")
-    _, _, after = rest.partition("<!-- end -->")
-    PAGE.write_text(f"{before}<!-- image test -->\n\n" + "\n".join(text) + f"\n\n<!-- end -->{after}", encoding="utf-8")
+    PAGE.write_text(
+        insert(PAGE.read_text(encoding="utf-8"), "image test", "\n".join(["", *text, "", ""])), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

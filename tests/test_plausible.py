@@ -354,33 +354,6 @@ def test_the_papers_settings_have_a_name():
         read_method("dno:coarse")
 
 
-@pytest.mark.parametrize(
-    ("sampler", "reward", "says", "first"),
-    [
-        (model(), Linear(1.0), "the best of 10 noises, then 2 guided runs, then steady gradient ascent", BestOfN),
-        (model(eta=0.0), Linear(1.0), "the best of 10 noises, then steady gradient ascent", BestOfN),
-        (model(), FunctionReward(lambda x: x.sum(1), differentiable=False), "trust regions", TrustRegion),
-    ],
-)
-def test_auto_does_what_model_and_reward_offer(sampler, reward, says, first):
-    objective, optimizer = problem(reward, sampler=sampler), choose_method("auto", reward).optimizer
-    assert optimizer.describe(objective).startswith(says)
-    chosen = optimizer._choose(objective)[1]
-    assert isinstance(getattr(chosen, "first", chosen), first)
-    steps = run(objective, optimizer, steps=11)
-    assert passed(steps[-1].best) and (steps[-1].best.reward > steps[0].evaluation.reward).all()
-
-
-@pytest.mark.parametrize("eta", [1.0, 0.0])
-def test_auto_that_keeps_the_seed_draws_nothing_fresh_before_the_first_step(eta):
-    objective = problem(sampler=model(eta=eta))
-    start, optimizer = objective.sampler.init(3, seed=0), choose_method("auto:keep_seed=true", Linear(1.0)).optimizer
-    steps = run(objective, optimizer, steps=10)
-    for step in steps[: 8 if eta else 10]:
-        near = torch.cosine_similarity(step.noise[:, 0], start[:, 0], dim=1)
-        assert (near > 0.7).all()  # fresh noise has none
-
-
 def test_the_methods_are_registered():
     assert read_method("ntrk:0.05").text == "ntrk:share=0.05,keep_seed=false,chunk=16"
     assert isinstance(choose_method("ntrk:0.05", Linear(1.0)).optimizer, Tilting)

@@ -77,8 +77,7 @@ class Loaded:
 class Problem:
     """Everything `iterate` needs: what to optimize, from where, how, and for how long.
 
-    `method` is its text with all arguments, where it has one; `chosen` says that it is not what was asked for, but what
-    a reward without a gradient gets.
+    `method` is its text with all arguments, where it has one.
     """
 
     objective: Objective
@@ -88,15 +87,18 @@ class Problem:
     seeds: Seeds
     panel: Panel
     method: str | None = None
-    chosen: bool = False
     first: CoarseStage | None = None
+
+    @property
+    def does(self) -> str | None:
+        """What its method does, in one line, where that depends on model and reward."""
+        what, name = self.optimizer.describe(self.objective), (self.method or "").partition(":")[0]
+        return what and f"{name}: {what}"
 
     @property
     def note(self) -> str | None:
         """What to say before it begins, in one line."""
-        notes, name = [], self.objective.reward.name
-        if self.chosen:
-            notes.append(f"reward '{name}' has no gradient: using {self.method}")
+        notes = [self.does] if self.does else []
         if self.first is not None:
             many, few = (len(one.objective.sampler.layout) for one in (self, self.first))
             notes.append(f"few steps first: {self.first.share:.0%} of the budget on {few} draws, then {many}")
@@ -209,7 +211,7 @@ def align(
         problem = prepare(model, prompt, reward, settings, method=method, watch=watch)
     if bars and problem.note:
         print(problem.note, file=sys.stderr)
-    return collect(problem.shown(bars) if bars else problem.iterate(), problem.objective)
+    return collect(problem.shown(bars) if bars else problem.iterate(), problem.objective, method=problem.does)
 
 
 align.__doc__ = (align.__doc__ or "").replace("{options}", describe_options(RunSpec, indent=8).lstrip())
@@ -273,8 +275,8 @@ def prepare(
     if moves.coarse is not None:
         few, nested = coarsen(sampler, moves.coarse)
         first = CoarseStage(Objective(few, score, rows, moves.regularizer), nested)
-    chosen, budget = method is None and not score.differentiable, Budget(**settings.limits)
-    return Problem(objective, start, moves.optimizer, budget, Seeds(tuple(seeds)), panel, moves.text, chosen, first)
+    budget = Budget(**settings.limits)
+    return Problem(objective, start, moves.optimizer, budget, Seeds(tuple(seeds)), panel, moves.text, first)
 
 
 def prepare_spec(spec: RunSpec, loaded: Loaded | None = None) -> Problem:

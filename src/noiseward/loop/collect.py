@@ -47,10 +47,11 @@ class Collector:
     Arguments:
         objective: what the steps maximize.
         past: what was before, where the steps continue an earlier run.
+        method: what makes the steps, in words.
     """
 
-    def __init__(self, objective: Objective, past: Past | None = None) -> None:
-        self._objective, self._past = objective, past
+    def __init__(self, objective: Objective, past: Past | None = None, *, method: str | None = None) -> None:
+        self._objective, self._past, self._method = objective, past, method
         self._history, self._frames = ([], Frames()) if past is None else (list(past.history), past.frames)
         self._first: Step | None = None
         self._last: Step | None = None
@@ -104,21 +105,25 @@ class Collector:
             last=last,
             layout=self._objective.sampler.layout,
             untested=last.untested,
+            method=self._method,
         )
 
 
-def collect(steps: Iterable[Step], objective: Objective, *, past: Past | None = None) -> Solution:
+def collect(
+    steps: Iterable[Step], objective: Objective, *, past: Past | None = None, method: str | None = None
+) -> Solution:
     """Fold steps into a solution.
 
     Arguments:
         steps: what `iterate` yields.
         objective: what it maximizes.
         past: what was before, where the steps continue an earlier run.
+        method: what makes the steps, in words.
 
     Raises:
         ArgumentError: there are no steps.
     """
-    collector = Collector(objective, past)
+    collector = Collector(objective, past, method=method)
     with collector:
         for step in steps:
             collector.add(step)

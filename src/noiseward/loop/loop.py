@@ -30,7 +30,7 @@ from torch import Tensor
 from noiseward.errors import RewardError
 from noiseward.loop.budget import Budget, Status, update_pace
 from noiseward.loop.objective import Evaluation, Objective
-from noiseward.loop.optimizer import Move, Optimizer, State
+from noiseward.loop.optimizer import FRESH, Move, Optimizer, State
 from noiseward.loop.plausible import UNTESTED, Verdict
 from noiseward.loop.step import Best, Checkpoint, Step, select_rows
 from noiseward.noise.layout import Seeds
@@ -163,6 +163,8 @@ def _compute(
         known = objective.plausible.passes(at.best.strict, at.best.image).to(rows.device)
         again = (at.best.index == at.index).to(rows.device)  # the step that ended a run, made once more
         rows = rows & ((evaluation.value > at.best.value) | ~known | again)
+        if FRESH in at.state:
+            rows = rows & ~at.state[FRESH].to(rows.device)
         verdict = objective.test(at.noise, evaluation.state, rows)
     return evaluation, move, verdict
 

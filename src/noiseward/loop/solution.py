@@ -84,6 +84,7 @@ class Solution:
         last: the last step; `iterate(objective, solution.last, ...)` continues from it.
         layout: the sampler's draws.
         untested: why images were not tested, where they were to be; None otherwise.
+        method: what was done, where the method left that to model and reward; None otherwise.
     """
 
     noise: Tensor
@@ -98,6 +99,7 @@ class Solution:
     last: Step
     layout: Layout
     untested: str | None = None
+    method: str | None = None
 
     @property
     def dead_draws(self) -> tuple[str, ...]:
@@ -226,6 +228,7 @@ class Solution:
 
     def __repr__(self) -> str:
         lines = [f"Solution of {len(self.history)} steps, {self.nfe.forward} denoiser calls, {self.seconds:.1f} s"]
+        lines += [f"  {self.method}"] if self.method else []
         for row, status in enumerate(self.status):
             start, best, p = float(self.initial.reward[row]), float(self.reward[row]), self.probability[row]
             image = self.image_probability[row]

@@ -142,7 +142,7 @@ class RunSpec(Settings, ModelOptions):
     method: str | None = option(
         None,
         help="How the noise moves: NAME or NAME:ARG=VALUE,..., as in dno:lr=0.02,guard=shell:0.01. "
-        "'noiseward methods' lists them. Default: dno, or trust-region for a reward without a gradient.",
+        "'noiseward methods' lists them. Default: auto.",
     )
     watch: Texts | None = option(
         None, help="Held-out rewards to track, which are not optimized; none for none. Default: the model card's."

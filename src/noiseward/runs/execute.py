@@ -162,7 +162,7 @@ def _performing(
     steps = problem.iterate(at, seen, coarse=coarse and coarse.place, through=lambda steps: shown(written(steps)))
     steps = observe(steps, at) if observe else steps
     writer = Writer(folder.path, spec, fingerprint=model, frames=frames, log=log)
-    collector = Collector(problem.objective, past)
+    collector = Collector(problem.objective, past, method=problem.does)
     with Interruptible() as interruptible:
         try:
             with collector:
