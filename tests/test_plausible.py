@@ -29,7 +29,7 @@ from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests.tiny import CALL, stable_diffusion
 
 f64 = torch.float64
-TESTS = Plausible(fresh=8)
+TESTS = Plausible(fresh=8, image=0.01)
 
 
 def model(**changes):
