@@ -23,7 +23,8 @@ from torch import Tensor
 from noiseward.errors import ArgumentError, describe_error, shorten
 
 __all__ = [
-    "convert_image", "draw_grid", "draw_strip", "enlarge", "plot_history", "read_image", "to_images", "turn_upright",
+    "convert_image", "draw_grid", "draw_strip", "enlarge", "open_rgb", "plot_history", "read_image", "to_images",
+    "turn_upright",
 ]  # fmt: skip
 
 _MAX_16_BITS = 65535
@@ -179,6 +180,14 @@ def read_image(path: str | Path, name: str, prepare: Callable[[Any], Any] = conv
         raise ArgumentError(
             f"{name}: expected the path of an image, got '{path}' ({describe_error(error)}); check the file"
         ) from error
+
+
+def open_rgb(path: Path) -> Image.Image | None:
+    """The image of a file in RGB; None where there is none that can be read."""
+    try:
+        return read_image(path, "image")
+    except ArgumentError:
+        return None
 
 
 def _scale(image: Any) -> Any:

@@ -12,6 +12,7 @@ from noiseward.loop.budget import Status
 from noiseward.loop.panel import find_hacking
 from noiseward.loop.solution import UNTESTED_IMAGES, describe_peak, describe_stall
 from noiseward.noise.typicality import ADVICE, SUSPECT
+from noiseward.runs.answers import describe_answers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +69,8 @@ def report(
             console.print(f"row {row}: {hacking}", highlight=False, soft_wrap=True)
     if status.get("dead_draws"):
         console.print(f"without effect on the image, left alone: {', '.join(status['dead_draws'])}", highlight=False)
+    for line in describe_answers(folder, [folder / "best" / f"{row:02d}.png" for row in range(len(prompts))]):
+        console.print(line, highlight=False, soft_wrap=True)
     nfe = steps[-1]["nfe"]
     forward, backward = nfe["forward"] + nfe["recomputed"], nfe["backward"]
     calls = f"{forward} denoiser calls forward and {backward} backward per row"

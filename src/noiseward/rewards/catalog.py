@@ -92,6 +92,14 @@ ENTRIES = {
         f"{_HERE}similarity:similarity", "similarity to an image, under a CLIP", "-1 to 1",
         repos=f"{_HERE}similarity:repos", license="MIT (CLIP)",
     ),
+    "chat": Entry(
+        f"{_HERE}chat.judge:chat", "a rubric, by a chat model: chat:model=NAME,base_url=URL", "0 to 1", False,
+        prompted=True,
+    ),
+    "chat-pair": Entry(
+        f"{_HERE}chat.pair:chat_pair", "the same, by comparison with the best so far", "from 0 on", False,
+        prompted=True,
+    ),
     "classifier": Entry(
         f"{_HERE}classifier:classifier", "log-probability of a class, by a transformers image classifier", "below 0",
         repos=f"{_HERE}classifier:repos", license="as the model",

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from noiseward.errors import ArgumentError, RewardError, choices
-from noiseward.options.parts import build_part
+from noiseward.options.parts import build_part, split_commas
 from noiseward.rewards.catalog import ENTRIES, find_maker, list_installed
 from noiseward.rewards.reward import FunctionReward, Reward, UnitGradient, WeightedSum
 from noiseward.rewards.shaping import Augmented, Clamped
@@ -112,7 +112,7 @@ def _apply(text: str, rest: str, make: Callable[[str], Reward]) -> tuple[Reward,
     """A reward and its weight from the arguments after its name: its own ones go to `make`."""
     own: list[str] = []
     shared: dict[str, str] = {}
-    for number, piece in enumerate(rest.split(",") if rest else ()):
+    for number, piece in enumerate(split_commas(rest) if rest else ()):
         key, equals, value = (part.strip() for part in piece.partition("="))
         key, value = (key, value) if equals or number else ("weight", key)
         if key not in (*SHAPES, "weight", "name"):

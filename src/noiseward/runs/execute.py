@@ -18,6 +18,7 @@ from noiseward.loop.step import Checkpoint, Step
 from noiseward.options.run import RunSpec
 from noiseward.runs import first
 from noiseward.runs import spec as specs
+from noiseward.runs.answers import AnswerLog
 from noiseward.runs.claim import Claim
 from noiseward.runs.files import lock
 from noiseward.runs.fingerprint import check_model
@@ -163,11 +164,13 @@ def _performing(
     steps = observe(steps, at) if observe else steps
     writer = Writer(folder.path, spec, fingerprint=model, frames=frames, log=log)
     collector = Collector(problem.objective, past, method=problem.does)
+    answers = AnswerLog(problem, folder.path)
     with Interruptible() as interruptible:
         try:
             with collector:
                 for step in interruptible.within(steps):
                     writer.write(step)
+                    answers.write()
                     collector.add(step)
                     yield step
             solution = collector.solution
@@ -178,7 +181,8 @@ def _performing(
                 error = RunError(f"{file} does not fit the run ({kind}: {str(error)[:80]}); restore it, or run again")
             folder.fail(error)
             raise error
-        short = {Status.INTERRUPTED, Status.MEMORY} & {*solution.status}
+        answers.write()  # those of a step that was broken off
+        short = {Status.INTERRUPTED, Status.MEMORY, Status.COST} & {*solution.status}
         folder.finish(solution, "interrupted" if short else "done", plots=plots)
     return solution
 
