@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, final
 
-from noiseward.rewards.reward import Reward, WeightedSum
+from noiseward.rewards.reward import Composite, Reward
 
 __all__ = ["Journal", "find_journals", "find_parts"]
 
@@ -47,7 +47,7 @@ def find_parts(reward: Reward) -> Iterator[Reward]:
     """
     yield reward
     inner = getattr(reward, "reward", None)
-    parts = reward.rewards if isinstance(reward, WeightedSum) else [inner] if isinstance(inner, Reward) else []
+    parts = reward.parts if isinstance(reward, Composite) else [inner] if isinstance(inner, Reward) else []
     for part in parts:
         yield from find_parts(part)
 
