@@ -98,6 +98,8 @@ from noiseward.optimizers.tilting import Tilting as Tilting
 from noiseward.optimizers.zeroth_order import ZerothOrder as ZerothOrder
 from noiseward.pipelines.adapter import DiffusersSampler as DiffusersSampler
 from noiseward.rewards.remote import RemoteReward as RemoteReward
+from noiseward.rewards.requirements import Constrained as Constrained
+from noiseward.rewards.requirements import Requirement as Requirement
 from noiseward.rewards.reward import (
     FunctionReward as FunctionReward,
 )

@@ -36,8 +36,8 @@ from noiseward.pipelines.cards import card_of
 from noiseward.pipelines.coarsen import coarsen
 from noiseward.pipelines.open import open_sampler
 from noiseward.rewards.catalog import is_available
-from noiseward.rewards.parse import parse_rewards, parse_weighted
-from noiseward.rewards.reward import FunctionReward, Reward, WeightedSum
+from noiseward.rewards.parse import parse_requirements, parse_rewards, parse_weighted
+from noiseward.rewards.reward import FunctionReward, Reward, WeightedSum, leaves
 from noiseward.samplers.entries import number_prompts, plain_prompts
 from noiseward.samplers.memory import check_room
 from noiseward.samplers.reference_store import ReferenceStore
@@ -248,8 +248,10 @@ def prepare(
     check_room(count, batch)
     loaded = loaded or Loaded()
     score = loaded.get("reward", reward, lambda: _reward(reward))
+    if required := settings.require:
+        score = loaded.get("require", (reward, required), functools.partial(parse_requirements, score, required))
     moves = choose_method(method, score, earlier=earlier)
-    held = loaded.get("watch", (watch, reward, model), lambda: _held_out(watch, score, model))
+    held = loaded.get("watch", (watch, reward, required, model), lambda: _held_out(watch, score, model))
     loading = settings.loading
     asked = (model, memory, call, loading)
     sampler = loaded.get("sampler", asked, lambda: open_sampler(model, memory=memory, call=call, loading=loading))
@@ -316,7 +318,7 @@ def default_watch(model: Any, optimized: Sequence[str]) -> tuple[str, ...]:
 
 def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
     """The held-out rewards to track."""
-    optimized = [one.name for one in reward.rewards] if isinstance(reward, WeightedSum) else [reward.name]
+    optimized = [leaf.name for leaf in leaves(reward)]
     watch = default_watch(model, optimized) if watch is None else watch
     held = []
     for one in split_parts(watch) if isinstance(watch, str) else [watch] if isinstance(watch, Reward) else watch:

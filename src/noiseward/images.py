@@ -10,6 +10,7 @@ where Pillow's own conversion cuts off everything above 255 and leaves it white.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 _MAX_16_BITS = 65535
+FAILED = -1000.0  # rewards from there on down are of samples that fail requirements, and are left out of plots
 GAP = 4  # pixels between tiles
 TILE = 128  # small images are enlarged to about this, by whole factors, to be seen
 
@@ -107,7 +109,9 @@ def plot_history(
     styles = ["-", "--", ":", "-."]
     for row in range(rows):
         style = {"color": f"C{row % 10}", "linestyle": styles[row % 4], "marker": "." if len(steps) < 3 else ""}
-        above.plot(steps, [record["reward"][row] for record in history], label=f"row {row}", **style)
+        rewards = [record["reward"][row] for record in history]
+        shown = [math.nan if reward is None or reward <= FAILED else reward for reward in rewards]
+        above.plot(steps, shown, label=f"row {row}", **style)
         below.plot(steps, [max(record["probability"][row], 1e-12) for record in history], **style)
         tested = [(record["index"], record["image"][row]) for record in history if record.get("image")]
         seen = [(index, max(p, 1e-12)) for index, p in tested if p is not None]

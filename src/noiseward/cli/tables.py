@@ -12,6 +12,7 @@ from noiseward.loop.budget import Status
 from noiseward.loop.panel import find_hacking
 from noiseward.loop.solution import UNTESTED_IMAGES, describe_peak, describe_stall
 from noiseward.noise.typicality import ADVICE, SUSPECT
+from noiseward.rewards.requirements import describe_reward, describe_shortfall
 from noiseward.runs.answers import describe_answers
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ def report(
         ended = status["rows"][row].lower()
         near = [step["watched"] for step in watched if step["index"] <= found]  # up to the best step
         image = "" if images[row] is None else f"{images[row]:.2g}"
-        table.add_row(str(row), prompt, f"{before:.4g}", f"{best:.4g}", f"{likely:.2g}", image, str(found), ended)
+        table.add_row(
+            str(row), prompt, describe_reward(before), describe_reward(best), f"{likely:.2g}", image, str(found), ended
+        )
         held_out.add_row(str(row), *(f"{near[0][name][row]:.4g} -> {near[-1][name][row]:.4g}" for name in panel))
     console.print(table)
     if panel:
@@ -61,6 +64,9 @@ def report(
         if strict < SUSPECT:
             console.print(f"row {row}: strict P(z) {strict:.1g} ({aspect}): {ADVICE}", highlight=False, soft_wrap=True)
     for row in range(len(prompts)):
+        terms = {name: scores[row] for name, scores in by_index[status["found"][row]]["terms"].items()}
+        if missing := describe_shortfall(terms):
+            console.print(f"row {row}: {missing}: no sample met all", highlight=False, soft_wrap=True)
         if peak := describe_peak(steps, row):
             console.print(f"row {row}: {peak}", highlight=False, soft_wrap=True)
         if note := describe_stall(steps, row):

@@ -127,6 +127,15 @@ class Solution:
         return self.last.peak
 
     @property
+    def shortfall(self) -> list[str | None]:
+        """What each row's best lacks of what was required, in words; None where it meets all."""
+        from noiseward.rewards.requirements import describe_shortfall
+
+        terms = {record["index"]: record["terms"] for record in self.history}
+        found = enumerate(self.index.tolist())
+        return [describe_shortfall({name: part[row] for name, part in terms[k].items()}) for row, k in found]
+
+    @property
     def suspect(self) -> list[str]:
         """What looks least like noise in each row, such as `norm of start`."""
         return self._strict[1]

@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 FORMAT = 4  # of spec.json: 1 has no ids and checksums (`runs/binding.py`); for 1 to 3 see `runs/formats.py`
+ADDED = ("require",)  # to format 4 later: not written where they are not set, so that ids of runs stay what they were
 DEFAULT_MODEL = "stickers"
 DEFAULT_STEPS = 30
 Memory = Literal["auto", "fast", "balanced", "low"]
@@ -111,6 +112,9 @@ class BudgetOptions(Options):
 class Settings(BudgetOptions, CallOptions, LoadOptions):
     """The options of a run other than its model, prompt, reward, method and watched rewards."""
 
+    require: Texts = option(
+        (), help="What results must meet, as NAME>=NUMBER or NAME<=NUMBER, quoted: 'clip>=0.25'. Several must all hold."
+    )
     batch: int = option(1, ge=1, help="Images per prompt, with seeds SEED, SEED + 1, ...")
     seed: int = option(0, ge=-(2**63), le=2**63 - 1, help="Start from the image the pipeline makes with this seed.")
     watch_every: int = option(1, ge=1, help="Score watched rewards every so many steps.")
@@ -173,6 +177,10 @@ class RunSpec(Settings, ModelOptions):
         spec = super().replace(**changes)
         spec._origin = self._origin
         return spec
+
+    def plain(self) -> dict[str, Any]:
+        plain = super().plain()
+        return {name: value for name, value in plain.items() if value or name not in ADDED}
 
     @property
     def rows(self) -> int:
