@@ -10,13 +10,14 @@ from noiseward.errors import ModelError
 __all__ = ["import_extra"]
 
 
-def import_extra(module: str, *, extra: str, name: str) -> Any:
+def import_extra(module: str, *, extra: str, name: str, alone: bool = False) -> Any:
     """Import a module of an optional package.
 
     Arguments:
         module: its name.
         extra: of this package, which installs it.
         name: what needs it, for the message.
+        alone: whether it is to be installed without what its metadata ask for.
 
     Raises:
         ModelError: it is not installed.
@@ -32,6 +33,5 @@ def import_extra(module: str, *, extra: str, name: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         missing = (error.name or module).partition(".")[0]
-        raise ModelError(
-            f"{name} needs the package {missing}; install it with pip install 'noiseward[{extra}]'"
-        ) from None
+        how = f"--no-deps {module}" if alone else f"'noiseward[{extra}]'"
+        raise ModelError(f"{name} needs the package {missing}; install it with pip install {how}") from None
