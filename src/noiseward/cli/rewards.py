@@ -1,12 +1,15 @@
-"""`noiseward rewards`: what --reward takes, and `noiseward rewards fetch NAME` for the weights of one."""
+"""`noiseward rewards`: what --reward takes; `rewards fetch NAME` for its weights, `rewards test NAME IMAGE...`."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 __all__ = ["app"]
 
-app = typer.Typer(help="List what --reward takes; fetch the weights of one.", rich_markup_mode=None)
+app = typer.Typer(help="List what --reward takes; fetch the weights of one; score images.", rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
@@ -21,13 +24,13 @@ def rewards(context: typer.Context) -> None:
 
     console = terminal.console()
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("reward", "measures", "range", "gradient", "prompt"):
+    for title in ("reward", "kind", "measures", "range", "gradient", "prompt"):
         table.add_column(title, overflow="fold")
     for name, entry in ENTRIES.items():
         gradient, prompt = "yes" if entry.differentiable else "no (black box)", "yes" if entry.prompted else ""
-        table.add_row(name, entry.measures, entry.range, gradient, prompt)
+        table.add_row(name, entry.kind, entry.measures, entry.range, gradient, prompt)
     for name, point in list_installed().items():
-        table.add_row(name, f"from package {point.dist.name if point.dist else point.value}", "", "", "")
+        table.add_row(name, "", f"from package {point.dist.name if point.dist else point.value}", "", "", "")
     console.print(table)
     weights = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("reward", "weights", "size", "license", "here"):
@@ -39,8 +42,9 @@ def rewards(context: typer.Context) -> None:
     console.print(weights)
     console.print()
     console.print(
-        "'noiseward rewards fetch NAME' downloads weights. NAME:WEIGHT, or NAME:KEY=VALUE,...: weight=, clamp=, "
-        "cutouts=, unit=, name=, and a reward's own arguments, as in hpsv2:version=2.0"
+        "'noiseward rewards fetch NAME' downloads weights, 'noiseward rewards test NAME IMAGE...' scores images. "
+        "NAME:WEIGHT, or NAME:KEY=VALUE,...: weight=, clamp=, cutouts=, unit=, name=, and a reward's own arguments, "
+        "as in hpsv2:version=2.0"
     )
     console.print(
         "path/to/file.py:function is a reward of your own: images (B, 3, H, W) in [0, 1] to (B,); it runs that file"
@@ -50,13 +54,57 @@ def rewards(context: typer.Context) -> None:
 
 @app.command("fetch")
 def fetch(reward: str = typer.Argument(help="A name, with its arguments if it needs any: clip:model=HUB_ID.")) -> None:
-    """Download a reward's weights into the local cache, so that runs need no network."""
-    from noiseward.rewards.catalog import list_repos
+    """Download a reward's weights into the local cache, so that runs need no network; continue what was cut off."""
+    from noiseward.rewards.catalog import ENTRIES, list_repos, list_weights
+    from noiseward.rewards.hub import check_files, find_cache
     from noiseward.rewards.hub import fetch as download
 
-    repos = list_repos(reward)
+    repos, name = list_repos(reward), reward.partition(":")[0].strip()
     if not repos:
-        print(f"{reward.partition(':')[0]} needs no download")
+        print(f"{name} needs no download")
+    if (entry := ENTRIES.get(name)) and entry.package:
+        for what, size, here in list_weights(name):
+            print(f"its weights are {what}, {size}, {entry.license}; here: {here}")
     for repo in repos:
-        folder = repo.find_cached()
-        print(f"{repo.id}: {', '.join(repo.files)} {'is here:' if folder else 'in'} {folder or download(repo)}")
+        folder, files = repo.find_cached(), ", ".join(repo.files)
+        if folder is None:
+            size = f", about {repo.megabytes} MB" if repo.megabytes else ""
+            license = f", license: {ENTRIES[name].license}" if ENTRIES[name].license else ""
+            print(f"{repo.id}: {files}{size}{license}, to {find_cache()}", flush=True)
+            folder = download(repo)
+        checked = check_files(repo, folder)
+        print(f"{repo.id}: {files} is here: {folder}{f' ({checked} of them checked by hash)' if checked else ''}")
+
+
+@app.command("test")
+def test(
+    reward: Annotated[str, typer.Argument(help="A name with its arguments, as for --reward.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    prompt: Annotated[str | None, typer.Option(help="What the images should show.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+) -> None:
+    """Score images, and print how long each takes."""
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from noiseward import terminal
+    from noiseward.rewards.parse import parse_rewards
+    from noiseward.rewards.score_files import find_images, score_files
+
+    files, loaded = find_images(images), parse_rewards([reward])
+    bar = terminal.console(stderr=True)
+    with Progress(console=bar, transient=True, disable=not bar.is_terminal) as progress:
+        scored = score_files(loaded, files, prompt=prompt, device=device)
+        found = list(progress.track(scored, total=len(files), description="scoring"))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("image", loaded.name, "time"):
+        table.add_column(title, justify="left" if title == "image" else "right", overflow="fold")
+    for one in found:
+        table.add_row(str(one.path), f"{one.total:.6g}", f"{1000 * one.seconds:.0f} ms")
+    console = terminal.console()
+    console.print(table)
+    if len(found) > 1:
+        mean, later = sum(one.total for one in found) / len(found), [one.seconds for one in found[1:]]
+        console.print(
+            f"mean {mean:.6g}, {1000 * sum(later) / len(later):.0f} ms per image after the first, on {device}"
+        )
