@@ -69,16 +69,21 @@ ENTRIES = {
     "jpeg": _pixels("jpeg", "negative size in kB as a quality-95 JPEG", "below 0", False),
     "clip": _hub(
         "dual_encoder:clip", "dual_encoder:repos", "fit to the prompt, by the built-in model's CLIP or "
-        "clip:model=HUB_ID", "-1 to 1", kind="fit", prompted=True, license="built in: Apache-2.0; else as the model",
-        ran="yes, the built-in one",
+        "clip:model=HUB_ID (CLIP, SigLIP 2)", "-1 to 1", kind="fit", prompted=True,
+        license="built in: Apache-2.0; else as the model", ran="yes, the built-in one",
     ),
     "stickers-judge": _hub(
         "dual_encoder:judge", "dual_encoder:judge_repos", "fit to the prompt, by a CLIP for judging only", "-1 to 1",
         kind="fit", prompted=True, license="Apache-2.0", ran="yes",
     ),
     "similarity": _hub(
-        "similarity:similarity", "similarity:repos", "similarity to an image, under a CLIP", "-1 to 1", kind="fit",
-        license="MIT (CLIP)",
+        "similarity:similarity", "similarity:repos", "similarity to an image, under a CLIP or DINOv2", "-1 to 1",
+        kind="fit",
+        license="MIT (CLIP), Apache-2.0 (DINOv2)",
+    ),
+    "vqa": _hub(
+        "vqa:vqa", "vqa:repos", "probability that a Qwen-VL answers Yes to whether it shows the prompt", "0 to 1",
+        kind="fit", prompted=True, license="Apache-2.0 (Qwen2.5-VL-7B), Qwen Research (3B)",
     ),
     "aesthetic": _hub(
         "aesthetic:aesthetic", "aesthetic:repos", "how much people would like it (LAION)", "about 1 to 10",
@@ -101,7 +106,7 @@ ENTRIES = {
         prompted=True, kind="judge", extra="chat", license="as the model", ran="no; against a server of its protocol",
     ),
     "chat-pair": Entry(
-        f"{_HERE}chat.pair:chat_pair", "a rubric, by comparison with the best so far", "from 0 on", False,
+        f"{_HERE}chat.pair:chat_pair", "a rubric, by comparison with the best so far", "relative, from -0.5 on", False,
         prompted=True, kind="judge", extra="chat", license="as the model", ran="no; against a server of its protocol",
     ),
     "ocr": _inside(
