@@ -85,6 +85,10 @@ ENTRIES = {
         "vqa:vqa", "vqa:repos", "probability that a Qwen-VL answers Yes to whether it shows the prompt", "0 to 1",
         kind="fit", prompted=True, license="Apache-2.0 (Qwen2.5-VL-7B), Qwen Research (3B)",
     ),
+    "count": _hub(
+        "count:count", "count:repos", "how near the number of a thing is to number=3, target=duck (OWLv2)",
+        "0 and below", kind="fit", license="Apache-2.0",
+    ),
     "aesthetic": _hub(
         "aesthetic:aesthetic", "aesthetic:repos", "how much people would like it (LAION)", "about 1 to 10",
         kind="preference", license="Apache-2.0 (head), MIT (CLIP)", ran="its head alone",
