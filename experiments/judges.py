@@ -30,12 +30,12 @@ LETTERS = (("a snowman", "8"), ("a snail", "e"), ("a moon", "C"), ("a carrot", "
 
 def chat(steps: int) -> tuple[dict[str, Any], list[tuple[str, Image.Image]]]:
     """A yes-or-no judge and one that compares, behind a server; clip is watched."""
-    results, strips, prompt = {}, [], "a blue rabbit"
+    results, strips, prompt = {}, [], "an elephant"
     for name, own in (("chat", "answer=yes"), ("chat-pair", "answer=letter")):
         with serve_judge() as (url, count):
             text = f"{name}:model=judge,base_url={url},{own},cache=none,price_in=0.15,price_out=0.6"
             solution = align(
-                "stickers", prompt, text, method="trust-region:samples=8", steps=steps, watch=["clip"], **FEWER
+                "stickers", prompt, text, method="trust-region:samples=5", steps=steps, watch=["clip"], **FEWER
             )
             results[name] = {**summarize(solution, "clip", prompt), "calls": count[0]}
         strips.append((f"{prompt}: {name}", solution.strip()))
@@ -76,7 +76,7 @@ def letters(steps: int) -> tuple[dict[str, Any], list[tuple[str, Image.Image]]]:
         }
         tiles.append([enlarge(solution.initial_images[0]), enlarge(solution.images[0])])
     across = [[tile for pair in tiles for tile in pair]]
-    titles = [title for prompt, text in LETTERS for title in (prompt, f"read as {text}")]
+    titles = [title for prompt, text in LETTERS for title in (prompt, f"for {text}")]
     return results, [("text: the start, and the best for a letter", draw_grid(across, titles))]
 
 
@@ -104,7 +104,7 @@ def main() -> None:
     small = parser.parse_args().small
     torch.set_num_threads(1)
     results, strips = {}, []
-    for part, steps in ((chat, 8), (required, 30), (letters, 20)):
+    for part, steps in ((chat, 7), (required, 30), (letters, 20)):
         found, shown = part(2 if small else steps)
         results[part.__name__], strips = found, strips + shown
     if not small:
