@@ -246,6 +246,19 @@ def test_no_file_and_no_line_of_a_run_holds_the_key(key, run, tmp_path, status):
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
+def test_the_report_of_a_batch_shows_reasons_and_what_is_not_met(run, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a duck\na heart\n")
+    with serve_chat() as server:
+        code, _, err = run(
+            "batch", "prompts.txt", "--reward", f"chat:model=m,base_url={server.url}", "--require", "brightness>=2",
+            "--method", "best-of-n:samples=2", "--steps", "1", "--num-inference-steps", "2", "--watch", "none",
+            "--out", "batch", "--quiet",
+        )  # fmt: skip
+    assert code == 0, err
+    page = (tmp_path / "batch" / "report.html").read_text()
+    assert page.count("chat says: brightness 0.") == 2 and page.count("not met") == 4
+
+
 def test_a_run_keeps_answers_and_reasons_and_resumes_with_the_same_ratings(run, tmp_path):
     from noiseward.runs.answers import read_answers
 

@@ -20,7 +20,7 @@ from noiseward.rewards.journal import find_journals
 from noiseward.rewards.reward import Reward
 from noiseward.runs.files import replace_file
 
-__all__ = ["AnswerLog", "describe_answers", "read_answers"]
+__all__ = ["AnswerLog", "describe_answers", "find_reasons", "read_answers"]
 
 FILE, FOLDER = "answers.jsonl", "answers"
 
@@ -94,12 +94,24 @@ def describe_answers(path: Path, images: Sequence[Path]) -> Iterable[str]:
         words += [f"{count} refused"] if (count := sum(bool(record.get("refused")) for record in own)) else []
         words += [f"{count} unusable"] if (count := sum("failed" in record for record in own)) else []
         yield f"{name}: {', '.join(words)}"
-        by_image = {record["image"]: record for record in own}
-        for row, file in enumerate(images):
-            image = open_rgb(file)
-            record = by_image.get(digest_image(image)) if image is not None else None
-            if reason := record and (record.get("reason") or record.get("refused")):
-                yield f"row {row}: {name} says: {reason}"
+    for row, file in enumerate(images):
+        yield from (f"row {row}: {said}" for said in find_reasons(records, file))
+
+
+def find_reasons(records: Sequence[Mapping[str, Any]], file: Path) -> list[str]:
+    """What judges said of the image of a file, each with its name.
+
+    Arguments:
+        records: as `read_answers` gives them.
+        file: of the image.
+    """
+    image = open_rgb(file) if records else None
+    if image is None:
+        return []
+    digest = digest_image(image)
+    said = {str(record.get("reward")): record for record in records if record["image"] == digest}
+    reasons = ((name, record.get("reason") or record.get("refused")) for name, record in said.items())
+    return [f"{name} says: {reason}" for name, reason in reasons if reason]
 
 
 def _with_image(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
