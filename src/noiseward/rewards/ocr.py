@@ -153,7 +153,7 @@ def ocr(text: str = "", *, case: bool = False) -> Ocr:
         case: whether upper and lower case differ.
     """
     package = import_extra("rapidocr_onnxruntime", extra="ocr", name="reward 'ocr'")
-    return Ocr(package.RapidOCR(), _need_text(text, "ocr"), case=case)
+    return Ocr(package.RapidOCR(), _require_text(text, "ocr"), case=case)
 
 
 def ocr_line(text: str = "", *, box: str = "0,0,1,1", gradient: str = "auto") -> OcrLine:
@@ -164,7 +164,7 @@ def ocr_line(text: str = "", *, box: str = "0,0,1,1", gradient: str = "auto") ->
         box: where the line is, left, top, right and bottom as parts of the image, as in `box="0,0.4,1,0.6"`.
         gradient: auto, yes, or no.
     """
-    goal = _need_text(text, "ocr-line")
+    goal = _require_text(text, "ocr-line")
     path = find_file("rapidocr_onnxruntime", RECOGNIZER, extra="ocr", name="reward 'ocr-line'")
     model = OnnxModel(path, gradient=gradient, name="ocr-line", side=HEIGHT)
     return OcrLine(model, _read_alphabet(path), goal, box=_read_box(box))
@@ -178,7 +178,7 @@ def _read_alphabet(path: Path) -> tuple[str, ...]:
     return (*known["character"].splitlines(), " ")
 
 
-def _need_text(text: str, name: str) -> str:
+def _require_text(text: str, name: str) -> str:
     if not text:
         raise ArgumentError(f"reward '{name}' needs a text, as in {name}:text=HELLO")
     return text

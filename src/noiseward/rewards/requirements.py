@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, RewardError
-from noiseward.rewards.reward import Composite, Reward, leaves, score
+from noiseward.rewards.reward import Composite, Reward, find_leaves, score
 
 __all__ = [
     "FAILED", "Constrained", "Requirement", "describe_reward", "describe_shortfall", "is_met", "parse_requirement",
@@ -119,7 +119,7 @@ class Constrained(Composite):
     """
 
     def __init__(self, reward: Reward, requirements: Sequence[Requirement]) -> None:
-        names = [*(part.name for part in leaves(reward)), *(one.name for one in requirements)]
+        names = [*(part.name for part in find_leaves(reward)), *(one.name for one in requirements)]
         if not requirements:
             raise ArgumentError("expected a requirement, got none")
         if len(set(names)) < len(names):
@@ -146,7 +146,7 @@ class Constrained(Composite):
                 scores = [score(one.reward, sample, prompt)[0].to(reward) for one in self.requirements]
             return self._order(reward, scores), {**terms, **self._named(scores)}
         terms: dict[str, Tensor] = {}
-        return _Pulled.apply(sample, self, prompt, terms), terms  # pyright: ignore[reportReturnType]
+        return _Direction.apply(sample, self, prompt, terms), terms  # pyright: ignore[reportReturnType]
 
     def _named(self, scores: Sequence[Tensor]) -> dict[str, Tensor]:
         return {one.name: each.detach() for one, each in zip(self.requirements, scores, strict=True)}
@@ -166,7 +166,7 @@ class Constrained(Composite):
         return torch.stack([one.shortfall(each.detach()) for one, each in zip(self.requirements, scores, strict=True)])
 
 
-class _Pulled(torch.autograd.Function):
+class _Direction(torch.autograd.Function):
     """The gradient is computed with the value and kept: backward only multiplies."""
 
     @staticmethod

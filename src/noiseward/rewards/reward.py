@@ -23,7 +23,7 @@ from torch import Tensor
 from noiseward.errors import ArgumentError, GradientError, RewardError
 from noiseward.user_code import ErrorBoundary
 
-__all__ = ["Composite", "FunctionReward", "Reward", "UnitGradient", "WeightedSum", "check_rows", "leaves", "score"]
+__all__ = ["Composite", "FunctionReward", "Reward", "UnitGradient", "WeightedSum", "check_rows", "find_leaves", "score"]
 
 _REAL = re.compile(r"float(16|32|64)|bfloat16|u?int\d+|bool")  # dtypes that can be computed with
 
@@ -65,9 +65,13 @@ class Composite(Reward):
         """The total `(B,)`, and each part's own score by name."""
 
 
-def leaves(reward: Reward) -> tuple[Reward, ...]:
+def find_leaves(reward: Reward) -> tuple[Reward, ...]:
     """The rewards that a reward is made of in the end: itself, if it is of one piece."""
-    return tuple(leaf for part in reward.parts for leaf in leaves(part)) if isinstance(reward, Composite) else (reward,)
+    return (
+        tuple(leaf for part in reward.parts for leaf in find_leaves(part))
+        if isinstance(reward, Composite)
+        else (reward,)
+    )
 
 
 @final
@@ -308,7 +312,7 @@ def check_rows(
     """
     if sample.shape[0] < 2:
         return
-    for part in leaves(reward):
+    for part in find_leaves(reward):
         if part.differentiable:
             is_coupled = _has_cross_gradient(part, sample, prompt)
         else:

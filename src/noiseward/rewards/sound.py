@@ -151,7 +151,7 @@ def dnsmos(kind: str = "overall", *, rate: int = RATE, gradient: str = "auto") -
         gradient: auto, yes, or no.
     """
     path = find_file("speechmos", "dnsmos_models/sig_bak_ovr.onnx", extra="sound", name="reward 'dnsmos'")
-    return DnsMos(OnnxModel(path, gradient=gradient, name="dnsmos"), kind=kind, rate=_checked(rate))
+    return DnsMos(OnnxModel(path, gradient=gradient, name="dnsmos"), kind=kind, rate=_check_rate(rate))
 
 
 def vad(*, rate: int = RATE) -> VoiceActivity:
@@ -161,10 +161,10 @@ def vad(*, rate: int = RATE) -> VoiceActivity:
         rate: of the samples, in Hz.
     """
     path = find_file("silero_vad", DETECTOR, extra="sound", name="reward 'vad'")
-    return VoiceActivity(read_initializers(path, name="reward 'vad'"), path, rate=_checked(rate))
+    return VoiceActivity(read_initializers(path, name="reward 'vad'"), path, rate=_check_rate(rate))
 
 
-def _checked(rate: int) -> int:
+def _check_rate(rate: int) -> int:
     if rate < 1:
         raise ArgumentError(f"rate must be >= 1, got {rate}")
     return rate

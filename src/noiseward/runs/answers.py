@@ -15,7 +15,7 @@ from typing import Any, final
 
 from noiseward.api import Problem
 from noiseward.images import open_rgb
-from noiseward.rewards.chat.shown import digest_image
+from noiseward.rewards.chat.judge_image import digest_image
 from noiseward.rewards.journal import find_journals
 from noiseward.rewards.reward import Reward
 from noiseward.runs.files import replace_file
@@ -41,7 +41,7 @@ class AnswerLog:
             for part, journal in find_journals(reward):
                 journal.take()
                 if (restore := getattr(part, "restore", None)) is not None:
-                    restore([_with_image(record, path) for record in known])
+                    restore([_add_image(record, path) for record in known])
 
     def write(self) -> None:
         """Write down what was answered since the last time."""
@@ -114,7 +114,7 @@ def find_reasons(records: Sequence[Mapping[str, Any]], file: Path) -> list[str]:
     return [f"{name} says: {reason}" for name, reason in reasons if reason]
 
 
-def _with_image(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _add_image(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """A record, with the file of its image where it was kept."""
     file = path / FOLDER / f"{record['image']}.png"
     try:

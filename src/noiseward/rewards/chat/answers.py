@@ -12,7 +12,7 @@ from typing import Any
 
 from noiseward.errors import ArgumentError
 
-__all__ = ["HIGHEST", "PAIR", "RUBRIC", "SCORE", "fill", "read_better", "read_rubric", "read_score", "share"]
+__all__ = ["HIGHEST", "PAIR", "RUBRIC", "SCORE", "fill", "read_better", "read_rubric", "read_score", "compute_share"]
 
 HIGHEST = 10  # score that the template asks for
 RUBRIC = (
@@ -77,11 +77,11 @@ def read_better(text: str) -> tuple[float, str] | None:
     return None if better is None else (better, str(content.get("reason", "")))
 
 
-def share(first: Mapping[str, float], yes: str, no: str) -> float | None:
+def compute_share(first: Mapping[str, float], yes: str, no: str) -> float | None:
     """How likely one word is, of two; None where neither was a candidate.
 
     Example:
-        >>> round(share({"yes": 0.6, "no": 0.2, "well": 0.1}, "yes", "no"), 6)
+        >>> round(compute_share({"yes": 0.6, "no": 0.2, "well": 0.1}, "yes", "no"), 6)
         0.75
     """
     one, other = first.get(yes, 0.0), first.get(no, 0.0)

@@ -30,10 +30,10 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, NoisewardWarning, RewardError, choices, shorten
-from noiseward.rewards.chat.answers import RUBRIC, SCORE, fill, read_rubric, read_score, share
+from noiseward.rewards.chat.answers import RUBRIC, SCORE, compute_share, fill, read_rubric, read_score
 from noiseward.rewards.chat.cache import AnswerCache, default_folder
 from noiseward.rewards.chat.client import ChatClient, Reply
-from noiseward.rewards.chat.shown import Shown, show_images
+from noiseward.rewards.chat.judge_image import JudgeImage, prepare_images
 from noiseward.rewards.chat.spending import Spending
 from noiseward.rewards.journal import Journal
 from noiseward.rewards.remote import map_parallel
@@ -64,7 +64,7 @@ class Questions:
 
     def ask(
         self,
-        questions: Sequence[tuple[str, Sequence[Shown]]],
+        questions: Sequence[tuple[str, Sequence[JudgeImage]]],
         read: Callable[[Reply], tuple[float, str] | None],
         schema: Mapping[str, Any] | None,
     ) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ class Questions:
     def _ask(
         self,
         question: str,
-        images: Sequence[Shown],
+        images: Sequence[JudgeImage],
         read: Callable[[Reply], tuple[float, str] | None],
         schema: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class ChatJudge(Reward):
         return self.questions.journal
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
-        images = show_images(sample, self.side)
+        images = prepare_images(sample, self.side)
         texts = [None] * len(images) if prompt is None else list(prompt)
         rows = [(image.digest, text) for image, text in zip(images, texts, strict=True)]
         new = {key: image for key, image in zip(rows, images, strict=True) if key not in self._known}
@@ -162,7 +162,7 @@ class ChatJudge(Reward):
 
 
 def _read_yes(reply: Reply) -> tuple[float, str] | None:
-    found = share(reply.first, "yes", "no")
+    found = compute_share(reply.first, "yes", "no")
     return None if found is None else (found, "")
 
 

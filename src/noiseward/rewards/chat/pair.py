@@ -25,21 +25,25 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, choices
-from noiseward.rewards.chat.answers import PAIR, RUBRIC, fill, read_better, read_rubric, share
+from noiseward.rewards.chat.answers import PAIR, RUBRIC, compute_share, fill, read_better, read_rubric
 from noiseward.rewards.chat.client import Reply
 from noiseward.rewards.chat.judge import Questions, make_questions
-from noiseward.rewards.chat.shown import Shown, digest_image, show_images
+from noiseward.rewards.chat.judge_image import JudgeImage, digest_image, prepare_images
 from noiseward.rewards.journal import Journal
 from noiseward.rewards.reward import Reward
 
 __all__ = ["ChatPair", "chat_pair"]
 
 
+Key = tuple[str, str | None]
+"""The digest of an image, and its prompt."""
+
+
 @dataclasses.dataclass(frozen=True)
 class _Best:
     """The image that others of its prompt are compared with."""
 
-    image: Shown
+    image: JudgeImage
     rating: float
 
 
@@ -61,7 +65,7 @@ class ChatPair(Reward):
         self, questions: Questions, *, rubric: str, answer: str, side: int = 0, name: str = "chat-pair"
     ) -> None:
         self.name, self.questions, self.rubric, self.answer, self.side = name, questions, rubric, answer, side
-        self._ratings: dict[tuple[str, str | None], float] = {}
+        self._ratings: dict[Key, float] = {}
         self._best: dict[str | None, _Best] = {}
 
     @property
@@ -70,10 +74,10 @@ class ChatPair(Reward):
         return self.questions.journal
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
-        images = show_images(sample, self.side)
+        images = prepare_images(sample, self.side)
         texts = [None] * len(images) if prompt is None else list(prompt)
         rows = [(image.digest, text) for image, text in zip(images, texts, strict=True)]
-        new: dict[tuple[str, str | None], Shown] = {}
+        new: dict[Key, JudgeImage] = {}
         for key, image in zip(rows, images, strict=True):
             if key[1] not in self._best:
                 self._rate(key[1], image, 0.0, {"score": 0.5, "reason": "the first image", "tokens": [0, 0]})
@@ -95,9 +99,9 @@ class ChatPair(Reward):
                 text, digest = record.get("prompt"), str(record.get("image"))
                 self._ratings[digest, text] = record["rating"]
                 if (image := _decode(record.get("png"))) is not None and digest_image(image) == digest:
-                    self._best[text] = _Best(Shown(image, digest, self.side), record["rating"])
+                    self._best[text] = _Best(JudgeImage(image, digest, self.side), record["rating"])
 
-    def _rate(self, text: str | None, image: Shown, rating: float, answer: Mapping[str, Any]) -> None:
+    def _rate(self, text: str | None, image: JudgeImage, rating: float, answer: Mapping[str, Any]) -> None:
         self._ratings[image.digest, text] = rating
         record = {"reward": self.name, "image": image.digest, "prompt": text, **answer, "rating": rating}
         if text not in self._best or rating > self._best[text].rating:
@@ -107,7 +111,7 @@ class ChatPair(Reward):
             record["png"] = base64.b64encode(file.getvalue()).decode()
         self.journal.add(record)
 
-    def _compare(self, new: Mapping[tuple[str, str | None], Shown]) -> dict[tuple[str, str | None], dict[str, Any]]:
+    def _compare(self, new: Mapping[tuple[str, str | None], JudgeImage]) -> dict[Key, dict[str, Any]]:
         """How likely each image beats the best of its prompt, in both orders."""
         template, schema, read = ("pair", PAIR, _read_text)
         if self.answer == "letter":
@@ -133,7 +137,7 @@ def _read_text(reply: Reply) -> tuple[float, str] | None:
 
 
 def _read_letter(reply: Reply) -> tuple[float, str] | None:
-    found = share(reply.first, "a", "b")
+    found = compute_share(reply.first, "a", "b")
     return None if found is None else (found, "")
 
 

@@ -99,12 +99,12 @@ def onnx(
     sides = model.shape[1:3] if model.shape[-1] == 3 and model.shape[1] != 3 else model.shape[2:]
     declared = (sides[0], sides[1]) if isinstance(sides[0], int) and isinstance(sides[1], int) else None
     return OnnxScorer(
-        model, size=declared or ((size, size) if size else None), mean=_numbers(mean, "mean"), std=_numbers(std, "std"),
-        scale=scale, bgr=bgr, index=index,
+        model, size=declared or ((size, size) if size else None), mean=_read_numbers(mean, "mean"),
+        std=_read_numbers(std, "std"), scale=scale, bgr=bgr, index=index,
     )  # fmt: skip
 
 
-def _numbers(text: str, name: str) -> list[float]:
+def _read_numbers(text: str, name: str) -> list[float]:
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError:

@@ -13,11 +13,11 @@ from torch import Tensor
 from noiseward.images import to_images
 from noiseward.rewards.preprocess import check_images
 
-__all__ = ["Shown", "digest_image", "show_images"]
+__all__ = ["JudgeImage", "digest_image", "prepare_images"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
+class JudgeImage:
     """An image on its way to a judge.
 
     Attributes:
@@ -55,6 +55,6 @@ def digest_image(image: Any) -> str:
     return hashlib.sha256(repr(image.size).encode() + image.convert("RGB").tobytes()).hexdigest()[:32]
 
 
-def show_images(sample: Tensor, side: int) -> list[Shown]:
+def prepare_images(sample: Tensor, side: int) -> list[JudgeImage]:
     """Samples `(B, 3, H, W)` in [0, 1] as they are sent, one per row."""
-    return [Shown(image, digest_image(image), side) for image in to_images(check_images(sample.detach().float()))]
+    return [JudgeImage(image, digest_image(image), side) for image in to_images(check_images(sample.detach().float()))]
