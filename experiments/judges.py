@@ -4,8 +4,8 @@
     python -m experiments.judges --small  a few steps, and images are left alone
 
 The chat judge is the built-in one behind a server that speaks the protocol (`chat_model.py`): the run is that of any
-other model, its judgment is not. Everything runs with seed 0. Prompts and letters were chosen after trying a few; "a blue
-rabbit", tried first, gained under the judge and lost under clip.
+other model, its judgment is not. Everything runs with seed 0. Prompts and letters were chosen after trying a few; "a
+blue rabbit", tried first, gained under the judge and lost under clip.
 """
 
 from __future__ import annotations
