@@ -30,7 +30,7 @@ from experiments.built_in import CALL
 from experiments.cells import CELLS, Cell, add_engine, compute, read_engine
 from experiments.judge import right_background, right_noun
 from experiments.report import model, write
-from noiseward import FunctionReward, ImageTest, Reward, Sampler, stickers
+from noiseward import FunctionReward, ImageTest, Method, Reward, Sampler, stickers
 from noiseward.api import prepare
 from noiseward.images import to_images
 from noiseward.loop.step import Best
@@ -100,7 +100,7 @@ def run(
     where: str,
     call: dict[str, Any],
     reward: str,
-    method: str,
+    method: str | Method,
     chunk: Sequence[tuple[str, str | None]],
     *,
     batch: int,

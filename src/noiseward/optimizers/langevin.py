@@ -136,7 +136,7 @@ class Langevin(Optimizer):
 
 
 def propose(center: Tensor, gradient: Tensor, fresh: Tensor, *, temperature: Tensor, size: Tensor) -> Tensor:
-    """The proposal from a center `(B, *noise_shape)` with the value's gradient there and fresh noise; numbers `(B,)`."""
+    """The proposal from a center `(B, *noise_shape)`, the gradient there and fresh noise; numbers are `(B,)`."""
     d, pull = _spread(size, center), gradient / _spread(temperature, center)
     return ((2 - d) * center + 2 * d * pull + (8 * d).sqrt() * fresh) / (2 + d)
 
