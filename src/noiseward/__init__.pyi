@@ -83,6 +83,7 @@ from noiseward.optimizers.guidance import FKSteering as FKSteering
 from noiseward.optimizers.guidance import Guided as Guided
 from noiseward.optimizers.hybrid import Hybrid1 as Hybrid1
 from noiseward.optimizers.hybrid import Hybrid2 as Hybrid2
+from noiseward.optimizers.langevin import Langevin as Langevin
 from noiseward.optimizers.relay import Relay as Relay
 from noiseward.optimizers.search import (
     BestOfN as BestOfN,
