@@ -96,6 +96,7 @@ from noiseward.optimizers.search import (
 )
 from noiseward.optimizers.steady import Steady as Steady
 from noiseward.optimizers.tilting import Tilting as Tilting
+from noiseward.optimizers.walk import Walk as Walk
 from noiseward.optimizers.zeroth_order import ZerothOrder as ZerothOrder
 from noiseward.pipelines.adapter import DiffusersSampler as DiffusersSampler
 from noiseward.rewards.remote import RemoteReward as RemoteReward

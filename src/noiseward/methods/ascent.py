@@ -100,9 +100,7 @@ class PCNLRecipe(Recipe, name="pcnl", needs=("gradient",), paper="https://arxiv.
         None, gt=0, help="What a unit of likelihood is worth, in units of the reward. Default: annealed."
     )
     size: float | None = option(None, gt=0, le=2, help="Step size, 2 for fresh noise. Default: adapted.")
-    best_of: int | None = option(
-        16, ge=1, help="Try this many fresh noises in the first step and continue from the best; none: the seed's own."
-    )
+    best_of: int = option(16, ge=0, help="Fresh noises to try in the first step; 0: begin with the seed's own noise.")
 
     def tries_candidates(self, differentiable: bool) -> bool:
         return False
@@ -113,4 +111,4 @@ class PCNLRecipe(Recipe, name="pcnl", needs=("gradient",), paper="https://arxiv.
         from noiseward.optimizers.search import BestOfN
 
         chain = Langevin(self.temperature, size=self.size)
-        return chain if self.best_of is None else Relay(BestOfN(self.best_of), chain)
+        return chain if self.best_of == 0 else Relay(BestOfN(self.best_of), chain)

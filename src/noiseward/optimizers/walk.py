@@ -1,7 +1,7 @@
 r"""A walk: one neighbor at a time, at an angle that adapts; no gradient.
 
-From a center the walk turns to a neighbor on the sphere (`search.turn`) and evaluates it, which is the whole step. Where
-it scores higher and passes the tests, it is the next center; elsewhere the center stays:
+From a center the walk turns to a neighbor on the sphere (`search.turn`) and evaluates it, the whole step. Where it
+scores higher and passes the tests, it is the next center; elsewhere the center stays:
 
 .. math:: z' = \|z\| \, \frac{u}{\|u\|}, \qquad u = \cos\alpha \, z + \sin\alpha \, \xi, \qquad \xi \sim N(0, I).
 
