@@ -53,7 +53,7 @@ def test_what_fails_the_tests_is_never_a_center():
     objective = Objective(GaussianModel(steps=4, dim=64).sampler(), BLACK, plausible=Plausible(image=0.1))
     steps = run(objective, steps=60)
     start, failed = steps[0].noise, 0
-    for step in steps[:-1]:
+    for step in steps[1:-1]:
         accepted = (step.state["center"] == step.noise).flatten(1).all(1) & (step.noise != start).flatten(1).any(1)
         passes = objective.plausible.passes(step.verdict.strict, step.verdict.image)
         assert passes[accepted].all()

@@ -89,8 +89,8 @@ class Langevin(Optimizer):
                 temperature=state["temperature"], size=state["size"],
             )  # fmt: skip
             accepted = accepted & (_draw_uniform(seeds, len(noise)).log() < ratio)
-        verdict = objective.test(noise, evaluation.state, accepted)
-        if state and verdict is not None and objective.plausible is not None:
+        verdict = objective.test(noise, evaluation.state, accepted) if state else None
+        if verdict is not None and objective.plausible is not None:
             accepted = accepted & objective.plausible.passes(verdict.strict, verdict.image)
         now = {"center": noise, "gradient": gradient, "value": value}
         after = {name: select_rows(accepted, part, state[name]) if state else part for name, part in now.items()}

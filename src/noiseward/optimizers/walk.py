@@ -69,14 +69,13 @@ class Walk(Optimizer):
         value = evaluation.value.double().cpu()
         if state:  # a resumed run has it where the noise is
             state = {name: part if name == "center" else part.cpu() for name, part in state.items()}
-        higher = value > state["value"] if state else value.isfinite()
-        verdict = objective.test(noise, evaluation.state, higher)
-        accepted = higher
-        if not state:  # the start is the first center, whatever the tests say of it
+            accepted = value > state["value"]
+            verdict = objective.test(noise, evaluation.state, accepted)
+            if verdict is not None and objective.plausible is not None:
+                accepted = accepted & objective.plausible.passes(verdict.strict, verdict.image)
+        else:  # the start is the first center, whatever the tests say of it
             state = {"center": noise, "value": value, "sine": torch.full_like(value, self.sine / GROWTH)}
-            accepted = torch.ones_like(higher)
-        elif verdict is not None and objective.plausible is not None:
-            accepted = higher & objective.plausible.passes(verdict.strict, verdict.image)
+            accepted, verdict = torch.ones_like(value, dtype=torch.bool), None
         center = select_rows(accepted, noise, state["center"])
         sine = torch.where(accepted, state["sine"] * GROWTH, state["sine"] * SHRINKAGE).clamp(*SINES)
         after = {"center": center, "value": torch.where(accepted, value, state["value"]), "sine": sine}
