@@ -100,7 +100,7 @@ class PCNLRecipe(Recipe, name="pcnl", needs=("gradient",), paper="https://arxiv.
         None, gt=0, help="What a unit of likelihood is worth, in units of the reward. Default: annealed."
     )
     size: float | None = option(None, gt=0, le=2, help="Step size, 2 for fresh noise. Default: adapted.")
-    best_of: int = option(16, ge=0, help="Fresh noises to try in the first step; 0: begin with the seed's own noise.")
+    best_of: int = option(16, ge=0, help="Begin the chain at the best of so many fresh noises; 0: at the seed's own.")
 
     def tries_candidates(self, differentiable: bool) -> bool:
         return False
