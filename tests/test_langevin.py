@@ -1,5 +1,6 @@
 """Langevin steps, on a linear-Gaussian sampler: the distribution that they settle in is known in closed form."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,8 +9,10 @@ import torch
 from noiseward.loop.budget import Budget
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
+from noiseward.loop.optimizer import Optimizer
 from noiseward.loop.plausible import Plausible
 from noiseward.noise.layout import Seeds
+from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.langevin import Langevin, accept_log_ratio, propose
 from noiseward.rewards.reward import FunctionReward
 from noiseward.samplers.function import FunctionSampler
@@ -109,6 +112,22 @@ def test_what_fails_the_tests_is_never_a_center():
         verdict = objective.test(step.state["center"], None, torch.ones(4, dtype=torch.bool))
         start = (step.state["center"] == objective.sampler.init(4, seed=[0, 1, 2, 3])).flatten(1).all(1)
         assert (objective.plausible.passes(verdict.strict, verdict.image) | start).all()
+
+
+def test_what_an_optimizer_left_untested_is_tested_before_it_is_the_best():
+    """A chain rejects some proposals that score higher than the best; an untested image must not slip through."""
+
+    class Careless(Optimizer):
+        def step(self, objective, noise, state, seeds):
+            move = GradientAscent(lr=0.3).step(objective, noise, state, seeds)
+            return dataclasses.replace(move, verdict=objective.test(noise))
+
+    sampler = model(steps=6, dim=64).sampler()
+    objective = Objective(sampler, Linear(1.0), plausible=Plausible())
+    steps, careful = (run(objective, one, rows=3, steps=8) for one in (Careless(), GradientAscent(lr=0.3)))
+    assert all(torch.equal(a.best.noise, b.best.noise) for a, b in zip(steps, careful, strict=True))
+    assert [step.spent for step in steps] == [step.spent for step in careful]
+    assert (steps[-1].best.image[steps[-1].best.index > 0] >= 0.01).all()
 
 
 def test_draws_that_may_not_change_stay():
