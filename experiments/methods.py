@@ -51,8 +51,8 @@ TRIED: dict[str, Callable[[], Optimizer]] = {
     "tilting, then gradient-informed regions": lambda: explore(GradientRegion()),
     "auto, again and again": Rounds,
     "tilting for 4 steps, then auto's ascent": lambda: explore(Steady(GradientAscent()), steps=4),
+    "best of 9, then auto": lambda: Relay(BestOfN(9), explore(Steady(GradientAscent()))),
     "best of 16, then tilting": lambda: Relay(BestOfN(16), Tilting()),
-    "best of 27, then auto's ascent": lambda: Relay(BestOfN(27), Steady(GradientAscent())),
 }
 BLIND: dict[str, Callable[[], Optimizer]] = {
     "fk around the best": TurnedFK,
@@ -60,7 +60,7 @@ BLIND: dict[str, Callable[[], Optimizer]] = {
     "pruned best of n, then trust regions": lambda: Relay(PrunedBestOfN(), TrustRegion()),
     "fk, then trust regions": lambda: Relay(TurnedFK(), TrustRegion(8, 4), steps=3),
 }
-BLIND_LIBRARY = ("best-of-n:samples=9", "auto", "fk")
+BLIND_LIBRARY = ("best-of-n:samples=9", "auto", "fk", "walk")
 
 
 def build(name: str) -> str | Method:

@@ -132,7 +132,7 @@ def test_a_sampler_without_an_image_test_is_held_to_the_strict_one():
     assert optimize(problem(), model().init(1), optimizer=BestOfN(2), budget=Budget(steps=1)).untested is None
 
 
-@pytest.mark.parametrize("method", ["dno:lr=0.3", "ntrk", "zero-order:samples=2"])
+@pytest.mark.parametrize("method", ["dno:lr=0.3", "ntrk", "zero-order:samples=2", "pcnl:best_of=2", "walk:best_of=2"])
 def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path, method):
     stable_diffusion().save_pretrained(tmp_path / "model")
     asked = {"model": str(tmp_path / "model"), "prompt": ["a", "b"], "reward": ["brightness"], "method": method}
