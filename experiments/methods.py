@@ -42,17 +42,17 @@ MARKS = (3, 10, 30)
 REWARDS = ("brightness", "contrast", "clip", "jpeg")
 LIBRARY = ("best-of-n:samples=9", "auto", "ntrk", "pcnl:best_of=27", "dno:best_of=27")
 TRIED: dict[str, Callable[[], Optimizer]] = {
-    "tilting, then pcnl": lambda: explore(Langevin()),
-    "tilting, then linear gradients": lambda: explore(steady(Backprop(through="linear"))),
-    "tilting, then smoothed gradients": lambda: explore(steady(Smoothed())),
-    "tilting, then whitened gradients": lambda: explore(Steady(WhitenedAscent())),
-    "tilting, then a white spectrum": lambda: explore(Steady(GradientAscent(project=[SpectralProjection()]))),
-    "tilting, then Adam on the spectrum": lambda: explore(Steady(FourierAscent())),
-    "tilting, then gradient-informed regions": lambda: explore(GradientRegion()),
-    "auto, again and again": Rounds,
-    "tilting for 4 steps, then auto's ascent": lambda: explore(Steady(GradientAscent()), steps=4),
-    "best of 9, then auto": lambda: Relay(BestOfN(9), explore(Steady(GradientAscent()))),
-    "best of 16, then tilting": lambda: Relay(BestOfN(16), Tilting()),
+    "auto, with pcnl for ascent": lambda: explore(Langevin()),
+    "auto, with linear gradients": lambda: explore(steady(Backprop(through="linear"))),
+    "auto, with smoothed gradients": lambda: explore(steady(Smoothed())),
+    "auto, with whitened gradients": lambda: explore(Steady(WhitenedAscent())),
+    "auto, with a white spectrum": lambda: explore(Steady(GradientAscent(project=[SpectralProjection()]))),
+    "auto, with Adam on the spectrum": lambda: explore(Steady(FourierAscent())),
+    "auto, with gradient-informed regions": lambda: explore(GradientRegion()),
+    "auto, again and again": lambda: Relay(BestOfN(9), Rounds()),
+    "auto, with 8 guided runs": lambda: explore(Steady(GradientAscent()), guided=8),
+    "8 guided runs, then ascent": lambda: Relay(Tilting(), Steady(GradientAscent()), steps=8),
+    "best of 9, then guided runs": lambda: Relay(BestOfN(9), Tilting()),
 }
 BLIND: dict[str, Callable[[], Optimizer]] = {
     "fk around the best": TurnedFK,
@@ -127,7 +127,7 @@ def main() -> None:
     chunks = frontier.chunks(given.chunks or (1 if given.small else 2), 8)
     cells: dict[tuple[str, str, int], Cell] = {}
     for reward in given.rewards or (REWARDS[:1] if given.small else REWARDS):
-        for name in given.methods or (["auto", "tilting, then pcnl"] if given.small else names(reward)):
+        for name in given.methods or (["auto", "auto, with pcnl for ascent"] if given.small else names(reward)):
             for number, chunk in enumerate(chunks):
                 how = {"batch": 1, "seed": 1000 + number, "marks": marks}
                 key = {"version": model(), "call": CALL, "reward": reward, "method": name, "chunk": chunk, **how}

@@ -12,10 +12,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from noiseward import Backprop, Estimator, GradientAscent, Objective, Optimizer, Relay, Seeds, Steady, Tilting
+from noiseward import Backprop, BestOfN, Estimator, GradientAscent, Objective, Optimizer, Relay, Seeds, Steady, Tilting
 from noiseward.loop.objective import Evaluation
 from noiseward.loop.optimizer import Move, State
 from noiseward.noise.layout import Layout
+from noiseward.optimizers.automatic import FRESH, GUIDED
 from noiseward.optimizers.candidates import draw_movable, drop_implausible, evaluate, keep_fixed, select_best
 from noiseward.optimizers.guidance import FKSteering
 from noiseward.optimizers.guidance.guided import guide_rows, run_seed
@@ -38,9 +39,9 @@ __all__ = [
 ]
 
 
-def explore(then: Optimizer, *, steps: int = 8) -> Optimizer:
-    """What `auto` does, with another refinement."""
-    return Relay(Tilting(), then, steps=steps)
+def explore(then: Optimizer, *, fresh: int = FRESH, guided: int = GUIDED) -> Optimizer:
+    """What `auto` does, with another refinement, or with its parts cut otherwise."""
+    return Relay(BestOfN(fresh), Relay(Tilting(), then, steps=1 + guided))
 
 
 def per_row(number: Tensor, like: Tensor) -> Tensor:
@@ -227,15 +228,14 @@ class PrunedBestOfN(Optimizer):
 
 @final
 class Rounds(Optimizer):
-    """What `auto` does, with four steps of exploration from the best after every sixteen of ascent; nothing settles."""
+    """Guided runs and ascent by turns, four and sixteen steps at a time; nothing settles."""
 
-    first, ascend, again = 8, 16, 4
+    first, ascend, again = 1 + GUIDED, 16, 4
 
     def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
         place = (seeds.step - self.first) % (self.ascend + self.again)
         if seeds.step < self.first or place >= self.ascend:
-            explored = {name: part for name, part in state.items() if name in ("share", "sine", "strict", "image")}
-            return dataclasses.replace(Tilting().step(objective, noise, explored, seeds), settled=None)
+            return dataclasses.replace(Tilting().step(objective, noise, state, seeds), settled=None)
         memory = {f"tilting.{name}": part for name, part in state.items()} if place == 0 else {}
         memory |= {name: part for name, part in state.items() if name.startswith("tilting.")}
         own = {name: part for name, part in state.items() if not name.startswith("tilting.")} if place else {}
