@@ -21,6 +21,7 @@ from experiments.cells import CELLS, Cell, add_engine, compute, read_engine
 from experiments.frontier_report import failing, gain, pool, share
 from experiments.report import format_mean, interval, model, write
 from experiments.tried import (
+    Explore,
     FourierAscent,
     GradientRegion,
     PrunedBestOfN,
@@ -28,7 +29,6 @@ from experiments.tried import (
     Smoothed,
     TurnedFK,
     WhitenedAscent,
-    explore,
     steady,
 )
 from noiseward import Backprop, BestOfN, Method, Optimizer, Plausible, Relay, SpectralProjection, Steady
@@ -42,15 +42,15 @@ MARKS = (3, 10, 30)
 REWARDS = ("brightness", "contrast", "clip", "jpeg")
 LIBRARY = ("best-of-n:samples=9", "auto", "ntrk", "pcnl:best_of=27", "dno:best_of=27")
 TRIED: dict[str, Callable[[], Optimizer]] = {
-    "auto, with pcnl for ascent": lambda: explore(Langevin()),
-    "auto, with linear gradients": lambda: explore(steady(Backprop(through="linear"))),
-    "auto, with smoothed gradients": lambda: explore(steady(Smoothed())),
-    "auto, with whitened gradients": lambda: explore(Steady(WhitenedAscent())),
-    "auto, with a white spectrum": lambda: explore(Steady(GradientAscent(project=[SpectralProjection()]))),
-    "auto, with Adam on the spectrum": lambda: explore(Steady(FourierAscent())),
-    "auto, with gradient-informed regions": lambda: explore(GradientRegion()),
+    "auto, with pcnl for ascent": lambda: Explore(Langevin()),
+    "auto, with linear gradients": lambda: Explore(steady(Backprop(through="linear"))),
+    "auto, with smoothed gradients": lambda: Explore(steady(Smoothed())),
+    "auto, with whitened gradients": lambda: Explore(Steady(WhitenedAscent())),
+    "auto, with a white spectrum": lambda: Explore(Steady(GradientAscent(project=[SpectralProjection()]))),
+    "auto, with Adam on the spectrum": lambda: Explore(Steady(FourierAscent())),
+    "auto, with gradient-informed regions": lambda: Explore(GradientRegion()),
     "auto, again and again": lambda: Relay(BestOfN(9), Rounds()),
-    "auto, with 8 guided runs": lambda: explore(Steady(GradientAscent()), guided=8),
+    "auto, with 8 guided runs": lambda: Explore(Steady(GradientAscent()), guided=8),
     "8 guided runs, then ascent": lambda: Relay(Tilting(), Steady(GradientAscent()), steps=8),
     "best of 9, then guided runs": lambda: Relay(BestOfN(9), Tilting()),
 }

@@ -12,11 +12,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from noiseward import Backprop, BestOfN, Estimator, GradientAscent, Objective, Optimizer, Relay, Seeds, Steady, Tilting
+from noiseward import Backprop, BestOfN, Estimator, GradientAscent, Objective, Optimizer, Seeds, Steady, Tilting
 from noiseward.loop.objective import Evaluation
 from noiseward.loop.optimizer import Move, State
 from noiseward.noise.layout import Layout
-from noiseward.optimizers.automatic import FRESH, GUIDED
+from noiseward.optimizers.automatic import GUIDED, LUCKY
 from noiseward.optimizers.candidates import draw_movable, drop_implausible, evaluate, keep_fixed, select_best
 from noiseward.optimizers.guidance import FKSteering
 from noiseward.optimizers.guidance.guided import guide_rows, run_seed
@@ -27,6 +27,7 @@ from noiseward.samplers.guide import Guide, SamplerStep
 from noiseward.samplers.steps import run_guided
 
 __all__ = [
+    "Explore",
     "FourierAscent",
     "GradientRegion",
     "PrunedBestOfN",
@@ -34,14 +35,23 @@ __all__ = [
     "Smoothed",
     "TurnedFK",
     "WhitenedAscent",
-    "explore",
     "steady",
 ]
 
 
-def explore(then: Optimizer, *, fresh: int = FRESH, guided: int = GUIDED) -> Optimizer:
+@final
+class Explore(Optimizer):
     """What `auto` does, with another refinement, or with its parts cut otherwise."""
-    return Relay(BestOfN(fresh), Relay(Tilting(), then, steps=1 + guided))
+
+    def __init__(self, then: Optimizer, *, fresh: int = LUCKY, guided: int = GUIDED) -> None:
+        self.fresh, self.guided, self.then = BestOfN(fresh), guided, then
+
+    def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
+        if seeds.step == 0:
+            return self.fresh.step(objective, noise, state, seeds)
+        if seeds.step <= self.guided:
+            return Tilting().step(objective, noise, state, seeds)
+        return self.then.step(objective, noise, {} if Tilting.owns(state) else state, seeds)
 
 
 def per_row(number: Tensor, like: Tensor) -> Tensor:
