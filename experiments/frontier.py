@@ -10,7 +10,7 @@ samples that no method has seen, and
 * on another model without prompts (`--model FILE.py:FUNCTION`, which returns a diffusers pipeline), by looking.
 
 Cells are resumable; in full, hours. `python -m experiments.frontier --model faces.py:pipeline --rewards greenness left`
-runs another model; results are in `experiments/results/frontier*.json`, with a plot and a contact sheet.
+runs another model. Results are in `experiments/results/frontier*.json`, tables and plots in docs/how-to-choose.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from experiments.built_in import CALL
 from experiments.cells import CELLS, Cell, add_engine, compute, read_engine
 from experiments.judge import right_background, right_noun
 from experiments.report import model, write
-from noiseward import FunctionReward, ImageTest, Reward, Sampler, stickers
+from noiseward import FunctionReward, ImageTest, Method, Reward, Sampler, stickers
 from noiseward.api import prepare
 from noiseward.images import to_images
 from noiseward.loop.step import Best
@@ -100,7 +100,7 @@ def run(
     where: str,
     call: dict[str, Any],
     reward: str,
-    method: str,
+    method: str | Method,
     chunk: Sequence[tuple[str, str | None]],
     *,
     batch: int,
@@ -193,7 +193,8 @@ def main() -> None:
     settings = {"model": given.model, "call": call, "samples": SAMPLES, "marks": marks, "batch": batch, "seed": seed,
                 "captions": [caption(*one) for chunk in parts for one in chunk]}  # fmt: skip
     figure = frontier_report.draw(results, marks)
-    write(name, settings=settings, results=results, verdict=frontier_report.verdict(results, marks), figure=figure)
+    write(name, settings=settings, results=results, verdict=frontier_report.verdict(results, marks))
+    frontier_report.publish(name, text, figure)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from experiments.report import format_mean, interval
+from experiments.support import insert
 from noiseward.loop.plausible import Plausible
 from training.evaluate import wilson
 
-__all__ = ["draw", "lines", "verdict"]
+__all__ = ["draw", "lines", "publish", "verdict"]
 
 Results = dict[str, dict[str, list[Any]]]
 """By reward and method, the chunks; each a look per mark, the start first."""
 
+DOCS = Path(__file__).parents[1] / "docs"
 LEVELS = Plausible()
 LUCK = "best-of-n:samples=9"
 
@@ -82,6 +85,14 @@ def verdict(results: Results, marks: Sequence[int]) -> str:
         fails = sum(sum(failing(by["auto"], mark)) for mark in marks)
         parts.append(f"{reward}: auto less best-of-n {', '.join(words)}; {fails} of its images fail a test")
     return "; ".join(parts)
+
+
+def publish(name: str, text: Sequence[str], figure: Figure, *, docs: Path = DOCS) -> None:
+    """Put tables and plot into the page on how to choose, between the marks of their experiment."""
+    figure.savefig(docs / "pictures" / f"{name}.png", dpi=110)
+    page = docs / "how-to-choose.md"
+    shown = [f"![Gain, and the share of images that pass, against cost](pictures/{name}.png)", "", *text]
+    page.write_text(insert(page.read_text(encoding="utf-8"), name, "\n".join(["", *shown, ""])), encoding="utf-8")
 
 
 def draw(results: Results, marks: Sequence[int]) -> Figure:

@@ -25,6 +25,7 @@ from torch import Tensor
 from experiments.cells import Cell, add_engine, compute, read_engine
 from experiments.judge import right_noun
 from experiments.report import model, write
+from experiments.support import insert
 from noiseward import Budget, GradientAscent, ImageTest, Objective, iterate, stickers
 from noiseward.noise.regularize import probability
 from noiseward.noise.typicality import strict_probability
@@ -104,18 +105,18 @@ def lines(found: list[dict[str, Any]], looks: tuple[int, ...]) -> list[str]:
     def pool(name: str) -> list[float]:
         return [p for one in found for p in one.get(name, ())]
 
-    text = ["| samples | P(image) below 0.01 | below 0.05 | below 0.5 |", "|---|---|---|---|"]
+    text = ["| samples | P(image) below 0.01 | below 0.1 | below 0.5 |", "|---|---|---|---|"]
     for title, name in {"fresh": "fresh", **SPOILED}.items():
         if values := pool(name):
-            shares = [share(values, level) for level in (0.01, 0.05, 0.5)]
+            shares = [share(values, level) for level in (0.01, 0.1, 0.5)]
             text.append(f"| {title}, {len(values)} | {' | '.join(shares)} |")
-    text += ["", "| step | brightness | noun right | P(z) < 0.1 | strict < 0.001 | P(image) < 0.01 |", "|" + "---|" * 6]
+    text += ["", "| step | brightness | noun right | P(z) < 0.1 | strict < 0.001 | P(image) < 0.1 |", "|" + "---|" * 6]
     for index in (0, *looks):
         seen = [one["steps"].get(str(index), one["steps"].get(index)) for one in found]
         each = {name: [p for one in seen for p in one[name]] for name in seen[0]}
         mean = sum(each["reward"]) / len(each["reward"])
         right = sum(each["right"]) / len(each["right"])
-        tests = (share(each["probability"], 0.1), share(each["strict"], 1e-3), share(each["image"], 0.01))
+        tests = (share(each["probability"], 0.1), share(each["strict"], 1e-3), share(each["image"], 0.1))
         text.append(f"| {index} | {mean:.3f} | {right:.0%} | {' | '.join(tests)} |")
     return text
 
@@ -138,12 +139,11 @@ def main() -> None:
     if arguments.small:
         return
     settings = {"captions": [caption(*one) for one in asked], "fresh": fresh, "rows": ROWS, "model": model()}
-    verdict = f"fresh samples below 0.01: {share([p for one in found for p in one['fresh']], 0.01)}"
+    verdict = f"fresh samples below 0.1: {share([p for one in found for p in one['fresh']], 0.1)}"
     write(NAME, settings=settings, results=found, verdict=verdict)
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition("<!-- image test -->\n")
-    _, _, after = rest.partition("<!-- end -->")
-    PAGE.write_text(f"{before}<!-- image test -->\n\n" + "\n".join(text) + f"\n\n<!-- end -->{after}", encoding="utf-8")
+    PAGE.write_text(
+        insert(PAGE.read_text(encoding="utf-8"), "image test", "\n".join(["", *text, "", ""])), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

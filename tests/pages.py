@@ -1,4 +1,4 @@
-"""Pages of the docs that follow from the code: `python -m tests.pages` writes them again."""
+"""Pages and tables of the docs that follow from the code: `python -m tests.pages` writes them again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 from noiseward.methods import METHODS, Recipe
 from noiseward.options.run import RunSpec
 from noiseward.options.table import to_markdown
+from noiseward.rewards.catalog import ENTRIES, list_repos
 
-__all__ = ["PAGE", "options_page"]
+__all__ = ["PAGE", "REWARDS", "options_page", "rewards_page"]
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "options.md"
+REWARDS = PAGE.with_name("rewards.md")
+BUILT_IN = ("clip", "stickers-judge")
+BEGIN, END = "<!-- the table: python -m tests.pages -->\n", "<!-- end of the table -->"
 
 HEAD = """# Options
 
@@ -39,5 +43,45 @@ def options_page() -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
+def rewards_page() -> str:
+    """The page of rewards, with the table of all of them."""
+    before, _, rest = REWARDS.read_text(encoding="utf-8").partition(BEGIN)
+    lines = [
+        "| reward | kind | measures | range | gradient | weights | license | run with its published weights here |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, entry in ENTRIES.items():
+        gradient = "yes" if entry.differentiable else "no"
+        cells = (
+            f"`{name}`",
+            entry.kind,
+            entry.measures,
+            entry.range,
+            gradient,
+            _weights(name),
+            entry.license,
+            _here(name),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2]
+
+
+def _weights(name: str) -> str:
+    """Where a reward's weights come from, and how large they are."""
+    entry = ENTRIES[name]
+    if entry.package:
+        return f"{entry.megabytes} MB in a package, extra `{entry.extra}`"
+    if entry.repos:
+        megabytes = sum(repo.megabytes for repo in list_repos(name))
+        return f"{megabytes} MB" if megabytes else "built in" if name in BUILT_IN else "as the model"
+    return f"extra `{entry.extra}`" if entry.extra else ""
+
+
+def _here(name: str) -> str:
+    """Whether a reward was run with its published weights here."""
+    return ENTRIES[name].ran or "no"
+
+
 if __name__ == "__main__":
     PAGE.write_text(options_page(), encoding="utf-8")
+    REWARDS.write_text(rewards_page(), encoding="utf-8")

@@ -115,7 +115,7 @@ def test_ctrl_c_keeps_the_best_so_far(pipe, ctrl_c):
             ctrl_c()
         return images.mean((1, 2, 3))
 
-    solution = align(pipe, "a", interrupt, steps=50, progress=False, **CALL)
+    solution = align(pipe, "a", interrupt, method="dno", steps=50, progress=False, **CALL)
     assert solution.status == (Status.INTERRUPTED,)
     assert len(solution.history) == 3
     assert solution.gain.item() > 0
@@ -187,8 +187,9 @@ def test_a_mapping_takes_names_and_none_watches_nothing(pipe):
 def test_a_reward_without_a_gradient_is_searched_and_a_line_says_so(pipe, capsys):
     solution = align(pipe, "a", ["brightness", "jpeg"], steps=1, **CALL)
     says = capsys.readouterr().err.splitlines()[0]
-    assert says.startswith("reward '1 brightness + 1 jpeg' has no gradient: using trust-region:samples=16,")
-    assert solution.nfe.backward == 0 and solution.nfe.forward >= 18 * 4  # and tests
+    what = "auto: trust regions around the best of 10 noises, since reward '1 brightness + 1 jpeg' has no gradient"
+    assert says == what == solution.method and f"  {what}" in repr(solution).splitlines()
+    assert solution.nfe.backward == 0 and solution.nfe.forward >= 11 * 4
     align(pipe, "a", "jpeg", steps=0, method="dno:estimator=hybrid1", **CALL)
     assert "has no gradient" not in capsys.readouterr().err
 

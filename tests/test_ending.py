@@ -90,7 +90,7 @@ def test_a_reward_that_ends_the_process_is_a_failure_in_one_line(start, tmp_path
 
 
 def test_a_run_that_ended_itself_is_called_killed_and_continues(start, run, tmp_path):
-    status, _, err = wait_for(start("late", "--steps", "5"))
+    status, _, err = wait_for(start("late", "--steps", "5", "--method", "dno"))
     assert status == 1 and "os._exit(0) was called in" in err
     assert RunFolder(tmp_path / "late").read("status.json")["state"] == "running"
     assert run("show", "late")[1].startswith("late: killed\n")

@@ -28,7 +28,7 @@ def test_the_methods_of_the_frontier_exist():
     assert set(frontier.BLIND) <= set(frontier.METHODS)
 
 
-def test_the_report_compares_each_image_with_its_own_start_and_with_luck():
+def test_the_report_compares_each_image_with_its_own_start_and_with_luck(tmp_path):
     def look(mark, reward, image):
         fixed = {"strict": [1.0, 1.0], "other": image, "noun": [1.0, 0.0]}
         return {"mark": mark, "reward": reward, "image": image, **fixed}
@@ -45,7 +45,16 @@ def test_the_report_compares_each_image_with_its_own_start_and_with_luck():
     assert frontier_report.verdict(results, [1]) == (
         "light: auto less best-of-n 1x 0.250 ± 0.000; 1 of its images fail a test"
     )
-    assert len(frontier_report.draw(results, [1]).axes) == 2
+    figure = frontier_report.draw(results, [1])
+    assert len(figure.axes) == 2
+    (tmp_path / "pictures").mkdir()
+    page = tmp_path / "how-to-choose.md"
+    page.write_text("a\n<!-- frontier -->\nold\n<!-- end -->\nz\n")
+    for _ in range(2):  # what was there is replaced
+        frontier_report.publish("frontier", ["table"], figure, docs=tmp_path)
+    image = "![Gain, and the share of images that pass, against cost](pictures/frontier.png)"
+    assert page.read_text() == f"a\n<!-- frontier -->\n\n{image}\n\ntable\n\n<!-- end -->\nz\n"
+    assert (tmp_path / "pictures" / "frontier.png").stat().st_size > 1000
 
 
 def test_the_image_test_is_measured_on_a_caption(monkeypatch):

@@ -68,7 +68,7 @@ def test_the_list_of_commands_cuts_no_sentence(run, monkeypatch):
     [
         ("align --rew", ["--reward"]),
         ("align --reward bri", ["brightness"]),
-        ("align --watch n", ["none"]),
+        ("align --watch no", ["none"]),
         ("compare --methods dno,best", ["dno,best-of-n"]),
         ("align --method trust", ["trust-region"]),
         ("align --model sdxl", ["sdxl", "sdxl-turbo"]),

@@ -16,8 +16,10 @@ from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.evolve import ChannelEvolution
 from noiseward.optimizers.gradient import Annealed, Backprop
 from noiseward.optimizers.hybrid import Hybrid1, Hybrid2
+from noiseward.optimizers.langevin import Langevin
 from noiseward.optimizers.relay import Relay
 from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch
+from noiseward.optimizers.walk import Walk
 from noiseward.optimizers.zeroth_order import ZerothOrder
 from noiseward.rewards.reward import FunctionReward, WeightedSum
 from noiseward.samplers.function import FunctionSampler
@@ -94,7 +96,10 @@ OPTIMIZERS = {
     "Rprop": GradientAscent(update=optim.Rprop, lr=0.1),
     **{f"Adam, {name}": GradientAscent(estimator, lr=0.1) for name, estimator in ESTIMATORS.items()},
     "best of n": BestOfN(4, chunk=5),
+    "Langevin": Langevin(),
+    "Langevin, exact": Langevin(0.5, size=0.3),
     "relay": Relay(BestOfN(4, chunk=5), GradientAscent(lr=0.1), steps=2),
+    "walk": Walk(),
     "zero-order search": ZeroOrderSearch(4, 0.8, chunk=5),
     "trust region": TrustRegion(4, 2, chunk=5),
     "channel evolution": ChannelEvolution(4, chunk=5),

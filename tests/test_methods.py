@@ -16,7 +16,6 @@ from noiseward.noise.layout import Draw, Layout
 from noiseward.noise.project import NormProjection, StartOnly
 from noiseward.noise.regularize import Concentration, NoRegularizer, Shell
 from noiseward.optimizers.ascend import GradientAscent
-from noiseward.rewards.reward import FunctionReward
 from noiseward.toys import GaussianModel, Linear, Quadratic
 
 f64 = torch.float64
@@ -84,11 +83,10 @@ def test_arguments_of_a_method_reach_its_parts():
         "linear",
         2,
     )
-    assert choose_method(None, reward).text == "dno:lr=0.01"
+    assert choose_method(None, reward).text == "auto:keep_seed=false,chunk=16"
     assert choose_method(METHODS["dno"](lr=0.1), reward).optimizer.ascent.lr == 0.1
     with pytest.raises(ArgumentError, match="method must be a name, a Recipe, a Method or an Optimizer, got 3"):
         choose_method(3, reward)
-    assert choose_method(None, FunctionReward(len, differentiable=False)).text.startswith("trust-region:samples=16")
 
 
 @pytest.mark.parametrize(

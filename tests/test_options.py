@@ -25,7 +25,7 @@ from noiseward.options.run import RunSpec, Settings
 from noiseward.options.table import type_of
 from noiseward.runs.spec import to_text
 from noiseward.sweep.rows import read_rows
-from tests.pages import PAGE, options_page
+from tests.pages import PAGE, REWARDS, options_page, rewards_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "noiseward"
@@ -62,6 +62,10 @@ def test_the_front_door_has_twelve_parameters_with_the_defaults_of_the_options()
 
 def test_the_page_of_options_is_what_the_code_makes_of_it():
     assert PAGE.read_text(encoding="utf-8") == options_page(), "python -m tests.pages writes it again"
+
+
+def test_the_table_of_rewards_is_what_the_code_makes_of_it():
+    assert REWARDS.read_text(encoding="utf-8") == rewards_page(), "python -m tests.pages writes it again"
 
 
 def test_the_schema_names_every_option_and_method(run):

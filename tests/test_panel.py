@@ -304,7 +304,7 @@ def test_a_panel_that_cannot_warn_is_reported_before_the_run():
     pipe, call = stable_diffusion(), {**CALL, "num_inference_steps": 2}
 
     def note(*watch):
-        return prepare(pipe, "a", "brightness", Settings(steps=1, call=call), watch=watch).note
+        return prepare(pipe, "a", "brightness", Settings(steps=1, call=call), method="dno", watch=watch).note
 
     assert note("contrast", "jpeg") == "only statistics of pixels are watched (contrast, jpeg), which never warn"
     assert note() is None and note("contrast", FunctionReward(lambda x: x.sum((1, 2, 3)), name="judge")) is None

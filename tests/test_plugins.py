@@ -82,7 +82,7 @@ def test_methods_of_files_are_compared(run, small, files):
         ("walk.py:Walk:cosine=2", ArgumentError, r"method 'walk.py:Walk': cosine must be < 1, got '2'"),
         ("broken.py:Walk", NoisewardError, r"broken.py raised ValueError when it was run: no"),
         ("more.py:number", ArgumentError, r"must be a Recipe, an Optimizer, or a function that makes one, got int"),
-        ("wlak", ArgumentError, r"unknown method 'wlak'; available: .*, or path/to/file.py:Class"),
+        ("wlak", ArgumentError, r"unknown method 'wlak'; did you mean 'walk'.*, or path/to/file.py:Class"),
     ],
 )
 def test_what_is_no_method_is_one_line(files, method, error, says):
@@ -113,13 +113,13 @@ def test_a_method_of_a_package_is_known_by_its_name(tmp_path, monkeypatch, run):
     info = tmp_path / "walker-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: walker\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\nwalk = walker:Walk\ndno = walker:Walk\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\nstroll = walker:Walk\ndno = walker:Walk\n")
     monkeypatch.syspath_prepend(tmp_path)
     try:
-        assert set(list_installed_methods()) == {"walk"}
-        assert read_method("walk:0.5").text == "walk:cosine=0.5" and read_method("dno").name == "dno"
+        assert set(list_installed_methods()) == {"stroll"}
+        assert read_method("stroll:0.5").text == "stroll:cosine=0.5" and read_method("dno").name == "dno"
         status, out, _ = run("methods")
-        assert status == 0 and "walk " in out and "Close neighbors" in out
+        assert status == 0 and "stroll " in out and "Close neighbors" in out
     finally:
         sys.modules.pop("walker", None)
 

@@ -86,5 +86,5 @@ def test_align_stores_for_the_user(tmp_path, monkeypatch):
     for name, folder in (("NOISEWARD_CACHE", "own"), ("XDG_CACHE_HOME", "shared/noiseward")):
         monkeypatch.delenv("NOISEWARD_CACHE", raising=False)
         monkeypatch.setenv(name, str(tmp_path / folder.partition("/")[0]))
-        align("stickers", "a duck", "brightness", steps=1, num_inference_steps=3, progress=False)
+        align("stickers", "a duck", "brightness", method="ntrk", steps=1, num_inference_steps=3, progress=False)
         assert len(list((tmp_path / folder / "references").iterdir())) == 1

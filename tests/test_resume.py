@@ -268,10 +268,10 @@ def test_what_a_panel_saw_before_a_run_was_cut_is_remembered(spec, tmp_path):
     assert all(found <= step for found, step in zip(kept, darkest, strict=True)) and min(darkest) < 3
 
 
-def test_a_search_that_was_chosen_is_written_down(spec, tmp_path):
+def test_the_default_method_is_written_down(spec, tmp_path):
     blind = spec.replace(reward=("jpeg",), watch=(), steps=1, method=None)
     execute(blind, tmp_path / "run", quiet=True)
-    assert RunFolder(tmp_path / "run").spec().method == "trust-region:samples=16,regions=4,sine=0.4,chunk=16"
+    assert RunFolder(tmp_path / "run").spec().method == "auto:keep_seed=false,chunk=16"
 
 
 def test_a_run_that_takes_few_steps_first_is_written_and_continues(model, tmp_path):

@@ -67,10 +67,11 @@ def test_every_command_prints_such_text_as_it_is(run, small, tmp_path):
         assert status == 0 and out in said, err
     status, said, err = run("list", "o[")
     assert status == 0 and "b]x" in said and "[/red]" in said
-    status, _, err = run("align", "[/red]", "--reward", "mine.py:bad", "--steps", "1", *small)
-    assert (status, err.count("\n")) == (1, 2)
+    status, _, err = run("align", "[/red]", "--reward", "mine.py:bad", "--steps", "1", "--quiet", *small)
+    assert (status, err.count("\n")) == (1, 1)
     assert err.endswith("reward 'bad' raised ValueError: no [/red] [cat:dog:0.5]\n")
-    assert run("align", "[/red]", "--reward", "mine.py:late", "--steps", "3", "--out", "late", *small)[0] == 1
+    late = ("--reward", "mine.py:late", "--method", "dno", "--steps", "3", "--out", "late")
+    assert run("align", "[/red]", *late, *small)[0] == 1
     status, said, err = run("show", "late")
     assert status == 0 and "error: reward 'late' raised ValueError: no [/red] [cat:dog:0.5]\n" in said, err
     (tmp_path / "p[x].txt").write_text("[/red]\n[cat:dog:0.5]\n")

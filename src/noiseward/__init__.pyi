@@ -83,6 +83,7 @@ from noiseward.optimizers.guidance import FKSteering as FKSteering
 from noiseward.optimizers.guidance import Guided as Guided
 from noiseward.optimizers.hybrid import Hybrid1 as Hybrid1
 from noiseward.optimizers.hybrid import Hybrid2 as Hybrid2
+from noiseward.optimizers.langevin import Langevin as Langevin
 from noiseward.optimizers.relay import Relay as Relay
 from noiseward.optimizers.search import (
     BestOfN as BestOfN,
@@ -95,9 +96,12 @@ from noiseward.optimizers.search import (
 )
 from noiseward.optimizers.steady import Steady as Steady
 from noiseward.optimizers.tilting import Tilting as Tilting
+from noiseward.optimizers.walk import Walk as Walk
 from noiseward.optimizers.zeroth_order import ZerothOrder as ZerothOrder
 from noiseward.pipelines.adapter import DiffusersSampler as DiffusersSampler
 from noiseward.rewards.remote import RemoteReward as RemoteReward
+from noiseward.rewards.requirements import Constrained as Constrained
+from noiseward.rewards.requirements import Requirement as Requirement
 from noiseward.rewards.reward import (
     FunctionReward as FunctionReward,
 )

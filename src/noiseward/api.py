@@ -37,7 +37,8 @@ from noiseward.pipelines.coarsen import coarsen
 from noiseward.pipelines.open import open_sampler
 from noiseward.rewards.catalog import is_available
 from noiseward.rewards.convert import convert_reward, convert_watched, is_labeled
-from noiseward.rewards.reward import Reward, WeightedSum
+from noiseward.rewards.parse import parse_requirements
+from noiseward.rewards.reward import Reward, find_leaves
 from noiseward.samplers.entries import number_prompts, plain_prompts
 from noiseward.samplers.memory import check_room
 from noiseward.samplers.reference_store import ReferenceStore
@@ -78,8 +79,7 @@ class Loaded:
 class Problem:
     """Everything `iterate` needs: what to optimize, from where, how, and for how long.
 
-    `method` is its text with all arguments, where it has one; `chosen` says that it is not what was asked for, but what
-    a reward without a gradient gets.
+    `method` is its text with all arguments, where it has one.
     """
 
     objective: Objective
@@ -89,15 +89,18 @@ class Problem:
     seeds: Seeds
     panel: Panel
     method: str | None = None
-    chosen: bool = False
     first: CoarseStage | None = None
+
+    @property
+    def does(self) -> str | None:
+        """What its method does, in one line, where that depends on model and reward."""
+        what, name = self.optimizer.describe(self.objective), (self.method or "").partition(":")[0]
+        return what and f"{name}: {what}"
 
     @property
     def note(self) -> str | None:
         """What to say before it begins, in one line."""
-        notes, name = [], self.objective.reward.name
-        if self.chosen:
-            notes.append(f"reward '{name}' has no gradient: using {self.method}")
+        notes = [self.does] if self.does else []
         if self.first is not None:
             many, few = (len(one.objective.sampler.layout) for one in (self, self.first))
             notes.append(f"few steps first: {self.first.share:.0%} of the budget on {few} draws, then {many}")
@@ -211,7 +214,7 @@ def align(
         problem = prepare(model, prompt, reward, settings, method=method, watch=watch)
     if bars and problem.note:
         print(problem.note, file=sys.stderr)
-    return collect(problem.shown(bars) if bars else problem.iterate(), problem.objective)
+    return collect(problem.shown(bars) if bars else problem.iterate(), problem.objective, method=problem.does)
 
 
 align.__doc__ = (align.__doc__ or "").replace("{options}", describe_options(RunSpec, indent=8).lstrip())
@@ -248,8 +251,10 @@ def prepare(
     check_room(count, batch)
     loaded = loaded or Loaded()
     score = loaded.get("reward", reward, lambda: convert_reward(reward))
+    if required := settings.require:
+        score = loaded.get("require", (reward, required), functools.partial(parse_requirements, score, required))
     moves = choose_method(method, score, earlier=earlier)
-    held = loaded.get("watch", (watch, reward, model), lambda: _held_out(watch, score, model))
+    held = loaded.get("watch", (watch, reward, required, model), lambda: _held_out(watch, score, model))
     loading = settings.loading
     asked = (model, memory, call, loading)
     sampler = loaded.get("sampler", asked, lambda: open_sampler(model, memory=memory, call=call, loading=loading))
@@ -275,8 +280,8 @@ def prepare(
     if moves.coarse is not None:
         few, nested = coarsen(sampler, moves.coarse)
         first = CoarseStage(Objective(few, score, rows, moves.regularizer), nested)
-    chosen, budget = method is None and not score.differentiable, Budget(**settings.limits)
-    return Problem(objective, start, moves.optimizer, budget, Seeds(tuple(seeds)), panel, moves.text, chosen, first)
+    budget = Budget(**settings.limits)
+    return Problem(objective, start, moves.optimizer, budget, Seeds(tuple(seeds)), panel, moves.text, first)
 
 
 def prepare_spec(spec: RunSpec, loaded: Loaded | None = None) -> Problem:
@@ -299,7 +304,7 @@ def default_watch(model: Any, optimized: Sequence[str]) -> tuple[str, ...]:
 
 def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
     """The held-out rewards to track."""
-    optimized = [one.name for one in reward.rewards] if isinstance(reward, WeightedSum) else [reward.name]
+    optimized = [leaf.name for leaf in find_leaves(reward)]
     watch = default_watch(model, optimized) if watch is None else watch
     held = []
     several: Any = split_parts(watch) if isinstance(watch, str) else watch

@@ -7,6 +7,7 @@
     │   ├── DrawMismatch                    fewer, more, reordered or differently shaped draws than recorded
     │   └── UnseenRandomness                same draws, another sample: randomness the tape cannot see
     ├── RewardError                         a reward that raised, or returned something unusable
+    │   └── SpendingLimit                   a judge that may not cost more; the run ends with the best so far
     ├── GradientError                       a gradient was asked for where there is none
     ├── OutOfMemory                         memory ran out; the message names what needs less
     └── RunError                            a run directory that cannot be written or read
@@ -23,8 +24,8 @@ from collections.abc import Iterable
 
 __all__ = [
     "NoisewardError", "NoisewardWarning", "ArgumentError", "ModelError", "TapeError", "DrawMismatch",
-    "UnseenRandomness", "RewardError", "GradientError", "OutOfMemory", "RunError", "choices", "describe_error",
-    "is_out_of_memory", "shorten",
+    "UnseenRandomness", "RewardError", "SpendingLimit", "GradientError", "OutOfMemory", "RunError", "choices",
+    "describe_error", "is_out_of_memory", "shorten",
 ]  # fmt: skip
 
 
@@ -68,6 +69,10 @@ class UnseenRandomness(TapeError):
 
 class RewardError(NoisewardError):
     """A reward raised, or returned something that is not one finite number per row."""
+
+
+class SpendingLimit(RewardError):
+    """A judge has made the calls that it may make, or cost what it may cost."""
 
 
 class GradientError(NoisewardError):

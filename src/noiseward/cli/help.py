@@ -64,6 +64,10 @@ EXAMPLES = {
         "noiseward rewards fetch aesthetic",
         "noiseward rewards fetch hpsv2:version=2.0",
     ),
+    "test": (
+        "noiseward rewards test brightness runs/a-duck-brightness/best/00.png",
+        'noiseward rewards test clip images --prompt "a duck" --json',
+    ),
     "serve-reward": (
         "noiseward serve-reward aesthetic --port 8000",
         "noiseward serve-reward mine.py:score --port 0",

@@ -1,8 +1,9 @@
-"""`noiseward rewards`: what --reward takes, and `noiseward rewards fetch NAME` for the weights of one."""
+"""`noiseward rewards`: what --reward takes; `rewards fetch NAME` for its weights, `rewards test NAME IMAGE...`."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +16,9 @@ __all__ = ["app"]
 GRADIENT = {True: "yes", False: "black box", None: ""}
 PROMPT = {True: "yes", False: "", None: ""}
 
-app = typer.Typer(help="List what --reward takes; fetch the weights of one.", cls=Group, rich_markup_mode=None)
+app = typer.Typer(
+    help="List what --reward takes; fetch the weights of one; score images.", cls=Group, rich_markup_mode=None
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -31,9 +34,9 @@ def rewards(context: typer.Context, json: JsonFlag = False) -> None:
         print_json(found)
         return
     console = terminal.console(soft_wrap=True)
-    head = ("reward", "gradient", "prompt", "range", "measures")
+    head = ("reward", "kind", "gradient", "prompt", "range", "measures")
     cells = [
-        [one["reward"], GRADIENT[one["gradient"]], PROMPT[one["prompt"]], one["range"], one["measures"]]
+        [one["reward"], one["kind"], GRADIENT[one["gradient"]], PROMPT[one["prompt"]], one["range"], one["measures"]]
         for one in found
     ]
     narrow = terminal.console()
@@ -47,8 +50,9 @@ def rewards(context: typer.Context, json: JsonFlag = False) -> None:
     print_table(head, cells, narrow, left=("reward", "weights", "here", "license"), wrap=("license",))
     console.print()
     console.print(
-        "'noiseward rewards fetch NAME' downloads weights. NAME:WEIGHT, or NAME:KEY=VALUE,...: weight=, clamp=, "
-        "cutouts=, unit=, name=, and a reward's own arguments, as in hpsv2:version=2.0"
+        "'noiseward rewards fetch NAME' downloads weights, 'noiseward rewards test NAME IMAGE...' scores images. "
+        "NAME:WEIGHT, or NAME:KEY=VALUE,...: weight=, clamp=, cutouts=, unit=, name=, and a reward's own arguments, "
+        "as in hpsv2:version=2.0"
     )
     console.print(
         "path/to/file.py:function is a reward of your own: images (B, 3, H, W) in [0, 1] to (B,); it runs that file"
@@ -69,6 +73,7 @@ def _describe() -> list[dict[str, Any]]:
         found.append(
             {
                 "reward": name,
+                "kind": entry.kind,
                 "measures": entry.measures,
                 "range": entry.range,
                 "gradient": entry.differentiable,
@@ -79,7 +84,7 @@ def _describe() -> list[dict[str, Any]]:
         )
     for name, point in list_installed().items():
         package = f"from package {point.dist.name if point.dist else point.value}"
-        unknown = {"range": "", "gradient": None, "prompt": None, "license": "", "weights": []}
+        unknown = {"kind": "", "range": "", "gradient": None, "prompt": None, "license": "", "weights": []}
         found.append({"reward": name, "measures": package, **unknown})
     return found
 
@@ -92,13 +97,67 @@ def fetch(
         help="A name, with its arguments if it needs any: clip:model=HUB_ID.",
     ),
 ) -> None:
-    """Download a reward's weights into the local cache, so that runs need no network."""
-    from noiseward.rewards.catalog import list_repos
+    """Download a reward's weights into the local cache, so that runs need no network; continue what was cut off."""
+    from noiseward.rewards.catalog import ENTRIES, list_repos, list_weights
+    from noiseward.rewards.hub import check_files, find_cache
     from noiseward.rewards.hub import fetch as download
 
-    repos = list_repos(reward)
+    repos, name = list_repos(reward), reward.partition(":")[0].strip()
     if not repos:
-        print(f"{reward.partition(':')[0]} needs no download")
+        print(f"{name} needs no download")
+    if (entry := ENTRIES.get(name)) and entry.package:
+        for what, size, here in list_weights(name):
+            print(f"its weights are {what}, {size}, {entry.license}; here: {here}")
     for repo in repos:
-        folder = repo.find_cached()
-        print(f"{repo.id}: {', '.join(repo.files)} {'is here:' if folder else 'in'} {folder or download(repo)}")
+        folder, files = repo.find_cached(), ", ".join(repo.files)
+        if folder is None:
+            size = f", about {repo.megabytes} MB" if repo.megabytes else ""
+            license = f", license: {ENTRIES[name].license}" if ENTRIES[name].license else ""
+            print(f"{repo.id}: {files}{size}{license}, to {find_cache()}", flush=True)
+            folder = download(repo)
+        checked = check_files(repo, folder)
+        print(f"{repo.id}: {files} is here: {folder}{f' ({checked} of them checked by hash)' if checked else ''}")
+
+
+@app.command("test", cls=Command)
+def test(
+    reward: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", autocompletion=COMPLETERS["reward"], help="A name with its arguments, as for --reward."
+        ),
+    ],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    prompt: Annotated[str | None, typer.Option(help="What the images should show.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    json: JsonFlag = False,
+) -> None:
+    """Score images, and print how long each takes."""
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from noiseward import terminal
+    from noiseward.rewards.parse import parse_rewards
+    from noiseward.rewards.score_files import find_images, score_files
+
+    files, loaded = find_images(images), parse_rewards([reward])
+    bar = terminal.console(stderr=True)
+    with Progress(console=bar, transient=True, disable=not bar.is_terminal) as progress:
+        scored = score_files(loaded, files, prompt=prompt, device=device)
+        found = list(progress.track(scored, total=len(files), description="scoring"))
+    if json:
+        scores = [{"image": one.path, "score": one.total, "seconds": one.seconds} for one in found]
+        print_json({"reward": loaded.name, "device": device, "images": scores})
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("image", loaded.name, "time"):
+        table.add_column(title, justify="left" if title == "image" else "right", overflow="fold")
+    for one in found:
+        table.add_row(str(one.path), f"{one.total:.6g}", f"{1000 * one.seconds:.0f} ms")
+    console = terminal.console()
+    console.print(table)
+    if len(found) > 1:
+        mean, later = sum(one.total for one in found) / len(found), [one.seconds for one in found[1:]]
+        console.print(
+            f"mean {mean:.6g}, {1000 * sum(later) / len(later):.0f} ms per image after the first, on {device}"
+        )

@@ -12,6 +12,7 @@ from noiseward.errors import shorten
 from noiseward.loop.budget import Status
 from noiseward.loop.describe import ADVICE, SUSPECT, UNTESTED_IMAGES, describe_peak, describe_stall
 from noiseward.loop.hacking import find_hacking
+from noiseward.rewards.shortfall import describe_reward, describe_shortfall
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,8 +51,8 @@ def report(
         table.add_row(
             str(row),
             shorten(prompt, LONGEST),
-            f"{before:.4g}",
-            f"{best:.4g}",
+            describe_reward(before),
+            describe_reward(best),
             f"{likely:.2g}",
             image,
             str(found),
@@ -70,6 +71,9 @@ def report(
         if strict < SUSPECT:
             console.print(f"row {row}: strict P(z) {strict:.1g} ({aspect}): {ADVICE}", highlight=False, soft_wrap=True)
     for row in range(len(prompts)):
+        terms = {name: scores[row] for name, scores in by_index[status["found"][row]]["terms"].items()}
+        if missing := describe_shortfall(terms):
+            console.print(f"row {row}: {missing}: no sample met all", highlight=False, soft_wrap=True)
         if peak := describe_peak(steps, row):
             console.print(f"row {row}: {peak}", highlight=False, soft_wrap=True)
         if note := describe_stall(steps, row):
@@ -78,6 +82,11 @@ def report(
             console.print(f"row {row}: {hacking}", highlight=False, soft_wrap=True)
     if status.get("dead_draws"):
         console.print(f"without effect on the image, left alone: {', '.join(status['dead_draws'])}", highlight=False)
+    if (folder / "answers.jsonl").exists():
+        from noiseward.runs.answers import describe_answers
+
+        for line in describe_answers(folder, [folder / "best" / f"{row:02d}.png" for row in range(len(prompts))]):
+            console.print(line, highlight=False, soft_wrap=True)
     nfe = steps[-1]["nfe"]
     forward, backward = nfe["forward"] + nfe["recomputed"], nfe["backward"]
     calls = f"{forward} denoiser calls forward and {backward} backward per row"

@@ -3,7 +3,7 @@
 Everything is a Pillow image, so that a notebook shows it and `.save(path)` keeps it.
 """
 
-from noiseward.images.convert import convert_image, read_image, to_images, turn_upright
+from noiseward.images.convert import convert_image, open_rgb, read_image, to_images, turn_upright
 from noiseward.images.tiles import GAP, TILE, draw_grid, draw_strip, enlarge
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "draw_grid",
     "draw_strip",
     "enlarge",
+    "open_rgb",
     "read_image",
     "to_images",
     "turn_upright",

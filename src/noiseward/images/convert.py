@@ -18,7 +18,7 @@ from noiseward.errors import ArgumentError, describe_error
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["convert_image", "read_image", "to_images", "turn_upright"]
+__all__ = ["convert_image", "open_rgb", "read_image", "to_images", "turn_upright"]
 
 _MAX_16_BITS = 65535
 
@@ -85,6 +85,14 @@ def read_image(path: str | Path, name: str, prepare: Callable[[Any], Any] = conv
         raise ArgumentError(
             f"{name}: expected the path of an image, got '{path}' ({describe_error(error)}); check the file"
         ) from error
+
+
+def open_rgb(path: Path) -> Image.Image | None:
+    """The image of a file in RGB; None where there is none that can be read."""
+    try:
+        return read_image(path, "image")
+    except ArgumentError:
+        return None
 
 
 def _scale(image: Any) -> Any:

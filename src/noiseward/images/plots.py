@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["plot_history"]
+
+FAILED = -1000.0  # rewards from there on down are of samples that fail requirements, and are left out of plots
 
 
 def plot_history(
@@ -37,7 +40,9 @@ def plot_history(
     styles = ["-", "--", ":", "-."]
     for row in range(rows):
         style = {"color": f"C{row % 10}", "linestyle": styles[row % 4], "marker": "." if len(steps) < 3 else ""}
-        above.plot(steps, [record["reward"][row] for record in history], label=f"row {row}", **style)
+        rewards = [record["reward"][row] for record in history]
+        shown = [math.nan if reward is None or reward <= FAILED else reward for reward in rewards]
+        above.plot(steps, shown, label=f"row {row}", **style)
         below.plot(steps, [max(record["probability"][row], 1e-12) for record in history], **style)
         tested = [(record["index"], record["image"][row]) for record in history if record.get("image")]
         seen = [(index, max(p, 1e-12)) for index, p in tested if p is not None]

@@ -27,6 +27,7 @@ class Status(enum.Enum):
     SETTLED = "nothing more was gained among plausible images: a larger budget will hardly help"
     NONFINITE = "reward or noise became non-finite: the step was refused and the best before it kept; try a smaller lr"
     INTERRUPTED = "interrupted: the best so far was kept"
+    COST = "what the judge may cost is spent: the best so far was kept; increase its max_calls= or max_cost="
     MEMORY = "out of memory: the best so far was kept; resume with less memory per step (memory=), or fewer rows"
 
 

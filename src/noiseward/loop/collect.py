@@ -2,7 +2,7 @@
 
 A :class:`Collector` folds the steps of `iterate` into a :class:`Solution`, :func:`collect` folds all of them, and
 :func:`optimize` iterates and collects in one call. A Ctrl-C between the first step and the last ends the run, not the
-program: the best so far is the result. The same holds when memory runs out.
+program: the best so far is the result. The same holds when memory runs out, or a judge may not cost more.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, final
 
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, NoisewardWarning, OutOfMemory
+from noiseward.errors import ArgumentError, NoisewardWarning, OutOfMemory, SpendingLimit
 from noiseward.loop.budget import Budget, Status
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Evaluation, Objective
@@ -41,16 +41,17 @@ class Collector:
     """Folds steps into a solution.
 
     As the context of a `with`, it ends a run early instead of failing: on KeyboardInterrupt after the first step, the
-    rows still running get `Status.INTERRUPTED`; on `OutOfMemory` they get `Status.MEMORY`, and a warning names what
-    needs less.
+    rows still running get `Status.INTERRUPTED`; on `OutOfMemory` they get `Status.MEMORY`, and on `SpendingLimit`
+    `Status.COST`; a warning names what to do.
 
     Arguments:
         objective: what the steps maximize.
         past: what was before, where the steps continue an earlier run.
+        method: what makes the steps, in words.
     """
 
-    def __init__(self, objective: Objective, past: Past | None = None) -> None:
-        self._objective, self._past = objective, past
+    def __init__(self, objective: Objective, past: Past | None = None, *, method: str | None = None) -> None:
+        self._objective, self._past, self._method = objective, past, method
         self._history, self._frames = ([], Frames()) if past is None else (list(past.history), past.frames)
         self._first: Step | None = None
         self._last: Step | None = None
@@ -71,10 +72,10 @@ class Collector:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if self._last is None or not isinstance(error, KeyboardInterrupt | OutOfMemory):
+        if self._last is None or not isinstance(error, KeyboardInterrupt | OutOfMemory | SpendingLimit):
             return False
-        if isinstance(error, OutOfMemory):
-            self._ended = Status.MEMORY
+        if isinstance(error, OutOfMemory | SpendingLimit):
+            self._ended = Status.MEMORY if isinstance(error, OutOfMemory) else Status.COST
             warnings.warn(f"{error}; the best so far was kept", NoisewardWarning, stacklevel=2)
         else:
             self._ended = Status.INTERRUPTED
@@ -104,21 +105,25 @@ class Collector:
             last=last,
             layout=self._objective.sampler.layout,
             untested=last.untested,
+            method=self._method,
         )
 
 
-def collect(steps: Iterable[Step], objective: Objective, *, past: Past | None = None) -> Solution:
+def collect(
+    steps: Iterable[Step], objective: Objective, *, past: Past | None = None, method: str | None = None
+) -> Solution:
     """Fold steps into a solution.
 
     Arguments:
         steps: what `iterate` yields.
         objective: what it maximizes.
         past: what was before, where the steps continue an earlier run.
+        method: what makes the steps, in words.
 
     Raises:
         ArgumentError: there are no steps.
     """
-    collector = Collector(objective, past)
+    collector = Collector(objective, past, method=method)
     with collector:
         for step in steps:
             collector.add(step)

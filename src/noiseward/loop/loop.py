@@ -30,7 +30,7 @@ from torch import Tensor
 from noiseward.errors import RewardError
 from noiseward.loop.budget import Budget, Status, update_pace
 from noiseward.loop.objective import Evaluation, Objective
-from noiseward.loop.optimizer import Move, Optimizer, State
+from noiseward.loop.optimizer import FRESH, Move, Optimizer, State
 from noiseward.loop.plausible import UNTESTED, Verdict
 from noiseward.loop.step import Best, Checkpoint, Step, select_rows
 from noiseward.noise.layout import Seeds
@@ -156,14 +156,21 @@ def _compute(
     else:
         with torch.no_grad():
             move, verdict, evaluation = None, None, objective(at.noise)
-    if verdict is None and objective.plausible is not None:
-        if at.best is None:  # the start is a sample of the model's own
-            return evaluation, move, objective.test(at.noise)
-        rows = _running(at.status, evaluation.value) & evaluation.value.isfinite()
-        known = objective.plausible.passes(at.best.strict, at.best.image).to(rows.device)
+    if objective.plausible is None:
+        return evaluation, move, verdict
+    if at.best is None:  # the start is a sample of the model's own
+        return evaluation, move, verdict or objective.test(at.noise)
+    rows = _running(at.status, evaluation.value) & evaluation.value.isfinite()
+    known = objective.plausible.passes(at.best.strict, at.best.image).to(rows.device)
+    if FRESH in at.state:
+        rows = rows & ~at.state[FRESH].to(rows.device)
+    better = rows & ((evaluation.value > at.best.value) | ~known)
+    if verdict is None:
         again = (at.best.index == at.index).to(rows.device)  # the step that ended a run, made once more
-        rows = rows & ((evaluation.value > at.best.value) | ~known | again)
-        verdict = objective.test(at.noise, evaluation.state, rows)
+        verdict = objective.test(at.noise, evaluation.state, better | (rows & again))
+    elif (missed := better.cpu() & (verdict.image == UNTESTED)).any():  # an optimizer that compares with something else
+        more = objective.test(at.noise, evaluation.state, missed)
+        verdict = Verdict(verdict.strict, torch.where(missed, more.image, verdict.image)) if more else verdict
     return evaluation, move, verdict
 
 

@@ -11,9 +11,13 @@ from noiseward.loop.objective import Evaluation, Objective
 from noiseward.loop.plausible import Verdict
 from noiseward.noise.layout import Seeds
 
-__all__ = ["Move", "Optimizer", "State"]
+__all__ = ["FRESH", "Move", "Optimizer", "State"]
 
 State = dict[str, Tensor]
+"""What an optimizer needs for its next step, each of its parts with the row as first axis."""
+
+FRESH = "fresh"
+"""The part of a state that says which rows' noise `(B,)` is fresh: its image is the model's own, and needs no test."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,10 @@ class Optimizer(abc.ABC):
         A pure function: nothing is kept between calls. The first call gets an empty state. Row i of each result
         depends on row i of each argument alone.
         """
+
+    def describe(self, objective: Objective) -> str | None:
+        """What it does for an objective, in one line, where that depends on the objective; None otherwise."""
+        return None
 
     def check(self, objective: Objective) -> None:
         """Raise if this optimizer cannot optimize that objective, before anything is computed."""

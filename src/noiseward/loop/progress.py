@@ -9,9 +9,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, final
 
+from torch import Tensor
+
 from noiseward import terminal
 from noiseward.loop.budget import Budget, Status
 from noiseward.loop.step import Step
+from noiseward.rewards.shortfall import is_met
 from noiseward.samplers.discovery import report_calls
 from noiseward.samplers.image_tests import report_fresh
 
@@ -198,13 +201,19 @@ def _is_last(step: Step) -> bool:
 
 def _describe(step: Step) -> list[str]:
     """Numbers of a step, the most important first."""
-    reward, best = step.evaluation.reward.mean().item(), step.best.reward.mean().item()
+    reward, best = (_describe_mean(scores) for scores in (step.evaluation.reward, step.best.reward))
     p, calls = step.probability.min().item(), f"NFE {step.nfe.forward}"
     mean = "mean " if step.noise.shape[0] > 1 else ""
     watched = [f"{name} {scores.mean().item():.3g}" for name, scores in step.watched.items()]
     images = [] if (step.best.image < 0).any() else [f"P(image) {step.best.image.min().item():.2g}"]
-    likely = [f"P(z) {p:.2g}", f"best {best:.4g}", *images]
-    return [f"step {step.index}", f"{mean}reward {reward:.4g}", *likely, *watched, calls]
+    likely = [f"P(z) {p:.2g}", f"best {best}", *images]
+    return [f"step {step.index}", f"{mean}reward {reward}", *likely, *watched, calls]
+
+
+def _describe_mean(scores: Tensor) -> str:
+    """The mean of rewards, of those that meet all requirements where some do not."""
+    met = [each for each in scores.tolist() if is_met(each)]
+    return f"{sum(met) / len(met):.4g}" if met else "not met"
 
 
 def _fit(words: Sequence[str], width: int) -> str:

@@ -83,6 +83,7 @@ class Solution:
         last: the last step; `iterate(objective, solution.last, ...)` continues from it.
         layout: the sampler's draws.
         untested: why images were not tested, where they were to be; None otherwise.
+        method: what was done, where the method left that to model and reward; None otherwise.
     """
 
     noise: Tensor
@@ -97,6 +98,7 @@ class Solution:
     last: Step
     layout: Layout
     untested: str | None = None
+    method: str | None = None
 
     @property
     def dead_draws(self) -> tuple[str, ...]:
@@ -122,6 +124,15 @@ class Solution:
     def peak(self) -> Best | None:
         """Where results must be plausible, what scored highest, whether it passed or not (`plausible.py`)."""
         return self.last.peak
+
+    @property
+    def shortfall(self) -> list[str | None]:
+        """What each row's best lacks of what was required, in words; None where it meets all."""
+        from noiseward.rewards.shortfall import describe_shortfall
+
+        terms = {record["index"]: record["terms"] for record in self.history}
+        found = enumerate(self.index.tolist())
+        return [describe_shortfall({name: part[row] for name, part in terms[k].items()}) for row, k in found]
 
     @property
     def suspect(self) -> list[str]:
@@ -225,6 +236,7 @@ class Solution:
 
     def __repr__(self) -> str:
         lines = [f"Solution of {len(self.history)} steps, {self.nfe.forward} denoiser calls, {self.seconds:.1f} s"]
+        lines += [f"  {self.method}"] if self.method else []
         for row, status in enumerate(self.status):
             start, best, p = float(self.initial.reward[row]), float(self.reward[row]), self.probability[row]
             image = self.image_probability[row]

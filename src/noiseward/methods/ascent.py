@@ -1,4 +1,4 @@
-"""Methods that follow gradients, or what stands in for them: DNO and ReNO."""
+"""Methods that follow gradients, or what stands in for them: DNO, ReNO and pCNL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from noiseward.loop.optimizer import Optimizer
     from noiseward.rewards.reward import Reward
 
-__all__ = ["DNORecipe", "ReNORecipe"]
+__all__ = ["DNORecipe", "PCNLRecipe", "ReNORecipe"]
 
 
 class DNORecipe(Recipe, name="dno", needs=("gradient",), paper="https://arxiv.org/abs/2405.18881"):
@@ -91,3 +91,24 @@ class ReNORecipe(Recipe, name="reno", needs=("gradient",), paper="https://arxiv.
 
         update = functools.partial(torch.optim.SGD, momentum=self.momentum, nesterov=True)
         return GradientAscent(update=update, lr=self.lr, max_norm=self.max_norm, project=[StartOnly()])
+
+
+class PCNLRecipe(Recipe, name="pcnl", needs=("gradient",), paper="https://arxiv.org/abs/2506.01320"):
+    """Langevin steps with a Metropolis test (pCNL): noise that is likely and scores high, from the best of some."""
+
+    temperature: float | None = option(
+        None, gt=0, help="What a unit of likelihood is worth, in units of the reward. Default: annealed."
+    )
+    size: float | None = option(None, gt=0, le=2, help="Step size, 2 for fresh noise. Default: adapted.")
+    best_of: int = option(16, ge=0, help="Begin the chain at the best of so many fresh noises; 0: at the seed's own.")
+
+    def tries_candidates(self, differentiable: bool) -> bool:
+        return False
+
+    def optimizer(self, reward: Reward) -> Optimizer:
+        from noiseward.optimizers.langevin import Langevin
+        from noiseward.optimizers.relay import Relay
+        from noiseward.optimizers.search import BestOfN
+
+        chain = Langevin(self.temperature, size=self.size)
+        return chain if self.best_of == 0 else Relay(BestOfN(self.best_of), chain)

@@ -66,15 +66,16 @@ def _expand(kind: type[Recipe], arguments: Iterable[tuple[str, str]]) -> Iterato
 
 
 def default_method(differentiable: bool, *, earlier: bool = False) -> str:
-    """The method for a reward with or without a gradient, where none is asked for; `earlier`, without tests."""
-    return ("dno" if differentiable else "trust-region") + (":guard=none" if earlier else "")
+    """The method where none is asked for; `earlier`, that of earlier formats, by whether the reward has a gradient."""
+    if not earlier:
+        return "auto"
+    return f"{'dno' if differentiable else 'trust-region'}:guard=none"
 
 
 def choose_method(method: str | Recipe | Method | Optimizer | None, reward: Reward, *, earlier: bool = False) -> Method:
     """Choose what runs: a method by its text, a recipe, a method, an optimizer alone, or the default for a reward.
 
-    The default is DNO for a reward with a gradient, and for one without the search that gained the most at equal cost
-    (`docs/black-box.md`).
+    The default is `auto`, which explores and then refines, by what model and reward offer (`docs/guards.md`).
     """
     from noiseward.loop.optimizer import Optimizer
 

@@ -88,7 +88,7 @@ class Recipe(Options):
 
     guard: PartText = option(
         None,
-        help="What keeps results in distribution: plausible:strict=0.001,image=0.01 (what the best must pass), "
+        help="What keeps results in distribution: plausible:strict=0.001,image=0.1 (what the best must pass), "
         "concentration:min_probability=0.1 (a P(z) to keep), concentration:1.0 (a weight), shell:0.01, none.",
     )
     coarse: int | None = option(

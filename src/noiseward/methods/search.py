@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from noiseward.loop.optimizer import Optimizer
     from noiseward.rewards.reward import Reward
 
-__all__ = ["BestOfNRecipe", "EvolutionRecipe", "SearchRecipe", "TrustRegionRecipe", "ZeroOrderRecipe"]
+__all__ = ["BestOfNRecipe", "EvolutionRecipe", "SearchRecipe", "TrustRegionRecipe", "WalkRecipe", "ZeroOrderRecipe"]
 
 
 class SearchRecipe(Recipe):
@@ -59,3 +59,21 @@ class EvolutionRecipe(SearchRecipe, name="evolution", paper="https://arxiv.org/a
     home = "optimizers.evolve:ChannelEvolution"
     scale: float = option(0.2, gt=0, help="Size of a rotation.")
     chunk: int = CHUNK
+
+
+class WalkRecipe(Recipe, name="walk"):
+    """One neighbor on the sphere at a time, at an angle that adapts, from the best of some fresh noises."""
+
+    sine: float = option(0.4, ge=0.01, le=0.95, help="Sine of the angle at the start.")
+    best_of: int = option(9, ge=0, help="Fresh noises to try in the first step; 0: begin with the seed's own noise.")
+
+    def tries_candidates(self, differentiable: bool) -> bool:
+        return False
+
+    def optimizer(self, reward: Reward) -> Optimizer:
+        from noiseward.optimizers.relay import Relay
+        from noiseward.optimizers.search import BestOfN
+        from noiseward.optimizers.walk import Walk
+
+        walk = Walk(self.sine)
+        return walk if self.best_of == 0 else Relay(BestOfN(self.best_of), walk)

@@ -11,23 +11,30 @@ Where the seed's own image is to be improved, nothing fresh is drawn before the 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import math
 from typing import final
 
+import torch
 from torch import Tensor
 
+from noiseward.errors import GradientError, TapeError
 from noiseward.loop.objective import Objective
-from noiseward.loop.optimizer import Move, Optimizer, State
+from noiseward.loop.optimizer import FRESH, Move, Optimizer, State
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.candidates import check_counts
-from noiseward.optimizers.relay import Relay
 from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch
 from noiseward.optimizers.steady import Steady
 from noiseward.optimizers.tilting import Tilting
+from noiseward.rewards.reward import score
+from noiseward.samplers.entries import plain_prompts
+from noiseward.samplers.sampler import expand_prompts
 
 __all__ = ["Automatic"]
 
-FRESH, GUIDED = 9, 2  # candidates of the first step, and steps of tilting after it
+LUCKY, GUIDED = 9, 2  # candidates of the first step, and steps of tilting after it
 
 
 @final
@@ -44,7 +51,7 @@ class Automatic(Optimizer):
         >>> sampler = GaussianModel(steps=4, dim=64).sampler()
         >>> objective = Objective(sampler, Linear(1.0), plausible=Plausible())
         >>> Automatic().describe(objective)
-        'the best of 10 noises, then 2 guided runs, then steady gradient ascent'
+        'the best of 10 noises, 2 guided runs, then steady gradient ascent'
     """
 
     def __init__(self, *, keep_seed: bool = False, chunk: int = 16) -> None:
@@ -52,26 +59,53 @@ class Automatic(Optimizer):
         self.keep_seed, self.chunk = keep_seed, chunk
 
     def describe(self, objective: Objective) -> str:
-        """What it does for an objective, in one line."""
-        return self._choose(objective)[0]
+        parts = [what for what, _, _ in self._stages(objective)]
+        return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])}, then {parts[-1]}"
 
     def check(self, objective: Objective) -> None:
-        self._choose(objective)[1].check(objective)
+        for _, _, optimizer in self._stages(objective):
+            optimizer.check(objective)
 
     def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
-        return self._choose(objective)[1].step(objective, noise, state, seeds)
+        stages = self._stages(objective)
+        ends = itertools.accumulate(math.inf if steps is None else steps for _, steps, _ in stages)
+        optimizer = next(one for (_, _, one), end in zip(stages, ends, strict=True) if seeds.step < end)
+        ascent = stages[-1][2]
+        if isinstance(optimizer, Tilting) and (state.keys() <= {FRESH} or optimizer.owns(state)):
+            with contextlib.suppress(TapeError, GradientError):  # what cannot be guided shows when it is tried
+                return optimizer.step(objective, noise, state, seeds)
+        if isinstance(optimizer, BestOfN | TrustRegion | ZeroOrderSearch):
+            move = optimizer.step(objective, noise, state, seeds)
+            if objective.reward.differentiable and seeds.step == 0:
+                _require_gradient(objective, move)
+            return move
+        other = Tilting.owns(state) or FRESH in state  # another's state
+        return ascent.step(objective, noise, {} if other else state, seeds)
 
-    def _choose(self, objective: Objective) -> tuple[str, Optimizer]:
-        if not objective.reward.differentiable and self.keep_seed:
-            return "a search around the seed's noise", ZeroOrderSearch(chunk=self.chunk)
+    def _stages(self, objective: Objective) -> list[tuple[str, int | None, Optimizer]]:
+        """What is done, for how many steps, and by what."""
+        luck, name = f"the best of {LUCKY + 1} noises", objective.reward.name
         if not objective.reward.differentiable:
-            search = TrustRegion(FRESH, regions=3, chunk=self.chunk)
-            return f"trust regions around the best of {FRESH + 1} noises", search
-        chosen, first, parts = Steady(GradientAscent()), 0 if self.keep_seed else 1, ["steady gradient ascent"]
+            why = f", since reward '{name}' has no gradient"
+            if self.keep_seed:
+                return [(f"a search around the seed's noise{why}", None, ZeroOrderSearch(chunk=self.chunk))]
+            return [(f"trust regions around {luck}{why}", None, TrustRegion(LUCKY, regions=3, chunk=self.chunk))]
+        stages: list[tuple[str, int | None, Optimizer]] = []
+        if not self.keep_seed:
+            stages.append((luck, 1, BestOfN(LUCKY, chunk=self.chunk)))
         if any(draw.role == "step" and draw.movable for draw in objective.sampler.layout):
             guided = Tilting(keep_seed=self.keep_seed, chunk=self.chunk)
-            chosen, parts = Relay(guided, chosen, steps=first + GUIDED), [f"{GUIDED} guided runs", *parts]
-        if not self.keep_seed:
-            chosen = Relay(BestOfN(FRESH, chunk=self.chunk), chosen)
-            parts = [f"the best of {FRESH + 1} noises", *parts]
-        return ", then ".join(parts), chosen
+            stages.append((f"{GUIDED} guided runs", GUIDED, guided))
+        return [*stages, ("steady gradient ascent", None, Steady(GradientAscent()))]
+
+
+def _require_gradient(objective: Objective, move: Move) -> None:
+    """Raise `GradientError` now, rather than at the first guided run, if a reward has not the gradient it declares."""
+    sample = move.evaluation.sample.detach().clone().requires_grad_()  # may be an inference tensor
+    prompts = plain_prompts(expand_prompts(objective.prompt, len(sample)))
+    with torch.enable_grad():
+        if not score(objective.reward, sample, prompts)[0].requires_grad:
+            raise GradientError(
+                f"reward '{objective.reward.name}' returned a score without a gradient: it detaches its input, leaves "
+                "torch, or should be declared differentiable=False"
+            )

@@ -38,7 +38,7 @@ from torch import Tensor
 from noiseward.errors import ArgumentError, GradientError, choices
 from noiseward.loop.objective import Evaluation, Objective
 from noiseward.noise.layout import Layout, Seeds
-from noiseward.rewards.reward import Reward, WeightedSum
+from noiseward.rewards.reward import Composite, Reward, find_leaves
 from noiseward.samplers.precision import pull_back
 from noiseward.samplers.recompute import hold_constant
 from noiseward.samplers.sampler import Sampler
@@ -115,8 +115,8 @@ class Backprop(Estimator):
     def check(self, reward: Reward) -> None:
         if reward.differentiable:
             return
-        parts = reward.rewards if isinstance(reward, WeightedSum) else [reward]
-        black = ", ".join(f"'{part.name}'" for part in parts if not part.differentiable)
+        parts = reward.followed if isinstance(reward, Composite) else [reward]
+        black = ", ".join(f"'{leaf.name}'" for part in parts for leaf in find_leaves(part) if not leaf.differentiable)
         raise GradientError(
             f"reward {black} is a black box, it has no gradient to follow: take the estimator Hybrid2, Hybrid1 or "
             "ZerothOrder, or search (BestOfN, ZeroOrderSearch, TrustRegion, ChannelEvolution); a function that has a "

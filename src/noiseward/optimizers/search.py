@@ -35,7 +35,7 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.objective import Objective
-from noiseward.loop.optimizer import Move, Optimizer, State
+from noiseward.loop.optimizer import FRESH, Move, Optimizer, State
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.optimizers.candidates import (
     check_counts,
@@ -69,8 +69,15 @@ class _Search(Optimizer):
             return self._candidate(noise[row], draw_movable(noise, layout, seeds, row, f"candidate {i}"), layout)
 
         evaluation, found = compare(objective, noise, make, count=self.samples, chunk=self.chunk)
-        values = found.value if self.fresh else drop_implausible(objective, evaluation.value, found.value, make)
-        return Move(evaluation, select_best(noise, evaluation.value, values, make), {})
+        if not self.fresh:
+            values = drop_implausible(objective, evaluation.value, found.value, make)
+            return Move(evaluation, select_best(noise, evaluation.value, values, make), {})
+        best = select_best(noise, evaluation.value, found.value, make)
+        if objective.plausible is None:
+            return Move(evaluation, best, {})
+        old = state.get(FRESH, torch.full((len(noise),), seeds.step == 0))
+        chosen = (best != noise).flatten(1).any(1)
+        return Move(evaluation, best, {FRESH: chosen | old.to(chosen.device)})
 
 
 @final

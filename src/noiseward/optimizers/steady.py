@@ -44,7 +44,7 @@ class Steady(Optimizer):
         >>> from noiseward import Budget, GradientAscent, Objective, Plausible, optimize
         >>> from noiseward.toys import GaussianModel, Linear
         >>> sampler = GaussianModel(steps=4, dim=64).sampler()
-        >>> objective = Objective(sampler, Linear(1.0), plausible=Plausible())
+        >>> objective = Objective(sampler, Linear(1.0), plausible=Plausible(image=0.01))
         >>> ascent = Steady(GradientAscent(lr=0.1))
         >>> solution = optimize(objective, sampler.init(2), optimizer=ascent, budget=Budget(steps=20))
         >>> bool((solution.gain > 0).all()), all(p > 0.001 for p in solution.strict_probability)

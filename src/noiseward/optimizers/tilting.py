@@ -19,9 +19,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError
+from noiseward.errors import ArgumentError, TapeError
 from noiseward.loop.objective import Evaluation, Objective, join_evaluations
-from noiseward.loop.optimizer import Move, Optimizer, State
+from noiseward.loop.optimizer import FRESH, Move, Optimizer, State
 from noiseward.loop.plausible import Verdict
 from noiseward.loop.step import select_rows
 from noiseward.noise.layout import Layout, Seeds
@@ -61,6 +61,11 @@ class Tilting(Optimizer):
             raise ArgumentError(f"share must be in (0, {LARGEST}], got {share}")
         self.share, self.keep_seed, self.chunk = share, keep_seed, chunk
 
+    @staticmethod
+    def owns(state: State) -> bool:
+        """Whether a state is one of its own."""
+        return "runs" in state
+
     def check(self, objective: Objective) -> None:
         Guided(NTRK()).check(objective)
 
@@ -68,18 +73,18 @@ class Tilting(Optimizer):
         rows = len(noise)
         with torch.no_grad():
             evaluation = objective(noise)
-        if state:
+        if self.owns(state):
             state = {name: part.cpu() for name, part in state.items()}  # a resumed run has it where the noise is
             verdict = Verdict(state["strict"], state["image"]) if "strict" in state else None
         else:
-            tested = evaluation.value.isfinite() if seeds.step > 0 else None
-            verdict = objective.test(noise, evaluation.state, tested)
+            fresh = state.get(FRESH, torch.full((rows,), seeds.step == 0)).cpu()
+            verdict = objective.test(noise, evaluation.state, evaluation.value.isfinite().cpu() & ~fresh)
             numbers = {"runs": 0.0, "share": self.share, "turned_share": self.share, "sine": FIRST_SINE}
             state = {name: torch.full((rows,), number, dtype=torch.float64) for name, number in numbers.items()}
             state |= vars(verdict) if verdict else {}
         turned = (state["runs"] > 0) & (state["runs"] % 2 == 0)
         share = torch.where(turned, state["turned_share"], state["share"])
-        found, new = self._run(objective, noise, state, seeds, turned, share)
+        found, new = self._run(objective, noise, state, seeds, share)
         higher = new.value.isfinite() & ~(new.value <= evaluation.value)
         told, passed = objective.test(found, new.state, higher), torch.ones(rows, dtype=torch.bool)
         if objective.plausible is not None and told is not None:
@@ -97,12 +102,20 @@ class Tilting(Optimizer):
         return Move(evaluation, select_rows(accepted, found, noise), after, verdict=verdict)
 
     def _run(
-        self, objective: Objective, noise: Tensor, state: State, seeds: Seeds, turned: Tensor, share: Tensor
+        self, objective: Objective, noise: Tensor, state: State, seeds: Seeds, share: Tensor
     ) -> tuple[Tensor, Evaluation]:
         """A guided run per row: its noise and evaluation."""
+        try:
+            return self._run_pieces(objective, noise, state, seeds, share, self.chunk)
+        except TapeError:  # a sampler that samples rows one at a time
+            return self._run_pieces(objective, noise, state, seeds, share, 1)
+
+    def _run_pieces(
+        self, objective: Objective, noise: Tensor, state: State, seeds: Seeds, share: Tensor, size: int
+    ) -> tuple[Tensor, Evaluation]:
         layout, pieces = objective.sampler.layout, []
         once = NFE()
-        for piece in torch.arange(len(noise)).split(self.chunk):
+        for piece in torch.arange(len(noise)).split(size):
             start = torch.stack([self._start(noise, row, state, seeds, layout) for row in piece.tolist()])
             own = Seeds(tuple(run_seed(seeds, row, 0) for row in piece.tolist()))
             with count_calls(apart=True) as meter:

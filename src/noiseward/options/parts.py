@@ -4,8 +4,9 @@
     NAME:VALUE                   its first argument
     NAME:KEY=VALUE,KEY=VALUE     arguments by name; a first argument may stand before them
 
-A value is read as what the argument's default is: an integer, a number, true or false, or a word. Where there is no
-default, or None, it is any of these but a word, or `none`.
+A value may have commas between double quotes, `rubric="red, round"`. It is read as what the argument's default is: an
+integer, a number, true or false, or a word. Where there is no default, or None, it is any of these but a word, or
+`none`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from pydantic import AfterValidator
 
 from noiseward.errors import ArgumentError, choices
 
-__all__ = ["PartText", "build_part", "join_part", "literal", "rename_arguments", "split_arguments", "split_parts"]
+__all__ = [
+    "PartText", "build_part", "join_part", "literal", "rename_arguments", "split_arguments", "split_commas",
+    "split_parts",
+]  # fmt: skip
 
 _WORDS = {"true": True, "false": False, "none": None}
 _RENAMED = {"concentration": ("target", "min_probability"), "annealed": ("moves", "until")}  # by part: old, new
@@ -75,14 +79,24 @@ def build_part(text: str, parts: Mapping[str, Callable[..., Any]], what: str) ->
 def split_arguments(text: str, *, first: str | None, what: str) -> Iterator[tuple[str, str]]:
     """Key and value of each argument in a text; one without a key, which only the first may be, has the key `first`."""
     _, mark, rest = text.partition(":")
-    for number, piece in enumerate(rest.split(",") if mark else ()):
+    for number, piece in enumerate(split_commas(rest) if mark else ()):
         key, equals, value = (part.strip() for part in piece.partition("="))
         if equals:
-            yield key, value
+            yield key, value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
         elif number == 0 and first is not None:
             yield first, key
         else:
             raise ArgumentError(f"expected KEY=VALUE, got '{piece}' in {what} '{text}'")
+
+
+def split_commas(text: str) -> list[str]:
+    """The pieces of a text between its commas, but for those between double quotes.
+
+    Example:
+        >>> split_commas('model=a,rubric="red, round"'), split_commas('a "b, c')
+        (['model=a', 'rubric="red, round"'], ['a "b', ' c'])
+    """
+    return re.split(r',(?=(?:[^"]*"[^"]*")*[^"]*$)', text) if text.count('"') % 2 == 0 else text.split(",")
 
 
 def join_part(name: str, arguments: Mapping[str, Any]) -> str:
@@ -121,7 +135,7 @@ def split_parts(texts: str | Sequence[str]) -> tuple[str, ...]:
     """
     found: list[str] = []
     for piece in (
-        piece.strip() for text in ([texts] if isinstance(texts, str) else texts) for piece in text.split(",")
+        piece.strip() for text in ([texts] if isinstance(texts, str) else texts) for piece in split_commas(text)
     ):
         if found and "=" in piece.partition(":")[0]:
             found[-1] += ("," if ":" in found[-1] else ":") + piece

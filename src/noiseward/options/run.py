@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 FORMAT = 4  # of spec.json: 1 has no ids and checksums (`runs/binding.py`); for 1 to 3 see `runs/formats.py`
+ADDED = ("require",)  # to format 4 later: not written where they are not set, so that ids of runs stay what they were
 DEFAULT_MODEL = "stickers"
 DEFAULT_STEPS = 30
 Memory = Literal["auto", "fast", "balanced", "low"]
@@ -127,6 +128,11 @@ class Settings(BudgetOptions, CallOptions, LoadOptions):
 
     listed_in: ClassVar[str | None] = "Model"
 
+    require: Texts = option(
+        (),
+        group="Method",
+        help="What results must meet, as NAME>=NUMBER or NAME<=NUMBER, quoted: 'clip>=0.25'. Several must all hold.",
+    )
     batch: int = option(1, ge=1, help="Images per prompt, with seeds SEED, SEED + 1, ...")
     seed: int = option(0, ge=-(2**63), le=2**63 - 1, help="Start from the image the pipeline makes with this seed.")
     watch_every: int = option(1, ge=1, group="Watch", help="Score watched rewards every so many steps.")
@@ -160,8 +166,8 @@ class RunSpec(Settings, ModelOptions):
     method: str | None = option(
         None,
         help="How the noise moves: NAME or NAME:ARG=VALUE,..., as in dno:lr=0.02,guard=shell:0.01. "
-        "'noiseward methods' lists them; path/to/file.py:Class is one of your own (this runs that file). Default: dno, "
-        "or trust-region for a reward without a gradient.",
+        "'noiseward methods' lists them; path/to/file.py:Class is one of your own (this runs that file). "
+        "Default: auto.",
     )
     watch: Texts | None = option(
         None,
@@ -194,6 +200,10 @@ class RunSpec(Settings, ModelOptions):
         spec = super().replace(**changes)
         spec._origin = self._origin
         return spec
+
+    def plain(self) -> dict[str, Any]:
+        plain = super().plain()
+        return {name: value for name, value in plain.items() if value or name not in ADDED}
 
     @property
     def rows(self) -> int:

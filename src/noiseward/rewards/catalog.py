@@ -6,15 +6,16 @@ Its arguments may follow the name; each has a default, whose type says how it is
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from noiseward import stickers
 from noiseward.errors import ArgumentError, choices
 from noiseward.options.parts import build_part
+from noiseward.rewards.entries import ENTRIES, Entry
 from noiseward.rewards.hub import Repo
 from noiseward.user_code import ErrorBoundary
 
@@ -26,79 +27,6 @@ __all__ = [
 ]  # fmt: skip
 
 GROUP = "noiseward.rewards"
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A named reward, before anything of it is imported.
-
-    Arguments:
-        maker: `module:name` of a function that makes the reward.
-        measures: one sentence on what it measures.
-        range: of its values.
-        differentiable: whether it has a gradient.
-        prompted: whether it compares the image with its prompt.
-        repos: `module:name` of a function that lists the `Repo`s it takes weights from, for the same arguments; empty
-            if it takes none.
-        license: of these weights.
-    """
-
-    maker: str
-    measures: str
-    range: str
-    differentiable: bool = True
-    prompted: bool = False
-    repos: str = ""
-    license: str = ""
-
-
-def _pixels(name: str, measures: str, range: str, differentiable: bool = True) -> Entry:
-    return Entry(f"noiseward.rewards.pixels:{name}", measures, range, differentiable)
-
-
-_HERE = "noiseward.rewards."
-ENTRIES = {
-    "brightness": _pixels("brightness", "mean of all pixels", "0 to 1"),
-    "darkness": _pixels("darkness", "1 - brightness", "0 to 1"),
-    "contrast": _pixels("contrast", "standard deviation of the luminance", "0 to 0.5"),
-    "saturation": _pixels("saturation", "largest less smallest channel, on average", "0 to 1"),
-    "colorfulness": _pixels("colorfulness", "Hasler and Süsstrunk's, over 255", "0 to about 0.9"),
-    "sharpness": _pixels("sharpness", "differences between neighboring pixels", "0 to 1"),
-    "symmetry": _pixels("symmetry", "negative difference to the mirror image", "-1 to 0"),
-    "jpeg": _pixels("jpeg", "negative size in kB as a quality-95 JPEG", "below 0", False),
-    "clip": Entry(
-        f"{_HERE}dual_encoder:clip", "fit to the prompt, by the built-in model's CLIP or clip:model=HUB_ID", "-1 to 1",
-        prompted=True, repos=f"{_HERE}repos:list_clip", license="built in: Apache-2.0; else as the model",
-    ),
-    "stickers-judge": Entry(
-        f"{_HERE}dual_encoder:judge", "fit to the prompt, by a CLIP for judging only", "-1 to 1", prompted=True,
-        repos=f"{_HERE}repos:list_judge", license="Apache-2.0",
-    ),
-    "aesthetic": Entry(
-        f"{_HERE}aesthetic:aesthetic", "how much people would like it (LAION)", "about 1 to 10",
-        repos=f"{_HERE}repos:list_aesthetic", license="Apache-2.0 (head), MIT (CLIP)",
-    ),
-    "pickscore": Entry(
-        f"{_HERE}dual_encoder:pickscore", "human preference (PickScore v1)", "about 18 to 24", prompted=True,
-        repos=f"{_HERE}repos:list_pickscore", license="none stated by its authors; code MIT",
-    ),
-    "hpsv2": Entry(
-        f"{_HERE}open_clip:hpsv2", "human preference (HPSv2; version=2.0 or 2.1)", "about 0.2 to 0.35", prompted=True,
-        repos=f"{_HERE}repos:list_hpsv2", license="Apache-2.0, MIT (tokenizer)",
-    ),
-    "imagereward": Entry(
-        f"{_HERE}image_reward:imagereward", "human preference (ImageReward v1.0)", "about -2 to 2", prompted=True,
-        repos=f"{_HERE}repos:list_imagereward", license="Apache-2.0",
-    ),
-    "similarity": Entry(
-        f"{_HERE}similarity:similarity", "similarity to an image, under a CLIP", "-1 to 1",
-        repos=f"{_HERE}repos:list_similarity", license="MIT (CLIP)",
-    ),
-    "classifier": Entry(
-        f"{_HERE}classifier:classifier", "log-probability of a class, by a transformers image classifier", "below 0",
-        repos=f"{_HERE}repos:list_classifier", license="as the model",
-    ),
-}  # fmt: skip
 
 
 def list_installed() -> dict[str, EntryPoint]:
@@ -136,7 +64,12 @@ def list_repos(text: str) -> tuple[Repo, ...]:
 
 def list_weights(name: str) -> list[tuple[str, str, str]]:
     """Of each piece of a reward's weights: what it is, its size, and whether it is on this machine."""
-    if not ENTRIES[name].repos:
+    entry = ENTRIES[name]
+    if entry.package:
+        is_here = find_spec(entry.package) is not None
+        size = f"{entry.megabytes} MB"
+        return [(f"in package {entry.package}", size, "yes" if is_here else f"no: noiseward[{entry.extra}]")]
+    if not entry.repos:
         return []
     built_in: dict[str, Literal["clip", "judge"]] = {"clip": "clip", "stickers-judge": "judge"}
     if name in built_in:

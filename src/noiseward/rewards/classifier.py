@@ -11,7 +11,7 @@ from torch import Tensor
 from noiseward import lfs
 from noiseward.errors import ArgumentError, ModelError, choices, describe_error
 from noiseward.rewards.hub import find_model
-from noiseward.rewards.preprocess import Preprocess
+from noiseward.rewards.preprocess import Preprocess, widen
 from noiseward.rewards.repos import classifier_repo
 from noiseward.rewards.reward import Reward
 from noiseward.terminal import silence
@@ -49,8 +49,8 @@ class Classifier(Reward):
         self.target = index
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
-        model = self.model.to(sample.device, torch.float32)
-        logits = model(pixel_values=self.preprocess(sample.float())).logits
+        images = widen(sample)
+        logits = self.model.to(images)(pixel_values=self.preprocess(images)).logits
         return logits.log_softmax(1)[:, self.target].to(sample.dtype)
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from noiseward import lfs
 from noiseward.errors import ModelError, describe_error
 from noiseward.rewards.checkpoints import summarize
+from noiseward.rewards.dino import read_kind
 from noiseward.rewards.hub import find_folder, find_model
 from noiseward.rewards.preprocess import Preprocess
 from noiseward.rewards.repos import PICKSCORE, clip_repo
@@ -27,17 +28,15 @@ from noiseward.rewards.reward import Reward
 from noiseward.rewards.texts import require_prompt, warn_if_cut
 from noiseward.terminal import silence
 
-__all__ = [
-    "DualEncoder", "clip", "find_built_in", "judge", "load_clip", "pickscore",
-]  # fmt: skip
+__all__ = ["DualEncoder", "clip", "find_built_in", "judge", "load_clip", "pickscore"]
 
 
 @final
 class DualEncoder(Reward):
-    """The similarity of an image and its prompt under a `CLIPModel`.
+    """The similarity of an image and its prompt under a `CLIPModel` or a `SiglipModel`.
 
     Arguments:
-        model: a `transformers.CLIPModel`; it is put into evaluation mode and frozen.
+        model: one of transformers; it is put into evaluation mode and frozen.
         tokenizer: its tokenizer.
         preprocess: applied to images.
         name: in tables and logs.
@@ -90,16 +89,19 @@ class DualEncoder(Reward):
         Raises:
             ModelError: it cannot be loaded.
         """
-        from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+        from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, SiglipImageProcessorPil, SiglipModel
+
+        is_siglip = read_kind(Path(folder)) == "siglip"
+        kind, processor = (SiglipModel, SiglipImageProcessorPil) if is_siglip else (CLIPModel, CLIPImageProcessorPil)
 
         try:
             with silence("transformers"):
-                loaded: Any = CLIPModel.from_pretrained(
+                loaded: Any = kind.from_pretrained(
                     folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
                 )
                 model, info = loaded
                 tokenizer = AutoTokenizer.from_pretrained(folder)
-                config = CLIPImageProcessorPil.from_pretrained(folder).to_dict()
+                config = processor.from_pretrained(folder).to_dict()
         except Exception as error:  # transformers, tokenizers and safetensors raise kinds of their own
             lfs.check_pointers(Path(folder))
             raise ModelError(f"{folder} cannot be loaded as a CLIP model: {describe_error(error, 200)}") from None

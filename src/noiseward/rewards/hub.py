@@ -7,14 +7,27 @@ says in one line which file is missing and how to provide it. `fetch` downloads.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from noiseward.errors import ModelError, describe_error
 from noiseward.terminal import silence
 
-__all__ = ["JSON", "Repo", "fetch", "find_checkpoint", "find_folder", "find_model", "is_folder", "load_tokenizer"]
+__all__ = [
+    "JSON",
+    "Repo",
+    "check_files",
+    "fetch",
+    "find_cache",
+    "find_checkpoint",
+    "find_folder",
+    "find_model",
+    "is_folder",
+    "load_tokenizer",
+]
 
 JSON = ("*.json", "vocab.txt", "merges.txt")  # configurations and tokenizers
 
@@ -118,6 +131,38 @@ def load_tokenizer(kind: Any, repo: Repo, path: str, reward: str, *, checkpoint:
             return kind.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} holds no tokenizer that can be loaded: {describe_error(error, 200)}") from None
+
+
+def find_cache() -> Path:
+    """Where the hub keeps what it downloads."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def check_files(repo: Repo, folder: Path) -> int:
+    """Compare the files of a repository with their hashes, and count those that have one.
+
+    The hub stores a large file under its SHA-256; a small one, or one in a folder of one's own, has none to compare.
+
+    Arguments:
+        repo: which.
+        folder: where its files are.
+
+    Raises:
+        ModelError: a file has other content than its hash says.
+    """
+    checked = 0
+    for name in repo.files:
+        path = (folder / name).resolve()
+        if re.fullmatch(r"[0-9a-f]{64}", path.name):
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != path.name:
+                raise ModelError(f"{folder / name} is damaged: its SHA-256 is {found[:12]}..., expected "
+                                 f"{path.name[:12]}...; delete {path} and fetch it again")  # fmt: skip
+            checked += 1
+    return checked
 
 
 def fetch(repo: Repo) -> Path:

@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from noiseward.errors import ArgumentError, RewardError, choices
-from noiseward.options.parts import build_part
+from noiseward.options.parts import build_part, split_commas
 from noiseward.rewards.catalog import ENTRIES, find_maker, list_installed
+from noiseward.rewards.requirements import Constrained, Requirement
 from noiseward.rewards.reward import FunctionReward, Reward, UnitGradient, WeightedSum
 from noiseward.rewards.shaping import Augmented, Clamped
+from noiseward.rewards.shortfall import parse_requirement
 from noiseward.user_code import ErrorBoundary
 
-__all__ = ["check_reward", "make_reward", "parse_rewards", "parse_weighted"]
+__all__ = ["check_requirement", "check_reward", "make_reward", "parse_requirements", "parse_rewards", "parse_weighted"]
 
 SHAPES = {
     "cutouts": lambda reward, count: Augmented(reward, cutouts=int(count)),
@@ -54,6 +56,11 @@ def make_reward(text: str) -> Reward:
     if not isinstance(reward, Reward):
         raise RewardError(f"reward '{name}': expected its package to make a Reward, got a {type(reward).__name__}")
     return reward
+
+
+def check_requirement(text: str) -> None:
+    """Raise `ArgumentError` if a text is no requirement, or has the name of no reward; nothing is loaded."""
+    check_reward(parse_requirement(text)[0])
 
 
 def check_reward(text: str) -> None:
@@ -90,6 +97,23 @@ def parse_rewards(texts: Sequence[str]) -> Reward:
     return WeightedSum(dict(parts))
 
 
+def parse_requirements(reward: Reward, texts: Sequence[str]) -> Reward:
+    """A reward with the requirements of texts `NAME>=NUMBER` or `NAME<=NUMBER`, if there are any.
+
+    Example:
+        >>> parse_requirements(make_reward("contrast"), ["brightness>=0.4"]).name
+        'contrast with brightness>=0.4'
+    """
+    requirements = []
+    for text in texts:
+        name, bound, at_most = parse_requirement(text)
+        part, weight = parse_weighted(name)
+        if weight != 1:
+            raise ArgumentError(f"expected a requirement without a weight, got '{text}'; leave the weight out")
+        requirements.append(Requirement(part, bound, at_most))
+    return Constrained(reward, requirements) if requirements else reward
+
+
 _SERVER = re.compile(r"(https?://(?:\[[^]]*\]|[^/:]*)(?::\d+)?(?:/[^:]*)?)(?::(.+))?")
 
 
@@ -112,7 +136,7 @@ def _apply(text: str, rest: str, make: Callable[[str], Reward]) -> tuple[Reward,
     """A reward and its weight from the arguments after its name: its own ones go to `make`."""
     own: list[str] = []
     shared: dict[str, str] = {}
-    for number, piece in enumerate(rest.split(",") if rest else ()):
+    for number, piece in enumerate(split_commas(rest) if rest else ()):
         key, equals, value = (part.strip() for part in piece.partition("="))
         key, value = (key, value) if equals or number else ("weight", key)
         if key not in (*SHAPES, "weight", "name"):

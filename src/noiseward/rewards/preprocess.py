@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from noiseward.errors import ModelError, RewardError
 
-__all__ = ["CLIP_MEAN", "CLIP_STD", "Preprocess", "check_images"]
+__all__ = ["CLIP_MEAN", "CLIP_STD", "Preprocess", "check_images", "widen"]
 
 MODES = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -49,6 +49,11 @@ def check_images(images: Tensor) -> Tensor:
         cure = "divide by 255" if high > 2 else "map them with (x + 1) / 2" if low >= -1 - SLACK else "rescale them"
         raise RewardError(f"expected images in [0, 1], got samples from {low:.3g} to {high:.3g}; {cure}")
     return images.clamp(0, 1) if low < 0 or high > 1 else images
+
+
+def widen(sample: Tensor) -> Tensor:
+    """A sample in float32, or in float64 where it is."""
+    return sample if sample.dtype == torch.float64 else sample.float()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,17 +16,28 @@ __all__ = [
     "check_version",
     "classifier_repo",
     "clip_repo",
+    "count_repo",
+    "dino_repo",
     "list_aesthetic",
     "list_classifier",
     "list_clip",
+    "list_count",
     "list_hpsv2",
     "list_imagereward",
     "list_judge",
     "list_pickscore",
     "list_similarity",
+    "list_vqa",
+    "vqa_repo",
 ]
 
-SIZES = {"openai/clip-vit-base-patch32": 605, "openai/clip-vit-large-patch14": 1712}  # MB
+SIZES = {
+    "openai/clip-vit-base-patch32": 605, "openai/clip-vit-large-patch14": 1712,
+    "google/siglip2-base-patch16-224": 1501, "google/siglip-so400m-patch14-384": 3511,
+    "facebook/dinov2-small": 88, "facebook/dinov2-base": 346, "facebook/dinov2-large": 1217,
+    "Qwen/Qwen2-VL-2B-Instruct": 4418, "Qwen/Qwen2.5-VL-3B-Instruct": 7510,
+    "google/owlv2-base-patch16-ensemble": 620, "google/owlv2-large-patch14-ensemble": 1760,
+}  # fmt: skip  # MB
 BERT = ("tokenizer.json", "tokenizer_config.json")
 
 AESTHETIC = Repo("trl-lib/ddpo-aesthetic-predictor", ("aesthetic-model.pth",), (), 4)
@@ -48,6 +59,22 @@ def clip_repo(model: str) -> Repo:
 def classifier_repo(model: str) -> Repo:
     """The files of a classifier on the hub."""
     return Repo(model, ("config.json", "preprocessor_config.json", "model.safetensors"), JSON)
+
+
+def dino_repo(model: str) -> Repo:
+    """The files of a DINOv2 on the hub."""
+    repo = clip_repo(model)
+    return Repo(repo.id, (*repo.files, "preprocessor_config.json"), repo.also, repo.megabytes)
+
+
+def vqa_repo(model: str) -> Repo:
+    """The files of a Qwen-VL on the hub."""
+    return Repo(model, ("config.json", "preprocessor_config.json"), (*JSON, "*.safetensors"), SIZES.get(model, 0))
+
+
+def count_repo(model: str) -> Repo:
+    """The files of an OWLv2 on the hub."""
+    return Repo(model, ("config.json", "preprocessor_config.json", "model.safetensors"), JSON, SIZES.get(model, 0))
 
 
 CLIP = clip_repo("openai/clip-vit-large-patch14")
@@ -93,9 +120,23 @@ def list_imagereward(path: str = "", *, tokenizer: str = "") -> tuple[Repo, ...]
 
 def list_similarity(path: str = "", *, model: str = CLIP.id) -> tuple[Repo, ...]:
     """What `similarity` takes from the hub."""
-    return list_clip(model)
+    return tuple(dino_repo(repo.id) if "dino" in repo.id else repo for repo in list_clip(model))
 
 
 def list_classifier(model: str = "", *, target: str = "") -> tuple[Repo, ...]:
     """What `classifier` takes from the hub."""
     return (classifier_repo(model),) if model and not is_folder(model) else ()
+
+
+def list_vqa(
+    model: str = "Qwen/Qwen2.5-VL-3B-Instruct", *, question: str = "", dtype: str = "bfloat16"
+) -> tuple[Repo, ...]:
+    """What `vqa` takes from the hub."""
+    return () if is_folder(model) else (vqa_repo(model),)
+
+
+def list_count(
+    target: str = "", *, number: int = 1, threshold: float = 0.2, model: str = "google/owlv2-base-patch16-ensemble"
+) -> tuple[Repo, ...]:
+    """What `count` takes from the hub."""
+    return () if is_folder(model) else (count_repo(model),)

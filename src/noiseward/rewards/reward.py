@@ -23,7 +23,7 @@ from torch import Tensor
 from noiseward.errors import ArgumentError, GradientError, RewardError
 from noiseward.user_code import ErrorBoundary
 
-__all__ = ["FunctionReward", "Reward", "UnitGradient", "WeightedSum", "check_rows", "score"]
+__all__ = ["Composite", "FunctionReward", "Reward", "UnitGradient", "WeightedSum", "check_rows", "find_leaves", "score"]
 
 _REAL = re.compile(r"float(16|32|64)|bfloat16|u?int\d+|bool")  # dtypes that can be computed with
 
@@ -45,6 +45,33 @@ class Reward(abc.ABC):
     @abc.abstractmethod
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         """The scores `(B,)` of samples `(B, *X)` for one prompt per row (None without prompts)."""
+
+
+class Composite(Reward):
+    """A reward made of rewards, which it reports as terms."""
+
+    @property
+    @abc.abstractmethod
+    def parts(self) -> tuple[Reward, ...]:
+        """The rewards it is made of."""
+
+    @property
+    def followed(self) -> tuple[Reward, ...]:
+        """Those that need a gradient if the whole is to have one."""
+        return self.parts
+
+    @abc.abstractmethod
+    def score(self, sample: Tensor, prompt: Sequence[str] | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total `(B,)`, and each part's own score by name."""
+
+
+def find_leaves(reward: Reward) -> tuple[Reward, ...]:
+    """The rewards that a reward is made of in the end: itself, if it is of one piece."""
+    return (
+        tuple(leaf for part in reward.parts for leaf in find_leaves(part))
+        if isinstance(reward, Composite)
+        else (reward,)
+    )
 
 
 @final
@@ -158,7 +185,7 @@ class _Unit(torch.autograd.Function):
 
 
 @final
-class WeightedSum(Reward):
+class WeightedSum(Composite):
     r"""Several rewards at once, :math:`\sum_i w_i r_i`; each is reported as a term, unweighted.
 
     Arguments:
@@ -190,6 +217,14 @@ class WeightedSum(Reward):
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         return self.total(self.terms(sample, prompt))
 
+    @property
+    def parts(self) -> tuple[Reward, ...]:
+        return tuple(self.rewards)
+
+    def score(self, sample: Tensor, prompt: Sequence[str] | None) -> tuple[Tensor, dict[str, Tensor]]:
+        terms = self.terms(sample, prompt)
+        return self.total(terms), terms
+
     def terms(self, sample: Tensor, prompt: Sequence[str] | None) -> dict[str, Tensor]:
         """Each reward's own score `(B,)`, by name, before weighting."""
         return {reward.name: _compute(reward, sample, prompt) for reward in self.rewards}
@@ -205,9 +240,8 @@ def score(reward: Reward, sample: Tensor, prompt: Sequence[str] | None) -> tuple
     Raises:
         RewardError: the reward raised, or did not return one number per row.
     """
-    if isinstance(reward, WeightedSum):
-        terms = reward.terms(sample, prompt)
-        return reward.total(terms), terms
+    if isinstance(reward, Composite):
+        return reward.score(sample, prompt)
     total = _compute(reward, sample, prompt)
     return total, {reward.name: total}
 
@@ -278,7 +312,7 @@ def check_rows(
     """
     if sample.shape[0] < 2:
         return
-    for part in reward.rewards if isinstance(reward, WeightedSum) else [reward]:
+    for part in find_leaves(reward):
         if part.differentiable:
             is_coupled = _has_cross_gradient(part, sample, prompt)
         else:

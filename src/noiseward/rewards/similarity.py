@@ -1,4 +1,6 @@
-r"""Similarity to an image: the cosine of two images' vectors under a CLIP, :math:`\langle f(x), f(y) \rangle`."""
+r"""Similarity to an image: the cosine of two images' vectors under a CLIP or a DINOv2,
+:math:`\langle f(x), f(y) \rangle`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 from noiseward.images import read_image, turn_upright
+from noiseward.rewards.dino import DinoEncoder, read_kind
 from noiseward.rewards.dual_encoder import DualEncoder, load_clip
+from noiseward.rewards.hub import find_model
+from noiseward.rewards.repos import clip_repo, dino_repo
 from noiseward.rewards.reward import Reward
 
 __all__ = ["Similarity", "read_reference", "similarity"]
@@ -30,7 +35,7 @@ class Similarity(Reward):
     differentiable = True
     name = "similarity"
 
-    def __init__(self, encoder: DualEncoder, reference: Tensor) -> None:
+    def __init__(self, encoder: DualEncoder | DinoEncoder, reference: Tensor) -> None:
         self.encoder = encoder
         with torch.no_grad():
             self._reference = encoder.encode_images(reference)
@@ -53,14 +58,23 @@ def read_reference(path: str | Path) -> Tensor:
     return torch.from_numpy(numpy.array(flat)).permute(2, 0, 1)[None].float() / 255
 
 
+def load_encoder(model: str) -> DualEncoder | DinoEncoder:
+    """Load what compares images: a DINOv2, or a CLIP."""
+    if model == "stickers":
+        return load_clip(model, "similarity")
+    repo = dino_repo(model) if "dino" in model else clip_repo(model)
+    folder = find_model(model, repo, "similarity")
+    return DinoEncoder.load(folder) if read_kind(folder).startswith("dinov2") else load_clip(model, "similarity")
+
+
 def similarity(path: str = "", *, model: str = "openai/clip-vit-large-patch14") -> Similarity:
     """Similarity to an image.
 
     Arguments:
         path: the image's file.
-        model: a CLIP's hub id or folder, or `stickers`.
+        model: a CLIP's or a DINOv2's hub id or folder, or `stickers`.
     """
     if not path:
         raise ArgumentError("reward 'similarity' needs an image: give one, as in similarity:path=image.png")
     reference = read_reference(path)
-    return Similarity(load_clip(model, "similarity"), reference)
+    return Similarity(load_encoder(model), reference)

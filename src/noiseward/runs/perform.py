@@ -18,6 +18,7 @@ from noiseward.loop.step import Checkpoint, Step
 from noiseward.options.run import RunSpec
 from noiseward.runs import first
 from noiseward.runs import spec as specs
+from noiseward.runs.answers import AnswerLog
 from noiseward.runs.claim import Claim
 from noiseward.runs.files import lock
 from noiseward.runs.fingerprint import check_model
@@ -165,12 +166,14 @@ def _performing(
     steps = observe(steps, at) if observe else steps
     before = past.initial.reward.tolist() if past else None
     writer = Writer(folder.path, spec, fingerprint=model, frames=frames, log=log, before=before)
-    collector = Collector(problem.objective, past)
+    collector = Collector(problem.objective, past, method=problem.does)
+    answers = AnswerLog(problem, folder.path)
     with Interruptible() as interruptible:
         try:
             with collector:
                 for step in interruptible.within(steps):
                     writer.write(step)
+                    answers.write()
                     collector.add(step)
                     yield step
             solution = collector.solution
@@ -181,7 +184,8 @@ def _performing(
                 error = RunError(f"{file} does not fit the run ({kind}: {str(error)[:80]}); restore it, or run again")
             fail(folder, error)
             raise error
-        short = {Status.INTERRUPTED, Status.MEMORY} & {*solution.status}
+        answers.write()  # those of a step that was broken off
+        short = {Status.INTERRUPTED, Status.MEMORY, Status.COST} & {*solution.status}
         finish(folder, solution, "interrupted" if short else "done", plots=plots)
     return solution
 

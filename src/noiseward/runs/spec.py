@@ -9,7 +9,7 @@ from typing import Any
 
 from noiseward.errors import ArgumentError, RunError
 from noiseward.methods import read_method
-from noiseward.options.run import FORMAT, RunSpec
+from noiseward.options.run import ADDED, FORMAT, RunSpec
 from noiseward.runs.binding import identify, seal, unseal
 from noiseward.runs.files import read_json
 from noiseward.runs.formats import upgrade
@@ -86,6 +86,7 @@ def set_limits(spec: RunSpec) -> RunSpec:
 def settings_of(spec: RunSpec) -> dict[str, Any]:
     """All of a spec but its prompts and seeds, its method with all arguments."""
     plain = {name: value for name, value in spec.plain().items() if name not in ("prompt", "seed", "batch")}
+    plain = {name: getattr(spec, name) for name in ADDED} | plain
     return {**plain, "method": None if spec.method is None else read_method(spec.method).text}
 
 

@@ -13,6 +13,7 @@
     pareto/, pareto.safetensors   the best from before a panel saw the reward being hacked, if it did
     strip.png, plot.png  the trajectory, and reward and P(z) against steps
     status.json          state, rows, step, seconds
+    answers.jsonl        what judges answered, and why (`answers.py`)
     first/               with few steps first: their optimization, a run directory of its own
 
 *Order.* A step is written as a line of the log, then best and peaks, then its frame, then latest, then status. Files

@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from noiseward.images import TILE, draw_grid, enlarge
+from noiseward.rewards.shortfall import is_met
 from noiseward.runs.files import replace_file
 from noiseward.sweep.directory import Sweep
 from noiseward.sweep.engine import Beat
@@ -100,7 +101,8 @@ def _read(pack: Pack, state: PackState, ended: Beat | None) -> Iterator[Outcome]
         if name == "done" and not math.isfinite(best):
             yield dataclasses.replace(outcome, state="failed", error="its reward was never finite", **more)
         else:
-            yield dataclasses.replace(outcome, before=before, best=best, gain=best - before, **more)
+            gain = best - before if is_met(before) == is_met(best) else None  # of two rewards, not of an order
+            yield dataclasses.replace(outcome, before=before, best=best, gain=gain, **more)
 
 
 def count_states(outcomes: Sequence[Outcome]) -> str:

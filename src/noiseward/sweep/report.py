@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from noiseward.loop.describe import SUSPECT
+from noiseward.rewards.shortfall import describe_reward
+from noiseward.runs.answers import find_reasons, read_answers
 from noiseward.sweep.directory import Sweep
 from noiseward.sweep.engine import Beat
 from noiseward.sweep.outcomes import Outcome, count_states, find_outcomes, write_contact, write_index
@@ -46,10 +48,16 @@ def _cells(one: Outcome, out: Path) -> list[str]:
     for which in ("initial", "best"):
         source = f"{one.run}/{which}/{one.row:02d}.png"
         cells.append(f'<img loading=lazy src="{source}" alt="{which}">' if (out / source).exists() else "")
-    cells.append("" if one.best is None or one.before is None else f"{one.before:.4g} &rarr; <b>{one.best:.4g}</b>")
+    cells.append("" if one.best is None or one.before is None else _change(one.before, one.best))
     strict = "" if one.strict is None else f"{one.strict:.2g}"
     cells.append("" if one.probability is None else f"{one.probability:.2g}")
     cells.append(f"<span class=bad>{strict}</span>" if one.strict is not None and one.strict < SUSPECT else strict)
     cells.append("" if one.image is None else f"{one.image:.2g}")
     error = f"<br><span class=bad>{escape(one.error)}</span>" if one.error else ""
-    return [*cells, f"{one.ended if one.state == 'done' else one.state}{error}"]
+    said = find_reasons(read_answers(out / one.run), out / one.run / "best" / f"{one.row:02d}.png")
+    reasons = "".join(f"<br><span class=small>{escape(reason)}</span>" for reason in said)
+    return [*cells, f"{one.ended if one.state == 'done' else one.state}{error}{reasons}"]
+
+
+def _change(before: float, best: float) -> str:
+    return f"{describe_reward(before)} &rarr; <b>{describe_reward(best)}</b>"

@@ -21,7 +21,7 @@ from noiseward.options.parts import literal
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec, lift_call
 from noiseward.options.storable import check_storable
-from noiseward.rewards.parse import check_reward
+from noiseward.rewards.parse import check_requirement, check_reward
 from noiseward.rewards.reward import FunctionReward
 from noiseward.runs.spec import set_limits
 from noiseward.sweep.prompt_files import list_sets, read_lines
@@ -101,15 +101,17 @@ def check_count(count: int, where: str = "") -> None:
 
 def check_names(spec: RunSpec) -> None:
     """Raise `ArgumentError` if a spec names a method, a part of one or a reward that there is not."""
-    _check_names(spec.method, (*spec.reward, *(spec.watch or ())))
+    _check_names(spec.method, (*spec.reward, *(spec.watch or ())), spec.require)
 
 
 @functools.lru_cache
-def _check_names(method: str | None, rewards: tuple[str, ...]) -> None:
+def _check_names(method: str | None, rewards: tuple[str, ...], required: tuple[str, ...]) -> None:
     if method is not None:
         choose_method(method, FunctionReward(len, differentiable=False))  # builds its parts
     for text in rewards:
         check_reward(text)
+    for text in required:
+        check_requirement(text)
 
 
 def _check_column(name: str) -> None:
