@@ -13,6 +13,7 @@ __all__ = [
     "IMAGE_REWARD",
     "IMAGE_REWARD_TOKENIZER",
     "PICKSCORE",
+    "QUESTION",
     "check_version",
     "classifier_repo",
     "clip_repo",
@@ -38,6 +39,7 @@ SIZES = {
     "Qwen/Qwen2-VL-2B-Instruct": 4418, "Qwen/Qwen2.5-VL-3B-Instruct": 7510,
     "google/owlv2-base-patch16-ensemble": 620, "google/owlv2-large-patch14-ensemble": 1760,
 }  # fmt: skip  # MB
+QUESTION = 'Does this figure show "{}"? Please answer yes or no.'
 BERT = ("tokenizer.json", "tokenizer_config.json")
 
 AESTHETIC = Repo("trl-lib/ddpo-aesthetic-predictor", ("aesthetic-model.pth",), (), 4)
@@ -129,7 +131,7 @@ def list_classifier(model: str = "", *, target: str = "") -> tuple[Repo, ...]:
 
 
 def list_vqa(
-    model: str = "Qwen/Qwen2.5-VL-3B-Instruct", *, question: str = "", dtype: str = "bfloat16"
+    model: str = "Qwen/Qwen2.5-VL-3B-Instruct", *, question: str = QUESTION, dtype: str = "bfloat16"
 ) -> tuple[Repo, ...]:
     """What `vqa` takes from the hub."""
     return () if is_folder(model) else (vqa_repo(model),)

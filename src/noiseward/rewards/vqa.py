@@ -29,14 +29,13 @@ from noiseward import lfs
 from noiseward.errors import ArgumentError, ModelError, describe_error
 from noiseward.rewards.hub import find_model
 from noiseward.rewards.preprocess import check_images
-from noiseward.rewards.repos import vqa_repo
+from noiseward.rewards.repos import QUESTION, vqa_repo
 from noiseward.rewards.reward import Reward
 from noiseward.rewards.texts import require_prompt
 from noiseward.terminal import silence
 
 __all__ = ["Patches", "VqaScore", "vqa"]
 
-QUESTION = 'Does this figure show "{}"? Please answer yes or no.'
 ASKED = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
     "<|vision_start|>{image}<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
