@@ -60,7 +60,7 @@ def test_the_command_prints_a_line_per_image(run, images):
 def test_what_cannot_be_scored_is_one_line(run, images, tmp_path, arguments, says):
     (tmp_path / "empty").mkdir()
     code, _, err = run("rewards", "test", *arguments)
-    assert code == 1 and says in err and len(err.strip().splitlines()) == 1
+    assert code == (1 if arguments[0] == "clip" else 2) and says in err and len(err.strip().splitlines()) == 1
 
 
 def test_a_download_is_compared_with_its_hash(tmp_path):
