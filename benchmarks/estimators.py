@@ -20,9 +20,9 @@ import torch
 
 from benchmarks.timing import format_ratio, in_turns, ratio, write
 from noiseward import Backprop, Hybrid1, Hybrid2, ZerothOrder
-from noiseward.api import Problem, prepare
 from noiseward.optimizers.gradient import Estimator
 from noiseward.options.run import Settings
+from noiseward.problem import Problem, prepare
 
 SAMPLES, CHUNK, SCALE = 16, 16, 0.05
 

@@ -20,9 +20,9 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLP
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from noiseward import DiffusersSampler, FunctionReward, GradientAscent
-from noiseward.api import prepare
 from noiseward.doctor import examine, verdict
 from noiseward.options.run import Settings
+from noiseward.problem import prepare
 from tests.families import unets
 from tests.families.text import clip_tokenizer
 

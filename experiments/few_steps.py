@@ -24,9 +24,9 @@ from experiments import judge
 from experiments.cells import CELLS, Cell, add_engine, compute, read_engine
 from experiments.report import format_mean, interval, model, write
 from noiseward import Budget, GradientAscent, coarse_to_fine
-from noiseward.api import prepare
 from noiseward.loop.collect import collect
 from noiseward.options.run import Settings
+from noiseward.problem import prepare
 
 CAPTIONS = ("a duck", "a rabbit", "a heart", "a cat")
 MANY, STEPS = 50, 100

@@ -31,12 +31,12 @@ from experiments.cells import CELLS, Cell, add_engine, compute, read_engine
 from experiments.judge import right_background, right_noun
 from experiments.report import model, write
 from noiseward import FunctionReward, ImageTest, Method, Reward, Sampler, stickers
-from noiseward.api import prepare
 from noiseward.images import to_images
 from noiseward.loop.step import Best
 from noiseward.noise.typicality import strict_probability
 from noiseward.options.run import Settings
 from noiseward.pipelines.open import open_sampler
+from noiseward.problem import prepare
 from noiseward.rewards.parse import make_reward
 from training.words import caption
 

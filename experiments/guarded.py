@@ -16,11 +16,11 @@ from PIL import Image, ImageDraw
 from experiments.built_in import CALL
 from experiments.judge import judge_nouns, right_background
 from noiseward import Step, strict_probability
-from noiseward.api import prepare
 from noiseward.images import draw_grid, to_images
 from noiseward.loop.collect import collect
 from noiseward.options.parts import join_part
 from noiseward.options.run import Settings
+from noiseward.problem import prepare
 from training.words import caption
 
 __all__ = ["GROUPS", "RATE", "Guard", "optimize", "label_rows"]

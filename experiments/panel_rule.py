@@ -26,10 +26,10 @@ from experiments.cells import Cell, add_engine, compute, read_engine
 from experiments.judge import right_noun
 from experiments.report import model, write
 from noiseward import stickers
-from noiseward.api import prepare
 from noiseward.loop.collect import collect
 from noiseward.loop.hacking import find_hacking
 from noiseward.options.run import Settings
+from noiseward.problem import prepare
 from training.evaluate import wilson
 from training.words import caption
 

@@ -126,7 +126,10 @@ def test_a_solution_is_saved_whole(pipe, tmp_path):
     folder = solution.save(tmp_path / "out")
     names = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
     pictures = {f"{which}/{row:02d}.png" for which in ("initial", "best") for row in (0, 1)}
-    assert names == {*pictures, "strip.png", "plot.png", "best.safetensors", "steps.jsonl"}
+    frames = {f"frames/{step:05d}-{row:02d}.png" for step in range(3) for row in (0, 1)}
+    tensors = {f"{name}.safetensors" for name in ("initial", "best", "peaks")}
+    plain = {"about.json", "status.json", "steps.jsonl", "strip.png", "plot.png"}
+    assert names == pictures | frames | tensors | plain
     assert torch.equal(load_file(folder / "best.safetensors")["noise"], solution.noise)
     assert [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()] == solution.history
     with pytest.raises(ArgumentError, match="expected a new or empty folder"):

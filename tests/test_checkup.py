@@ -17,9 +17,9 @@ from noiseward import (
     NoisewardWarning,
     Sampler,
 )
-from noiseward.api import prepare
 from noiseward.doctor import Finding, examine, verdict
 from noiseward.options.run import Settings
+from noiseward.problem import prepare
 from noiseward.samplers.cost import NFE
 from tests.tiny import CALL, stable_diffusion
 

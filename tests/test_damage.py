@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from noiseward import RunError
-from noiseward.api import prepare_spec
+from noiseward.problem import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.runs.consistency import check_recorded, read_best
 from noiseward.runs.images import read_images

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = ["cost.md", "guards.md", "own-method.md", "rewards.md"]
+PAGES = ["cost.md", "guards.md", "own-method.md", "python.md", "rewards.md"]
 
 
 def examples(text: str) -> list[tuple[int, str]]:
@@ -18,7 +18,8 @@ def examples(text: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_examples_of_a_page_run(page):
+def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     text = (DOCS / page).read_text(encoding="utf-8")
     found, names = examples(text), {"__name__": "example"}
     assert len(found) == text.count("```python") > 0

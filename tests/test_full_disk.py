@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from noiseward import RunError
-from noiseward.api import prepare_spec
+from noiseward.problem import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.runs.files import read_tensors
 from noiseward.runs.perform import perform

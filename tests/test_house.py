@@ -31,9 +31,9 @@ FLOORS = (
     {"loop", "toys"},
     {"optimizers"},
     {"methods"},
-    {"api"},
+    {"problem", "trackers"},
     {"doctor", "runs"},
-    {"sweep"},
+    {"api", "sweep"},
     {"cli", "studio"},
     {"__main__"},
 )

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from noiseward import ArgumentError, DiffusersSampler, ModelError, align
-from noiseward.api import prepare
 from noiseward.options.run import Settings
 from noiseward.pipelines.cards import card_of, load_cards, load_schedulers
 from noiseward.pipelines.load import DTYPES, load_pipeline
 from noiseward.pipelines.open import open_sampler
+from noiseward.problem import prepare
 from noiseward.rewards.catalog import is_available
 from noiseward.toys import GaussianModel
 from tests import single_file
@@ -245,5 +245,5 @@ def test_the_judge_is_left_out_where_its_files_are_missing(tmp_path, monkeypatch
     assert watched_rewards() == card.watch and card.judge.name == "judge"
     monkeypatch.setattr("noiseward.stickers._HERE", tmp_path)
     assert card.judge is None and not is_available("stickers-judge")
-    monkeypatch.setattr("noiseward.api.open_sampler", lambda *_, **__: GaussianModel().sampler())
+    monkeypatch.setattr("noiseward.problem.open_sampler", lambda *_, **__: GaussianModel().sampler())
     assert watched_rewards() == ("contrast", "jpeg")

@@ -14,7 +14,6 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from noiseward import DiffusersSampler, FunctionReward, FunctionSampler, GradientAscent, Objective, align
-from noiseward.api import prepare
 from noiseward.errors import NoisewardWarning, OutOfMemory, RewardError, is_out_of_memory
 from noiseward.loop.budget import Budget, Status
 from noiseward.loop.collect import optimize
@@ -23,6 +22,7 @@ from noiseward.options.run import Settings
 from noiseward.pipelines import adapter
 from noiseward.pipelines.blocks import find_blocks, recompute_blocks
 from noiseward.pipelines.strips import use_strips
+from noiseward.problem import prepare
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.samplers import memory
 from noiseward.samplers.cost import Meter, count_calls

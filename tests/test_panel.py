@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from noiseward import ArgumentError, FunctionReward, GradientAscent, align, iterate
-from noiseward.api import prepare
 from noiseward.cli import main
 from noiseward.loop.budget import Budget
 from noiseward.loop.collect import collect
@@ -17,6 +16,7 @@ from noiseward.loop.hacking import find_hacking
 from noiseward.loop.objective import Objective
 from noiseward.loop.panel import Panel
 from noiseward.options.run import Settings
+from noiseward.problem import prepare
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.toys import GaussianModel, Linear
 from tests.tiny import CALL, stable_diffusion

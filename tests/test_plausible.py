@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from noiseward import Budget, DiffusersSampler, GradientAscent, Objective, Plausible, Steady, Tilting, iterate, optimize
-from noiseward.api import Loaded, prepare
 from noiseward.errors import ArgumentError, GradientError
 from noiseward.loop.budget import Status
 from noiseward.loop.plausible import Verdict
@@ -17,6 +16,7 @@ from noiseward.optimizers.relay import Relay
 from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch
 from noiseward.optimizers.zeroth_order import ZerothOrder
 from noiseward.options.run import RunSpec, Settings
+from noiseward.problem import Loaded, prepare
 from noiseward.rewards.reward import FunctionReward
 from noiseward.runs import execute, resume
 from noiseward.runs.files import read_tensors

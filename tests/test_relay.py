@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from noiseward.api import prepare
 from noiseward.errors import ArgumentError, GradientError
 from noiseward.loop.budget import Budget
 from noiseward.loop.collect import optimize
@@ -16,6 +15,7 @@ from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.relay import Relay
 from noiseward.optimizers.search import BestOfN, TrustRegion
 from noiseward.options.run import Settings
+from noiseward.problem import prepare
 from noiseward.rewards.reward import FunctionReward
 from noiseward.toys import GaussianModel, Linear, Quadratic
 from tests.tiny import CALL, stable_diffusion

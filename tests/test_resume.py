@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from noiseward import ArgumentError, RunError
-from noiseward.api import prepare_spec
+from noiseward.problem import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.runs.binding import seal
 from noiseward.runs.files import lock, read_tensors

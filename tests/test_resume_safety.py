@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from noiseward import RunError
-from noiseward.api import prepare_spec
+from noiseward.problem import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.runs.files import read_tensors
 from noiseward.runs.perform import perform

@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from noiseward import DiffusersSampler, NoisewardError, RunError
-from noiseward.api import prepare_spec
 from noiseward.pipelines.load import load_pipeline
+from noiseward.problem import prepare_spec
 from noiseward.runs import Claim, RunFolder, RunSpec, execute, find_runs
 from noiseward.runs.perform import perform
 from tests.tiny import CALL
@@ -34,7 +34,7 @@ def run(spec, tmp_path):
 def test_a_run_holds_everything(run, spec):
     names = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     pictures = {f"{which}/{row:02d}.png" for which in ("initial", "best") for row in (0, 1)}
-    plain = {"spec.json", "env.json", "steps.jsonl", "status.json", "strip.png", "plot.png", ".lock"}
+    plain = {"spec.json", "about.json", "env.json", "steps.jsonl", "status.json", "strip.png", "plot.png", ".lock"}
     noise = {f"{name}.safetensors" for name in ("initial", "best", "latest", "peaks")}
     frames = {f"frames/{step:05d}-{row:02d}.png" for step in range(4) for row in (0, 1)}
     assert names == pictures | plain | noise | frames

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from noiseward import RunError, api
+from noiseward import RunError, problem
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.runs.binding import seal
 from noiseward.runs.files import lock
@@ -195,9 +195,9 @@ def test_an_interrupted_batch_stops_and_continues(whole, spec, tmp_path):
 
 def test_models_and_rewards_are_made_once_for_all_packs(spec, tmp_path, monkeypatch):
     made = []
-    load, parse = api.open_sampler, api.convert_reward
-    monkeypatch.setattr(api, "open_sampler", lambda *a, **k: made.append("model") or load(*a, **k))
-    monkeypatch.setattr(api, "convert_reward", lambda *a: made.append("reward") or parse(*a))
+    load, parse = problem.open_sampler, problem.convert_reward
+    monkeypatch.setattr(problem, "open_sampler", lambda *a, **k: made.append("model") or load(*a, **k))
+    monkeypatch.setattr(problem, "convert_reward", lambda *a: made.append("reward") or parse(*a))
     text = '{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "c", "method": "dno:lr=0.02"}\n'
     file = prompts(tmp_path, text, "p.jsonl")
     batch = Sweep.begin(tmp_path / "out", read_rows(file, spec.replace(steps=0, batch=1)), size=1)

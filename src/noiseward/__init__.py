@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import ast
 import os
+import warnings
 
 __version__ = "0.1.0"
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # from tqdm, in notebooks without ipywidgets
 
 with open(os.path.join(os.path.dirname(__file__), "__init__.pyi"), encoding="utf-8") as _table:
     _HOMES = {

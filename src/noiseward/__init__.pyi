@@ -1,6 +1,8 @@
 """The public names, each with its module: `__init__.py` reads this table, and so do type checkers."""
 
+from noiseward.api import Steps as Steps
 from noiseward.api import align as align
+from noiseward.api import steps as steps
 from noiseward.errors import (
     ArgumentError as ArgumentError,
 )

@@ -1,183 +1,144 @@
-r"""The front door: a pipeline (or a name), a prompt and a reward in, the aligned samples out.
+"""The front door: a pipeline (or a name), a prompt and a reward in, the aligned samples out.
 
-:func:`align` is one call; :func:`prepare` is its first half, which turns names into the objects of the core.
+:func:`align` is one call. :func:`steps` is the same as a loop of your own, one step of the optimization at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, TypeGuard, TypeVar
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
 
 import torch
-from torch import Tensor
 
-from noiseward.errors import ArgumentError, shorten
-from noiseward.loop.budget import Budget
-from noiseward.loop.collect import collect
-from noiseward.loop.loop import iterate
-from noiseward.loop.objective import Objective
-from noiseward.loop.optimizer import Optimizer
-from noiseward.loop.panel import Panel, PanelState
-from noiseward.loop.progress import Bars
+from noiseward.errors import ArgumentError
+from noiseward.loop.collect import Collector
+from noiseward.loop.notebook import NotebookBars, is_notebook
+from noiseward.loop.progress import Bars, Display
 from noiseward.loop.solution import Solution
-from noiseward.loop.step import Checkpoint, Step
-from noiseward.methods import Method, Recipe, choose_method
-from noiseward.noise.layout import Seeds
-from noiseward.optimizers.coarse_to_fine import CoarseStage, Through, coarse_to_fine
-from noiseward.options.parts import split_parts
+from noiseward.loop.step import Step
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec, Settings
 from noiseward.options.table import describe_options
-from noiseward.pipelines.cards import card_of
-from noiseward.pipelines.coarsen import coarsen
-from noiseward.pipelines.open import open_sampler
-from noiseward.rewards.catalog import is_available
-from noiseward.rewards.convert import convert_reward, convert_watched, is_labeled
-from noiseward.rewards.parse import parse_requirements
-from noiseward.rewards.reward import Reward, find_leaves
-from noiseward.samplers.entries import number_prompts, plain_prompts
-from noiseward.samplers.memory import check_room
-from noiseward.samplers.reference_store import ReferenceStore
-from noiseward.samplers.sampler import Sampler
+from noiseward.problem import Methods, Problem, Rewards, Watch, prepare
+from noiseward.runs.perform import perform
+from noiseward.runs.python import describe_call
+from noiseward.trackers import Log, TrackedRun, check_trackers, list_trackers, open_tracker, track
 
-__all__ = ["Loaded", "Problem", "align", "default_watch", "prepare", "prepare_spec"]
-
-T = TypeVar("T")
-Scored = str | Reward | Callable[..., Any]  # a module is a function; so is a pipeline, which needs a label next to it
-Watch = Scored | Sequence[Any] | None
-Rewards = Scored | Sequence[Any] | Mapping[Any, float]
+__all__ = ["Steps", "align", "steps"]
 
 
-class Loaded:
-    """The model and the rewards of one problem, for the next, which often asks for the same ones.
+@final
+class Steps(Generator[Step, None, Solution]):
+    """The steps of a run, each made when it is asked for, and what they come to."""
 
-    Of each kind only the last is kept, so that two models are never held at once.
+    def __init__(self, steps: Generator[Step, None, Solution]) -> None:
+        self._steps = steps
+        self._solution: Solution | None = None
 
-    Example:
-        >>> loaded = Loaded()
-        >>> loaded.get("reward", "brightness", object) is loaded.get("reward", "brightness", object)
-        True
-    """
+    def send(self, value: None) -> Step:
+        """Make the next step."""
+        try:
+            return next(self._steps)
+        except StopIteration as end:
+            self._solution = self._solution or end.value
+            raise
 
-    def __init__(self) -> None:
-        self._last: dict[str, tuple[str, Any]] = {}
-
-    def get(self, kind: str, asked: Any, load: Callable[[], T]) -> T:
-        """What was loaded before, if the same is asked for (by its `repr`); else what `load` gives."""
-        known = repr(asked)
-        if kind not in self._last or self._last[kind][0] != known:
-            self._last.pop(kind, None)  # let go of the last one before the next is loaded
-            self._last[kind] = known, load()
-        return self._last[kind][1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """Everything `iterate` needs: what to optimize, from where, how, and for how long.
-
-    `method` is its text with all arguments, where it has one.
-    """
-
-    objective: Objective
-    noise: Tensor
-    optimizer: Optimizer
-    budget: Budget
-    seeds: Seeds
-    panel: Panel
-    method: str | None = None
-    first: CoarseStage | None = None
+    def throw(self, *error: Any) -> Step:
+        """End the run with an error; with KeyboardInterrupt as Ctrl-C does."""
+        try:
+            return self._steps.throw(*error)
+        except StopIteration as end:
+            self._solution = end.value
+            raise
 
     @property
-    def does(self) -> str | None:
-        """What its method does, in one line, where that depends on model and reward."""
-        what, name = self.optimizer.describe(self.objective), (self.method or "").partition(":")[0]
-        return what and f"{name}: {what}"
+    def solution(self) -> Solution:
+        """The best of each row. Steps that are left are not made: the run ends here, as by Ctrl-C.
 
-    @property
-    def note(self) -> str | None:
-        """What to say before it begins, in one line."""
-        notes = [self.does] if self.does else []
-        if self.first is not None:
-            many, few = (len(one.objective.sampler.layout) for one in (self, self.first))
-            notes.append(f"few steps first: {self.first.share:.0%} of the budget on {few} draws, then {many}")
-        if self.panel.names and self.panel.names == self.panel.silent:
-            notes.append(f"only statistics of pixels are watched ({', '.join(self.panel.names)}), which never warn")
-        return "; ".join(notes) or None
-
-    def iterate(
-        self,
-        start: Checkpoint | None = None,
-        seen: PanelState | None = None,
-        *,
-        coarse: Checkpoint | None = None,
-        through: Through = iter,
-    ) -> Iterator[Step]:
-        """Every step of the run, or those from a place on, watched by the panel, which saw the ones before.
-
-        With few steps first, what they do is no step of the run: until it is done, the run stands at its start. Their
-        optimization continues from `coarse`, and their steps are passed `through` a function.
+        Raises:
+            ArgumentError: no step was made.
         """
-        begin = self.noise if start is None else start
-        how: dict[str, Any] = {"optimizer": self.optimizer, "seeds": self.seeds}
-        if self.first is None or (start is not None and start.index > 0):
-            steps = iterate(self.objective, begin, budget=self.budget, **how)
-            return self.panel.watch(_sized(steps, self.objective.sampler), seen)
-        few, pair = self.first.objective, self.first.nested
-        how |= {"first": self.first.part(self.budget), "budget": self.budget, "at": coarse, "through": through}
-        steps = coarse_to_fine(few, self.objective, self.noise, nested=pair, **how)
-        return self.panel.watch(_sized(steps, self.objective.sampler), seen)
-
-    def shown(self, bars: Bars) -> Iterator[Step]:
-        """Every step of the run, shown on its way."""
-        return bars.track(self.iterate(through=self.showing(bars)), self.budget)
-
-    def showing(self, bars: Bars | None) -> Through:
-        """Shows steps on few draws, where there are bars to show them."""
-        if self.first is None or bars is None:
-            return iter
-        return functools.partial(bars.track, budget=self.first.part(self.budget), name="few steps")
-
-
-def _sized(steps: Iterator[Step], sampler: Sampler) -> Iterator[Step]:
-    """The same steps, where the size that was asked for is the one of the images.
-
-    Some pipelines take their default size unless they are given both height and width. Others round to a multiple of
-    what their model needs.
-    """
-    given = sampler.arguments
-    sides = {name: given[name] for name in ("height", "width") if isinstance(given.get(name), int)}
-    for number, step in enumerate(steps):
-        sample = step.evaluation.sample
-        if number == 0 and len(sides) == 1 and sample.ndim == 4:
-            ((name, asked),) = sides.items()
-            height, width = sample.shape[2:]
-            rounded = {size for unit in (1, 8, 16, 32) for size in (asked // unit * unit, -(-asked // unit) * unit)}
-            if (height if name == "height" else width) not in rounded:
-                raise ArgumentError(
-                    f"expected images with {name} {asked}, got {width} x {height}: this pipeline takes height and "
-                    "width together only; give both"
-                )
-        yield step
+        if self._solution is None:
+            with contextlib.suppress(StopIteration, KeyboardInterrupt):
+                self.throw(KeyboardInterrupt())
+        if self._solution is None:
+            raise ArgumentError("expected at least one step, got none; loop over the steps first")
+        return self._solution
 
 
 @torch.inference_mode(False)
+def steps(
+    model: Any,
+    prompt: str | Sequence[str] | None,
+    reward: Rewards,
+    *,
+    method: Methods = None,
+    watch: Watch = None,
+    out: str | Path | None = None,
+    log: Log = (),
+    progress: bool = True,
+    **options: Any,
+) -> Steps:
+    """The steps of `align`, one at a time: for a callback, a stop, or a logger of your own.
+
+    Arguments are those of `align`.
+
+    Returns:
+        an iterator over `Step`. Its `solution` is what `align` returns, also where the loop was left early.
+
+    Raises:
+        NoisewardError: bad arguments; a failure of the model or the reward where the next step is asked for.
+
+    Example:
+        >>> run = steps("stickers", "a duck", "brightness", steps=50, num_inference_steps=4, progress=False)
+        >>> for step in run:
+        ...     if step.best.reward.item() > step.evaluation.reward.item() or step.index == 2:
+        ...         break
+        >>> len(run.solution.history) <= 3
+        True
+    """
+    settings = Settings.read(_sort(options))
+    check_trackers(log)
+    spec = None if out is None else describe_call(model, prompt, reward, settings, method=method, watch=watch)
+    bars = (NotebookBars() if is_notebook() else Bars()) if progress else None
+    with bars.show_discovery() if bars else contextlib.nullcontext():
+        problem = prepare(model, prompt, reward, settings, method=method, watch=watch)
+    if bars and problem.note:
+        bars.say(problem.note)
+    if out is None or spec is None:
+        return Steps(_collecting(problem, bars, log))
+    return Steps(perform(problem, spec, Path(out), log=log, bars=bars, besides=("steps", "seconds", "nfe")))
+
+
+def _collecting(problem: Problem, bars: Display | None, log: Log) -> Generator[Step, None, Solution]:
+    collector, about = Collector(problem.objective, method=problem.does, about=problem.about), problem.about
+    run = TrackedRun(about.slug, folder=Path("runs") / about.slug, config=dataclasses.asdict(about))
+    steps = problem.shown(bars) if bars else problem.iterate()
+    for tracker in list_trackers(log):
+        steps = track(steps, open_tracker(tracker, run), about)
+    with collector:
+        for step in steps:
+            collector.add(step)
+            yield step
+    return collector.solution
+
+
 def align(
     model: Any,
     prompt: str | Sequence[str] | None,
     reward: Rewards,
     *,
-    method: str | Recipe | Method | Optimizer | None = None,
+    method: Methods = None,
     steps: int | None = None,
     seconds: float | None = None,
-    nfe: int | None = None,
-    target: float | None = None,
     batch: int = 1,
     seed: int = 0,
     watch: Watch = None,
+    out: str | Path | None = None,
+    log: Log = (),
     progress: bool = True,
     **options: Any,
 ) -> Solution:
@@ -190,6 +151,10 @@ def align(
             transformers image classifier and a label, a list of these, or a mapping from these to weights.
         method: as below, or a `Recipe`, a `Method` or an `Optimizer`.
         watch: as below, or a list of what a reward can be; `()` for none.
+        out: a directory to keep the run in, step by step. A run that was cut short there is continued by the same call,
+            and by `noiseward resume` where all it was given can be written down.
+        log: `tensorboard`, `wandb`, `mlflow` or `trackio`, with a project as in `wandb:project=ducks`; a `Tracker` of
+            your own; or a list of these.
         progress: show a progress bar.
         options: the other options below; any other argument is the pipeline's own.
 
@@ -207,17 +172,15 @@ def align(
         >>> bool(solution.gain > 0)
         True
     """
-    given = {"steps": steps, "seconds": seconds, "nfe": nfe, "target": target, "batch": batch, "seed": seed, **options}
-    settings = Settings.read(_sort(given))
-    bars = Bars() if progress else None
-    with bars.show_discovery() if bars else contextlib.nullcontext():
-        problem = prepare(model, prompt, reward, settings, method=method, watch=watch)
-    if bars and problem.note:
-        print(problem.note, file=sys.stderr)
-    return collect(problem.shown(bars) if bars else problem.iterate(), problem.objective, method=problem.does)
+    given = {"steps": steps, "seconds": seconds, "batch": batch, "seed": seed, **options}
+    run = _steps(model, prompt, reward, method=method, watch=watch, out=out, log=log, progress=progress, **given)
+    for _ in run:
+        pass
+    return run.solution
 
 
 align.__doc__ = (align.__doc__ or "").replace("{options}", describe_options(RunSpec, indent=8).lstrip())
+_steps = steps  # under a name that `align` has no argument of
 
 
 def _sort(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,95 +191,3 @@ def _sort(given: Mapping[str, Any]) -> dict[str, Any]:
     own = {name: value for name, value in given.items() if name not in call}
     inner = own.get("call", {})
     return {**own, "call": {**inner, **call}} if isinstance(inner, dict) else own
-
-
-@torch.inference_mode(False)
-def prepare(
-    model: Any,
-    prompt: str | Sequence[str] | None,
-    reward: Rewards,
-    settings: Settings,
-    *,
-    method: str | Recipe | Method | Optimizer | None = None,
-    watch: Watch = None,
-    loaded: Loaded | None = None,
-    earlier: bool = False,
-) -> Problem:
-    """What `align` runs, not yet run; `loaded` has models and rewards of the problem before, and `earlier` asks for the
-    default method of earlier formats. The rest is as there."""
-    batch, seed, memory, call = settings.batch, settings.seed, settings.memory, settings.arguments
-    if not (prompt is None or isinstance(prompt, str) or _are_texts(prompt)):
-        raise ArgumentError(f"prompt must be text, a list of texts, or None, got {shorten(repr(prompt), 60)}")
-    count = batch * (1 if prompt is None or isinstance(prompt, str) else len(prompt))
-    check_room(count, batch)
-    loaded = loaded or Loaded()
-    score = loaded.get("reward", reward, lambda: convert_reward(reward))
-    if required := settings.require:
-        score = loaded.get("require", (reward, required), functools.partial(parse_requirements, score, required))
-    moves = choose_method(method, score, earlier=earlier)
-    held = loaded.get("watch", (watch, reward, required, model), lambda: _held_out(watch, score, model))
-    loading = settings.loading
-    asked = (model, memory, call, loading)
-    sampler = loaded.get("sampler", asked, lambda: open_sampler(model, memory=memory, call=call, loading=loading))
-    each = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
-    if not each:
-        raise ArgumentError("expected at least one prompt, got none; give None for a model without prompts")
-    if card := card_of(model):
-        for text in dict.fromkeys(each):
-            card.check_prompt(text)
-    rows: list[str] | None = None if prompt is None else [text for text in each for _ in range(batch)]
-    if sampler.by_row:
-        rows = list(number_prompts(rows, len(each) * batch, batch=batch))
-    seeds = [seed + b for _ in each for b in range(batch)]
-    tests, store = moves.plausible, ReferenceStore.default()
-    image_test = tests and loaded.get("image test", (asked, tests), lambda: tests.image_test(sampler, store=store))
-    objective = Objective(sampler, score, rows, moves.regularizer, plausible=tests, image_test=image_test)
-    moves.optimizer.check(objective)
-    panel = Panel(held, prompt=plain_prompts(rows), every=settings.watch_every)
-    check_room(count, batch, sampler.noise_shape)
-    start = sampler.init(len(seeds), seed=seeds)
-    sampler.settle(len(seeds), rows[0] if rows else None)
-    first = None
-    if moves.coarse is not None:
-        few, nested = coarsen(sampler, moves.coarse)
-        first = CoarseStage(Objective(few, score, rows, moves.regularizer), nested)
-    budget = Budget(**settings.limits)
-    return Problem(objective, start, moves.optimizer, budget, Seeds(tuple(seeds)), panel, moves.text, first)
-
-
-def prepare_spec(spec: RunSpec, loaded: Loaded | None = None) -> Problem:
-    """What a spec runs, not yet run: its model and rewards loaded, but for those that are `loaded` already."""
-    prompt, reward = list(spec.prompt) or None, list(spec.reward)
-    how = {"method": spec.method, "watch": spec.watch, "loaded": loaded}
-    return prepare(spec.model, prompt, reward, spec, **how, earlier=spec.origin is not None)
-
-
-def _are_texts(value: Any) -> TypeGuard[Collection[str]]:
-    return isinstance(value, Collection) and all(isinstance(one, str) for one in value)
-
-
-def default_watch(model: Any, optimized: Sequence[str]) -> tuple[str, ...]:
-    """The held-out rewards to track where none are asked for, by name: the model card's that can be used."""
-    card = card_of(model)
-    names = [name for name in (card.watch if card else ()) if name not in optimized and is_available(name)]
-    return tuple(names) if len(names) > 1 else ()  # one number about pixels is no judge
-
-
-def _held_out(watch: Watch, reward: Reward, model: Any) -> list[Reward]:
-    """The held-out rewards to track."""
-    optimized = [leaf.name for leaf in find_leaves(reward)]
-    watch = default_watch(model, optimized) if watch is None else watch
-    held = []
-    several: Any = split_parts(watch) if isinstance(watch, str) else watch
-    for one in several if isinstance(several, Sequence) and not is_labeled(several) else [several]:
-        if isinstance(one, str) and one == "none":
-            continue
-        each, weight = convert_watched(one)
-        if weight != 1:
-            raise ArgumentError(f"expected a watched reward without a weight, got '{one}'; leave the weight out")
-        if each.name in optimized:
-            raise ArgumentError(
-                f"expected a held-out reward to watch, got '{each.name}', which is optimized; watch another one"
-            )
-        held.append(each)
-    return held

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from noiseward.api import Problem
 from noiseward.errors import GradientError
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.optimizers.gradient import Backprop
+from noiseward.problem import Problem
 from noiseward.samplers.cost import count_calls
 from noiseward.samplers.memory import measure_kept
 

@@ -33,7 +33,7 @@ def align(spec: RunSpec, output: AlignOptions) -> None:
 
     set_threads(spec.model)
     claim = Claim(Path(output.out)) if output.out else Claim.fresh(Path("runs"), spec.slug)
-    solution = execute(spec, claim, console=terminal.console(stderr=True), quiet=output.quiet)
+    solution = execute(spec, claim, log=output.log, console=terminal.console(stderr=True), quiet=output.quiet)
     if output.format != "png":
         from noiseward.runs.export import write_images
         from noiseward.runs.store import RunFolder

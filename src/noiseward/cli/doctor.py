@@ -23,9 +23,9 @@ def doctor(options: DoctorOptions) -> None:
     import torch
 
     from noiseward import __version__, terminal
-    from noiseward.api import prepare
     from noiseward.doctor import examine, verdict
     from noiseward.optimizers.ascend import GradientAscent
+    from noiseward.problem import prepare
     from noiseward.rewards.reward import FunctionReward
 
     console = terminal.console(soft_wrap=True, stderr=options.as_json)

@@ -49,9 +49,9 @@ def replay(
 
 def _replay(folder: Any, target: Path, console: Any) -> list[dict[str, Any]]:
     """Replay one run, and print what differs."""
-    from noiseward.images import to_images
+    from noiseward.images import has_images, to_images
     from noiseward.runs.replay import changed_versions, replay
-    from noiseward.runs.write import has_images, save_images
+    from noiseward.runs.write import save_images
 
     if console is not None:
         for name, (then, now) in changed_versions(folder).items():

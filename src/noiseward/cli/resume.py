@@ -40,5 +40,7 @@ def resume(
 
     set_threads(spec.model)
     limits = {"steps": more.steps, "seconds": more.seconds, "nfe": more.nfe}
-    solution = go_on(run, **limits, memory=more.memory, console=terminal.console(stderr=True), quiet=more.quiet)
+    solution = go_on(
+        run, **limits, memory=more.memory, log=more.log, console=terminal.console(stderr=True), quiet=more.quiet
+    )
     end_run(spec, solution, run, more)

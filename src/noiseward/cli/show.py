@@ -75,6 +75,7 @@ def _draw(run: Path, record: RunRecord) -> None:
     """Draw the plot of a run, unless it has every step already."""
     from noiseward.errors import RunError
     from noiseward.loop.hacking import find_hacked
+    from noiseward.runs.describe import about_spec
     from noiseward.runs.files import replace_file
 
     plot, log = run / "plot.png", run / "steps.jsonl"
@@ -82,7 +83,9 @@ def _draw(run: Path, record: RunRecord) -> None:
         return
     from noiseward.images.plots import plot_history
 
-    image = plot_history(record.steps, hacked=find_hacked(record.steps), title=", ".join(record.spec.prompt))
+    about = about_spec(record.spec)
+    names = [about.title(row) for row in range(record.spec.rows)]
+    image = plot_history(record.steps, hacked=find_hacked(record.steps), names=names)
     try:
         replace_file(plot, lambda path: image.save(path, format="PNG"))
     except RunError as error:  # the run may belong to another user

@@ -3,7 +3,15 @@
 Everything is a Pillow image, so that a notebook shows it and `.save(path)` keeps it.
 """
 
-from noiseward.images.convert import convert_image, open_rgb, read_image, to_images, turn_upright
+from noiseward.images.convert import (
+    convert_image,
+    has_images,
+    open_rgb,
+    read_image,
+    read_sample,
+    to_images,
+    turn_upright,
+)
 from noiseward.images.tiles import GAP, TILE, draw_grid, draw_strip, enlarge
 
 __all__ = [
@@ -13,8 +21,10 @@ __all__ = [
     "draw_grid",
     "draw_strip",
     "enlarge",
+    "has_images",
     "open_rgb",
     "read_image",
+    "read_sample",
     "to_images",
     "turn_upright",
 ]

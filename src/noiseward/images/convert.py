@@ -18,9 +18,14 @@ from noiseward.errors import ArgumentError, describe_error
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["convert_image", "open_rgb", "read_image", "to_images", "turn_upright"]
+__all__ = ["has_images", "convert_image", "open_rgb", "read_image", "read_sample", "to_images", "turn_upright"]
 
 _MAX_16_BITS = 65535
+
+
+def has_images(sample: Tensor) -> bool:
+    """Whether samples are images."""
+    return sample.ndim == 4 and sample.shape[1] in (1, 3)
 
 
 def to_images(sample: Tensor) -> list[Image.Image]:
@@ -93,6 +98,15 @@ def open_rgb(path: Path) -> Image.Image | None:
         return read_image(path, "image")
     except ArgumentError:
         return None
+
+
+def read_sample(path: Path) -> Tensor:
+    """The image of a file as a sample `(3, H, W)`, in [0, 1]."""
+    import numpy
+    import torch
+
+    levels = torch.from_numpy(numpy.array(read_image(path, "image")))
+    return levels.permute(2, 0, 1) / 255
 
 
 def _scale(image: Any) -> Any:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from noiseward import __version__
+
 __all__ = ["About"]
+
+_CALL = ("num_inference_steps", "guidance_scale", "negative_prompt", "eta", "scheduler")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,3 +46,43 @@ class About:
         """Prompt and seed of a row, as far as they are known; else its number."""
         parts = [self.prompt(row), f"seed {self.seeds[row]}" if row < len(self.seeds) else ""]
         return ", ".join(filter(None, parts)) or f"row {row}"
+
+    @property
+    def slug(self) -> str:
+        """A short name for a folder."""
+        from noiseward.options.run import shorten_to_slug
+
+        return shorten_to_slug(f"{self.prompt(0)} {self.reward}")
+
+    def describe(
+        self,
+        size: tuple[int, int],
+        before: Sequence[float],
+        after: Sequence[float],
+        *,
+        steps: Sequence[int] = (),
+    ) -> list[dict[str, Any]]:
+        """What each image says of itself, row by row (`images/metadata.py`).
+
+        Arguments:
+            size: width and height.
+            before: the reward of the start.
+            after: the reward of the image.
+            steps: where each was found.
+        """
+        return [
+            {
+                "prompt": self.prompt(row),
+                "seed": self.seeds[row] if row < len(self.seeds) else None,
+                "reward": self.reward,
+                "before": before[row] if math.isfinite(before[row]) else None,
+                "after": after[row] if math.isfinite(after[row]) else None,
+                "step": steps[row] if steps else 0,
+                "method": self.method,
+                "model": self.model,
+                "size": f"{size[0]}x{size[1]}",
+                **{name: self.call[name] for name in _CALL if self.call.get(name) is not None},
+                "version": __version__,
+            }
+            for row in range(len(before))
+        ]

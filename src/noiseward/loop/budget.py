@@ -13,7 +13,7 @@ import enum
 from noiseward.errors import ArgumentError
 from noiseward.samplers.cost import NFE
 
-__all__ = ["Budget", "Status", "update_pace"]
+__all__ = ["FINAL", "Budget", "Status", "update_pace"]
 
 
 class Status(enum.Enum):
@@ -25,10 +25,15 @@ class Status(enum.Enum):
     NFE = "the denoiser calls are spent: more of them may raise the reward further"
     REWARD = "the target reward was reached"
     SETTLED = "nothing more was gained among plausible images: a larger budget will hardly help"
+    PLATEAU = "the reward stopped rising: a larger budget will hardly help"
+    HACKED = "likely reward hacking began: the best before it was kept"
     NONFINITE = "reward or noise became non-finite: the step was refused and the best before it kept; try a smaller lr"
     INTERRUPTED = "interrupted: the best so far was kept"
     COST = "what the judge may cost is spent: the best so far was kept; increase its max_calls= or max_cost="
     MEMORY = "out of memory: the best so far was kept; resume with less memory per step (memory=), or fewer rows"
+
+
+FINAL = frozenset({Status.NONFINITE, Status.PLATEAU, Status.HACKED})  # a row that stopped so stays as it is
 
 
 @dataclasses.dataclass(frozen=True)

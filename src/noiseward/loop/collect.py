@@ -16,15 +16,19 @@ from typing import Any, final
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, NoisewardWarning, OutOfMemory, SpendingLimit
+from noiseward.loop.about import About
 from noiseward.loop.budget import Budget, Status
+from noiseward.loop.frames import Frames
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Evaluation, Objective
 from noiseward.loop.optimizer import Optimizer
-from noiseward.loop.solution import Frames, Solution
+from noiseward.loop.solution import Solution
 from noiseward.loop.step import Step
 from noiseward.noise.layout import Seeds
 
 __all__ = ["Collector", "Past", "collect", "optimize"]
+
+NOTHING = About()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +52,13 @@ class Collector:
         objective: what the steps maximize.
         past: what was before, where the steps continue an earlier run.
         method: what makes the steps, in words.
+        about: what was asked.
     """
 
-    def __init__(self, objective: Objective, past: Past | None = None, *, method: str | None = None) -> None:
-        self._objective, self._past, self._method = objective, past, method
+    def __init__(
+        self, objective: Objective, past: Past | None = None, *, method: str | None = None, about: About = NOTHING
+    ) -> None:
+        self._objective, self._past, self._method, self._about = objective, past, method, about
         self._history, self._frames = ([], Frames()) if past is None else (list(past.history), past.frames)
         self._first: Step | None = None
         self._last: Step | None = None
@@ -91,21 +98,19 @@ class Collector:
         first, last, ended = self._first, self._last, self._ended
         if first is None or last is None:
             raise ArgumentError("expected at least one step, got none; the iterator may have been used up already")
-        best = last.best
         return Solution(
-            noise=best.noise,
-            sample=best.sample,
-            reward=best.reward,
-            value=best.value,
-            index=best.index,
+            found=last.best,
             initial=first.evaluation if self._past is None else self._past.initial,
             status=tuple(ended if ended and old is Status.RUNNING else old for old in last.status),
             history=self._history,
             frames=self._frames,
-            last=last,
             layout=self._objective.sampler.layout,
+            peaks=last.peaks,
+            peak=last.peak,
             untested=last.untested,
             method=self._method,
+            last=last,
+            about=self._about,
         )
 
 

@@ -22,7 +22,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -49,6 +50,7 @@ def iterate(
     optimizer: Optimizer,
     budget: Budget,
     seeds: Seeds | None = None,
+    ended: Mapping[int, Status] = MappingProxyType({}),
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Step]:
     """Optimize, yielding every step.
@@ -61,6 +63,7 @@ def iterate(
         optimizer: what proposes the next noise.
         budget: when to stop.
         seeds: randomness of the optimizer, one seed per row; default: the row numbers.
+        ended: rows that the caller ended, and why; read before every step.
         clock: seconds that only grow.
 
     Yields:
@@ -92,6 +95,9 @@ def iterate(
     began = clock() - at.seconds
     while True:
         now = clock()
+        if ended:
+            status = tuple(ended.get(row, old) for row, old in enumerate(at.status))
+            at = dataclasses.replace(at, status=status)
         over = budget.stop_reason(at.index, now - began, at.nfe, at.pace)
         weighted = objective if at.multiplier is None else objective.with_multiplier(at.multiplier)
         compute = functools.partial(_compute, over, optimizer, weighted, at, seeds.at(at.index))

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, final
 
@@ -22,15 +23,50 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-__all__ = ["Bars", "describe_cost", "format_span", "share_spent"]
+__all__ = [
+    "Bars",
+    "Display",
+    "describe_cost",
+    "describe_numbers",
+    "describe_time_left",
+    "format_span",
+    "report_fresh_samples",
+    "share_spent",
+]
 
 BAR = 16
 PATIENCE = 2.0  # seconds before a sign of life
 FIXED = BAR + len(" 100%   ")  # what a line holds in addition to text
 
 
+class Display(ABC):
+    """Shows how a run goes, as its steps pass through."""
+
+    @abstractmethod
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+
+    @abstractmethod
+    def track(self, steps: Iterable[Step], budget: Budget, *, name: str = "") -> Iterator[Step]:
+        """Pass steps on while showing how much of the budget is spent.
+
+        Arguments:
+            steps: what `iterate` yields.
+            budget: the same budget.
+            name: of the part of a run that they are.
+        """
+
+    @abstractmethod
+    def show_discovery(self, patience: float | None = None) -> contextlib.AbstractContextManager[None]:
+        """For the body of a `with`, show that a sampler's draws are being found out, once that takes a while.
+
+        Arguments:
+            patience: seconds before anything is shown; default: 2.
+        """
+
+
 @final
-class Bars:
+class Bars(Display):
     """Live bars that steps pass through, one below the other where one run is part of another.
 
     Without a terminal, a line is printed per tenth of a budget.
@@ -52,23 +88,19 @@ class Bars:
         self._progress = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self._open = 0
 
-    def track(self, steps: Iterable[Step], budget: Budget, *, name: str = "") -> Iterator[Step]:
-        """Pass steps on while a bar shows how much of the budget is spent.
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
 
-        Arguments:
-            steps: what `iterate` yields.
-            budget: the same budget.
-            name: of the part of a run that they are.
-        """
+    def track(self, steps: Iterable[Step], budget: Budget, *, name: str = "") -> Iterator[Step]:
         tenth, prefix = -1, f"{name}: " if name else ""
 
         def report(made: int, of: int) -> None:
             self._progress.update(task, description=f"{prefix}fresh samples to compare with: {made} of {of}")
 
         with self._bar(f"{prefix}sampling") as task:
-            for step in _reporting(steps, report):
+            for step in report_fresh_samples(steps, report):
                 share = share_spent(step, budget)
-                words, left = _describe(step), _time_left(step, share)
+                words, left = describe_numbers(step), describe_time_left(step, share)
                 short = prefix + _fit(words, self.console.width - len(prefix) - len(left) - FIXED)
                 self._progress.update(task, completed=share, description=short, left=left)
                 if not self.console.is_terminal and int(share * 10) > tenth:
@@ -80,11 +112,6 @@ class Bars:
 
     @contextlib.contextmanager
     def show_discovery(self, patience: float | None = None) -> Iterator[None]:
-        """For the body of a `with`, show that a sampler's draws are being found out, once that takes a while.
-
-        Arguments:
-            patience: seconds before anything is shown; default: 2.
-        """
         wait = _Wait(self, PATIENCE if patience is None else patience)
         try:
             with report_calls(wait.update):
@@ -108,7 +135,7 @@ class Bars:
                 self._progress.stop()
 
 
-def _reporting(steps: Iterable[Step], report: Callable[[int, int], None]) -> Iterator[Step]:
+def report_fresh_samples(steps: Iterable[Step], report: Callable[[int, int], None]) -> Iterator[Step]:
     """The same steps, with a report of the fresh samples that are made for one."""
     iterator = iter(steps)
     while True:
@@ -199,7 +226,7 @@ def _is_last(step: Step) -> bool:
     return step.next_noise is None and Status.RUNNING not in step.status
 
 
-def _describe(step: Step) -> list[str]:
+def describe_numbers(step: Step) -> list[str]:
     """Numbers of a step, the most important first."""
     reward, best = (_describe_mean(scores) for scores in (step.evaluation.reward, step.best.reward))
     p, calls = step.probability.min().item(), f"NFE {step.nfe.forward}"
@@ -227,7 +254,8 @@ def _fit(words: Sequence[str], width: int) -> str:
     return "  ".join(words[: max(1, sum(end <= width for end in ends) - 1)])
 
 
-def _time_left(step: Step, share: float) -> str:
+def describe_time_left(step: Step, share: float) -> str:
+    """What is left of a run's time, or how long it took."""
     if _is_last(step):
         return f"done in {step.seconds:.0f} s"
     if step.next_noise is None and step.index == 0:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-from collections.abc import Iterator
+import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from noiseward.errors import ArgumentError
+from noiseward.errors import ArgumentError, shorten
+from noiseward.loop.about import About
 from noiseward.loop.budget import Status
 from noiseward.loop.describe import ADVICE, SUSPECT, UNTESTED_IMAGES, describe_peak, describe_stall
+from noiseward.loop.frames import Frames
 from noiseward.loop.hacking import Hacking, find_hacked, find_hacking
 from noiseward.loop.objective import Evaluation
 from noiseward.loop.panel import best_before_hacking
+from noiseward.loop.solution_files import read_parts, write_solution
+from noiseward.loop.solution_html import to_html
 from noiseward.loop.step import Best, Step
 from noiseward.noise.layout import Layout
 from noiseward.noise.typicality import strict_probability
@@ -25,46 +29,7 @@ from noiseward.samplers.cost import NFE
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Frames", "Solution"]
-
-
-class Frames:
-    """A few samples along the way, evenly spread whatever its length: every 1st, then 2nd, then 4th ... step.
-
-    Arguments:
-        limit: how many to keep at most.
-
-    Example:
-        >>> import torch
-        >>> frames = Frames(limit=4)
-        >>> for index in range(9):
-        ...     frames.add(index, torch.tensor([float(index)]))
-        >>> [index for index, _ in frames]
-        [0, 4, 8]
-    """
-
-    def __init__(self, limit: int = 12) -> None:
-        self.limit, self._stride = limit, 1
-        self._kept: list[tuple[int, Tensor | None]] = []
-
-    def add(self, index: int, sample: Tensor | None) -> None:
-        """Offer the samples `(B, *X)` of a step; a step that is known already is replaced.
-
-        A step whose samples are lost is offered as None: it takes part in the spreading, without a frame.
-        """
-        if index % self._stride:
-            return
-        self._kept = [(k, kept) for k, kept in self._kept if k < index]
-        self._kept.append((index, None if sample is None else sample.detach().cpu()))
-        while len(self._kept) > self.limit:
-            self._stride *= 2
-            self._kept = [(k, kept) for k, kept in self._kept if k % self._stride == 0]
-
-    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        return ((index, sample) for index, sample in self._kept if sample is not None)
-
-    def __len__(self) -> int:
-        return sum(sample is not None for _, sample in self._kept)
+__all__ = ["Solution"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,33 +37,58 @@ class Solution:
     """The result of a run, row by row.
 
     Attributes:
-        noise: the best noise, `(B, *noise_shape)`.
-        sample: its samples, `(B, *X)`.
-        reward, value: `(B,)`, of exactly that noise.
-        index: `(B,)`, the step each was found at.
+        found: the best of each row; the properties `noise`, `sample`, `reward`, `value` and `index` are parts of it.
         initial: the evaluation of the noise the run started from.
         status: why each row stopped.
         history: one record of plain numbers per step (see `Step.record`).
         frames: a few (step, samples) along the way.
-        last: the last step; `iterate(objective, solution.last, ...)` continues from it.
         layout: the sampler's draws.
+        peaks: the best of each row when a watched reward was last highest, by its name.
+        peak: what scored highest, whether it passed or not, where results must be plausible (`plausible.py`).
         untested: why images were not tested, where they were to be; None otherwise.
         method: what was done, where the method left that to model and reward; None otherwise.
+        last: the last step; `iterate(objective, solution.last, ...)` continues from it. None where the solution was
+            loaded from a folder.
+        about: what was asked, where that is known.
     """
 
-    noise: Tensor
-    sample: Tensor
-    reward: Tensor
-    value: Tensor
-    index: Tensor
+    found: Best
     initial: Evaluation
     status: tuple[Status, ...]
     history: list[dict[str, Any]]
     frames: Frames
-    last: Step
     layout: Layout
+    peaks: Mapping[str, Best] = dataclasses.field(default_factory=dict)
+    peak: Best | None = None
     untested: str | None = None
     method: str | None = None
+    last: Step | None = None
+    about: About = About()
+
+    @property
+    def noise(self) -> Tensor:
+        """The best noise, `(B, *noise_shape)`."""
+        return self.found.noise
+
+    @property
+    def sample(self) -> Tensor:
+        """The sample of exactly that noise, `(B, *X)`."""
+        return self.found.sample
+
+    @property
+    def reward(self) -> Tensor:
+        """Its reward, `(B,)`."""
+        return self.found.reward
+
+    @property
+    def value(self) -> Tensor:
+        """Its value, `(B,)`: the reward less the penalty."""
+        return self.found.value
+
+    @property
+    def index(self) -> Tensor:
+        """The step each was found at, `(B,)`."""
+        return self.found.index
 
     @property
     def dead_draws(self) -> tuple[str, ...]:
@@ -108,7 +98,7 @@ class Solution:
     @property
     def probability(self) -> list[float]:
         """P(z) of each row's best noise."""
-        return self.last.best.probability.tolist()
+        return self.found.probability.tolist()
 
     @property
     def strict_probability(self) -> list[float]:
@@ -118,12 +108,7 @@ class Solution:
     @property
     def image_probability(self) -> list[float | None]:
         """The probability of each row's best image (`samplers/image_tests.py`); None where it was not tested."""
-        return [None if p < 0 else p for p in self.last.best.image.tolist()]
-
-    @property
-    def peak(self) -> Best | None:
-        """Where results must be plausible, what scored highest, whether it passed or not (`plausible.py`)."""
-        return self.last.peak
+        return [None if p < 0 else p for p in self.found.image.tolist()]
 
     @property
     def shortfall(self) -> list[str | None]:
@@ -158,14 +143,14 @@ class Solution:
         Raises:
             ArgumentError: pareto, and nothing was watched.
         """
-        best = self.last.best
+        best = self.found
         if by == "value":
             return best
         if by != "pareto":
             raise ArgumentError(f"by must be 'value' or 'pareto', got {by!r}")
-        if not self.last.peaks:
+        if not self.peaks:
             raise ArgumentError("by='pareto' needs watched rewards, got none; pass watch=, as in watch=['jpeg']")
-        return best_before_hacking(best, self.last.peaks, self.hacking)
+        return best_before_hacking(best, self.peaks, self.hacking)
 
     @property
     def gain(self) -> Tensor:
@@ -175,12 +160,12 @@ class Solution:
     @property
     def nfe(self) -> NFE:
         """Denoiser calls of the whole run, per row."""
-        return self.last.nfe
+        return NFE(**self.history[-1]["nfe"])
 
     @property
     def seconds(self) -> float:
         """Wall time of the whole run."""
-        return self.last.seconds
+        return self.history[-1]["seconds"]
 
     @property
     def images(self) -> list[Image]:
@@ -200,39 +185,42 @@ class Solution:
         """The trajectory as one image: a line per row, from the start through the frames to the best."""
         from noiseward.images import draw_strip
 
-        return draw_strip(self.initial.sample, list(self.frames), self.sample, self.index.tolist())
+        known = bool(self.about.prompts or self.about.seeds)
+        captions = [self._caption(row) for row in range(len(self.status))] if known else []
+        kept = (self.initial.sample, list(self.frames), self.sample, self.index.tolist())
+        return draw_strip(*kept, captions=captions)
+
+    def _caption(self, row: int) -> str:
+        start, best = float(self.initial.reward[row]), float(self.reward[row])
+        return f"{self.about.title(row)}: {self.about.reward or 'reward'} {start:.4g} -> {best:.4g}"
 
     def plot(self, path: str | Path | None = None) -> Image:
         """Plot reward and P(z) against steps; also saved when a path is given."""
         from noiseward.images.plots import plot_history
 
-        plot = plot_history(self.history, hacked=find_hacked(self.history))
+        names = [self.about.title(row) for row in range(len(self.status))]
+        plot = plot_history(self.history, hacked=find_hacked(self.history), names=names)
         if path is not None:
             plot.save(path)
         return plot
 
     def save(self, folder: str | Path) -> Path:
-        """Write the images, the plot and the noise into a new or empty folder.
-
-        Writes `initial/00.png` ..., `best/00.png` ..., `strip.png`, `plot.png`, `best.safetensors`, `steps.jsonl`.
+        """Write everything but `last` into a new or empty folder: images, plot, noise, numbers (`solution_files.py`).
 
         Raises:
             ArgumentError: the folder holds something already.
         """
-        from safetensors.torch import save_file
+        write_solution(self, Path(folder))
+        return Path(folder)
 
-        folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ArgumentError(f"expected a new or empty folder, got {folder}; choose another")
-        for name, images in (("initial", self.initial_images), ("best", self.images)):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            for row, image in enumerate(images):
-                image.save(folder / name / f"{row:02d}.png")
-        self.strip().save(folder / "strip.png")
-        self.plot(folder / "plot.png")
-        save_file({"noise": self.noise.cpu().contiguous()}, folder / "best.safetensors")
-        (folder / "steps.jsonl").write_text("".join(json.dumps(record) + "\n" for record in self.history))
-        return folder
+    @classmethod
+    def load(cls, folder: str | Path) -> Solution:
+        """Read what `save` wrote, or the directory of a run, also of one that still goes on.
+
+        Raises:
+            ArgumentError: the folder holds neither, or a file of it cannot be read.
+        """
+        return cls(**read_parts(Path(folder)))
 
     def __repr__(self) -> str:
         lines = [f"Solution of {len(self.history)} steps, {self.nfe.forward} denoiser calls, {self.seconds:.1f} s"]
@@ -241,7 +229,10 @@ class Solution:
             start, best, p = float(self.initial.reward[row]), float(self.reward[row]), self.probability[row]
             image = self.image_probability[row]
             likely = f"P(z) {p:.2g}" + ("" if image is None else f", P(image) {image:.2g}")
-            lines.append(f"  row {row}: reward {start:.4g} -> {best:.4g}, {likely}; {status.value}")
+            asked = shorten(self.about.title(row), 60) if self.about.prompt(row) else ""
+            lines.append(
+                f"  row {row}{asked and f' ({asked})'}: reward {start:.4g} -> {best:.4g}, {likely}; {status.value}"
+            )
             if note := describe_peak(self.history, row):
                 lines.append(f"    {note}")
             if self.strict_probability[row] < SUSPECT:
@@ -251,3 +242,15 @@ class Solution:
             lines += [f"    {note}" for note in (describe_stall(self.history, row), late) if note]
         lines += [f"  {UNTESTED_IMAGES}: {self.untested}"] if self.untested else []
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
+
+    def _repr_png_(self) -> bytes | None:
+        from noiseward.images import draw_grid, enlarge, has_images
+
+        if not has_images(self.sample):
+            return None
+        buffer = io.BytesIO()
+        draw_grid([[enlarge(one) for one in line] for line in (self.initial_images, self.images)]).save(buffer, "PNG")
+        return buffer.getvalue()

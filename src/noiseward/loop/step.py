@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noiseward.loop.budget import Status
+from noiseward.loop.budget import FINAL, Status
 from noiseward.loop.objective import Evaluation
 from noiseward.loop.optimizer import State
 from noiseward.loop.plausible import Plausible, Verdict
@@ -150,7 +150,7 @@ class Step:
     @property
     def checkpoint(self) -> Checkpoint:
         """What is needed to continue after this step; after one without `next_noise`, to repeat it."""
-        status = tuple(old if old is Status.NONFINITE else Status.RUNNING for old in self.status)
+        status = tuple(old if old in FINAL else Status.RUNNING for old in self.status)
         index, noise, nfe = self.index + 1, self.next_noise, self.nfe
         if noise is None:
             index, noise, nfe = self.index, self.noise, self.before

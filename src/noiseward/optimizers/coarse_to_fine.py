@@ -7,7 +7,8 @@ Steps of a sampler of few steps cost less. How its noise belongs to that of a sa
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -75,6 +76,7 @@ def coarse_to_fine(
     before: Optimizer | None = None,
     at: Checkpoint | None = None,
     through: Through = iter,
+    ended: Mapping[int, Status] = MappingProxyType({}),
 ) -> Iterator[Step]:
     """Optimize on the coarse sampler, carry the best noise over, and optimize on the fine one.
 
@@ -90,6 +92,7 @@ def coarse_to_fine(
         at: where the optimization on the coarse sampler continues, if it was begun before.
         through: what the coarse sampler's steps are passed through, which are steps of another objective, of other
             noise, and not among those yielded.
+        ended: as for `iterate`, on the fine sampler.
 
     Yields:
         steps of the fine sampler: its evaluation of the start, step 0, then all from the carried noise on. Steps are
@@ -119,4 +122,4 @@ def coarse_to_fine(
         found = next(iterate(fine, checkpoint, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))
         yield dataclasses.replace(found, status=running)
         raise stopped
-    yield from iterate(fine, checkpoint, optimizer=optimizer, budget=budget, seeds=seeds)
+    yield from iterate(fine, checkpoint, optimizer=optimizer, budget=budget, seeds=seeds, ended=ended)

@@ -44,7 +44,20 @@ class PrintOptions(QuietOptions):
             raise ArgumentError("--json prints everything and --quiet nothing; leave one out")
 
 
-class AlignOptions(PrintOptions):
+class TrackOptions(PrintOptions):
+    """Who else is told of a run."""
+
+    listed_in: ClassVar[str | None] = "Output"
+
+    log: Texts = option(
+        (),
+        group="Watch",
+        help="Log to tensorboard, wandb, mlflow or trackio; wandb:project=NAME sets the project. Default project: "
+        "noiseward.",
+    )
+
+
+class AlignOptions(TrackOptions):
     """Where a run is kept."""
 
     listed_in: ClassVar[str | None] = "Output"
@@ -139,7 +152,7 @@ class CompareOptions(SweepOptions, PrintOptions):
         return "nfe" if kind == "nfe" else "seconds", amount
 
 
-class ResumeOptions(PrintOptions, MemoryOptions):
+class ResumeOptions(TrackOptions, MemoryOptions):
     """More of a run."""
 
     listed_in: ClassVar[str | None] = "Budget"

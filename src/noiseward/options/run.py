@@ -31,10 +31,14 @@ __all__ = [
     "RunSpec",
     "Settings",
     "lift_call",
+    "shorten_to_slug",
 ]
 
 FORMAT = 4  # of spec.json: 1 has no ids and checksums (`runs/binding.py`); for 1 to 3 see `runs/formats.py`
-ADDED = ("require",)  # to format 4 later: not written where they are not set, so that ids of runs stay what they were
+ADDED = (
+    "require",
+    "stop_when",
+)  # to format 4 later: not written where they are not set, so that ids of runs stay what they were
 DEFAULT_MODEL = "stickers"
 DEFAULT_STEPS = 30
 Memory = Literal["auto", "fast", "balanced", "low"]
@@ -133,6 +137,12 @@ class Settings(BudgetOptions, CallOptions, LoadOptions):
         group="Method",
         help="What results must meet, as NAME>=NUMBER or NAME<=NUMBER, quoted: 'clip>=0.25'. Several must all hold.",
     )
+    stop_when: Texts = option(
+        (),
+        group="Budget",
+        help="End an image early: plateau, once its reward has stopped rising; hacked, once the watched rewards show "
+        "likely reward hacking, with the best before it.",
+    )
     batch: int = option(1, ge=1, help="Images per prompt, with seeds SEED, SEED + 1, ...")
     seed: int = option(0, ge=-(2**63), le=2**63 - 1, help="Start from the image the pipeline makes with this seed.")
     watch_every: int = option(1, ge=1, group="Watch", help="Score watched rewards every so many steps.")
@@ -214,8 +224,17 @@ class RunSpec(Settings, ModelOptions):
     def slug(self) -> str:
         """A short name for a folder."""
         rewards = [text.rpartition(".py:")[2].split(":")[0] for text in self.reward]
-        words = re.sub(r"[^a-z0-9]+", "-", f"{' '.join(self.prompt[:1])} {' '.join(rewards)}".lower()).strip("-")
-        return words[:60].strip("-") or "run"
+        return shorten_to_slug(f"{' '.join(self.prompt[:1])} {' '.join(rewards)}")
+
+
+def shorten_to_slug(text: str) -> str:
+    """A short name for a folder.
+
+    Example:
+        >>> shorten_to_slug("A duck!")
+        'a-duck'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-") or "run"
 
 
 CALL = tuple(name for name in CallOptions.model_fields if name != "call")

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from noiseward.api import Problem
 from noiseward.images import open_rgb
+from noiseward.problem import Problem
 from noiseward.rewards.chat.judge_image import digest_image
 from noiseward.rewards.journal import find_journals
 from noiseward.rewards.reward import Reward

@@ -42,7 +42,6 @@ __all__ = [
     "identify",
     "mark",
     "check_mark",
-    "copy_tensors",
     "previous_digest",
     "seal",
     "unseal",
@@ -112,11 +111,6 @@ def unseal(content: Mapping[str, Any], source: object, *, run: str | None = None
     if run is not None and rest.pop("run", None) != run:
         raise RunError(f"{source} belongs to another run than spec.json next to it; restore it, or run again")
     return rest
-
-
-def copy_tensors(content: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as they are written: on the CPU, contiguous, sharing nothing."""
-    return {key: tensor.detach().cpu().contiguous().clone() for key, tensor in content.items()}
 
 
 def digest_tensors(content: Mapping[str, Tensor], loop: Mapping[str, Any] | None = None) -> str:

@@ -11,7 +11,7 @@ from noiseward.errors import ArgumentError, RunError, choices
 from noiseward.images import draw_grid, enlarge
 from noiseward.images.metadata import FORMATS, save_with_metadata
 from noiseward.runs.consistency import read_initial
-from noiseward.runs.describe import about_spec, describe_images
+from noiseward.runs.describe import about_spec
 from noiseward.runs.files import check_target, replace_file
 from noiseward.runs.images import read_frames, read_images
 from noiseward.runs.record import read_record
@@ -70,7 +70,7 @@ def write_images(folder: RunFolder, path: Path, *, kind: str = "png", prefix: st
     if not images:
         raise RunError(f"{folder.path} has no images; its samples are not images, or it ended before its first step")
     before, (best, found) = record.steps[0]["reward"], (record.status["best"], record.status["found"])
-    known = describe_images(about_spec(record.spec), images[0].size, before, best, steps=found)
+    known = about_spec(record.spec).describe(images[0].size, before, best, steps=found)
     path.mkdir(parents=True, exist_ok=True)
     written = []
     for row, (image, says) in enumerate(zip(images, known, strict=True)):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from noiseward.api import Problem
 from noiseward.errors import RunError
+from noiseward.problem import Problem
 from noiseward.runs.store import RunFolder
 from noiseward.samplers.fingerprint import compute_fingerprint
 

@@ -6,17 +6,16 @@ import contextlib
 from typing import Any
 
 from noiseward.errors import NoisewardError, RunError
-from noiseward.images import to_images
-from noiseward.images.plots import plot_history
-from noiseward.loop.hacking import find_hacked
+from noiseward.images import has_images, to_images
 from noiseward.loop.solution import Solution
+from noiseward.loop.solution_files import copy_tensors
 from noiseward.loop.step import Best
-from noiseward.runs.binding import copy_tensors, mark
-from noiseward.runs.describe import about_spec, describe_images
+from noiseward.runs.binding import mark
+from noiseward.runs.describe import about_spec
 from noiseward.runs.files import replace_file, write_tensors
 from noiseward.runs.spec import run_id
 from noiseward.runs.store import RunFolder
-from noiseward.runs.write import has_images, save_images, save_json
+from noiseward.runs.write import save_images, save_json
 
 __all__ = ["fail", "finish", "summarize"]
 
@@ -28,11 +27,11 @@ def finish(folder: RunFolder, solution: Solution, state: str, *, plots: bool = T
 
     def save(name: str, best: Best) -> None:
         images = to_images(best.sample)
-        known = describe_images(about, images[0].size, before, best.reward.tolist(), steps=best.index.tolist())
+        known = about.describe(images[0].size, before, best.reward.tolist(), steps=best.index.tolist())
         save_images(path / name, images, known=known)
 
     if has_images(solution.sample):
-        save("best", solution.last.best)
+        save("best", solution.found)
     if any(solution.hacking):
         pareto = solution.best(by="pareto")
         found = copy_tensors(vars(pareto))
@@ -42,8 +41,7 @@ def finish(folder: RunFolder, solution: Solution, state: str, *, plots: bool = T
     if plots:
         if has_images(solution.sample):
             replace_file(path / "strip.png", lambda beside: solution.strip().save(beside, format="PNG"))
-        plot = plot_history(solution.history, hacked=find_hacked(solution.history))
-        replace_file(path / "plot.png", lambda beside: plot.save(beside, format="PNG"))
+        replace_file(path / "plot.png", lambda beside: solution.plot().save(beside, format="PNG"))
     save_json(path / "status.json", {"state": state, **summarize(solution)}, run)
 
 
@@ -58,12 +56,11 @@ def fail(folder: RunFolder, error: Exception) -> None:
 
 def summarize(solution: Solution) -> dict[str, Any]:
     """How a run ended, as `status.json` holds it."""
-    step = solution.last
     return {
-        "step": step.index,
-        "seconds": step.seconds,
-        "best": step.best.reward.tolist(),
-        "found": step.best.index.tolist(),
+        "step": solution.history[-1]["index"],
+        "seconds": solution.seconds,
+        "best": solution.reward.tolist(),
+        "found": solution.index.tolist(),
         "rows": [status.name for status in solution.status],
         "dead_draws": list(solution.dead_draws),
         "strict": solution.strict_probability,

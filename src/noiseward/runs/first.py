@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from noiseward.api import Problem
 from noiseward.errors import RunError
 from noiseward.loop.budget import Status
 from noiseward.loop.collect import Collector
@@ -16,6 +15,7 @@ from noiseward.loop.step import Step
 from noiseward.methods import read_method
 from noiseward.optimizers.coarse_to_fine import CoarseStage, Through
 from noiseward.options.run import RunSpec
+from noiseward.problem import Problem
 from noiseward.runs import spec as specs
 from noiseward.runs.finish import finish
 from noiseward.runs.interrupt import Interruptible
@@ -66,7 +66,8 @@ def record_first(problem: Problem, spec: RunSpec, folder: RunFolder, stood: Resu
             own.write_spec(asked)
             mark_running(own, stood.data)
         before = past.initial.reward.tolist() if past else None
-        writer = Writer(own.path, asked, fingerprint=model, frames=frames, log=log, before=before)
+        layout, known = few.objective.sampler.layout, {"frames": frames, "log": log, "before": before}
+        writer = Writer(own.path, asked, fingerprint=model, layout=layout, **known)
         collector = Collector(few.objective, past)
         with Interruptible() as interruptible:
             with collector:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from noiseward.errors import RunError
-from noiseward.images import to_images
+from noiseward.images import has_images, to_images
 from noiseward.runs.binding import digest_images
 from noiseward.runs.consistency import check_recorded, read_best, read_initial
 from noiseward.runs.files import read_bytes
@@ -20,7 +20,6 @@ from noiseward.runs.log import Line
 from noiseward.runs.record import RunRecord, tolerance
 from noiseward.runs.spec import run_id
 from noiseward.runs.store import RunFolder
-from noiseward.runs.write import has_images
 
 __all__ = ["check_results", "read_frames", "read_images", "open_image"]
 

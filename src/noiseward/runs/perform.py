@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noiseward.api import Problem, prepare_spec
 from noiseward.errors import NoisewardError, RunError
 from noiseward.loop.budget import Status
 from noiseward.loop.collect import Collector
-from noiseward.loop.progress import Bars
+from noiseward.loop.progress import Bars, Display
 from noiseward.loop.solution import Solution
 from noiseward.loop.step import Checkpoint, Step
 from noiseward.options.run import RunSpec
+from noiseward.problem import Problem, prepare_spec
 from noiseward.runs import first
 from noiseward.runs import spec as specs
 from noiseward.runs.answers import AnswerLog
 from noiseward.runs.claim import Claim
+from noiseward.runs.describe import about_spec
 from noiseward.runs.files import lock
 from noiseward.runs.fingerprint import check_model
 from noiseward.runs.finish import fail, finish
@@ -29,6 +31,8 @@ from noiseward.runs.resume_point import ResumePoint, extend, find_resume_point, 
 from noiseward.runs.store import RunFolder
 from noiseward.runs.write import Writer
 from noiseward.samplers.fingerprint import compute_fingerprint
+from noiseward.trackers import Log as Trackers
+from noiseward.trackers import TrackedRun, check_trackers, list_trackers, open_tracker, track
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,12 +43,15 @@ Observe = Callable[[Iterator[Step], Checkpoint | None], Iterator[Step]]
 """What steps pass before they are written, with where they continue from: it yields them again."""
 
 
-def execute(spec: RunSpec, out: Path | Claim, *, console: Console | None = None, quiet: bool = False) -> Solution:
+def execute(
+    spec: RunSpec, out: Path | Claim, *, log: Trackers = (), console: Console | None = None, quiet: bool = False
+) -> Solution:
     """Run a spec into a new directory.
 
     Arguments:
         spec: what to do.
         out: the directory; it must not exist or be empty. A `Claim` for another one where it is taken.
+        log: trackers, by name or opened.
         console: where the progress bar is drawn.
         quiet: draw none.
 
@@ -52,13 +59,14 @@ def execute(spec: RunSpec, out: Path | Claim, *, console: Console | None = None,
         NoisewardError: bad input, before anything is written; or a failure during the run, which `status.json` then
             names.
     """
+    check_trackers(log)
     spec = specs.set_limits(spec)
     bars = None if quiet else Bars(console)
     with out if isinstance(out, Claim) else Claim(out) as path:
         with bars.show_discovery() if bars else contextlib.nullcontext():
             problem = prepare_spec(spec)
         spec, folder = _written(spec, problem), RunFolder(path)
-        return _shown(_performing(problem, spec, folder, bars=bars), problem, spec, folder, console, bars)
+        return _shown(_performing(problem, spec, folder, trackers=log, bars=bars), problem, spec, folder, console, bars)
 
 
 def resume(
@@ -68,6 +76,7 @@ def resume(
     seconds: str | None = None,
     nfe: str | None = None,
     memory: str | None = None,
+    log: Trackers = (),
     console: Console | None = None,
     quiet: bool = False,
 ) -> Solution:
@@ -79,12 +88,14 @@ def resume(
         out: the run directory.
         steps, seconds, nfe: a larger budget, in total (`50`) or in addition to the one before (`+20`).
         memory: another memory mode, with gradients that are the same to rounding.
+        log: trackers, by name or opened.
         console: where the progress bar is drawn.
         quiet: draw none.
 
     Raises:
         RunError: another process writes the run, a file of it cannot be read, or the model is another one now.
     """
+    check_trackers(log)
     folder = RunFolder(out)
     folder.spec()  # whether it is a run, before a lock is put there
     with lock(out):
@@ -95,11 +106,19 @@ def resume(
             problem = prepare_spec(spec)
         # The run's id depends on the text of the method, which stays.
         spec = _written(spec, problem).replace(method=spec.method or problem.method)
-        return _shown(_going_on(problem, spec, folder, bars=bars), problem, spec, folder, console, bars)
+        return _shown(_going_on(problem, spec, folder, trackers=log, bars=bars), problem, spec, folder, console, bars)
 
 
 def perform(
-    problem: Problem, spec: RunSpec, out: Path, *, observe: Observe | None = None, plots: bool = True
+    problem: Problem,
+    spec: RunSpec,
+    out: Path,
+    *,
+    observe: Observe | None = None,
+    log: Trackers = (),
+    bars: Display | None = None,
+    besides: tuple[str, ...] = (),
+    plots: bool = True,
 ) -> Generator[Step, None, Solution]:
     """Begin a run, or resume it where its directory was begun, yielding its steps; returns the solution.
 
@@ -108,21 +127,32 @@ def perform(
         spec: what to do; a run that was begun must have been asked for the same.
         out: the directory.
         observe: what steps pass before they are written.
+        log: trackers, by name or opened.
+        bars: where they are shown.
+        besides: options in which a run that was begun may differ; it takes the new ones.
         plots: whether to draw the strip and the plot at the end.
 
     Raises:
         NoisewardError: as `execute` and `resume`.
     """
     folder, automatic = RunFolder(out), spec.memory == "auto"
+    if bars is not None and observe is None:
+        observe = functools.partial(_shown_by, bars, problem)
+    how: dict[str, Any] = {"observe": observe, "trackers": log, "bars": bars, "plots": plots}
     spec = _written(specs.set_limits(spec), problem)
     if not os.path.lexists(out / "spec.json"):
         with Claim(out):
-            return (yield from _performing(problem, spec, folder, observe=observe, plots=plots))
+            return (yield from _performing(problem, spec, folder, **how))
     with lock(out):
         known = folder.spec()
-        if not specs.matches(known, spec, besides=("memory",) if automatic else ()):
-            raise RunError(f"{out} holds a run that was asked for something else; give another directory with --out")
-        return (yield from _going_on(problem, known, folder, observe=observe, plots=plots))
+        if not specs.matches(known, spec, besides=(*besides, *(["memory"] if automatic else []))):
+            raise RunError(f"{out} holds a run that was asked for something else; give another directory (out)")
+        known = known.replace(**{name: getattr(spec, name) for name in besides})
+        return (yield from _going_on(problem, known, folder, **how))
+
+
+def _shown_by(bars: Display, problem: Problem, steps: Iterator[Step], _: Checkpoint | None) -> Iterator[Step]:
+    return bars.track(steps, problem.budget)
 
 
 def _written(spec: RunSpec, problem: Problem) -> RunSpec:
@@ -153,8 +183,9 @@ def _performing(
     *,
     stood: ResumePoint | None = None,
     log: Log | None = None,
-    bars: Bars | None = None,
+    bars: Display | None = None,
     observe: Observe | None = None,
+    trackers: Trackers = (),
     plots: bool = True,
 ) -> Generator[Step, None, Solution]:
     """The steps of a run from a place on, or from its start; its directory is held."""
@@ -162,11 +193,17 @@ def _performing(
     coarse = first.find_first(problem, spec, folder) if at is None or at.index == 0 else None
     model = compute_fingerprint(problem.objective.sampler)
     written, shown = first.record_first(problem, spec, folder, coarse), problem.showing(bars)
-    steps = problem.iterate(at, seen, coarse=coarse and coarse.place, through=lambda steps: shown(written(steps)))
+    history = past.history if past else ()
+    few = {"coarse": coarse and coarse.place, "through": lambda steps: shown(written(steps))}
+    steps = problem.iterate(at, seen, history=history, **few)
     steps = observe(steps, at) if observe else steps
     before = past.initial.reward.tolist() if past else None
-    writer = Writer(folder.path, spec, fingerprint=model, frames=frames, log=log, before=before)
-    collector = Collector(problem.objective, past, method=problem.does)
+    tracked = TrackedRun(folder.path.name, folder=folder.path, config=spec.plain())
+    for tracker in list_trackers(trackers):
+        steps = track(steps, open_tracker(tracker, tracked), about_spec(spec), before=before)
+    layout, known = problem.objective.sampler.layout, {"frames": frames, "log": log, "before": before}
+    writer = Writer(folder.path, spec, fingerprint=model, layout=layout, **known)
+    collector = Collector(problem.objective, past, method=problem.does, about=problem.about)
     answers = AnswerLog(problem, folder.path)
     with Interruptible() as interruptible:
         try:
@@ -196,7 +233,7 @@ def _shown(
     spec: RunSpec,
     folder: RunFolder,
     console: Console | None,
-    bars: Bars | None,
+    bars: Display | None,
 ) -> Solution:
     """The solution of a run whose steps go by, seen or unseen."""
     if console and bars:

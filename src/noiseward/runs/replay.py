@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from noiseward import __version__
-from noiseward.api import prepare_spec
+from noiseward.problem import prepare_spec
 from noiseward.runs.consistency import check_recorded, read_best
 from noiseward.runs.fingerprint import check_model
 from noiseward.runs.record import tolerance

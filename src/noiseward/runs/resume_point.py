@@ -16,21 +16,22 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, RunError
-from noiseward.images import to_images
+from noiseward.images import has_images, to_images
 from noiseward.loop.budget import Status, update_pace
 from noiseward.loop.collect import Past
+from noiseward.loop.frames import Frames
 from noiseward.loop.objective import Evaluation
 from noiseward.loop.panel import PanelState
-from noiseward.loop.solution import Frames
+from noiseward.loop.solution_files import PEAK
 from noiseward.loop.step import TESTS, Best, Checkpoint
 from noiseward.options.run import RunSpec
 from noiseward.runs.consistency import ResumeData, read_resume_data
-from noiseward.runs.describe import about_spec, describe_images
+from noiseward.runs.describe import about_spec
 from noiseward.runs.images import read_frames
 from noiseward.runs.log import Line, Log
 from noiseward.runs.spec import run_id, set_limits
 from noiseward.runs.store import RunFolder
-from noiseward.runs.write import FRAMES, PEAK, has_images, save_images, save_json
+from noiseward.runs.write import FRAMES, save_images, save_json
 from noiseward.samplers.cost import NFE
 
 __all__ = ["ResumePoint", "extend", "mark_running", "find_resume_point"]
@@ -107,7 +108,7 @@ def mark_running(folder: RunFolder, found: ResumeData, *, again: bool = False) -
     sample = found.initial["sample"]
     if has_images(sample) and not all((folder.path / "initial" / f"{k:02d}.png").exists() for k in range(len(sample))):
         images, reward = to_images(sample), found.initial["reward"].tolist()
-        known = describe_images(about_spec(folder.spec()), images[0].size, reward, reward)
+        known = about_spec(folder.spec()).describe(images[0].size, reward, reward)
         save_images(folder.path / "initial", images, known=known)
     last = None if again or not found.lines else found.lines[-1].record
     begun = folder.lines()[0].record

@@ -87,7 +87,10 @@ def settings_of(spec: RunSpec) -> dict[str, Any]:
     """All of a spec but its prompts and seeds, its method with all arguments."""
     plain = {name: value for name, value in spec.plain().items() if name not in ("prompt", "seed", "batch")}
     plain = {name: getattr(spec, name) for name in ADDED} | plain
-    return {**plain, "method": None if spec.method is None else read_method(spec.method).text}
+    text = spec.method
+    if text is not None and not text.startswith("<"):  # `<...>` is an object of Python's
+        text = read_method(text).text
+    return {**plain, "method": text}
 
 
 def matches(spec: RunSpec, asked: RunSpec, *, besides: tuple[str, ...] = EXTENDED) -> bool:

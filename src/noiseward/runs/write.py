@@ -16,23 +16,24 @@ from PIL import Image
 from torch import Tensor
 
 from noiseward import __version__
-from noiseward.images import to_images
+from noiseward.images import has_images, to_images
 from noiseward.images.metadata import save_with_metadata
-from noiseward.loop.solution import Frames
+from noiseward.loop.frames import Frames
+from noiseward.loop.solution_files import copy_tensors, pack_layout, pack_peaks
 from noiseward.loop.step import Step
+from noiseward.noise.layout import Layout
 from noiseward.options.run import RunSpec
-from noiseward.runs.binding import FILES, Bound, copy_tensors, digest_images, digest_tensors, mark, seal
-from noiseward.runs.describe import about_spec, describe_images
+from noiseward.runs.binding import FILES, Bound, digest_images, digest_tensors, mark, seal
+from noiseward.runs.describe import about_spec
 from noiseward.runs.files import replace_file, write_tensors
 from noiseward.runs.log import Log
 from noiseward.runs.spec import run_id, to_text
 
-__all__ = ["FRAMES", "LIBRARIES", "PEAK", "Writer", "has_images", "save_image", "save_images", "save_json"]
+__all__ = ["FRAMES", "LIBRARIES", "Writer", "save_image", "save_images", "save_json"]
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
 IMAGES_EVERY = 5.0  # seconds between two writings of the best images
 FRAMES = 24
-PEAK = ""  # the name of `Step.peak` among the peaks
 
 
 @final
@@ -43,6 +44,7 @@ class Writer:
         path: its directory.
         spec: what was asked.
         fingerprint: of the model.
+        layout: the sampler's draws.
         frames: those the run has already.
         log: of a resumed run; None for a new one.
         before: the reward of its start; None for a new one.
@@ -54,6 +56,7 @@ class Writer:
         spec: RunSpec,
         *,
         fingerprint: str,
+        layout: Layout,
         frames: Frames | None,
         log: Log | None,
         before: Sequence[float] | None,
@@ -62,7 +65,7 @@ class Writer:
         self._frames = Frames(FRAMES) if frames is None else frames
         self._log, self._pictured, self._tidy = log, 0.0, False
         was = log.was if log is not None and log.was is not None else (None, None, None)
-        self._about, self._before = about_spec(spec), before
+        self._about, self._before, self._layout = about_spec(spec), before, layout
         self._written: dict[str, str | None] = dict(zip(FILES, was, strict=True))
 
     def write(self, step: Step) -> None:
@@ -71,10 +74,13 @@ class Writer:
         if self._log is None:
             self._begin(step)
             self._log = Log(self._path / "steps.jsonl", run=self._run)
+        if not (self._path / "about.json").exists():  # runs of earlier versions have none
+            about = {**dataclasses.asdict(self._about), "layout": pack_layout(self._layout)}
+            save_json(self._path / "about.json", about, self._run)
         images = to_images(step.evaluation.sample) if has_images(step.evaluation.sample) else None
         place, loop = _place(step)
         best = copy_tensors(vars(step.best)) if self._written["best"] is None or _improved(step) else None
-        peaks = _peaks(step)
+        peaks = pack_peaks(step.peaks, step.peak)
         bound: Bound = {
             "place": digest_tensors(place, loop),
             "best": digest_tensors(best) if best else self._written["best"] or "",
@@ -144,13 +150,8 @@ class Writer:
         prefix: str = "",
     ) -> None:
         """Replace images, with what made them."""
-        known = describe_images(self._about, images[0].size, self._before or [], reward.tolist(), steps=steps)
+        known = self._about.describe(images[0].size, self._before or [], reward.tolist(), steps=steps)
         save_images(self._path / folder, images, prefix, known)
-
-
-def has_images(sample: Tensor) -> bool:
-    """Whether samples are images."""
-    return sample.ndim == 4 and sample.shape[1] in (1, 3)
 
 
 def save_images(
@@ -186,16 +187,6 @@ def _step(file: Path) -> int:
 
 def _improved(step: Step) -> bool:
     return bool((step.best.index == step.index).any())
-
-
-def _peaks(step: Step) -> dict[str, Tensor] | None:
-    """What was best when each held-out reward was highest, and, without a name, what was highest of all."""
-    peaks = dict(step.peaks)
-    if step.peak is not None:
-        peaks[PEAK] = step.peak
-    if not peaks:
-        return None
-    return copy_tensors({f"{name}.{field}": part for name, peak in peaks.items() for field, part in vars(peak).items()})
 
 
 def _place(step: Step) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from noiseward.errors import RunError
 from noiseward.runs.files import replace_file
+from noiseward.runs.page import draw_figure, draw_table, escape, inline, write_page
 from noiseward.sweep import figures
 from noiseward.sweep.comparison import Comparison
 from noiseward.sweep.directory import Sweep
 from noiseward.sweep.engine import Beat, Engine, Local
 from noiseward.sweep.measure import Measured, measure
 from noiseward.sweep.outcomes import Outcome, describe_undone, find_outcomes, write_index
-from noiseward.sweep.page import draw_table, escape, inline, write_page
 from noiseward.sweep.tables import describe, format_budget, format_lines, markdown
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def report(
     replace_file(out / "report.md", lambda path: path.write_text(markdown(comparison, measured), encoding="utf-8"))
     images = {
         line.method: [
-            out / one.run / "best" / f"{one.row:02d}.png"
+            (out / one.run / "best" / f"{one.row:02d}.png", _caption(one))
             for pack, _, some in found if pack.spec.method == line.method for one in some if one.state == "done"
         ][:SHOWN]
         for line in lines
@@ -95,7 +95,10 @@ def report(
 
 
 def _page_parts(
-    comparison: Comparison, measured: Measured, plots: Mapping[str, Image], images: Mapping[str, Sequence[Path]]
+    comparison: Comparison,
+    measured: Measured,
+    plots: Mapping[str, Image],
+    images: Mapping[str, Sequence[tuple[Path, str]]],
 ) -> list[str]:
     """The page, images inside."""
     parts = [f"<p>{escape(describe(comparison))}</p>", f"<p>At the start the reward is {measured.start}.</p>"]
@@ -108,9 +111,14 @@ def _page_parts(
     for method, why in measured.refused.items():
         parts.append(f"<p><b>{escape(method)}</b> does not apply: {escape(why)}</p>")
     for method, files in images.items():
-        row = "".join(f'<img alt="" src="{inline(file)}">' for file in files if file.exists())
-        parts += [f'<h3>{escape(method)}</h3><div class="small">{row}</div>'] if row else []
+        row = "".join(draw_figure(inline(file), caption) for file, caption in files if file.exists())
+        parts += [f'<h3>{escape(method)}</h3><div class="row">{row}</div>'] if row else []
     return parts
+
+
+def _caption(one: Outcome) -> str:
+    change = "" if one.best is None or one.before is None else f": {one.before:.3g} to {one.best:.3g}"
+    return f"{one.prompt}, seed {one.seed}{change}"
 
 
 def _finite(value: Any) -> Any:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from noiseward.api import default_watch
 from noiseward.errors import ArgumentError, RunError
 from noiseward.methods import DEFAULT_METHODS, METHODS, read_method
 from noiseward.options.run import RunSpec
+from noiseward.problem import default_watch
 from noiseward.sweep.directory import Sweep
 from noiseward.sweep.pack_task import has_gradient
 from noiseward.sweep.packs import FILE

@@ -13,9 +13,9 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, Protocol, final
 
-from noiseward.api import Loaded
 from noiseward.loop.executor import Executor
 from noiseward.options.run import RunSpec
+from noiseward.problem import Loaded
 
 __all__ = ["Beat", "Context", "Engine", "Local", "Task"]
 

@@ -18,12 +18,12 @@ from typing import Any, TypedDict, final
 import torch
 from torch import Tensor
 
-from noiseward.api import Problem
 from noiseward.errors import RunError
 from noiseward.loop.step import Best, Checkpoint, Step
 from noiseward.noise.typicality import strict_probability
 from noiseward.options.run import RunSpec
 from noiseward.pipelines.cards import card_of
+from noiseward.problem import Problem
 from noiseward.runs.binding import seal, unseal
 from noiseward.runs.files import read_json, replace_file
 from noiseward.runs.record import RunRecord

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import final
 
-from noiseward.api import Loaded, Problem, prepare_spec
 from noiseward.errors import ArgumentError, GradientError, NoisewardError, RunError
 from noiseward.loop.budget import Status
 from noiseward.loop.panel import Panel
 from noiseward.loop.progress import share_spent
 from noiseward.methods import default_method, read_method
 from noiseward.options.run import RunSpec
+from noiseward.problem import Loaded, Problem, prepare_spec
 from noiseward.rewards.catalog import ENTRIES
 from noiseward.runs.claim import is_vacant
 from noiseward.runs.files import lock

@@ -26,11 +26,11 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from noiseward.api import Loaded, prepare_spec
 from noiseward.errors import ArgumentError, describe_error
 from noiseward.loop.executor import Executor, run_piece
 from noiseward.options.commands import EngineOptions
 from noiseward.options.run import RunSpec
+from noiseward.problem import Loaded, prepare_spec
 from noiseward.runs.spec import to_text
 from noiseward.samplers.cost import NFE
 from noiseward.samplers.sampler import Prompt, Sampler

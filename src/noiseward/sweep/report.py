@@ -9,10 +9,10 @@ from pathlib import Path
 from noiseward.loop.describe import SUSPECT
 from noiseward.rewards.shortfall import describe_reward
 from noiseward.runs.answers import find_reasons, read_answers
+from noiseward.runs.page import draw_table, escape, write_page
 from noiseward.sweep.directory import Sweep
 from noiseward.sweep.engine import Beat
 from noiseward.sweep.outcomes import Outcome, count_states, find_outcomes, write_contact, write_index
-from noiseward.sweep.page import draw_table, escape, write_page
 
 __all__ = ["report"]
 
@@ -23,7 +23,7 @@ def report(sweep: Sweep, ended: Mapping[str, Beat] | None = None) -> list[Outcom
     write_index(outcomes, sweep.out / "index.csv")
     write_contact(outcomes, sweep.out, sweep.out / "contact.png")
     head = ("row", "before", "after", "reward", "P(z)", "strict", "P(image)", "ended")
-    table = draw_table(head, [_cells(one, sweep.out) for one in outcomes])
+    table = draw_table(head, [_cells(one, sweep.out) for one in outcomes], [_values(one) for one in outcomes])
     write_page(sweep.out / "report.html", sweep.out.name, [f"<p>{_summarize(outcomes)}.</p>", table])
     return outcomes
 
@@ -57,6 +57,12 @@ def _cells(one: Outcome, out: Path) -> list[str]:
     said = find_reasons(read_answers(out / one.run), out / one.run / "best" / f"{one.row:02d}.png")
     reasons = "".join(f"<br><span class=small>{escape(reason)}</span>" for reason in said)
     return [*cells, f"{one.ended if one.state == 'done' else one.state}{error}{reasons}"]
+
+
+def _values(one: Outcome) -> list[str | float | None]:
+    """What the columns are sorted by."""
+    state = one.ended if one.state == "done" else one.state
+    return [one.id, one.before, one.best, one.gain, one.probability, one.strict, one.image, state]
 
 
 def _change(before: float, best: float) -> str:
