@@ -13,7 +13,7 @@ from noiseward.options.replaced import REPLACED, renamed
 __all__ = ["EXAMPLES", "Command", "Group"]
 
 TYPES = {"str": "TEXT", "path": "PATH", "int range": "INTEGER", "int": "INTEGER"}
-GROUPS = ("Model", "Method", "Budget", "Watch", "Output", "Workers")
+GROUPS = ("Model", "Task", "Method", "Budget", "Watch", "Output", "Workers")
 
 EXAMPLES = {
     "align": (

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from noiseward.errors import ArgumentError
 from noiseward.options.option import Options, Texts, option
 from noiseward.options.run import CallOptions, MemoryOptions, ModelOptions
+from noiseward.options.task import TaskOptions
 
 __all__ = [
     "AlignOptions",
@@ -149,7 +150,7 @@ class ResumeOptions(PrintOptions, MemoryOptions):
     nfe: str | None = option(None, help="Denoiser calls in total, or +MORE.")
 
 
-class DoctorOptions(ModelOptions, CallOptions):
+class DoctorOptions(ModelOptions, CallOptions, TaskOptions):
     """A check of a model."""
 
     listed_in: ClassVar[str | None] = "Output"

@@ -25,7 +25,7 @@ from noiseward.errors import ArgumentError, choices
 from noiseward.images import convert_image, read_image
 from noiseward.samplers.entries import Entry, plain_prompts
 
-__all__ = ["build_arguments", "count_entries", "open_images", "runs_alone"]
+__all__ = ["build_arguments", "count_entries", "open_images", "runs_alone", "takes_path"]
 
 _IMAGES = re.compile(r"(^|_)(images?|masks?)(_\d+)?$")
 
@@ -105,13 +105,18 @@ def open_images(name: str, value: Any) -> Any:
     def prepare(image: Any) -> Any:
         return convert_image(image, mask="mask" in name)
 
-    if isinstance(value, str | Path) and _is_image(name):
+    if isinstance(value, str | Path) and takes_path(name):
         return read_image(value, name, prepare)
     return prepare(value) if isinstance(value, Image) else value
 
 
+def takes_path(name: str) -> bool:
+    """Whether an argument is an image, or several, and may be given by path."""
+    return bool(_IMAGES.search(name)) and not name.endswith("attention_mask")
+
+
 def _is_image(name: str) -> bool:
-    return bool(_IMAGES.search(name)) and not name.endswith("attention_mask") and not name.startswith("ip_adapter")
+    return takes_path(name) and not name.startswith("ip_adapter")
 
 
 def _is_embedding(name: str) -> bool:
