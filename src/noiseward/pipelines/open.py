@@ -17,7 +17,7 @@ from noiseward.pipelines.arguments import open_images
 from noiseward.pipelines.calls import list_parameters
 from noiseward.pipelines.cards import card_of
 from noiseward.pipelines.load import load_pipeline
-from noiseward.pipelines.tasks import check_request, convert_pipeline
+from noiseward.pipelines.tasks import check_request, check_strength, convert_pipeline
 from noiseward.samplers.function import FunctionSampler
 from noiseward.samplers.sampler import Sampler
 from noiseward.user_code import ErrorBoundary, load_name
@@ -84,6 +84,7 @@ def open_sampler(
             raise ArgumentError(f"{type(pipe).__name__} has no argument '{name}'; did you mean {near!r}?")
     defaults = {"eta": 1.0, **(card.call if card else {})}
     chosen = {name: value for name, value in defaults.items() if name in known} | dict(call)
+    check_strength(pipe, chosen)
     return DiffusersSampler(pipe, memory=memory or (card.memory if card else "balanced"), **chosen)
 
 

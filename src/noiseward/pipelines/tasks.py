@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from noiseward.errors import ArgumentError, ModelError, choices, describe_error
-from noiseward.pipelines.calls import list_parameters
+from noiseward.pipelines.calls import get_default, list_parameters
 from noiseward.pipelines.controlnets import load_controlnet
 from noiseward.pipelines.ip_adapters import add_ip_adapter
 from noiseward.pipelines.sizes import fit_images
 from noiseward.terminal import silence
 
-__all__ = ["convert_pipeline", "check_request"]
+__all__ = ["check_request", "check_strength", "convert_pipeline"]
 
 _CONVERTERS = {
     "text2img": "AutoPipelineForText2Image",
@@ -122,6 +122,17 @@ def convert_pipeline(
     if "strength" in call and "strength" not in known and "image" not in given:
         raise ArgumentError("strength needs image, got none; give the image to start from")
     return converted, fit_images(converted, call, known, converted=True)
+
+
+def check_strength(pipe: Any, call: Mapping[str, Any]) -> None:
+    """Raise `ArgumentError` if so little of an image is noise that no denoising step is left."""
+    strength, listed = call.get("strength"), any(call.get(name) is not None for name in ("timesteps", "sigmas"))
+    count = call.get("num_inference_steps", get_default(pipe, "num_inference_steps"))
+    if isinstance(strength, int | float) and isinstance(count, int) and not listed and int(count * strength) < 1:
+        raise ArgumentError(
+            f"strength={strength} of num_inference_steps={count} leaves no step; give strength >= {1 / count:.3g}, or "
+            "more steps"
+        )
 
 
 def _convert(pipe: Any, base: str, given: Mapping[str, Any], more: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from noiseward.pipelines.cards import card_of
 
 __all__ = ["about_spec", "describe_images"]
 
-_CALL = ("num_inference_steps", "guidance_scale", "negative_prompt", "eta")
+_CALL = ("num_inference_steps", "guidance_scale", "negative_prompt", "eta", "strength")
 
 
 def about_spec(spec: RunSpec) -> About:
