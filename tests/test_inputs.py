@@ -125,8 +125,8 @@ def test_flags_name_the_task_and_its_images(run, models, given, tmp_path):
     status, _, errors = run("align", "a", *asked, "--mask-image", str(given / "mask.png"), "--out", "a")
     assert status == 0, errors
     assert set(RunFolder(tmp_path / "a").spec().arguments) == {"num_inference_steps", "image", "mask_image"}
-    status, _, errors = run("align", "a", *asked, "--control-image", str(given / "edges.png"), "--controlnet",
-                            str(models / "canny"), "--task", "controlnet", "--strength", "0.9", "--out", "b")  # fmt: skip
+    net = ("--task", "controlnet", "--controlnet", str(models / "canny"), "--control-image", str(given / "edges.png"))
+    status, _, errors = run("align", "a", *asked, *net, "--strength", "0.9", "--out", "b")
     assert status == 0, errors
     status, out, errors = run("replay", "b", "--json")
     assert status == 0 and json.loads(out)["rows"][0]["identical"], errors

@@ -31,7 +31,7 @@ def models(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def place(models, tmp_path, monkeypatch):
-    """A function that puts tiny models, and small settings, in the place of the page's; photos are where it has them."""
+    """A function that puts tiny models and small settings in the place of the page's; images are where it has them."""
     from PIL import Image
 
     for name, target in (("photo", "photo.jpg"), ("photo", "style.jpg"), ("mask", "mask.png"), ("edges", "edges.png")):

@@ -85,7 +85,7 @@ def find_size(
 
 
 def _find_unit(pipe: Any) -> int:
-    """What sides are multiples of: the size of a latent, or of a patch of latents, and 8, which many pipelines ask for."""
+    """What sides are multiples of: the size of a latent, or of a patch of latents, and 8, which many ask for."""
     factor = int(getattr(pipe, "vae_scale_factor", 8))
     return math.lcm(8, factor * (2 if "transformer" in pipe.components else 1))
 
