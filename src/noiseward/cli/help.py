@@ -36,6 +36,10 @@ EXAMPLES = {
         "noiseward replay runs/a-duck-brightness",
         "noiseward replay runs/a-duck-brightness --out again --json",
     ),
+    "render": (
+        "noiseward render runs/a-duck-brightness --num-inference-steps 40",
+        "noiseward render runs/a-duck-brightness --seeds 8 --cosine 0.9",
+    ),
     "export": (
         "noiseward export runs/a-duck-brightness",
         "noiseward export runs/animals --images site --format webp --csv animals.csv",

@@ -135,8 +135,12 @@ class DiffusersSampler(Sampler):
 
     def with_call(self, **changes: Any) -> DiffusersSampler:
         """A sampler of the same pipeline that calls it with other arguments."""
+        return self.with_pipe(self.pipe, **changes)
+
+    def with_pipe(self, pipe: Any, **changes: Any) -> DiffusersSampler:
+        """A sampler of another pipeline of the same models."""
         call = {**self._arguments, **changes}
-        other = DiffusersSampler(self.pipe, memory=self.memory, denoiser=self._names, **call)
+        other = DiffusersSampler(pipe, memory=self.memory, denoiser=self._names, **call)
         other.expect(self._expected)
         return other
 
