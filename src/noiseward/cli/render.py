@@ -69,7 +69,7 @@ def _render(folder: RunFolder, target: Path, options: RenderOptions) -> Any:
     """Render one run, and write its images; yields the rows of each rendering."""
     from noiseward.images import to_images
     from noiseward.runs.describe import about_spec, describe_images
-    from noiseward.runs.render import render
+    from noiseward.runs.rendering import render
     from noiseward.runs.write import has_images, save_image
 
     spec, begun, found_at = folder.spec(), folder.steps()[0]["reward"], folder.read("status.json")["found"]

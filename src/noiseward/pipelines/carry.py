@@ -137,6 +137,7 @@ def resize_noise(noise: Tensor, rest: Tensor) -> Tensor:
         rest: `(B, K, C, H, W)`, for what the noise does not determine.
 
     Example:
+        >>> import torch
         >>> small, rest = torch.randn(1, 2, 4, 8, 8), torch.randn(1, 2, 4, 16, 8)
         >>> large = resize_noise(small, rest)
         >>> large.shape, torch.allclose(resize_noise(large, small), small, atol=1e-6)

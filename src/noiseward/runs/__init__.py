@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from noiseward.options.run import RunSpec
     from noiseward.runs.claim import Claim
     from noiseward.runs.perform import execute, resume
-    from noiseward.runs.render import render
+    from noiseward.runs.rendering import render
     from noiseward.runs.store import RunFolder, find_runs
 
 __all__ = ["Claim", "RunFolder", "RunSpec", "execute", "find_runs", "render", "resume"]
@@ -22,7 +22,7 @@ _HOMES = {
     "RunSpec": "noiseward.options.run",
     "execute": "noiseward.runs.perform",
     "find_runs": "noiseward.runs.store",
-    "render": "noiseward.runs.render",
+    "render": "noiseward.runs.rendering",
     "resume": "noiseward.runs.perform",
 }
 
