@@ -61,7 +61,8 @@ def render(run: RunArgument, options: RenderOptions) -> None:
 
 def _name(options: RenderOptions) -> str:
     """A folder for what is changed."""
-    parts = [f"{name.replace('_', '-')}-{value}" for name, value in options.changes.items()]
+    changed = {**options.changes, **({"cosine": options.cosine} if options.seeds else {})}
+    parts = [f"{name.replace('_', '-')}-{value}" for name, value in changed.items()]
     return re.sub(r"[^\w.-]+", "-", "_".join(parts)) or "same"
 
 

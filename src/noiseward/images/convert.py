@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageOps
 
 from noiseward.errors import ArgumentError, describe_error
+from noiseward.lfs import is_pointer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,6 +83,8 @@ def read_image(path: str | Path, name: str, prepare: Callable[[Any], Any] = conv
     except ArgumentError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
+        if is_pointer(Path(path).expanduser()):
+            raise ArgumentError(f"{name}: '{path}' is a Git LFS pointer, not the image; run 'git lfs pull'") from error
         raise ArgumentError(
             f"{name}: expected the path of an image, got '{path}' ({describe_error(error)}); check the file"
         ) from error

@@ -28,7 +28,17 @@ def _as_image(value: Any) -> Any:
     return value
 
 
+def _as_model(value: Any) -> Any:
+    """A folder or a hub id as text; in Python also a model."""
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if value is not None and not (isinstance(value, str) and value) and not hasattr(value, "config"):
+        raise ValueError("a folder, a hub id, or a ControlNet")
+    return value
+
+
 Image = Annotated[Any, BeforeValidator(_as_image), WithJsonSchema(_SCHEMA)]
+
+ControlNet = Annotated[Any, BeforeValidator(_as_model), WithJsonSchema({"anyOf": [_PATH, {"type": "null"}]})]
 
 
 class ImageOptions(Options):
@@ -58,9 +68,11 @@ class TaskOptions(Options):
         help="text2img, img2img, inpaint, or controlnet. Default: what the images that are given ask for, else the "
         "model's own.",
     )
-    controlnet: str | None = option(None, help="A ControlNet for the model: a folder or hub id.")
+    controlnet: ControlNet = option(None, help="A ControlNet for the model: a folder or hub id.")
     ip_adapter: str | None = option(
-        None, help="An IP-Adapter for the model: a .safetensors file, a folder, a hub id, or a file in one, ID/PATH."
+        None,
+        min_length=1,
+        help="An IP-Adapter for the model: a .safetensors file, a folder, a hub id, or a file in one, ID/PATH.",
     )
     ip_adapter_scale: float | None = option(
         None, help="How much the IP-Adapter counts, from 0 to 1. Default: 1, as diffusers has it."

@@ -122,7 +122,7 @@ def _nest(old: DiffusersSampler, new: DiffusersSampler) -> Nested:
         if was == now:
             raise ArgumentError(f"its steps are at other levels of noise than those of the run; {AGAIN}") from error
         trained = int(old.pipe.scheduler.config["num_train_timesteps"])
-        whole = [n for n in range(1, trained + 1) if trained % n == 0 and (n % was == 0 or was % n == 0) and n != was]
+        whole = [n for n in range(1, trained) if trained % n == 0 and (n % was == 0 or was % n == 0) and n != was]
         raise ArgumentError(
             f"num_inference_steps={now} is not nested with the {was} of the run, so its noise cannot be carried over "
             f"exactly; give one of {', '.join(str(n) for n in whole if n <= 10 * was) or 'none'}"

@@ -20,11 +20,11 @@ _SHARED = (
 )  # fmt: skip
 
 
-def load_controlnet(source: str | Path, pipe: Any) -> Any:
+def load_controlnet(source: Any, pipe: Any) -> Any:
     """Load a ControlNet, in the precision and on the device of a pipeline.
 
     Arguments:
-        source: a folder that `save_pretrained()` wrote, or a hub id.
+        source: a folder that `save_pretrained()` wrote, or a hub id; a ControlNet itself is given back.
         pipe: the pipeline that it is for.
 
     Raises:
@@ -33,6 +33,10 @@ def load_controlnet(source: str | Path, pipe: Any) -> Any:
     """
     import diffusers
 
+    if not isinstance(source, str | Path):
+        kind = type(source).__name__
+        _check_family(kind, source.config, kind, pipe)
+        return source
     path = Path(os.path.expanduser(source))
     is_local = os.path.exists(path)
     if not is_local and (path.is_absolute() or str(source).count("/") != 1 or str(source).startswith(".")):

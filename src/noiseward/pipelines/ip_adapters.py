@@ -35,9 +35,12 @@ def add_ip_adapter(pipe: Any, source: str | Path, *, scale: float | None = None)
     if not callable(getattr(pipe, "load_ip_adapter", None)) or "unet" not in pipe.components:
         raise ArgumentError(f"{name} takes no IP-Adapter by name; leave ip_adapter out, or load it into a pipeline")
     root, subfolder, file, is_local = _find(pipe, str(source))
+    encoder = _find_encoder(root, subfolder, is_local)
+    if is_local and pipe.components.get("image_encoder") is None and not Path(root, subfolder, encoder).is_dir():
+        raise ModelError(f"ip_adapter '{source}' has no image encoder; put its folder {_ENCODER} next to {file}")
     try:
         with silence("diffusers", "transformers", bars=not is_local):
-            where = {"subfolder": subfolder, "image_encoder_folder": _find_encoder(root, subfolder, is_local)}
+            where = {"subfolder": subfolder, "image_encoder_folder": encoder}
             pipe.load_ip_adapter(root, weight_name=file, local_files_only=is_local, **where)
             pipe.set_ip_adapter_scale(1.0 if scale is None else scale)
     except Exception as error:  # a file that is missing or damaged, or weights of another shape
@@ -78,7 +81,10 @@ def _find(pipe: Any, source: str) -> tuple[str, str, str, bool]:
             raise ArgumentError(f"ip_adapter must end with a .safetensors file, got '{source}'; name the file")
         return root, "/".join(inner[:-1]), inner[-1], False
     if plain is None:
-        raise ArgumentError(f"ip_adapter '{source}' has none known for {type(pipe).__name__}; name its file, ID/PATH")
+        raise ArgumentError(
+            f"ip_adapter '{source}': which of its files is for {type(pipe).__name__} is not known here; name it, as in "
+            f"{source}/FILE.safetensors"
+        )
     return root, *plain, False
 
 

@@ -23,6 +23,7 @@ from noiseward.errors import ArgumentError, NoisewardWarning
 
 __all__ = ["fit_images", "find_size"]
 
+MOST = 2**27  # pixels of an image, more than Pillow opens without a warning
 _FIRST = ("image", "control_image", "mask_image")
 
 
@@ -31,9 +32,12 @@ def fit_images(pipe: Any, call: Mapping[str, Any], known: Set[str], *, converted
 
     Arguments:
         pipe: the pipeline.
-        call: its arguments; images that are arrays or tensors keep their size here.
+        call: its arguments.
         known: names of the arguments that it takes.
         converted: whether it is one that was made for these images.
+
+    Raises:
+        ArgumentError: an array or a tensor of another size, sides that are too long, or a mask that hides nothing.
     """
     result = dict(call)
     sides = [call.get(name) for name in ("height", "width")]
@@ -43,10 +47,12 @@ def fit_images(pipe: Any, call: Mapping[str, Any], known: Set[str], *, converted
         return result
     most = _find_area(pipe) if isinstance(first, Image.Image) else math.inf
     size = find_size(_measure(first), *sides, unit=_find_unit(pipe), most=most)
+    if math.prod(size) > MOST:
+        raise ArgumentError(f"height x width must be <= {MOST:,} pixels, got {size[1]} x {size[0]}; give smaller sides")
     _check_masks(call)
     for name in _FIRST:
-        if name in result:
-            result[name] = _resize(result[name], size)
+        if name in result and (takes_sides or sides != [None, None] or isinstance(first, Image.Image)):
+            result[name] = _resize(name, result[name], size)
     if takes_sides:
         return {**result, "width": size[0], "height": size[1]}
     return {name: value for name, value in result.items() if name not in ("height", "width")}
@@ -117,11 +123,17 @@ def _measure(image: Any) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _resize(value: Any, size: tuple[int, int]) -> Any:
+def _resize(name: str, value: Any, size: tuple[int, int]) -> Any:
     if isinstance(value, list | tuple):
-        return [_resize(part, size) for part in value]
-    if not isinstance(value, Image.Image) or value.size == size:
+        return [_resize(name, part, size) for part in value]
+    if value is None or _measure(value) == size:
         return value
+    if not isinstance(value, Image.Image):
+        width, height = _measure(value)
+        raise ArgumentError(
+            f"{name} must be {size[0]} x {size[1]}, got {width} x {height}; arrays and tensors are not resized: give a "
+            "Pillow image, or one of that size"
+        )
     return value.resize(size, resample=Image.Resampling.LANCZOS)
 
 
@@ -131,8 +143,10 @@ def _check_masks(call: Mapping[str, Any]) -> None:
     for mask in _list(call.get("mask_image")):
         if not isinstance(mask, Image.Image):
             continue
-        if max(mask.convert("L").tobytes()) < 128:
-            raise ArgumentError("mask_image is black all over; make white what is to be drawn again")
+        if (lightest := max(mask.convert("L").tobytes())) < 128:
+            raise ArgumentError(
+                f"mask_image has no white part, its lightest pixel is {lightest} of 255; make white what is to be drawn"
+            )
         if image is not None and abs(math.log(mask.width * image.height / (mask.height * image.width))) > 0.02:
             warnings.warn(
                 f"mask_image is {mask.width} x {mask.height}, image {image.width} x {image.height}: the mask is "

@@ -27,11 +27,11 @@ _CONVERTERS = {
     "img2img": "AutoPipelineForImage2Image",
     "inpaint": "AutoPipelineForInpainting",
 }
-_NEEDED: dict[str, dict[str, str]] = {  # what each task needs, and what it does with it
+_NEEDED: dict[str, dict[str, str]] = {  # the images that each task needs
     "text2img": {},
-    "img2img": {"image": "starts from"},
-    "inpaint": {"image": "draws a part of again", "mask_image": "is white in"},
-    "controlnet": {"control_image": "follows"},
+    "img2img": {"image": "the image to start from"},
+    "inpaint": {"image": "the image to draw a part of again", "mask_image": "an image that is white there"},
+    "controlnet": {"control_image": "the image to follow"},
 }
 _TAKEN = {
     "text2img": (),
@@ -54,7 +54,7 @@ def check_request(asked: Mapping[str, Any], call: Mapping[str, Any]) -> None:
         raise ArgumentError(f"unknown task '{task}'; {choices(str(task), _NEEDED)}")
     for name, role in _NEEDED.get(task or "", {}).items():
         if name not in given:
-            raise ArgumentError(f"task {task} needs {name}, got none; give the image that it {role}")
+            raise ArgumentError(f"task {task} needs {name}, got none; give {role}")
     for name in given:
         if task is not None and name not in _TAKEN[str(task)]:
             raise ArgumentError(f"task {task} takes no {name}; leave it out, or name the task {_imply(given, asked)}")
@@ -95,6 +95,8 @@ def convert_pipeline(
                 "set_ip_adapter_scale() first, and leave ip_adapter out"
             )
         add_ip_adapter(pipe, adapter, scale=asked.get("ip_adapter_scale"))
+    elif call.get("ip_adapter_image") is not None and not _has_ip_adapter(pipe):
+        raise ArgumentError("ip_adapter_image needs ip_adapter, got none; give a file, a folder or a hub id")
     task, net, call = asked.get("task"), asked.get("controlnet"), dict(call)
     given, known = _list_images(call), list_parameters(pipe)
     if task is None and net is None:
@@ -195,6 +197,12 @@ def _list_images(call: Mapping[str, Any]) -> dict[str, Any]:
 
 def _has_controlnet(pipe: Any) -> bool:
     return pipe.components.get("controlnet") is not None
+
+
+def _has_ip_adapter(pipe: Any) -> bool:
+    """Whether an IP-Adapter is loaded, as far as that can be seen: in a UNet."""
+    unet = pipe.components.get("unet")
+    return unet is None or getattr(unet, "encoder_hid_proj", None) is not None
 
 
 def _rename(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,23 +20,32 @@ from noiseward.runs.binding import digest
 from noiseward.runs.files import read_bytes, replace_file
 from noiseward.runs.store import RunFolder
 
-__all__ = ["Inputs", "locate_inputs", "read_inputs", "write_inputs"]
+__all__ = ["Inputs", "list_inputs", "locate_inputs", "read_inputs", "write_inputs"]
 
 FOLDER = "inputs"
 Inputs = Mapping[str, bytes]
 """Files by their name in the folder."""
 
 
-def read_inputs(spec: RunSpec) -> Inputs:
-    """The files that the images of a spec are read from; one that cannot be read is left to who opens the image."""
-    found: dict[str, bytes] = {}
+def list_inputs(spec: RunSpec) -> dict[str, Path]:
+    """The files that the images of a spec are read from, by the name that a copy has."""
+    found: dict[str, Path] = {}
 
-    def read(name: str, path: str) -> str:
-        with contextlib.suppress(OSError):
-            found[name] = read_bytes(Path(path).expanduser())
+    def add(name: str, path: str) -> str:
+        found[name] = Path(path).expanduser()
         return path
 
-    _replace(spec, read)
+    if any(takes_path(name) for name in spec.arguments):
+        _replace(spec, add)
+    return found
+
+
+def read_inputs(spec: RunSpec) -> Inputs:
+    """The contents of these files; one that cannot be read is left to who opens the image."""
+    found: dict[str, bytes] = {}
+    for name, path in list_inputs(spec).items():
+        with contextlib.suppress(OSError):
+            found[name] = read_bytes(path)
     return found
 
 
