@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def list_inputs(spec: RunSpec) -> dict[str, Path]:
     found: dict[str, Path] = {}
 
     def add(name: str, path: str) -> str:
-        found[name] = Path(path).expanduser()
+        found[name] = Path(os.path.expanduser(path))
         return path
 
     if any(takes_path(name) for name in spec.arguments):
@@ -44,7 +45,7 @@ def read_inputs(spec: RunSpec) -> Inputs:
     """The contents of these files; one that cannot be read is left to who opens the image."""
     found: dict[str, bytes] = {}
     for name, path in list_inputs(spec).items():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             found[name] = read_bytes(path)
     return found
 
@@ -94,4 +95,7 @@ def _replace(spec: RunSpec, change: Callable[[str, str], str]) -> dict[str, Any]
 def _walk(name: str, value: Any, change: Callable[[str, str], str]) -> Any:
     if isinstance(value, list | tuple):
         return [_walk(f"{name}-{number}", part, change) for number, part in enumerate(value)]
-    return change(name + Path(value).suffix.lower(), value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    suffix = re.fullmatch(r"\.[a-z0-9]{1,8}", Path(value).suffix.lower())
+    return change(name + (suffix[0] if suffix else ""), value)
