@@ -11,7 +11,7 @@ pipelines that call the latter `image`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from noiseward.errors import ArgumentError, ModelError, choices, describe_error
 from noiseward.pipelines.calls import get_default, list_parameters
@@ -108,8 +108,7 @@ def convert_pipeline(
             return pipe, fit_images(pipe, call, known)
         _check_implied(pipe, given)
     if task == "controlnet" and net is None and not _has_controlnet(pipe):
-        raise ArgumentError(f"task controlnet needs controlnet, which {type(pipe).__name__} has none of; give a folder "
-                            "or a hub id")  # fmt: skip
+        _refuse_control(pipe, "task controlnet")
     if _has_controlnet(pipe) and "control_image" not in given and task != "text2img":
         raise ArgumentError(
             f"{type(pipe).__name__} needs control_image, got none; give the image its ControlNet follows"
@@ -154,7 +153,7 @@ def _convert(pipe: Any, base: str, given: Mapping[str, Any], more: Mapping[str, 
     if type(converted) is type(pipe) and not any(more.values()):
         return pipe
     if "control_image" in given and not _has_controlnet(converted):
-        raise ArgumentError(f"control_image needs controlnet, which {name} has none of; give a folder or a hub id")
+        _refuse_control(pipe, "control_image")
     _check_channels(converted, base)
     converted.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return converted
@@ -179,9 +178,12 @@ def _check_implied(pipe: Any, given: Mapping[str, Any]) -> None:
     if "mask_image" in given and "image" not in given:
         raise ArgumentError("mask_image needs image, got none; give the image that it masks")
     if "control_image" in given and not _has_controlnet(pipe):
-        raise ArgumentError(
-            f"control_image needs controlnet, which {type(pipe).__name__} has none of; give a folder or a hub id"
-        )
+        _refuse_control(pipe, "control_image")
+
+
+def _refuse_control(pipe: Any, what: str) -> NoReturn:
+    name = type(pipe).__name__
+    raise ArgumentError(f"{what} needs controlnet, which {name} has none of; give a folder or a hub id")
 
 
 def _imply(given: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
