@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from noiseward.cli.complete import COMPLETERS
 from noiseward.errors import ArgumentError, RunError
 from noiseward.options.run import RunSpec
 from noiseward.runs import RunFolder, execute, resume
@@ -198,3 +199,14 @@ def test_images_say_how_much_of_the_image_was_noise(run, models, given):
     assert run(*asked, "--image", str(given / "photo.png"), "--strength", "0.8")[0] == 0
     _, out, _ = run("show", "a/best/00.png")
     assert "strength: 0.8" in out
+
+
+def test_a_shell_completes_images_and_folders_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo.png", "photo.txt", ".hidden.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.JPG").touch()
+    complete = COMPLETERS["image"]
+    assert complete("ph") == ["photo.png", "photos/"] and complete("photos/") == ["photos/a.JPG"]
+    assert complete("nowhere/") == [] and COMPLETERS["ip_adapter_image"] is complete
