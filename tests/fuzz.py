@@ -193,7 +193,7 @@ def _sound(folder: Path, made: list[str]) -> bool:
         if (path / "spec.json").exists():
             state: Any = json.loads((path / "status.json").read_text()) if (path / "status.json").exists() else {}
             return state.get("state") in ("done", "failed", "interrupted", "running")
-        if any(path.glob("*.png")) or any((path / one).exists() for one in ("grid.png", "steps.csv")):
+        if any(path.rglob("*.png")) or any((path / one).exists() for one in ("grid.png", "steps.csv")):
             return True
     return False
 

@@ -119,9 +119,9 @@ def call(seed: int) -> list[str]:
 
 def _words(dice: random.Random) -> list[str]:
     command = dice.choices(
-        ["align", "batch", "compare", "resume", "replay", "export", "show", "list", "models", "rewards", "doctor",
-        "serve", "other"],
-        [40, 25, 8, 5, 3, 4, 4, 4, 2, 3, 2, 4, 2],
+        ["align", "batch", "compare", "resume", "replay", "render", "export", "show", "list", "models", "rewards",
+        "doctor", "serve", "other"],
+        [40, 25, 8, 5, 3, 4, 4, 4, 4, 2, 3, 2, 4, 2],
     )[0]  # fmt: skip
     odd = [dice.random() < 0.25 for _ in range(3)]
     shared = ["--model", "model", "--num-inference-steps", "2", "--height", "16", "--width", "16"]
@@ -143,7 +143,7 @@ def _words(dice: random.Random) -> list[str]:
         given = ["--prompts", prompts, "--methods", methods, "--budget", budget, "--seeds", "1", "--out", "new"]
         return ["compare", *given, *reward, *shared, *more]
     runs = dice.choice(["done", "done", "done", "packs", "packs/packs/0000", *dice.sample(ODD, 4)])
-    if command in ("resume", "replay", "export", "show", "list"):
+    if command in ("resume", "replay", "render", "export", "show", "list"):
         return [command, runs, *more]
     if command in ("models", "doctor"):
         return [
@@ -220,15 +220,21 @@ OPTIONS: dict[str, list[str]] = {
     "--csv": ["s.csv", *ODD],
     "--animation": ["a.gif", "a.webp", "a.png", *ODD], "--sort": ["gain", "name", *ODD], "--state": ["done", *ODD],
     "--limit": ["1", "0", "x"], "--prompt": ["a", *ODD], "--json": [], "--quiet": [], "--reverse": [],
-    "--nosuch": ["1"],
+    "--nosuch": ["1"], "--cosine": ["0.9", "1", *NUMBERS],
+    "--image": ["done/best/00.png", "pipe.txt", "file", *ODD], "--mask-image": ["done/best/00.png", *ODD],
+    "--control-image": ["done/best/00.png", *ODD], "--controlnet": ["model", "done", "owner/name", *ODD],
+    "--ip-adapter": ["model", "owner/name", "owner/name/x.safetensors", "file", *ODD],
+    "--ip-adapter-image": ["done/best/00.png", *ODD], "--ip-adapter-scale": ["0.5", *NUMBERS],
+    "--task": ["text2img", "img2img", "inpaint", "controlnet", *ODD], "--strength": ["0.5", "1", "0", *NUMBERS],
 }  # fmt: skip
 TAKES = {
     "resume": ["--steps", "--seconds", "--nfe", "--memory", "--quiet"], "replay": ["--out"], "show": ["--nosuch"],
     "export": ["--grid", "--csv", "--animation"], "list": ["--sort", "--state", "--limit", "--prompt", "--reverse"],
     "doctor": ["--device", "--dtype", "--scheduler", "--memory", "--set", "--num-inference-steps"],
     "models": ["--nosuch"],
+    "render": ["--num-inference-steps", "--scheduler", "--height", "--width", "--seeds", "--cosine", "--out", "--json"],
     "align": [name for name in OPTIONS if name not in ("--grid", "--csv", "--animation", "--sort", "--state",
-    "--limit", "--reverse",
+    "--limit", "--reverse", "--cosine",
               "--prompt", "--seeds", "--pack", "--template", "--engine", "--workers", "--threads", "--json",
               "--steps")],
 }  # fmt: skip

@@ -47,7 +47,7 @@ def test_help_has_examples_and_whole_sentences(name, run, monkeypatch):
 def test_options_are_grouped(run):
     out = run("align", "--help")[1]
     titles = [line.removesuffix(":") for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert titles == ["Arguments", "Model", "Method", "Budget", "Watch", "Output", "Options", "Examples"]
+    assert titles == ["Arguments", "Model", "Task", "Method", "Budget", "Watch", "Output", "Options", "Examples"]
     part = {title: out.partition(f"\n{title}:\n")[2].partition("\n\n")[0] for title in GROUPS}
     assert part["Model"].lstrip().startswith("--model ")
     assert "--reward" in part["Method"] and "--seconds" in part["Budget"] and "--watch-every" in part["Watch"]

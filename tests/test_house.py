@@ -25,8 +25,8 @@ CODE = ("src", "tests", "training", "experiments", "benchmarks")
 # The rooms of the package, floor by floor: one may import those of the floors below. A new room gets its place here.
 FLOORS = (
     {"errors"},
-    {"images", "lfs", "noise", "options", "stickers", "terminal", "user_code"},
-    {"samplers"},
+    {"lfs", "noise", "options", "stickers", "terminal", "user_code"},
+    {"images", "samplers"},
     {"pipelines", "rewards"},
     {"loop", "toys"},
     {"optimizers"},

@@ -62,7 +62,7 @@ def test_every_command_prints_such_text_as_it_is(run, small, tmp_path):
     status, said, err = run("align", "[/red]", "[cat:dog:0.5]", *options, "--out", out)
     assert status == 0, err
     assert all(text in said for text in ("[/red]", "[cat:dog:0.5]", "[/w]", f"{out}/best"))
-    for command in ("show", "resume", "replay", "export"):
+    for command in ("show", "resume", "replay", "render", "export"):
         status, said, err = run(command, out)
         assert status == 0 and out in said, err
     status, said, err = run("list", "o[")

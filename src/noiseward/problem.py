@@ -214,9 +214,9 @@ def prepare(
         score = loaded.get("require", (reward, required), functools.partial(parse_requirements, score, required))
     moves = choose_method(method, score, earlier=earlier)
     held = loaded.get("watch", (watch, reward, required, model), lambda: _held_out(watch, score, model))
-    loading = settings.loading
-    asked = (model, memory, call, loading)
-    sampler = loaded.get("sampler", asked, lambda: open_sampler(model, memory=memory, call=call, loading=loading))
+    opening = {"memory": memory, "call": call, "loading": settings.loading, "conversion": settings.conversion}
+    asked = (model, opening)
+    sampler = loaded.get("sampler", asked, lambda: open_sampler(model, **opening))
     each = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
     if not each:
         raise ArgumentError("expected at least one prompt, got none; give None for a model without prompts")

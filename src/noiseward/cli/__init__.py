@@ -23,6 +23,7 @@ from noiseward.cli import (
     list_runs,
     methods,
     models,
+    render,
     replay,
     resume,
     rewards,
@@ -49,6 +50,7 @@ app.command("batch", cls=Command)(batch.batch)
 app.command("compare", cls=Command)(compare.compare)
 app.command("resume", cls=Command)(resume.resume)
 app.command("replay", cls=Command)(replay.replay)
+app.command("render", cls=Command)(render.render)
 app.command("export", cls=Command)(export.export)
 app.command("show", cls=Command)(show.show)
 app.command("list", cls=Command)(list_runs.list_runs)

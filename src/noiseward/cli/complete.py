@@ -9,7 +9,11 @@ from typing import Annotated
 
 import typer
 
+from noiseward.options.task import IMAGES
+
 __all__ = ["COMPLETERS", "RunArgument", "ShownArgument", "complete_runs"]
+
+_IMAGES = ("/", ".png", ".jpg", ".jpeg", ".webp")
 
 
 def _begin(names: Iterator[str] | list[str], incomplete: str) -> list[str]:
@@ -84,6 +88,19 @@ ShownArgument = Annotated[
     ),
 ]
 
+
+def _complete_files(incomplete: str) -> list[str]:
+    """Images, and folders on the way to one."""
+    parent = os.path.dirname(incomplete)
+    try:
+        entries = sorted(os.scandir(parent or "."), key=lambda entry: entry.name)
+    except OSError:
+        return []
+    paths = [(os.path.join(parent, one.name), one.is_dir()) for one in entries if not one.name.startswith(".")]
+    found = [f"{path}/" if is_folder else path for path, is_folder in paths]
+    return [path for path in _begin(found, incomplete) if path.lower().endswith(_IMAGES)]
+
+
 COMPLETERS: dict[str, Callable[[str], list[str]]] = {
     "reward": _complete_rewards,
     "watch": _complete_watch,
@@ -91,5 +108,6 @@ COMPLETERS: dict[str, Callable[[str], list[str]]] = {
     "methods": _complete_methods,
     "model": _complete_models,
     "scheduler": _complete_schedulers,
+    **dict.fromkeys(IMAGES, _complete_files),
 }
 """By option."""

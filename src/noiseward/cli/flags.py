@@ -27,7 +27,8 @@ from noiseward.options.table import describe_option, type_of
 __all__ = ["Without", "expand"]
 
 SPEC = "spec_file"
-METAVARS = {"integer": "INTEGER", "number": "NUMBER", "text": "TEXT", "list": "TEXT", "table": "KEY=VALUE"}
+METAVARS = {"integer": "INTEGER", "number": "NUMBER", "text": "TEXT", "list": "TEXT", "table": "KEY=VALUE",
+            "path": "PATH"}  # fmt: skip
 
 
 class Without:

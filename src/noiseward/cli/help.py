@@ -13,7 +13,7 @@ from noiseward.options.replaced import REPLACED, renamed
 __all__ = ["EXAMPLES", "Command", "Group"]
 
 TYPES = {"str": "TEXT", "path": "PATH", "int range": "INTEGER", "int": "INTEGER"}
-GROUPS = ("Model", "Method", "Budget", "Watch", "Output", "Workers")
+GROUPS = ("Model", "Task", "Method", "Budget", "Watch", "Output", "Workers")
 
 EXAMPLES = {
     "align": (
@@ -35,6 +35,10 @@ EXAMPLES = {
     "replay": (
         "noiseward replay runs/a-duck-brightness",
         "noiseward replay runs/a-duck-brightness --out again --json",
+    ),
+    "render": (
+        "noiseward render runs/a-duck-brightness --num-inference-steps 40",
+        "noiseward render runs/a-duck-brightness --seeds 8 --cosine 0.9",
     ),
     "export": (
         "noiseward export runs/a-duck-brightness",

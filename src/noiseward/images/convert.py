@@ -7,6 +7,7 @@ where Pillow's own conversion cuts off everything above 255 and leaves it white.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageOps
 
 from noiseward.errors import ArgumentError, describe_error
+from noiseward.lfs import is_pointer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,12 +83,17 @@ def read_image(path: str | Path, name: str, prepare: Callable[[Any], Any] = conv
     Raises:
         ArgumentError: there is no such file, or it cannot be read.
     """
+    place = os.path.expanduser(path)
+    if os.path.exists(place) and not os.path.isfile(place):  # a pipe would never answer
+        raise ArgumentError(f"{name}: expected the path of an image, got '{path}', which is no file; check the path")
     try:
-        with Image.open(Path(path).expanduser()) as file:
+        with Image.open(place) as file:
             return prepare(file)
     except ArgumentError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
+        if is_pointer(Path(place)):
+            raise ArgumentError(f"{name}: '{path}' is a Git LFS pointer, not the image; run 'git lfs pull'") from error
         raise ArgumentError(
             f"{name}: expected the path of an image, got '{path}' ({describe_error(error)}); check the file"
         ) from error

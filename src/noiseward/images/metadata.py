@@ -31,7 +31,7 @@ QUALITY = 95
 _DESCRIPTION, _EXIF, _COMMENT = 0x010E, 0x8769, 0x9286  # tags: image description, the EXIF directory, user comment
 _NAMES = {
     "num_inference_steps": "Steps", "scheduler": "Sampler", "guidance_scale": "CFG scale", "seed": "Seed",
-    "size": "Size", "model": "Model",
+    "size": "Size", "model": "Model", "strength": "Denoising strength",
 }  # fmt: skip
 _OURS = {"reward": "Reward", "before": "Reward before", "after": "Reward after", "method": "Method"}
 

@@ -11,7 +11,7 @@ from noiseward import __version__
 
 __all__ = ["About"]
 
-_CALL = ("num_inference_steps", "guidance_scale", "negative_prompt", "eta", "scheduler")
+_CALL = ("num_inference_steps", "guidance_scale", "negative_prompt", "eta", "strength", "scheduler")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from noiseward.errors import ArgumentError
 from noiseward.options.option import Options, Texts, option
 from noiseward.options.run import CallOptions, MemoryOptions, ModelOptions
+from noiseward.options.task import TaskOptions
 
 __all__ = [
     "AlignOptions",
@@ -16,6 +17,7 @@ __all__ = [
     "DoctorOptions",
     "EngineOptions",
     "QuietOptions",
+    "RenderOptions",
     "ResumeOptions",
     "ServeOptions",
 ]
@@ -162,7 +164,48 @@ class ResumeOptions(TrackOptions, MemoryOptions):
     nfe: str | None = option(None, help="Denoiser calls in total, or +MORE.")
 
 
-class DoctorOptions(ModelOptions, CallOptions):
+class RenderOptions(Options):
+    """The noise of a run in another way."""
+
+    listed_in: ClassVar[str | None] = "Model"
+
+    num_inference_steps: int | None = option(
+        None, ge=1, help="Denoising steps: a multiple of the run's, or a whole part of them."
+    )
+    scheduler: str | None = option(None, help="Another sampler, where both draw noise at the start alone, as ODEs do.")
+    height: int | None = option(
+        None, gt=0, unit="pixels", help="Height of the render: a multiple of the run's, or a whole part of it."
+    )
+    width: int | None = option(
+        None, gt=0, unit="pixels", help="Width of the render: a multiple of the run's, or a whole part of it."
+    )
+    seeds: int = option(0, ge=0, le=1000, help="How many neighbors of the best noise to render, too.")
+    cosine: float = option(
+        0.95,
+        ge=0,
+        lt=1,
+        help="Cosine of the angle between the best noise and its neighbors: the closer to 1, the closer.",
+    )
+    out: str | None = option(
+        None,
+        group="Output",
+        help="Where to write the images. Default: a folder in RUN/render, named by what is changed.",
+    )
+    as_json: bool = option(
+        False,
+        flag="--json",
+        group="Output",
+        help="Print the renders as JSON for programs: docs/scripting.md has its keys.",
+    )
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What is changed about the sampler, by name."""
+        names = ("num_inference_steps", "scheduler", "height", "width")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class DoctorOptions(ModelOptions, CallOptions, TaskOptions):
     """A check of a model."""
 
     listed_in: ClassVar[str | None] = "Output"

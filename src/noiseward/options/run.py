@@ -17,6 +17,7 @@ from noiseward.errors import ArgumentError
 from noiseward.options.option import Options, Texts, option
 from noiseward.options.parts import split_parts
 from noiseward.options.storable import check_storable
+from noiseward.options.task import ImageOptions, TaskOptions
 
 __all__ = [
     "CALL",
@@ -35,10 +36,8 @@ __all__ = [
 ]
 
 FORMAT = 4  # of spec.json: 1 has no ids and checksums (`runs/binding.py`); for 1 to 3 see `runs/formats.py`
-ADDED = (
-    "require",
-    "stop_when",
-)  # to format 4 later: not written where they are not set, so that ids of runs stay what they were
+# Added to format 4 later: not written where they are not set, so that ids of runs stay what they were.
+ADDED = ("require", "stop_when", *TaskOptions.names())
 DEFAULT_MODEL = "stickers"
 DEFAULT_STEPS = 30
 Memory = Literal["auto", "fast", "balanced", "low"]
@@ -85,7 +84,7 @@ class ModelOptions(LoadOptions):
     )
 
 
-class CallOptions(Options):
+class CallOptions(ImageOptions):
     """Arguments of the pipeline's own call, under its own names."""
 
     listed_in: ClassVar[str | None] = "Model"
@@ -127,7 +126,7 @@ class BudgetOptions(Options):
         return {"steps": steps, "seconds": self.seconds, "nfe": self.nfe, "reward": self.target}
 
 
-class Settings(BudgetOptions, CallOptions, LoadOptions):
+class Settings(BudgetOptions, CallOptions, TaskOptions, LoadOptions):
     """The options of a run other than its model, prompt, reward, method and watched rewards."""
 
     listed_in: ClassVar[str | None] = "Model"
@@ -213,6 +212,8 @@ class RunSpec(Settings, ModelOptions):
 
     def plain(self) -> dict[str, Any]:
         plain = super().plain()
+        images = {name: value for name in ImageOptions.names() if (value := plain.pop(name)) is not None}
+        plain["call"] = {**plain["call"], **images}  # where they were before they were options
         return {name: value for name, value in plain.items() if value or name not in ADDED}
 
     @property

@@ -58,12 +58,13 @@ def _name(kind: Any) -> str:
     if origin is typing.Annotated:
         return _name(inner[0])
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_name(one) for one in inner if one is not type(None)))
+        kinds = [one for one in inner if one is not type(None) and not (one is int and float in inner)]
+        return " or ".join(dict.fromkeys(map(_name, kinds)))
     if origin is Literal:
         return ", ".join(map(str, inner))
     if origin is tuple:
         return "list of text"
-    names: dict[Any, str] = {int: "integer", float: "number", str: "text", bool: "true or false"}
+    names: dict[Any, str] = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "path"}
     return names.get(kind, "table")
 
 

@@ -38,7 +38,7 @@ from noiseward.errors import (
 )
 from noiseward.noise.layout import Layout
 from noiseward.noise.tape import is_recording, off, record
-from noiseward.pipelines.arguments import build_arguments, count_entries, open_images, runs_alone
+from noiseward.pipelines.arguments import build_arguments, count_entries, describe_misfits, open_images, runs_alone
 from noiseward.pipelines.autoencoders import exclude_posterior, upcast_copies
 from noiseward.pipelines.blocks import recompute_blocks
 from noiseward.pipelines.calls import hide_bars, list_parameters, list_pipelines, select_output
@@ -128,6 +128,7 @@ class DiffusersSampler(Sampler):
         self._range: Range | None = None
         self._expected: list[str] | None = [""]
         counts = {name: count_entries(pipe, self._parameters, name, value) for name, value in self._arguments.items()}
+        self._counts = counts
         self.by_row = tuple(name for name, count in counts.items() if count > 1)
         run = self._run_row if runs_alone(self.by_row) else self._run
         self._inner = FunctionSampler(run, self._denoisers, name=type(pipe).__name__)
@@ -135,8 +136,12 @@ class DiffusersSampler(Sampler):
 
     def with_call(self, **changes: Any) -> DiffusersSampler:
         """A sampler of the same pipeline that calls it with other arguments."""
+        return self.with_pipe(self.pipe, **changes)
+
+    def with_pipe(self, pipe: Any, **changes: Any) -> DiffusersSampler:
+        """A sampler of another pipeline of the same models."""
         call = {**self._arguments, **changes}
-        other = DiffusersSampler(self.pipe, memory=self.memory, denoiser=self._names, **call)
+        other = DiffusersSampler(pipe, memory=self.memory, denoiser=self._names, **call)
         other.expect(self._expected)
         return other
 
@@ -322,7 +327,8 @@ class DiffusersSampler(Sampler):
                 raise
             is_refusal = isinstance(error, ValueError | TypeError)  # how pipelines refuse arguments
             verb = "refuses this call" if is_refusal else f"fails with {type(error).__name__}"
-            raise ModelError(f"{name} {verb}: {describe_error(error, 300)}") from error
+            misfits = describe_misfits(self._counts, prompt)
+            raise ModelError(f"{name} {verb}: {describe_error(error, 300)}{misfits}") from error
         if isinstance(result, Mapping):  # of a pipeline without return_dict
             result = tuple(result.values())
         return result[0] if isinstance(result, tuple) else result

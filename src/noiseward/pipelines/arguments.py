@@ -25,7 +25,7 @@ from noiseward.errors import ArgumentError, choices
 from noiseward.images import convert_image, read_image
 from noiseward.samplers.entries import Entry, plain_prompts
 
-__all__ = ["build_arguments", "count_entries", "open_images", "runs_alone"]
+__all__ = ["build_arguments", "count_entries", "describe_misfits", "open_images", "runs_alone", "takes_path"]
 
 _IMAGES = re.compile(r"(^|_)(images?|masks?)(_\d+)?$")
 
@@ -83,6 +83,18 @@ def count_entries(pipe: Any, parameters: set[str], name: str, value: Any) -> int
     return 1
 
 
+def describe_misfits(counts: Mapping[str, int], prompt: Sequence[str] | None) -> str:
+    """Which lists of images fit neither prompts nor rows, for a pipeline that failed; empty where all fit."""
+    rows = [row for row in prompt or () if isinstance(row, Entry)]
+    wrong = [
+        f"{name} has {count} entries for {' or '.join(map(str, sorted({of for _, of in row.places})))} rows"
+        for name, count in counts.items()
+        for row in rows[:1]
+        if count > 1 and _is_image(name) and row.among(count) is None
+    ]
+    return f" ({', '.join(wrong)})" if wrong else ""
+
+
 def runs_alone(names: Sequence[str]) -> bool:
     """Whether rows with entries of their own for these arguments run one at a time.
 
@@ -92,12 +104,13 @@ def runs_alone(names: Sequence[str]) -> bool:
 
 
 def open_images(name: str, value: Any) -> Any:
-    """An argument with its images converted (`images.py`): Pillow images, and, in an argument for images, paths.
+    """An argument with its images converted (`images.py`): Pillow images, and, in an argument for images, paths and
+    arrays of bytes.
 
     Raises:
         ArgumentError: there is no such image.
     """
-    from PIL.Image import Image
+    from PIL.Image import Image, fromarray
 
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
         return type(value)(open_images(name, part) for part in value)
@@ -105,13 +118,27 @@ def open_images(name: str, value: Any) -> Any:
     def prepare(image: Any) -> Any:
         return convert_image(image, mask="mask" in name)
 
-    if isinstance(value, str | Path) and _is_image(name):
+    if isinstance(value, str | Path) and takes_path(name):
         return read_image(value, name, prepare)
+    array: Any = value
+    if takes_path(name) and _is_bytes(array):
+        return prepare(fromarray(array))
     return prepare(value) if isinstance(value, Image) else value
 
 
+def _is_bytes(value: Any) -> bool:
+    """Whether a value is an image as an array of levels from 0 to 255."""
+    is_array = type(value).__module__ == "numpy" and getattr(value, "ndim", 0) in (2, 3)
+    return is_array and value.dtype.name == "uint8"
+
+
+def takes_path(name: str) -> bool:
+    """Whether an argument is an image, or several, and may be given by path."""
+    return bool(_IMAGES.search(name)) and not name.endswith("attention_mask")
+
+
 def _is_image(name: str) -> bool:
-    return bool(_IMAGES.search(name)) and not name.endswith("attention_mask") and not name.startswith("ip_adapter")
+    return takes_path(name) and not name.startswith("ip_adapter")
 
 
 def _is_embedding(name: str) -> bool:

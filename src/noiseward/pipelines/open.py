@@ -13,9 +13,11 @@ from typing import Any
 from noiseward.errors import ArgumentError, ModelError, choices
 from noiseward.options.run import CALL, Settings
 from noiseward.pipelines.adapter import DiffusersSampler
+from noiseward.pipelines.arguments import open_images
 from noiseward.pipelines.calls import list_parameters
 from noiseward.pipelines.cards import card_of
 from noiseward.pipelines.load import load_pipeline
+from noiseward.pipelines.tasks import check_request, check_strength, convert_pipeline
 from noiseward.samplers.function import FunctionSampler
 from noiseward.samplers.sampler import Sampler
 from noiseward.user_code import ErrorBoundary, load_name
@@ -38,6 +40,7 @@ def open_sampler(
     memory: str | None = None,
     call: Mapping[str, Any] = MappingProxyType({}),
     loading: Mapping[str, Any] = MappingProxyType({}),
+    conversion: Mapping[str, Any] = MappingProxyType({}),
 ) -> Sampler:
     """Open a model as a sampler.
 
@@ -47,13 +50,14 @@ def open_sampler(
         memory: the mode that gradients are taken in; default: the model card's, else `balanced`.
         call: arguments of the pipeline's own call. Default: those of the model's card, and 1 for `eta`.
         loading: arguments of `load_pipeline`.
+        conversion: what the pipeline is used for, as `convert_pipeline` takes it.
 
     Raises:
         ModelError: a model that cannot be loaded or driven.
         ArgumentError: an argument that is unknown, or of no use to such a model.
     """
     if isinstance(model, Sampler):
-        if given := [*call, *loading]:
+        if given := [*call, *loading, *conversion]:
             hint = f"did you mean {near!r}?" if (near := _near(given[0])) else "set it there"
             raise ArgumentError(f"expected a pipeline or a name with {', '.join(given)}, got a sampler; {hint}")
         if memory:
@@ -62,11 +66,16 @@ def open_sampler(
             raise ArgumentError(f"{message}{hint}")
         return model
     if isinstance(model, str) and (in_file := re.fullmatch(r"(.+?\.py):([^:]+)", model)):
-        return _open_file(Path(in_file[1]), in_file[2], model, memory=memory, call=call, loading=loading)
+        return _open_file(
+            Path(in_file[1]), in_file[2], model, memory=memory, call=call, loading=loading, conversion=conversion
+        )
     by_name, card = isinstance(model, str | Path), card_of(model)
     if loading and not by_name:
         raise ArgumentError(f"expected a model's name with {', '.join(loading)}, got a pipeline; set it up yourself")
+    call = {name: open_images(name, value) for name, value in call.items()}
+    check_request(conversion, call)  # before a model is loaded, which takes long
     pipe = load_pipeline(model, **loading) if by_name else model
+    pipe, call = convert_pipeline(pipe, conversion, call, own=by_name)
     known = list_parameters(pipe)
     for name in call.keys() & _OURS:
         raise ArgumentError(f"{type(pipe).__name__} has no argument '{name}'; {choices(name, sorted(known))}")
@@ -75,6 +84,7 @@ def open_sampler(
             raise ArgumentError(f"{type(pipe).__name__} has no argument '{name}'; did you mean {near!r}?")
     defaults = {"eta": 1.0, **(card.call if card else {})}
     chosen = {name: value for name, value in defaults.items() if name in known} | dict(call)
+    check_strength(pipe, chosen)
     return DiffusersSampler(pipe, memory=memory or (card.memory if card else "balanced"), **chosen)
 
 

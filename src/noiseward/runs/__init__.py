@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from noiseward.options.run import RunSpec
     from noiseward.runs.claim import Claim
     from noiseward.runs.perform import execute, resume
+    from noiseward.runs.rendering import render
     from noiseward.runs.store import RunFolder, find_runs
 
-__all__ = ["Claim", "RunFolder", "RunSpec", "execute", "find_runs", "resume"]
+__all__ = ["Claim", "RunFolder", "RunSpec", "execute", "find_runs", "render", "resume"]
 
 _HOMES = {
     "Claim": "noiseward.runs.claim",
@@ -21,6 +22,7 @@ _HOMES = {
     "RunSpec": "noiseward.options.run",
     "execute": "noiseward.runs.perform",
     "find_runs": "noiseward.runs.store",
+    "render": "noiseward.runs.rendering",
     "resume": "noiseward.runs.perform",
 }
 

@@ -25,6 +25,7 @@ from noiseward.runs.describe import about_spec
 from noiseward.runs.files import lock
 from noiseward.runs.fingerprint import check_model
 from noiseward.runs.finish import fail, finish
+from noiseward.runs.inputs import Inputs, locate_inputs, read_inputs
 from noiseward.runs.interrupt import Interruptible
 from noiseward.runs.log import Log
 from noiseward.runs.resume_point import ResumePoint, extend, find_resume_point, mark_running
@@ -61,12 +62,13 @@ def execute(
     """
     check_trackers(log)
     spec = specs.set_limits(spec)
-    bars = None if quiet else Bars(console)
+    bars, inputs = None if quiet else Bars(console), read_inputs(spec)
     with out if isinstance(out, Claim) else Claim(out) as path:
         with bars.show_discovery() if bars else contextlib.nullcontext():
             problem = prepare_spec(spec)
         spec, folder = _written(spec, problem), RunFolder(path)
-        return _shown(_performing(problem, spec, folder, trackers=log, bars=bars), problem, spec, folder, console, bars)
+        steps = _performing(problem, spec, folder, trackers=log, bars=bars, inputs=inputs)
+        return _shown(steps, problem, spec, folder, console, bars)
 
 
 def resume(
@@ -103,7 +105,7 @@ def resume(
         spec = spec if memory is None else spec.replace(memory=memory)
         bars = None if quiet else Bars(console)
         with bars.show_discovery() if bars else contextlib.nullcontext():
-            problem = prepare_spec(spec)
+            problem = prepare_spec(locate_inputs(spec, folder))
         # The run's id depends on the text of the method, which stays.
         spec = _written(spec, problem).replace(method=spec.method or problem.method)
         return _shown(_going_on(problem, spec, folder, trackers=log, bars=bars), problem, spec, folder, console, bars)
@@ -123,7 +125,7 @@ def perform(
     """Begin a run, or resume it where its directory was begun, yielding its steps; returns the solution.
 
     Arguments:
-        problem: what `prepare_spec(spec)` gave.
+        problem: what `prepare_spec(spec)` gave, or `prepare_spec(locate_inputs(spec, folder))` for one that was begun.
         spec: what to do; a run that was begun must have been asked for the same.
         out: the directory.
         observe: what steps pass before they are written.
@@ -187,6 +189,7 @@ def _performing(
     observe: Observe | None = None,
     trackers: Trackers = (),
     plots: bool = True,
+    inputs: Inputs | None = None,
 ) -> Generator[Step, None, Solution]:
     """The steps of a run from a place on, or from its start; its directory is held."""
     at, past, seen, frames = (stood.place, stood.past, stood.seen, stood.frames) if stood else (None,) * 4
@@ -202,7 +205,8 @@ def _performing(
     for tracker in list_trackers(trackers):
         steps = track(steps, open_tracker(tracker, tracked), about_spec(spec), before=before)
     layout, known = problem.objective.sampler.layout, {"frames": frames, "log": log, "before": before}
-    writer = Writer(folder.path, spec, fingerprint=model, layout=layout, **known)
+    given = read_inputs(spec) if inputs is None and log is None else inputs
+    writer = Writer(folder.path, spec, fingerprint=model, layout=layout, inputs=given, **known)
     collector = Collector(problem.objective, past, method=problem.does, about=problem.about)
     answers = AnswerLog(problem, folder.path)
     with Interruptible() as interruptible:

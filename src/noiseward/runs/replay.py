@@ -13,6 +13,7 @@ from noiseward import __version__
 from noiseward.problem import prepare_spec
 from noiseward.runs.consistency import check_recorded, read_best
 from noiseward.runs.fingerprint import check_model
+from noiseward.runs.inputs import locate_inputs
 from noiseward.runs.record import tolerance
 from noiseward.runs.store import RunFolder
 from noiseward.runs.write import LIBRARIES
@@ -46,7 +47,7 @@ def replay(folder: RunFolder) -> Replay:
     spec = folder.spec()
     known, lines = read_best(folder, spec)[0], folder.lines()
     check_recorded(known, lines, folder.path / "best.safetensors", apart=tolerance(folder, spec))
-    problem = prepare_spec(spec)
+    problem = prepare_spec(locate_inputs(spec, folder))
     check_model(folder, problem, known["noise"])
     with torch.no_grad():
         evaluation = problem.objective(known["noise"].to(problem.noise.device))

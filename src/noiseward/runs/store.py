@@ -2,6 +2,7 @@
 
     spec.json            what was asked
     env.json             versions, device, and a fingerprint of the model
+    inputs/image.png ... the images that it was given (`inputs.py`)
     steps.jsonl          one line per step, append-only: `Step.record()`
     initial.safetensors  the first evaluation: sample, reward, penalty, value, terms
     best.safetensors     the best noise of each row, its sample, reward, value, P(z) and step

@@ -26,6 +26,7 @@ from noiseward.options.run import RunSpec
 from noiseward.runs.binding import FILES, Bound, digest_images, digest_tensors, mark, seal
 from noiseward.runs.describe import about_spec
 from noiseward.runs.files import replace_file, write_tensors
+from noiseward.runs.inputs import Inputs, write_inputs
 from noiseward.runs.log import Log
 from noiseward.runs.spec import run_id, to_text
 
@@ -48,6 +49,7 @@ class Writer:
         frames: those the run has already.
         log: of a resumed run; None for a new one.
         before: the reward of its start; None for a new one.
+        inputs: the images that it was given, as files.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Writer:
         frames: Frames | None,
         log: Log | None,
         before: Sequence[float] | None,
+        inputs: Inputs | None = None,
     ) -> None:
         self._path, self._spec, self._run, self._model = path, spec, run_id(spec), fingerprint
         self._frames = Frames(FRAMES) if frames is None else frames
         self._log, self._pictured, self._tidy = log, 0.0, False
         was = log.was if log is not None and log.was is not None else (None, None, None)
         self._about, self._before, self._layout = about_spec(spec), before, layout
+        self._inputs = inputs or {}
         self._written: dict[str, str | None] = dict(zip(FILES, was, strict=True))
 
     def write(self, step: Step) -> None:
@@ -116,7 +120,8 @@ class Writer:
         replace_file(self._path / "spec.json", lambda path: path.write_text(to_text(self._spec) + "\n"))
         libraries = {"noiseward": __version__, **{name: version(name) for name in LIBRARIES}}
         machine = {"python": platform.python_version(), "device": str(step.noise.device), "fingerprint": self._model}
-        save_json(self._path / "env.json", {**machine, **libraries}, self._run)
+        inputs = write_inputs(self._inputs, self._path)
+        save_json(self._path / "env.json", {**machine, **libraries, **inputs}, self._run)
         if has_images(step.evaluation.sample):
             self._save("initial", to_images(step.evaluation.sample), step.evaluation.reward)
         evaluation = {name: getattr(step.evaluation, name) for name in ("sample", "reward", "penalty", "value")}

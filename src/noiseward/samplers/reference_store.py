@@ -84,4 +84,10 @@ def _describe(value: Any) -> str:
         return repr(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_describe, value))}]"
-    return type(value).__name__
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().float().numpy()
+    kind = type(value).__name__
+    if callable(getattr(value, "tobytes", None)):  # an image, or an array
+        size = getattr(value, "shape", None) or getattr(value, "size", None)
+        return f"{kind} {size} {hashlib.blake2b(value.tobytes(), digest_size=16).hexdigest()}"
+    return kind

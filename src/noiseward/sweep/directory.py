@@ -27,7 +27,7 @@ from noiseward.runs.files import lock
 from noiseward.sweep.engine import Beat, Engine
 from noiseward.sweep.pack_task import PackTask
 from noiseward.sweep.packs import FILE, Pack, is_split, plan, read_packs, split_rows, write_packs
-from noiseward.sweep.rows import Row
+from noiseward.sweep.rows import Row, check_inputs
 
 __all__ = ["Sweep"]
 
@@ -67,6 +67,7 @@ class Sweep:
         if os.path.isdir(out) and not os.path.lexists(out / FILE) and not is_vacant(out):
             raise RunError(f"{out} is not empty and holds no {FILE}; give a new directory with --out")
         if not os.path.isdir(out):
+            check_inputs(rows)
             plan(out, rows, size, measure)  # what cannot be planned leaves nothing behind
         try:
             out.mkdir(parents=True, exist_ok=True)

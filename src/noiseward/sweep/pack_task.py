@@ -21,6 +21,7 @@ from noiseward.rewards.catalog import ENTRIES
 from noiseward.runs.claim import is_vacant
 from noiseward.runs.files import lock
 from noiseward.runs.images import check_results
+from noiseward.runs.inputs import locate_inputs
 from noiseward.runs.perform import perform
 from noiseward.runs.record import RunRecord, read_record
 from noiseward.runs.spec import matches
@@ -107,7 +108,7 @@ class PackTask:
         ready = False
         try:
             problem, looks = self._prepare(context.loaded)
-            if executor := context.find_executor(self.pack.spec):
+            if executor := context.find_executor(locate_inputs(self.pack.spec, self.folder)):
                 problem = dataclasses.replace(problem, objective=problem.objective.with_executor(executor))
             ready = True
             self._wait(context.patience)
@@ -142,9 +143,10 @@ class PackTask:
 
     def _prepare(self, loaded: Loaded) -> tuple[Problem, Looks | None]:
         """The run, not yet begun; and what measures it, in a comparison, where nothing is watched."""
+        own = locate_inputs(self.pack.spec, self.folder)
         if self.pack.measure is None:
-            return prepare_spec(self.pack.spec, loaded), None
-        spec = self.pack.spec.replace(watch=self.pack.measure)
+            return prepare_spec(own, loaded), None
+        spec = own.replace(watch=self.pack.measure)
         try:
             problem = prepare_spec(spec, loaded)
         except (ArgumentError, GradientError) as error:

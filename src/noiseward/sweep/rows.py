@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from noiseward.options.run import RunSpec, lift_call
 from noiseward.options.storable import check_storable
 from noiseward.rewards.parse import check_requirement, check_reward
 from noiseward.rewards.reward import FunctionReward
+from noiseward.runs.inputs import list_inputs
 from noiseward.runs.spec import set_limits
 from noiseward.sweep.prompt_files import list_sets, read_lines
 
-__all__ = ["ROWS", "Row", "UniqueIds", "check_count", "check_names", "read_rows"]
+__all__ = ["ROWS", "Row", "UniqueIds", "check_count", "check_inputs", "check_names", "read_rows"]
 
 OPTIONS = tuple(name for name in RunSpec.names() if name not in ("prompt", "batch", "call"))
 COLUMNS = ("prompt", "id", "seeds", *OPTIONS)
@@ -97,6 +99,18 @@ def check_count(count: int, where: str = "") -> None:
         raise ArgumentError(
             f"{where}a sweep has at most {ROWS:,} rows, prompts times seeds, got {number}; take fewer, or split it"
         )
+
+
+def check_inputs(rows: Sequence[Row]) -> None:
+    """Raise `ArgumentError` if an image that rows are given is no file; a sweep that was begun has copies."""
+    known: set[Path] = set()
+    for row in rows:
+        for name, path in list_inputs(row.spec).items():
+            if path not in known and not os.path.isfile(path):
+                where = f"line {row.line}: " if row.line else ""
+                argument = re.split(r"[-.]", name)[0]
+                raise ArgumentError(f"{where}{argument}: expected the path of an image, got '{path}'; check the path")
+            known.add(path)
 
 
 def check_names(spec: RunSpec) -> None:

@@ -1,0 +1,74 @@
+"""The page of tasks: its examples are run as they stand, on tiny models in the place of those that it names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.task_models import write_models
+from tests.test_docs import DOCS, examples
+
+TEXT = (DOCS / "tasks.md").read_text(encoding="utf-8")
+SMALLER = {
+    "aesthetic": "brightness",
+    "height=1024": "height=16",
+    "=20": "=4",
+    "steps 20": "steps 4",
+    "steps=10": "steps=1",
+}
+COMMANDS = re.findall(r"^    (noiseward .*(?:\n        .*)*)$", TEXT, re.MULTILINE)
+
+pytestmark = pytest.mark.filterwarnings("ignore:the prompt is longer")  # the tiny model reads 8 tokens
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def place(models, tmp_path, monkeypatch):
+    """A function that puts tiny models and small settings in the place of the page's; images are where it has them."""
+    from PIL import Image
+
+    for name, target in (("photo", "photo.jpg"), ("photo", "style.jpg"), ("mask", "mask.png"), ("edges", "edges.png")):
+        Image.open(models / f"{name}.png").save(tmp_path / target)
+    (tmp_path / "prompts.csv").write_text(re.search(r"^ {4}(prompt,image.*\n(?: {4}\S.*\n)+)", TEXT, re.MULTILINE)[0])
+    named = {
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd", "stabilityai/stable-diffusion-xl-base-1.0": "xl",
+        "lllyasviel/sd-controlnet-canny": "canny", "h94/IP-Adapter": "ip-adapter/models",
+    }  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+
+    def replace(text: str) -> str:
+        for name, folder in named.items():
+            text = text.replace(name, str(models / folder))
+        for name, small in SMALLER.items():
+            text = text.replace(name, small)
+        return text
+
+    return replace
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=[re.sub(r"\s+", " ", one)[10:50] for one in COMMANDS])
+def test_a_command_of_the_page_runs(run, place, command):
+    words = shlex.split(place(command.replace("\\\n", " ")))[1:]
+    more = ["--steps", "1"] if "sd" in "".join(words) else ["--steps", "1", "--num-inference-steps", "4"]
+    status, _, errors = run(*words, *more)
+    assert status == 0, errors
+
+
+def test_the_page_has_a_command_for_each_task():
+    flags = ("--image photo", "--mask-image", "--control-image", "--ip-adapter h94", "batch prompts.csv")
+    assert all(any(flag in command for command in COMMANDS) for flag in flags)
+
+
+def test_the_python_examples_of_the_page_run(place, tmp_path):
+    found, names = examples(TEXT), {"__name__": "example"}
+    assert len(found) == TEXT.count("```python") == 4
+    for line, code in found:
+        exec(compile("\n" * (line - 1) + place(code), "docs/tasks.md", "exec"), names)
+    assert (tmp_path / "fox.png").exists()
