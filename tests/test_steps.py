@@ -139,6 +139,7 @@ def test_a_run_directory_is_loaded(pipe, tmp_path):
     loaded = Solution.load(tmp_path / "run")
     same(loaded, solution)
     assert loaded.strict_probability == solution.strict_probability and loaded.about.prompts == ("a",)
+    assert RunFolder(tmp_path / "run")._repr_html_() == loaded._repr_html_()
     assert loaded.best(by="pareto").reward.tolist() == solution.best(by="pareto").reward.tolist()
 
 

@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from noiseward import RunError, problem
+from noiseward.images import enlarge
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.runs.binding import seal
 from noiseward.runs.files import lock
+from noiseward.runs.page import SORT
 from noiseward.runs.spec import run_id
 from noiseward.sweep.directory import Sweep
 from noiseward.sweep.engine import Beat, Context, Local
@@ -95,21 +97,22 @@ def test_the_contact_sheet_shows_before_and_after_side_by_side(whole):
         found = outcomes(whole)
         width = (128 + 4) * 2
         for number, one in enumerate(found):
-            at = ((number % 4) * width, 16 + (number // 4) * (128 + 4))
+            x, y = (number % 4) * width, 16 + (number // 4) * (16 + 128 + 4) + 16  # a line of titles, one of captions
             for offset, which in ((0, "initial"), (132, "best")):
-                corner = Image.open(whole.out / one.run / which / f"{one.row:02d}.png").convert("RGB").getpixel((0, 0))
-                assert sheet.getpixel((at[0] + offset, at[1])) == corner
+                tile = enlarge(Image.open(whole.out / one.run / which / f"{one.row:02d}.png").convert("RGB"))
+                assert sheet.crop((x + offset, y, x + offset + 128, y + 128)).tobytes() == tile.tobytes()
+            assert one.caption == f"{one.prompt}, seed {one.seed}: {one.before:.3g} -> {one.best:.3g}"
 
 
 def test_the_page_needs_only_the_images_next_to_it(whole, tmp_path):
-    text = (whole.out / "report.html").read_text()
+    text = (whole.out / "report.html").read_text().replace(f"<script>{SORT}</script>", "")
     links = re.findall(r'(?:src|href)="([^"]*)"', text)
     assert len(links) == 12 and all((whole.out / link).is_file() for link in links)
     assert not re.search(r"https?:|//|url\(|@import|<script", text)
     wrong = dataclasses.replace(whole.packs[1], spec=whole.packs[1].spec.replace(prompt=("<b>&",)))
     failed = Beat(wrong.name, "failed", 2, error="<script>alert()</script>")
     report(Sweep(tmp_path, (wrong,)), {wrong.name: failed})
-    text = (tmp_path / "report.html").read_text()
+    text = (tmp_path / "report.html").read_text().replace(f"<script>{SORT}</script>", "")
     assert "&lt;b&gt;&amp;" in text and "<script" not in text and "2 rows: 2 failed" in text
 
 

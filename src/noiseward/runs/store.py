@@ -99,6 +99,11 @@ class RunFolder:
         """Where optimization on few steps is kept."""
         return RunFolder(self.path / "first")
 
+    def _repr_html_(self) -> str:
+        from noiseward.loop.solution import Solution
+
+        return Solution.load(self.path)._repr_html_()
+
     def write_spec(self, spec: RunSpec) -> None:
         """Replace the spec, as a resumed run with a larger budget does."""
         replace_file(self.path / "spec.json", lambda path: path.write_text(to_text(spec) + "\n"))

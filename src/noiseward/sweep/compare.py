@@ -84,7 +84,7 @@ def report(
     replace_file(out / "report.md", lambda path: path.write_text(markdown(comparison, measured), encoding="utf-8"))
     images = {
         line.method: [
-            (out / one.run / "best" / f"{one.row:02d}.png", _caption(one))
+            (out / one.run / "best" / f"{one.row:02d}.png", one.caption)
             for pack, _, some in found if pack.spec.method == line.method for one in some if one.state == "done"
         ][:SHOWN]
         for line in lines
@@ -114,11 +114,6 @@ def _page_parts(
         row = "".join(draw_figure(inline(file), caption) for file, caption in files if file.exists())
         parts += [f'<h3>{escape(method)}</h3><div class="row">{row}</div>'] if row else []
     return parts
-
-
-def _caption(one: Outcome) -> str:
-    change = "" if one.best is None or one.before is None else f": {one.before:.3g} to {one.best:.3g}"
-    return f"{one.prompt}, seed {one.seed}{change}"
 
 
 def _finite(value: Any) -> Any:

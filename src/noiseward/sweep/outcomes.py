@@ -60,6 +60,12 @@ class Outcome:
     row: int = 0
     error: str = ""
 
+    @property
+    def caption(self) -> str:
+        """What its image shows, and what came of it."""
+        change = "" if self.best is None or self.before is None else f": {self.before:.3g} -> {self.best:.3g}"
+        return f"{self.prompt}, seed {self.seed}{change}"
+
 
 def find_outcomes(sweep: Sweep, ended: Mapping[str, Beat] | None = None) -> list[tuple[Pack, PackState, list[Outcome]]]:
     """The outcomes of each part of a sweep, with what is on disk of it, in the order of the packs.
@@ -136,23 +142,27 @@ def write_index(outcomes: Sequence[Outcome], path: Path) -> None:
 
 
 def write_contact(outcomes: Sequence[Outcome], out: Path, path: Path) -> None:
-    """Write a sheet of images before and after, some pairs side by side; none where there are no images.
+    """Write a sheet of images before and after, some pairs side by side, with captions; none where there are no images.
 
     Of more than 256 pairs it shows the first.
     """
     pairs: list[list[Image.Image]] = []
+    captions: list[str] = []
     for one in outcomes:
         files = [out / one.run / which / f"{one.row:02d}.png" for which in ("initial", "best")]
         if len(pairs) < PAIRS and all(file.exists() for file in files):
             pair = [image for file in files if (image := _open_small(file))]
-            pairs += [pair] if len(pair) == 2 else []
+            if len(pair) == 2:
+                pairs.append(pair)
+                captions.append(one.caption)
     if not pairs:
         return
     size = pairs[0][0].size
     wide = min(LINE, len(pairs))
-    tiles = [[image.resize(size) for image in pair] for pair in pairs]
-    lines = [sum(tiles[at : at + wide], []) for at in range(0, len(tiles), wide)]
-    sheet = draw_grid(lines, ["before", "after"] * wide)
+    same = ([image.resize(size) for image in pair] for pair in pairs)
+    tiles = [draw_grid([pair], captions=[caption]) for pair, caption in zip(same, captions, strict=True)]
+    lines = [tiles[at : at + wide] for at in range(0, len(tiles), wide)]
+    sheet = draw_grid(lines, ["before, after"] * wide)
     replace_file(path, lambda target: sheet.save(target, format="PNG"))
 
 
