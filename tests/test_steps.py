@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 import noiseward
 from noiseward import ArgumentError, NoisewardError, RunError, Solution, align, steps
@@ -78,6 +79,18 @@ def test_objects_are_named_and_only_the_same_call_continues(pipe, tmp_path):
 def test_names_are_continued_from_anywhere(tmp_path):
     call = {"num_inference_steps": 2, "progress": False, "watch": (), "method": "dno:lr=0.1,guard=none"}
     align("stickers", "a duck", "brightness", steps=1, out=tmp_path / "run", **call)
+    again = resume(tmp_path / "run", steps="3", quiet=True)
+    same(again, align("stickers", "a duck", "brightness", steps=3, **call))
+
+
+def test_an_image_is_kept_with_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOISEWARD_CACHE", str(tmp_path / "cache"))
+    photo = Image.linear_gradient("L").resize((64, 64)).convert("CMYK")
+    call = {"num_inference_steps": 4, "progress": False, "watch": (), "method": "dno:lr=0.1,guard=none"}
+    call |= {"image": photo, "strength": 0.8}
+    align("stickers", "a duck", "brightness", steps=1, out=tmp_path / "run", **call)
+    align("stickers", "a duck", "brightness", steps=2, out=tmp_path / "run", **call)
+    shutil.rmtree(tmp_path / "cache")
     again = resume(tmp_path / "run", steps="3", quiet=True)
     same(again, align("stickers", "a duck", "brightness", steps=3, **call))
 

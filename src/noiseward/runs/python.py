@@ -1,20 +1,29 @@
 """What a run was asked for in Python, as its directory writes it down.
 
 Names are written as they are. An object, such as a pipeline or a function, has no text that gives it back: it is
-written as `<name>`, which tells a reader what it was. Such a run is continued by the call that began it.
+written as `<name>`, which tells a reader what it was. Such a run is continued by the call that began it. A Pillow image
+is written to the cache, by its content, and the run copies it from there.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from noiseward.images import convert_image
 from noiseward.options.run import RunSpec, Settings
+from noiseward.options.task import IMAGES
 from noiseward.problem import Methods, Rewards, Watch, show_object
 from noiseward.rewards.convert import is_labeled
+from noiseward.runs.files import replace_file
+from noiseward.samplers.reference_store import find_cache
 
 __all__ = ["describe_call"]
+
+PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # modes that such a file keeps
 
 
 def describe_call(
@@ -38,13 +47,30 @@ def describe_call(
         ('<redness>', 'contrast:0.5')
     """
     return RunSpec.read({
-        **settings.values(),
+        **{name: _store(value) if name in IMAGES else value for name, value in settings.values().items()},
         "model": _show(model),
         "prompt": () if prompt is None else (prompt,) if isinstance(prompt, str) else tuple(prompt),
         "reward": _show_rewards(reward),
         "method": None if method is None else _show(method),
         "watch": None if watch is None else _show_rewards(watch),
     })  # fmt: skip
+
+
+def _store(image: Any) -> Any:
+    """The path of an image that is none yet; anything else, or a list of such, as it is."""
+    from PIL.Image import Image
+
+    if isinstance(image, list | tuple):
+        return [_store(one) for one in image]
+    if not isinstance(image, Image):
+        return image
+    buffer = io.BytesIO()
+    (image if image.mode in PNG else convert_image(image)).save(buffer, format="PNG")
+    content = buffer.getvalue()
+    path = find_cache() / "inputs" / f"{hashlib.sha256(content).hexdigest()[:16]}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, lambda beside: beside.write_bytes(content))
+    return str(path)
 
 
 def _show_rewards(value: Any) -> tuple[str, ...]:

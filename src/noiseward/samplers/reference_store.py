@@ -22,9 +22,15 @@ from torch import Tensor
 from noiseward.samplers.fingerprint import compute_fingerprint
 from noiseward.samplers.sampler import Sampler
 
-__all__ = ["ReferenceStore"]
+__all__ = ["find_cache", "ReferenceStore"]
 
 FORMAT = 1  # of the files, and of the profiles in them
+
+
+def find_cache() -> Path:
+    """The folder of what may be made again: `$NOISEWARD_CACHE`, by default `~/.cache/noiseward`."""
+    own, shared = os.environ.get("NOISEWARD_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "noiseward"
 
 
 @final
@@ -41,9 +47,7 @@ class ReferenceStore:
     @staticmethod
     def default() -> ReferenceStore:
         """The user's."""
-        own, shared = os.environ.get("NOISEWARD_CACHE"), os.environ.get("XDG_CACHE_HOME")
-        cache = Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "noiseward"
-        return ReferenceStore(cache / "references")
+        return ReferenceStore(find_cache() / "references")
 
     def read(self, sampler: Sampler, prompt: str | None, *, seeds: range) -> tuple[Tensor, ...] | None:
         """The profiles of a prompt's fresh samples, of each kind `(n, d)`; None if there are none."""
