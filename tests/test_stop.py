@@ -7,6 +7,7 @@ import torch
 
 from noiseward import ArgumentError, FunctionReward, align
 from noiseward.loop.budget import Status
+from noiseward.loop.stop import has_plateaued
 from noiseward.runs import RunSpec, execute, resume
 from noiseward.runs.store import RunFolder
 from noiseward.toys import GaussianModel, Linear, Quadratic
@@ -57,6 +58,23 @@ def test_rows_end_alone():
         assert rewards == [record["reward"][0] for record in alone.history]
         later = {record["reward"][row] for record in both.history[ended + 1 :]}
         assert len(later) <= 1  # frozen where it would have gone next
+
+
+def test_a_row_that_stopped_for_another_reason_keeps_it():
+    """One row reaches the target, and stands still from then on while its neighbor goes on."""
+    target = {"target": -0.02, "stop_when": "plateau", "watch": (), "batch": 2, "steps": 90}
+    both = run(Quadratic(1.0), lr=0.01, **target)
+    alone = [run(Quadratic(1.0), lr=0.01, **{**target, "batch": 1, "seed": row}) for row in (0, 1)]
+    assert both.status == tuple(one.status[0] for one in alone) and Status.REWARD in both.status
+    assert both.index.tolist() == [one.index.item() for one in alone]
+
+
+def test_a_requirement_that_is_met_late_is_no_gain_to_measure_by():
+    rewards = [-1000.5] * 30 + [0.5 + 0.1 * k for k in range(40)]
+    rising = [{"index": k, "reward": [reward], "found": [k]} for k, reward in enumerate(rewards)]
+    assert not any(has_plateaued(rising[:steps], 0) for steps in range(31, 70))
+    still = [*rising, *({"index": k, "reward": [0.0], "found": [69]} for k in range(70, 110))]
+    assert has_plateaued(still, 0)
 
 
 def test_a_run_that_is_resumed_ends_as_one_that_was_not(tmp_path):

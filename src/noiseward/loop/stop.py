@@ -7,7 +7,9 @@ r"""Early stops: rows that end where more steps would only spoil them, or hardly
 
   .. math:: b_k - b_{k - w} \le 0.01 \, (b_k - b_0).
 
-*Row law.* A row keeps what it had when it ended, whatever its neighbors do; the run ends with its last row.
+  Where results must meet requirements, :math:`b_0` is the first best that does.
+
+*Row law.* A row keeps what it had when it ended, and why, whatever its neighbors do; the run ends with its last row.
 """
 
 from __future__ import annotations
@@ -38,13 +40,16 @@ def has_plateaued(history: Sequence[Record], row: int) -> bool:
         >>> [has_plateaued(rising[:steps], 0) for steps in (10, 30, 60)]
         [False, False, True]
     """
+    from noiseward.rewards.shortfall import is_met
+
     last = len(history) - 1
     before = last - max(PATIENCE, int(WINDOW * last))
     if before < 0:
         return False
     rewards = {record["index"]: record["reward"][row] for record in history}
-    first, earlier, now = (rewards[history[k]["found"][row]] for k in (0, before, last))
-    return now - earlier <= LEAST * (now - first)
+    bests = [rewards[record["found"][row]] for record in history]
+    first = next((best for best in bests if is_met(best)), bests[0])
+    return bests[last] - bests[before] <= LEAST * (bests[last] - first)
 
 
 def _is_hacked(history: Sequence[Record], row: int) -> bool:
@@ -108,7 +113,8 @@ class EarlyStop:
         for step in steps:
             best, rows = step.best, range(len(step.status))
             past = [*(record for record in past if record["index"] < step.index), step.record()]
-            new = {row: stop for row in rows if row not in ended and (stop := self._find(past, row))}
+            running = (row for row in rows if step.status[row] is Status.RUNNING)
+            new = {row: stop for row in running if (stop := self._find(past, row))}
             if Status.HACKED in {stop.status for stop in new.values()}:
                 hacked = [find_hacking(past, row) if row in new and new[row].name == "hacked" else None for row in rows]
                 best = best_before_hacking(best, step.peaks, hacked)
@@ -116,7 +122,7 @@ class EarlyStop:
                 best = kept.select(torch.tensor([row in ended for row in rows]), best)
             ended |= {row: stop.status for row, stop in new.items()}
             kept = best
-            status = tuple(ended.get(row, old) for row, old in enumerate(step.status))
+            status = tuple(new[row].status if row in new else old for row, old in enumerate(step.status))
             over = Status.RUNNING not in status
             yield dataclasses.replace(step, best=best, status=status, next_noise=None if over else step.next_noise)
             if over:
