@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import signal
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from noiseward.loop.budget import Status
 from noiseward.runs import resume
 from noiseward.runs.store import RunFolder
 from noiseward.toys import GaussianModel, Quadratic
+from noiseward.user_code import SIGNALS
 from tests.tiny import CALL, stable_diffusion
 
 
@@ -101,6 +104,54 @@ def test_arguments_that_no_file_holds_are_refused_with_a_directory(pipe, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_signals_are_the_callers_own_between_steps(pipe, tmp_path):
+    """Also where a loop was left and the run was not ended: a Ctrl-C must not be put off for ever."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    run = steps(pipe, "a", redness, steps=50, out=tmp_path / "run", **CALLS)
+    for step in run:
+        assert [signal.getsignal(number) for number in SIGNALS] == before
+        if step.index == 1:
+            break
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert run.solution.status == (Status.INTERRUPTED,)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_handler_that_is_set_in_the_loop_stays(pipe, tmp_path):
+    run, heard = steps(pipe, "a", redness, steps=2, out=tmp_path / "run", **CALLS), []
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for _ in run:
+            signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+        signal.raise_signal(signal.SIGINT)
+        assert heard == [1] and run.solution.status == (Status.STEPS,)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_ctrl_c_within_a_step_ends_the_run(pipe, tmp_path, kept):
+    calls = []
+
+    def interrupted(images):
+        calls.append(1)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return images.mean((1, 2, 3))
+
+    run = steps(pipe, "a", interrupted, steps=50, out=tmp_path / "run" if kept else None, **CALLS)
+    assert len(list(run)) < 6 and run.solution.status == (Status.INTERRUPTED,)
+
+
+def test_arguments_that_are_no_plain_data_are_no_matter_without_a_directory(pipe, tmp_path):
+    embeds = torch.zeros(1, 8, 32, requires_grad=True) * 2  # deepcopy refuses it
+    about = dataclasses.replace(align(pipe, "a", redness, steps=0, **CALLS).about, call={"prompt_embeds": embeds})
+    assert about.plain()["call"]["prompt_embeds"].startswith("tensor(")
+    solution = dataclasses.replace(align(pipe, "a", redness, steps=0, **CALLS), about=about)
+    assert Solution.load(solution.save(tmp_path / "saved")).about.prompts == ("a",)
+
+
 def test_an_error_comes_where_the_step_is_asked_for(pipe):
     def broken(images):
         raise ValueError("no")
@@ -108,8 +159,11 @@ def test_an_error_comes_where_the_step_is_asked_for(pipe):
     run = steps(pipe, "a", broken, steps=2, **CALLS)
     with pytest.raises(NoisewardError, match="no"):
         next(run)
-    with pytest.raises(ArgumentError, match="expected at least one step, got none"):
+    with pytest.raises(ArgumentError, match="the run failed .*no.*; give out="):
         _ = run.solution
+    unused = steps(pipe, "a", redness, steps=2, **CALLS)
+    with pytest.raises(ArgumentError, match="expected at least one step, got none"):
+        _ = unused.solution
 
 
 def test_bad_arguments_are_refused_before_the_loop():

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
 import torch
 
-from noiseward.errors import ArgumentError
+from noiseward.errors import ArgumentError, describe_error
 from noiseward.loop.collect import Collector
 from noiseward.loop.notebook import NotebookBars, is_notebook
 from noiseward.loop.progress import Bars, Display
@@ -23,6 +22,7 @@ from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec, Settings
 from noiseward.options.table import describe_options
 from noiseward.problem import Methods, Problem, Rewards, Watch, prepare
+from noiseward.runs.interrupt import read_handlers, set_handlers
 from noiseward.runs.perform import perform
 from noiseward.runs.python import describe_call
 from noiseward.trackers import Log, TrackedRun, check_trackers, list_trackers, open_tracker, track
@@ -32,44 +32,62 @@ __all__ = ["Steps", "align", "steps"]
 
 @final
 class Steps(Generator[Step, None, Solution]):
-    """The steps of a run, each made when it is asked for, and what they come to."""
+    """The steps of a run, each made when it is asked for, and what they come to.
+
+    A run in a directory puts off a Ctrl-C while it writes. Between two steps signals are the caller's own.
+    """
 
     def __init__(self, steps: Generator[Step, None, Solution]) -> None:
         self._steps = steps
         self._solution: Solution | None = None
+        self._error: Exception | None = None
+        self._handlers: dict[int, Any] = {}
 
     def send(self, value: None) -> Step:
         """Make the next step."""
-        try:
+        with self._making():
             return next(self._steps)
-        except StopIteration as end:
-            self._solution = self._solution or end.value
-            raise
 
     def throw(self, *error: Any) -> Step:
         """End the run with an error; with KeyboardInterrupt as Ctrl-C does."""
-        try:
+        with self._making():
             return self._steps.throw(*error)
+
+    @contextlib.contextmanager
+    def _making(self) -> Iterator[None]:
+        """A step is made in the body: the signal handlers of a run are in place, and how it ends is noted."""
+        theirs = read_handlers()
+        set_handlers(self._handlers)
+        try:
+            yield
         except StopIteration as end:
-            self._solution = end.value
+            self._solution = self._solution or end.value
             raise
+        except Exception as error:
+            self._error = error
+            raise
+        finally:
+            self._handlers = read_handlers()
+            set_handlers(theirs)
 
     @property
     def solution(self) -> Solution:
         """The best of each row. Steps that are left are not made: the run ends here, as by Ctrl-C.
 
         Raises:
-            ArgumentError: no step was made.
+            ArgumentError: no step was made, or the run failed.
         """
-        if self._solution is None:
+        if self._solution is None and self._error is None:
             with contextlib.suppress(StopIteration, KeyboardInterrupt):
                 self.throw(KeyboardInterrupt())
+        if self._error is not None:
+            reason = describe_error(self._error, 200)
+            raise ArgumentError(f"the run failed ({reason}); give out= to keep what there is when that happens")
         if self._solution is None:
             raise ArgumentError("expected at least one step, got none; loop over the steps first")
         return self._solution
 
 
-@torch.inference_mode(False)
 def steps(
     model: Any,
     prompt: str | Sequence[str] | None,
@@ -95,11 +113,30 @@ def steps(
     Example:
         >>> run = steps("stickers", "a duck", "brightness", steps=50, num_inference_steps=4, progress=False)
         >>> for step in run:
-        ...     if step.best.reward.item() > step.evaluation.reward.item() or step.index == 2:
+        ...     if step.index == 2:
         ...         break
-        >>> len(run.solution.history) <= 3
-        True
+        >>> len(run.solution.history), run.solution.status[0].name
+        (3, 'INTERRUPTED')
     """
+    return Steps(
+        _begin(model, prompt, reward, options, method=method, watch=watch, out=out, log=log, progress=progress)
+    )
+
+
+@torch.inference_mode(False)
+def _begin(
+    model: Any,
+    prompt: str | Sequence[str] | None,
+    reward: Rewards,
+    options: Mapping[str, Any],
+    *,
+    method: Methods,
+    watch: Watch,
+    out: str | Path | None,
+    log: Log,
+    progress: bool,
+) -> Generator[Step, None, Solution]:
+    """Set a run up, whose steps are yet to be made."""
     settings = Settings.read(_sort(options))
     check_trackers(log)
     spec = None if out is None else describe_call(model, prompt, reward, settings, method=method, watch=watch)
@@ -109,13 +146,13 @@ def steps(
     if bars and problem.note:
         bars.say(problem.note)
     if out is None or spec is None:
-        return Steps(_collecting(problem, bars, log))
-    return Steps(perform(problem, spec, Path(out), log=log, bars=bars, besides=("steps", "seconds", "nfe")))
+        return _collecting(problem, bars, log)
+    return perform(problem, spec, Path(out), log=log, bars=bars, besides=("steps", "seconds", "nfe"))
 
 
 def _collecting(problem: Problem, bars: Display | None, log: Log) -> Generator[Step, None, Solution]:
     collector, about = Collector(problem.objective, method=problem.does, about=problem.about), problem.about
-    run = TrackedRun(about.slug, folder=Path("runs") / about.slug, config=dataclasses.asdict(about))
+    run = TrackedRun(about.slug, folder=Path("runs") / about.slug, config=about.plain())
     steps = problem.shown(bars) if bars else problem.iterate()
     for tracker in list_trackers(log):
         steps = track(steps, open_tracker(tracker, run), about)
@@ -173,14 +210,15 @@ def align(
         True
     """
     given = {"steps": steps, "seconds": seconds, "batch": batch, "seed": seed, **options}
-    run = _steps(model, prompt, reward, method=method, watch=watch, out=out, log=log, progress=progress, **given)
-    for _ in run:
-        pass
-    return run.solution
+    run = _begin(model, prompt, reward, given, method=method, watch=watch, out=out, log=log, progress=progress)
+    while True:
+        try:
+            next(run)
+        except StopIteration as end:
+            return end.value
 
 
 align.__doc__ = (align.__doc__ or "").replace("{options}", describe_options(RunSpec, indent=8).lstrip())
-_steps = steps  # under a name that `align` has no argument of
 
 
 def _sort(given: Mapping[str, Any]) -> dict[str, Any]:

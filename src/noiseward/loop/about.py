@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from noiseward import __version__
+from noiseward.errors import shorten
 
 __all__ = ["About"]
 
@@ -54,6 +55,17 @@ class About:
 
         return shorten_to_slug(f"{self.prompt(0)} {self.reward}")
 
+    def plain(self) -> dict[str, Any]:
+        """The same as plain data: an argument that is no text, number, truth value or list of these is its `str`.
+
+        Example:
+            >>> import torch
+            >>> About(call={"eta": 1.0, "latents": torch.zeros(1)}).plain()["call"]
+            {'eta': 1.0, 'latents': 'tensor([0.])'}
+        """
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: _plain(value) for name, value in fields.items()}
+
     def describe(
         self,
         size: tuple[int, int],
@@ -81,8 +93,16 @@ class About:
                 "method": self.method,
                 "model": self.model,
                 "size": f"{size[0]}x{size[1]}",
-                **{name: self.call[name] for name in _CALL if self.call.get(name) is not None},
+                **{name: _plain(self.call[name]) for name in _CALL if self.call.get(name) is not None},
                 "version": __version__,
             }
             for row in range(len(before))
         ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value if value is None or isinstance(value, str | int | float) else shorten(str(value), 200)

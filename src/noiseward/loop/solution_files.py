@@ -32,7 +32,8 @@ from noiseward.loop.about import About
 from noiseward.loop.budget import Status
 from noiseward.loop.frames import Frames
 from noiseward.loop.objective import Evaluation
-from noiseward.loop.step import Best
+from noiseward.loop.plausible import UNTESTED
+from noiseward.loop.step import TESTS, Best
 from noiseward.noise.layout import Draw, Layout
 
 __all__ = ["PEAK", "copy_tensors", "pack_layout", "pack_peaks", "read_parts", "write_solution"]
@@ -116,9 +117,8 @@ def write_solution(solution: Any, folder: Path) -> None:
     (folder / "steps.jsonl").write_text(lines, encoding="utf-8")
     status = {"rows": [status.name for status in solution.status], "untested": solution.untested}
     (folder / "status.json").write_text(json.dumps(status, indent=2) + "\n", encoding="utf-8")
-    known = {**dataclasses.asdict(about), "does": solution.method, "layout": pack_layout(solution.layout)}
-    text = json.dumps(known, indent=2, default=str)  # arguments of a pipeline may be anything
-    (folder / "about.json").write_text(text + "\n", encoding="utf-8")
+    known = {**about.plain(), "does": solution.method, "layout": pack_layout(solution.layout)}
+    (folder / "about.json").write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
 
 
 def read_parts(folder: Path) -> dict[str, Any]:
@@ -135,11 +135,13 @@ def read_parts(folder: Path) -> dict[str, Any]:
     file = folder
     try:
         about = json.loads((file := folder / "about.json").read_text(encoding="utf-8"))
-        status = json.loads((file := folder / "status.json").read_text(encoding="utf-8"))
-        history = _read_history(file := folder / "steps.jsonl")
-        best = _unpack_best(load_file(file := folder / "best.safetensors"), "")
         first = load_file(file := folder / "initial.safetensors")
         peaks = load_file(file) if (file := folder / "peaks.safetensors").exists() else {}
+        best = _unpack_best(load_file(file := folder / "best.safetensors"), "")
+        history = _read_history(
+            file := folder / "steps.jsonl"
+        )  # after the best: a line of the log is written before it
+        status = json.loads((file := folder / "status.json").read_text(encoding="utf-8"))
         names = dict.fromkeys(key.rpartition(".")[0] for key in peaks)
         bests = {name: _unpack_best(peaks, f"{name}.") for name in names}
         terms = {name.removeprefix("terms."): part for name, part in first.items() if name.startswith("terms.")}
@@ -169,7 +171,10 @@ def _read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def _unpack_best(parts: Mapping[str, Tensor], prefix: str) -> Best:
-    return Best(**{field.name: parts[prefix + field.name] for field in dataclasses.fields(Best)})
+    untested = torch.full_like(parts[f"{prefix}reward"], UNTESTED, dtype=torch.float64)  # runs of earlier versions
+    known = {name: untested for name in TESTS}
+    own = {name: parts[prefix + name] for field in dataclasses.fields(Best) if prefix + (name := field.name) in parts}
+    return Best(**{**known, **own})
 
 
 def _read_frames(folder: Path, history: Sequence[Mapping[str, Any]]) -> Frames:

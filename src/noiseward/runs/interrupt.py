@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
@@ -18,7 +18,21 @@ from noiseward.loop.step import Step
 from noiseward.terminal import leave_closed_terminal
 from noiseward.user_code import SIGNALS
 
-__all__ = ["Interruptible"]
+__all__ = ["Interruptible", "read_handlers", "set_handlers"]
+
+
+def read_handlers() -> dict[int, Any]:
+    """The handlers of signals that end a run, by number; none outside the main thread, which cannot set them."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.getsignal(number) for number in SIGNALS}
+
+
+def set_handlers(handlers: Mapping[int, Any]) -> None:
+    """Set handlers of signals; None is one that Python does not know, and stays."""
+    for number, handler in handlers.items():
+        if handler is not None and signal.getsignal(number) != handler:
+            signal.signal(number, handler)
 
 
 class Interruptible:
@@ -53,9 +67,8 @@ class Interruptible:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, before in self._before.items():
-            if before is not None:
-                signal.signal(number, before)
+        ours = {number: before for number, before in self._before.items() if signal.getsignal(number) == self._note}
+        set_handlers(ours)  # one that was put in the place of ours stays
 
     def within(self, steps: Iterator[Step]) -> Iterator[Step]:
         """The same steps; a Ctrl-C stops the one being made.

@@ -79,7 +79,7 @@ class Writer:
             self._begin(step)
             self._log = Log(self._path / "steps.jsonl", run=self._run)
         if not (self._path / "about.json").exists():  # runs of earlier versions have none
-            about = {**dataclasses.asdict(self._about), "layout": pack_layout(self._layout)}
+            about = {**self._about.plain(), "layout": pack_layout(self._layout)}
             save_json(self._path / "about.json", about, self._run)
         images = to_images(step.evaluation.sample) if has_images(step.evaluation.sample) else None
         place, loop = _place(step)
