@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from noiseward import lfs
-from noiseward.errors import ArgumentError, ModelError, describe_error
-from noiseward.terminal import silence
+from noiseward.errors import ArgumentError, ModelError
+from noiseward.pipelines.load import explain_failure
 
 __all__ = ["load_controlnet"]
 
@@ -46,23 +45,11 @@ def load_controlnet(source: Any, pipe: Any) -> Any:
             f"{path} is no ControlNet, it has no config.json: give the folder that save_pretrained() wrote"
         )
     where = {"pretrained_model_name_or_path": str(path) if is_local else str(source), "local_files_only": is_local}
-    try:
-        with silence("diffusers", "transformers", bars=not is_local):
-            config: Any = diffusers.ControlNetModel.load_config(**where)
-            kind = str(config.get("_class_name"))
-            _check_family(str(source), config, kind, pipe)
-            net = getattr(diffusers, kind).from_pretrained(**where, torch_dtype=pipe.dtype)
-    except ArgumentError:
-        raise
-    except Exception as error:  # whatever the loaders raise: a file that is missing, short or garbled
-        reason = describe_error(error, 200, kind=True)
-        if is_local:
-            lfs.check_pointers(path)
-            raise ModelError(f"{path} cannot be loaded, a file is missing or damaged ({reason})") from error
-        raise ModelError(
-            f"controlnet '{source}' is no folder here and could not be loaded from the hub: download it first "
-            f"(hf download {source}), or give a folder ({reason})"
-        ) from error
+    with explain_failure(f"controlnet '{source}'", str(source), path if is_local else None):
+        config: Any = diffusers.ControlNetModel.load_config(**where)
+        kind = str(config.get("_class_name"))
+        _check_family(str(source), config, kind, pipe)
+        net = getattr(diffusers, kind).from_pretrained(**where, torch_dtype=pipe.dtype)
     return net.to(pipe.device)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,18 +91,36 @@ def _load_pretrained(model: str, path: Path, card: Card | None, dtype: torch.dty
         raise ModelError(
             f"{path} is no pipeline folder, it has no model_index.json: give the folder that save_pretrained() wrote"
         )
+    with explain_failure(f"model '{model}'", source, path if is_local else None):
+        return diffusers.DiffusionPipeline.from_pretrained(
+            str(path) if is_local else source, dtype=dtype, revision=revision, local_files_only=is_local
+        )
+
+
+@contextlib.contextmanager
+def explain_failure(what: str, source: str, folder: Path | None) -> Iterator[None]:
+    """For the body of a `with` that loads weights quietly, what went wrong and what to do, in one line.
+
+    Arguments:
+        what: is loaded, as a message begins: `model 'sdxl'`.
+        source: its hub id.
+        folder: that it is loaded from; None: the hub.
+
+    Raises:
+        ModelError: it could not be loaded.
+    """
     try:
-        with silence("diffusers", "transformers", bars=not is_local):
-            return diffusers.DiffusionPipeline.from_pretrained(
-                str(path) if is_local else source, dtype=dtype, revision=revision, local_files_only=is_local
-            )
+        with silence("diffusers", "transformers", bars=folder is None):
+            yield
+    except ArgumentError:
+        raise
     except Exception as error:  # whatever the loaders of five libraries raise: a file that is missing, short or garbled
         reason = describe_error(error, 200, kind=True)
-        if is_local:
-            lfs.check_pointers(path)
-            raise ModelError(f"{path} cannot be loaded, a file is missing or damaged ({reason})") from error
+        if folder is not None:
+            lfs.check_pointers(folder)
+            raise ModelError(f"{folder} cannot be loaded, a file is missing or damaged ({reason})") from error
         raise ModelError(
-            f"model '{model}' is no folder here and could not be loaded from the hub: download it first "
+            f"{what} is no folder here and could not be loaded from the hub: download it first "
             f"(hf download {source}), or give a folder ({reason})"
         ) from error
 
