@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from noiseward import ArgumentError, align, steps
+from noiseward import ArgumentError, NoisewardError, align, steps
 from noiseward.cli import main
-from noiseward.errors import ModelError
+from noiseward.errors import ModelError, NoisewardWarning
 from noiseward.loop.about import About
 from noiseward.runs import RunSpec, execute, resume
 from noiseward.toys import GaussianModel, Quadratic
@@ -54,7 +54,7 @@ class Notes(Tracker):
     """A tracker of one's own."""
 
     def __init__(self):
-        self.numbers, self.images, self.tables, self.closed = [], [], [], 0
+        self.numbers, self.images, self.tables, self.closed, self.failed = [], [], [], 0, None
 
     def log_numbers(self, numbers: Mapping[str, float], step: int) -> None:
         self.numbers.append((step, dict(numbers)))
@@ -65,8 +65,9 @@ class Notes(Tracker):
     def log_table(self, rows: Sequence[Mapping[str, object]], step: int) -> None:
         self.tables.append((step, list(rows)))
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         self.closed += 1
+        self.failed = failed
 
 
 def test_a_tracker_of_ones_own_gets_numbers_images_and_a_table(model):
@@ -110,10 +111,48 @@ def test_a_tracker_is_closed_where_the_run_fails_or_is_left(model):
 
     with pytest.raises(Exception, match="9"):
         align(model, "a", fails, steps=9, log=failed, **HOW)
-    assert failed.closed == 1 and failed.numbers and failed.tables
+    assert failed.closed == 1 and failed.failed and failed.numbers and failed.tables
     run = steps(model, "a", "brightness", steps=50, log=left, **HOW)
     next(run)
-    assert run.solution.history and left.closed == 1 and left.tables
+    assert run.solution.history and left.closed == 1 and left.tables and not left.failed
+
+
+class Unreachable(Notes):
+    def log_numbers(self, numbers: Mapping[str, float], step: int) -> None:
+        super().log_numbers(numbers, step)
+        raise ConnectionError("no route to host")
+
+
+def test_a_tracker_that_fails_does_not_end_the_run(model):
+    lost, other = Unreachable(), Notes()
+    with pytest.warns(NoisewardWarning, match="Unreachable raised ConnectionError: no route to host; the run goes on"):
+        solution = align(model, "a", "brightness", steps=2, log=[lost, other], **HOW)
+    assert solution.status[0].name == "STEPS" and len(lost.numbers) == 1 and lost.closed == 0
+    assert len(other.numbers) == 3 and other.closed == 1
+
+
+def test_a_tracker_that_cannot_be_opened_is_one_line_and_leaves_nothing(model, tmp_path):
+    import wandb
+
+    def refuse(**_):
+        raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wandb, "init", refuse)
+        with pytest.raises(NoisewardError, match="tracker 'wandb' raised UsageError when it was opened: No API key"):
+            align(model, "a", "brightness", steps=1, out="run", log="wandb", **HOW)
+    assert not (tmp_path / "run/spec.json").exists()
+    align(model, "a", "brightness", steps=1, out="run", **HOW)
+
+
+def test_a_failed_run_is_one_in_mlflow(model):
+    import mlflow
+
+    with pytest.raises(Exception, match="9"):
+        align(model, "a", lambda images: images[:, 9], steps=1, log="mlflow", **HOW)
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("noiseward").experiment_id])
+    assert run.info.status == "FAILED"
 
 
 def test_tensorboard_reads_what_was_written(model, tmp_path):

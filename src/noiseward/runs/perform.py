@@ -201,7 +201,7 @@ def _performing(
     steps = problem.iterate(at, seen, history=history, **few)
     steps = observe(steps, at) if observe else steps
     before = past.initial.reward.tolist() if past else None
-    tracked = TrackedRun(folder.path.name, folder=folder.path, config=spec.plain())
+    tracked = TrackedRun(folder.path.resolve().name, folder=folder.path, config=spec.plain())
     for tracker in list_trackers(trackers):
         steps = track(steps, open_tracker(tracker, tracked), about_spec(spec), before=before)
     layout, known = problem.objective.sampler.layout, {"frames": frames, "log": log, "before": before}

@@ -18,7 +18,7 @@ _MARKS = str.maketrans({"(": " ", ")": ""})  # which names of metrics may not ha
 
 @final
 class MLflow(Tracker):
-    """A run of MLflow, in the experiment that has the project's name.
+    """A run of MLflow, in the experiment that has the project's name. One that is resumed is another run of that name.
 
     Arguments:
         run: what is tracked.
@@ -45,5 +45,5 @@ class MLflow(Tracker):
     def log_table(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
         self._client.log_dict(self._id, {"rows": [dict(row) for row in rows]}, "results.json")
 
-    def close(self) -> None:
-        self._client.set_terminated(self._id)
+    def close(self, *, failed: bool) -> None:
+        self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from importlib import import_module
 
-from noiseward.errors import ArgumentError, choices
+from noiseward.errors import ArgumentError, NoisewardError, choices
 from noiseward.rewards.extras import import_extra
 from noiseward.trackers.tracker import TrackedRun, Tracker
+from noiseward.user_code import ErrorBoundary
 
 __all__ = ["TRACKERS", "Log", "check_trackers", "list_trackers", "open_tracker"]
 
@@ -38,13 +39,18 @@ def check_trackers(log: Log) -> None:
 
 
 def open_tracker(tracker: str | Tracker, run: TrackedRun) -> Tracker:
-    """Open a tracker for a run; one that is open already is passed through. Raises as `check_trackers`."""
+    """Open a tracker for a run; one that is open already is passed through.
+
+    Raises:
+        NoisewardError: as `check_trackers`, or its library refuses: no login, no server.
+    """
     if isinstance(tracker, Tracker):
         return tracker
     check_trackers(tracker)
     name, project = _split(tracker)
     kind = getattr(import_module(f"noiseward.trackers.{name}"), TRACKERS[name])
-    return kind(dataclasses.replace(run, project=project or run.project))
+    with ErrorBoundary(f"tracker '{name}'", "when it was opened", kind=NoisewardError):
+        return kind(dataclasses.replace(run, project=project or run.project))
 
 
 def _split(text: str) -> tuple[str, str | None]:

@@ -40,7 +40,7 @@ class TensorBoard(Tracker):
     def log_table(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
         self._writer.add_text("results", _as_markdown(rows), step)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         self._writer.close()
 
 

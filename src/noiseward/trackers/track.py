@@ -16,6 +16,7 @@ from typing import Any
 
 from noiseward.loop.about import About
 from noiseward.loop.step import Step
+from noiseward.trackers.tolerant import Tolerant
 from noiseward.trackers.tracker import Tracker
 
 __all__ = ["track"]
@@ -34,7 +35,8 @@ def track(
         about: what was asked.
         before: the rewards of the start, where these steps are the rest of a run.
     """
-    last, shown, written = None, -math.inf, -1
+    tracker = Tolerant(tracker)
+    last, shown, written, failed = None, -math.inf, -1, False
     try:
         for step in steps:
             before = before or step.evaluation.reward.tolist()
@@ -45,14 +47,15 @@ def track(
                 shown, written = time.monotonic(), newest
             last = step
             yield step
+    except Exception:
+        failed = True
+        raise
     finally:
-        try:
-            if last is not None:
-                if int(last.best.index.max()) != written:
-                    _show(last, tracker)
-                tracker.log_table(_rows(last, about, before or []), last.index)
-        finally:
-            tracker.close()
+        if last is not None:
+            if int(last.best.index.max()) != written:
+                _show(last, tracker)
+            tracker.log_table(_rows(last, about, before or []), last.index)
+        tracker.close(failed=failed)
 
 
 def _numbers(step: Step) -> dict[str, float]:

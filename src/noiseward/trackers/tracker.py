@@ -19,7 +19,7 @@ class TrackedRun:
     """What a tracker is told of a run.
 
     Attributes:
-        name: of the run; the same again where it is resumed.
+        name: of the run; the same again where it is resumed, which continues the run of trackers that can do so.
         project: that it belongs to.
         folder: where files may be kept.
         config: what was asked, as plain data.
@@ -47,5 +47,5 @@ class Tracker(ABC):
         """Take the final table, whose rows have the same columns."""
 
     @abstractmethod
-    def close(self) -> None:
-        """End the run."""
+    def close(self, *, failed: bool) -> None:
+        """End the run, which failed or not."""

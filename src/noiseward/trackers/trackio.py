@@ -40,5 +40,5 @@ class Trackio(Tracker):
         table = self._trackio.Table(columns=columns, data=[list(row.values()) for row in rows])
         self._run.log({"results": table}, step=step)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         self._run.finish()

@@ -42,5 +42,5 @@ class WandB(Tracker):
         columns: list[Any] = list(rows[0]) if rows else []
         self._run.log({"results": self._wandb.Table(columns=columns, data=[list(row.values()) for row in rows])})
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, *, failed: bool) -> None:
+        self._run.finish(exit_code=int(failed))
