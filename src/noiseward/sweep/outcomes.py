@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from noiseward.errors import shorten
 from noiseward.images import TILE, draw_grid, enlarge
 from noiseward.rewards.shortfall import is_met
 from noiseward.runs.files import replace_file
@@ -64,7 +65,7 @@ class Outcome:
     def caption(self) -> str:
         """What its image shows, and what came of it."""
         change = "" if self.best is None or self.before is None else f": {self.before:.3g} -> {self.best:.3g}"
-        return f"{self.prompt}, seed {self.seed}{change}"
+        return f"{shorten(self.prompt, 24)}, seed {self.seed}{change}"
 
 
 def find_outcomes(sweep: Sweep, ended: Mapping[str, Beat] | None = None) -> list[tuple[Pack, PackState, list[Outcome]]]:
