@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -95,6 +96,16 @@ def test_a_solution_shows_before_and_after_and_what_to_do(pipe):
     assert "dno:lr=0.1" in page and "before" in page
     assert (solution._repr_png_() or b"").startswith(b"\x89PNG")
     assert "row 0 (a <cat>, seed 0): reward" in repr(solution)
+
+
+def test_large_images_are_not_put_into_a_notebook_whole():
+    solution = align("stickers", ["a duck", "a heart"], "brightness", steps=0, num_inference_steps=1, progress=False)
+    large = dataclasses.replace(
+        solution,
+        found=dataclasses.replace(solution.found, sample=torch.rand(2, 3, 1024, 1024)),
+        initial=dataclasses.replace(solution.initial, sample=torch.rand(2, 3, 1024, 1024)),
+    )
+    assert len(large._repr_html_()) < 4e6 and len(large._repr_png_() or b"") < 2e6  # 4 images of 3 MB each
 
 
 def test_a_hacked_row_says_so():

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import html
-import io
 import math
 import sys
 import time
@@ -22,7 +20,7 @@ from noiseward.samplers.discovery import report_calls
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["NotebookBars", "encode_image", "is_notebook"]
+__all__ = ["NotebookBars", "draw_image", "is_notebook"]
 
 EVERY = 0.5  # seconds between two updates
 PREVIEW = 192  # pixels of the preview's longer side
@@ -34,11 +32,12 @@ def is_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def encode_image(image: Image) -> str:
-    """An image as a data URL."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def draw_image(image: Image, *, side: int = PREVIEW) -> str:
+    """An image as HTML, as wide as its longer side may be, and stored as sharp as that needs."""
+    from noiseward.images.preview import shrink, to_data_url
+
+    width = round(image.width * side / max(image.size))
+    return f'<img src="{to_data_url(shrink(image, 2 * side))}" width="{width}" style="max-width: none; margin: 4px">'
 
 
 @final
@@ -120,12 +119,4 @@ def _preview(step: Step) -> str:
     if not has_images(step.best.sample):
         return ""
     images = to_images(step.best.sample[:8])
-    return f"<div>{''.join(_img(image) for image in images)}</div>"
-
-
-def _img(image: Image) -> str:
-    large = max(image.size)
-    if large > PREVIEW:
-        image = image.resize((round(image.width * PREVIEW / large), round(image.height * PREVIEW / large)))
-    width = round(image.width * PREVIEW / max(image.size))
-    return f'<img src="{encode_image(image)}" width="{width}" style="margin: 4px">'
+    return f"<div>{''.join(draw_image(image) for image in images)}</div>"

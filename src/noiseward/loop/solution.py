@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +19,7 @@ from noiseward.loop.hacking import Hacking, find_hacked, find_hacking
 from noiseward.loop.objective import Evaluation
 from noiseward.loop.panel import best_before_hacking
 from noiseward.loop.solution_files import read_parts, write_solution
-from noiseward.loop.solution_html import to_html
+from noiseward.loop.solution_html import MOST, to_html
 from noiseward.loop.step import Best, Step
 from noiseward.noise.layout import Layout
 from noiseward.noise.typicality import strict_probability
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["Solution"]
+
+SIDE = 256  # pixels of an image where a solution shows itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,9 +249,9 @@ class Solution:
 
     def _repr_png_(self) -> bytes | None:
         from noiseward.images import draw_grid, enlarge, has_images
+        from noiseward.images.preview import shrink, to_png
 
         if not has_images(self.sample):
             return None
-        buffer = io.BytesIO()
-        draw_grid([[enlarge(one) for one in line] for line in (self.initial_images, self.images)]).save(buffer, "PNG")
-        return buffer.getvalue()
+        lines = (self.initial_images[:MOST], self.images[:MOST])
+        return to_png(draw_grid([[shrink(enlarge(image), SIDE) for image in line] for line in lines]))

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from noiseward.loop.describe import describe_peak, describe_stall
-from noiseward.loop.notebook import encode_image
+from noiseward.loop.notebook import draw_image
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-__all__ = ["to_html"]
+__all__ = ["MOST", "to_html"]
 
 MOST = 16  # rows with images
-SIZE = 192  # pixels of a side, shown
 
 
 def to_html(solution: Any) -> str:
@@ -30,7 +26,7 @@ def to_html(solution: Any) -> str:
     titles = ""
     if has_images(solution.sample):
         pairs = zip(solution.initial_images[:MOST], solution.images[:MOST], strict=True)
-        images[:MOST] = [f"<td>{_img(before)}</td><td>{_img(after)}</td>" for before, after in pairs]
+        images[:MOST] = [f"<td>{draw_image(before)}</td><td>{draw_image(after)}</td>" for before, after in pairs]
         titles = "<tr><th>before</th><th>after</th><th></th></tr>"
     style = "text-align: left; vertical-align: top"
     rows = [f'<tr>{shown}<td style="{style}">{_describe(solution, row)}</td></tr>' for row, shown in enumerate(images)]
@@ -48,7 +44,3 @@ def _describe(solution: Any, row: int) -> str:
     ]
     notes = (describe_peak(solution.history, row), solution.hacking[row], describe_stall(solution.history, row))
     return "<br>".join([*lines, *(f"<i>{html.escape(str(note))}</i>" for note in notes if note)])
-
-
-def _img(image: Image) -> str:
-    return f'<img src="{encode_image(image)}" width="{SIZE}" style="max-width: none">'

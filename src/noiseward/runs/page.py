@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noiseward.images.preview import to_data_url
 from noiseward.runs.files import replace_file
 
 if TYPE_CHECKING:
@@ -97,11 +96,5 @@ def draw_figure(address: str, caption: str) -> str:
 
 
 def inline(image: Image | Path) -> str:
-    """An image as the address of itself."""
-    if isinstance(image, Path):
-        content = image.read_bytes()
-    else:
-        buffer = io.BytesIO()
-        image.save(buffer, format="png")
-        content = buffer.getvalue()
-    return "data:image/png;base64," + base64.b64encode(content).decode()
+    """An image, or a PNG file, as the address of itself."""
+    return to_data_url(image.read_bytes() if isinstance(image, Path) else image)

@@ -8,12 +8,12 @@ is written to the cache, by its content, and the run copies it from there.
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from noiseward.images import convert_image
+from noiseward.images.preview import to_png
 from noiseward.options.run import RunSpec, Settings
 from noiseward.options.task import IMAGES
 from noiseward.problem import Methods, Rewards, Watch, show_object
@@ -64,9 +64,7 @@ def _store(image: Any) -> Any:
         return [_store(one) for one in image]
     if not isinstance(image, Image):
         return image
-    buffer = io.BytesIO()
-    (image if image.mode in PNG else convert_image(image)).save(buffer, format="PNG")
-    content = buffer.getvalue()
+    content = to_png(image if image.mode in PNG else convert_image(image))
     path = find_cache() / "inputs" / f"{hashlib.sha256(content).hexdigest()[:16]}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, lambda beside: beside.write_bytes(content))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from PIL import Image
-
 from noiseward.errors import RunError
+from noiseward.images.preview import shrink
 from noiseward.loop.hacking import find_hacking
 from noiseward.runs.consistency import read_initial
 from noiseward.runs.describe import about_spec
@@ -50,8 +49,8 @@ def write_viewer(folder: RunFolder, path: Path) -> Path:
     parts = [f"<p class=small>{escape(_describe(folder))}</p>"]
     for row, one in enumerate(rows):
         change = f"reward {_number(one['before'])} to {_number(one['best'])}, step {one['step']}"
-        pair = draw_figure(inline(_fit(before[row])), "before") + draw_figure(
-            inline(_fit(best[row])), f"after: {change}"
+        pair = draw_figure(inline(shrink(before[row], LARGEST)), "before") + draw_figure(
+            inline(shrink(best[row], LARGEST)), f"after: {change}"
         )
         parts.append(f'<h2>{escape(about.title(row))}</h2><div class="row pair">{pair}</div>')
         if hacking := find_hacking(record.steps, row):
@@ -59,7 +58,7 @@ def write_viewer(folder: RunFolder, path: Path) -> Path:
     frames = [
         {
             "step": line.record["index"],
-            "images": [inline(_fit(image)) for image in images],
+            "images": [inline(shrink(image, LARGEST)) for image in images],
             "captions": [_caption(about.title(row), line.record["reward"][row]) for row in range(len(images))],
         }
         for line, images in read_frames(folder, record.lines, read_initial(folder, record.spec)["sample"])
@@ -96,9 +95,3 @@ def _caption(title: str, reward: float | None) -> str:
 
 def _number(value: object) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _fit(image: Image.Image) -> Image.Image:
-    """An image that is no larger than the page shows it."""
-    factor = LARGEST / max(image.size)
-    return image if factor >= 1 else image.resize((round(image.width * factor), round(image.height * factor)))
