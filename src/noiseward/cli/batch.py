@@ -27,13 +27,15 @@ def batch(task: BatchOptions, workers: EngineOptions, base: Annotated[RunSpec, W
     from noiseward.sweep.directory import Sweep
     from noiseward.sweep.report import report
     from noiseward.sweep.rows import read_rows
+    from noiseward.trackers import check_trackers
 
     if task.json_lines and task.quiet:
         raise ArgumentError("--json prints everything and --quiet nothing; leave one out")
     workers.check()
+    check_trackers(task.log)
     rows = read_rows(task.prompts, base.replace(batch=task.seeds or 1), template=task.template)
     sweep = Sweep.begin(Path(task.out), rows, size=task.pack)
-    ended, stopped = run_sweep(sweep, workers, quiet=task.quiet, json=task.json_lines)
+    ended, stopped = run_sweep(sweep, workers, log=task.log, quiet=task.quiet, json=task.json_lines)
     outcomes = report(sweep, ended)
     if task.quiet or task.json_lines:
         print(sweep.out, file=sys.stderr if task.json_lines else sys.stdout)

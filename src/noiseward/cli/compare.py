@@ -37,6 +37,7 @@ def compare(
     from noiseward.sweep.compare import report
     from noiseward.sweep.comparison import Comparison
     from noiseward.sweep.prompt_files import read_prompts
+    from noiseward.trackers import check_trackers
 
     task.check_printing()
     kind, amount = task.limit
@@ -46,8 +47,9 @@ def compare(
     if not prompts and (card := card_of(base.model)) and card.needs_prompt:
         raise typer.BadParameter("--prompts is missing; say what to draw, as in 'a duck'")
     workers.check()
+    check_trackers(task.log)
     sweep = comparison.begin(Path(task.out))
-    ended, stopped = run_sweep(sweep, workers, quiet=task.quiet)
+    ended, stopped = run_sweep(sweep, workers, log=task.log, quiet=task.quiet)
     measured, outcomes = report(comparison, sweep, ended)
     if task.as_json:
         print_json(describe_sweep(sweep, outcomes, measured))

@@ -19,25 +19,35 @@ if TYPE_CHECKING:
     from noiseward.sweep.outcomes import Outcome
     from noiseward.sweep.pack_task import PackState
     from noiseward.sweep.packs import Pack
+    from noiseward.trackers import Log
 
 __all__ = ["describe_sweep", "exit_undone", "run_sweep", "show_sweep"]
 
 
 def run_sweep(
-    sweep: Sweep, workers: EngineOptions, *, quiet: bool = False, json: bool = False
+    sweep: Sweep, workers: EngineOptions, *, log: Log = (), quiet: bool = False, json: bool = False
 ) -> tuple[dict[str, Beat], bool]:
-    """Run what is not done of a sweep; returns the last beat of each pack, and whether it was interrupted."""
+    """Run what is not done of a sweep; returns the last beat of each pack, and whether it was interrupted.
+
+    Arguments:
+        sweep: to run.
+        workers: who does the work.
+        log: trackers that are told of every pack that ends.
+        quiet: print nothing.
+        json: print a line of JSON per beat.
+    """
     import torch
 
     from noiseward import terminal
     from noiseward.sweep.ray import open_engine
+    from noiseward.sweep.tracked import track_beats
     from noiseward.sweep.view import Tally, print_json, show
 
     torch.set_num_threads(workers.threads)
     tally = Tally(sweep.size, sweep.size - sum(pack.size for pack in sweep.undone()))
     ended: dict[str, Beat] = {}
     with open_engine(workers) as engine:
-        beats: Iterable[Beat] = sweep.run(engine)
+        beats: Iterable[Beat] = track_beats(sweep.run(engine), sweep, log)
         if json:
             beats = print_json(beats, tally, sys.stdout)
         elif not quiet:

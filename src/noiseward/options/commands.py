@@ -46,8 +46,8 @@ class PrintOptions(QuietOptions):
             raise ArgumentError("--json prints everything and --quiet nothing; leave one out")
 
 
-class TrackOptions(PrintOptions):
-    """Who else is told of a run."""
+class LogOptions(QuietOptions):
+    """Where else numbers and images go."""
 
     listed_in: ClassVar[str | None] = "Output"
 
@@ -59,7 +59,7 @@ class TrackOptions(PrintOptions):
     )
 
 
-class AlignOptions(TrackOptions):
+class AlignOptions(LogOptions, PrintOptions):
     """Where a run is kept."""
 
     listed_in: ClassVar[str | None] = "Output"
@@ -88,7 +88,7 @@ class EngineOptions(Options):
             raise ArgumentError("--address and --workers need --engine ray, got --engine local; leave them out")
 
 
-class SweepOptions(QuietOptions):
+class SweepOptions(LogOptions):
     """Many runs, one command."""
 
     listed_in: ClassVar[str | None] = "Output"
@@ -154,7 +154,7 @@ class CompareOptions(SweepOptions, PrintOptions):
         return "nfe" if kind == "nfe" else "seconds", amount
 
 
-class ResumeOptions(TrackOptions, MemoryOptions):
+class ResumeOptions(LogOptions, PrintOptions, MemoryOptions):
     """More of a run."""
 
     listed_in: ClassVar[str | None] = "Budget"

@@ -21,7 +21,15 @@ from noiseward.sweep.engine import Beat
 from noiseward.sweep.pack_task import PackState, PackTask
 from noiseward.sweep.packs import Pack
 
-__all__ = ["Outcome", "count_states", "describe_undone", "find_outcomes", "write_contact", "write_index"]
+__all__ = [
+    "Outcome",
+    "count_states",
+    "describe_undone",
+    "draw_contact",
+    "find_outcomes",
+    "write_contact",
+    "write_index",
+]
 
 PAIRS = 256  # of before and after on a contact sheet at most
 LINE = 4  # pairs side by side
@@ -143,7 +151,13 @@ def write_index(outcomes: Sequence[Outcome], path: Path) -> None:
 
 
 def write_contact(outcomes: Sequence[Outcome], out: Path, path: Path) -> None:
-    """Write a sheet of images before and after, some pairs side by side, with captions; none where there are no images.
+    """Write the contact sheet as a PNG; none where there are no images."""
+    if (sheet := draw_contact(outcomes, out)) is not None:
+        replace_file(path, lambda target: sheet.save(target, format="PNG"))
+
+
+def draw_contact(outcomes: Sequence[Outcome], out: Path) -> Image.Image | None:
+    """A sheet of images before and after, some pairs side by side, with captions; None where there are no images.
 
     Of more than 256 pairs it shows the first.
     """
@@ -157,14 +171,13 @@ def write_contact(outcomes: Sequence[Outcome], out: Path, path: Path) -> None:
                 pairs.append(pair)
                 captions.append(one.caption)
     if not pairs:
-        return
+        return None
     size = pairs[0][0].size
     wide = min(LINE, len(pairs))
     same = ([image.resize(size) for image in pair] for pair in pairs)
     tiles = [draw_grid([pair], captions=[caption]) for pair, caption in zip(same, captions, strict=True)]
     lines = [tiles[at : at + wide] for at in range(0, len(tiles), wide)]
-    sheet = draw_grid(lines, ["before, after"] * wide)
-    replace_file(path, lambda target: sheet.save(target, format="PNG"))
+    return draw_grid(lines, ["before, after"] * wide)
 
 
 def _open_small(file: Path) -> Image.Image | None:
