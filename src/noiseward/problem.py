@@ -22,6 +22,7 @@ from noiseward.loop.objective import Objective
 from noiseward.loop.optimizer import Optimizer
 from noiseward.loop.panel import Panel, PanelState
 from noiseward.loop.progress import Display
+from noiseward.loop.start import read_start
 from noiseward.loop.step import Checkpoint, Step
 from noiseward.loop.stop import EarlyStop
 from noiseward.methods import Method, Recipe, choose_method
@@ -212,7 +213,8 @@ def prepare(
     score = loaded.get("reward", reward, lambda: convert_reward(reward))
     if required := settings.require:
         score = loaded.get("require", (reward, required), functools.partial(parse_requirements, score, required))
-    moves = choose_method(method, score, earlier=earlier)
+    begin = settings.start
+    moves = choose_method(method, score, earlier=earlier, started=begin is not None)
     held = loaded.get("watch", (watch, reward, required, model), lambda: _held_out(watch, score, model))
     opening = {"memory": memory, "call": call, "loading": settings.loading, "conversion": settings.conversion}
     asked = (model, opening)
@@ -236,7 +238,7 @@ def prepare(
     if "hacked" in stop.names and not [name for name in panel.names if name not in panel.silent]:
         raise ArgumentError("stop_when 'hacked' needs a held-out reward that can tell; give one to watch, as clip")
     check_room(count, batch, sampler.noise_shape)
-    start = sampler.init(len(seeds), seed=seeds)
+    start = sampler.init(len(seeds), seed=seeds) if begin is None else read_start(begin, sampler.layout, len(seeds))
     sampler.settle(len(seeds), rows[0] if rows else None)
     first = None
     if moves.coarse is not None:

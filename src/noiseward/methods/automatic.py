@@ -1,4 +1,4 @@
-"""The method for those who name none."""
+"""The methods for those who name none: `auto`, and `refine` from a start that is given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from noiseward.loop.optimizer import Optimizer
     from noiseward.rewards.reward import Reward
 
-__all__ = ["AutoRecipe"]
+__all__ = ["AutoRecipe", "RefineRecipe"]
 
 
 class AutoRecipe(Recipe, name="auto"):
@@ -26,3 +26,17 @@ class AutoRecipe(Recipe, name="auto"):
         from noiseward.optimizers.automatic import Automatic
 
         return Automatic(keep_seed=self.keep_seed, chunk=self.chunk)
+
+
+class RefineRecipe(Recipe, name="refine"):
+    """Improve the start alone: steady gradient ascent, or a search around it where the reward has no gradient."""
+
+    chunk: int = CHUNK
+
+    def tries_candidates(self, differentiable: bool) -> bool:
+        return not differentiable
+
+    def optimizer(self, reward: Reward) -> Optimizer:
+        from noiseward.optimizers.automatic import Automatic
+
+        return Automatic(explore=False, chunk=self.chunk)

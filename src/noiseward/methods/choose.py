@@ -65,22 +65,31 @@ def _expand(kind: type[Recipe], arguments: Iterable[tuple[str, str]]) -> Iterato
             yield key, value
 
 
-def default_method(differentiable: bool, *, earlier: bool = False) -> str:
-    """The method where none is asked for; `earlier`, that of earlier formats, by whether the reward has a gradient."""
+def default_method(differentiable: bool, *, earlier: bool = False, started: bool = False) -> str:
+    """The method where none is asked for; `earlier`, that of earlier formats, by whether the reward has a gradient;
+    `started`, that of runs that start from given noise."""
     if not earlier:
-        return "auto"
+        return "refine" if started else "auto"
     return f"{'dno' if differentiable else 'trust-region'}:guard=none"
 
 
-def choose_method(method: str | Recipe | Method | Optimizer | None, reward: Reward, *, earlier: bool = False) -> Method:
+def choose_method(
+    method: str | Recipe | Method | Optimizer | None,
+    reward: Reward,
+    *,
+    earlier: bool = False,
+    started: bool = False,
+) -> Method:
     """Choose what runs: a method by its text, a recipe, a method, an optimizer alone, or the default for a reward.
 
-    The default is `auto`, which explores and then refines, by what model and reward offer (`docs/guards.md`).
+    The default is `auto`, which explores and then refines, by what model and reward offer (`docs/guards.md`). From
+    given noise it is `refine`, which stays there.
     """
     from noiseward.loop.optimizer import Optimizer
 
     if method is None or isinstance(method, str):
-        method = read_method(default_method(reward.differentiable, earlier=earlier) if method is None else method)
+        chosen = default_method(reward.differentiable, earlier=earlier, started=started) if method is None else method
+        method = read_method(chosen)
     if isinstance(method, Recipe):
         return method.build(reward)
     if isinstance(method, Method):

@@ -6,7 +6,8 @@ r"""What to do where nobody says how: explore first, then refine, by what model 
 * With a gradient, steady ascent from the best of all that (`steady.py`), until nothing more is gained.
 * Without a gradient, trust regions around the best noises (`search.py`).
 
-Where the seed's own image is to be improved, nothing fresh is drawn before the first denoising step.
+Where the seed's own image is to be improved, nothing fresh is drawn before the first denoising step. Without
+exploration there is refinement alone: of a start that was chosen.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Automatic(Optimizer):
 
     Arguments:
         keep_seed: keep the first draw, so that the result stays that of the seed.
+        explore: draw fresh noise first; without, only the start is refined.
         chunk: rows per call of the sampler where rows are tried without a gradient.
 
     Example:
@@ -54,9 +56,9 @@ class Automatic(Optimizer):
         'the best of 10 noises, 2 guided runs, then steady gradient ascent'
     """
 
-    def __init__(self, *, keep_seed: bool = False, chunk: int = 16) -> None:
+    def __init__(self, *, keep_seed: bool = False, explore: bool = True, chunk: int = 16) -> None:
         check_counts(chunk=chunk)
-        self.keep_seed, self.chunk = keep_seed, chunk
+        self.keep_seed, self.explore, self.chunk = keep_seed, explore, chunk
 
     def describe(self, objective: Objective) -> str:
         parts = [what for what, _, _ in self._stages(objective)]
@@ -87,13 +89,14 @@ class Automatic(Optimizer):
         luck, name = f"the best of {LUCKY + 1} noises", objective.reward.name
         if not objective.reward.differentiable:
             why = f", since reward '{name}' has no gradient"
-            if self.keep_seed:
-                return [(f"a search around the seed's noise{why}", None, ZeroOrderSearch(chunk=self.chunk))]
+            if self.keep_seed or not self.explore:
+                whose = "seed's noise" if self.explore else "start"
+                return [(f"a search around the {whose}{why}", None, ZeroOrderSearch(chunk=self.chunk))]
             return [(f"trust regions around {luck}{why}", None, TrustRegion(LUCKY, regions=3, chunk=self.chunk))]
         stages: list[tuple[str, int | None, Optimizer]] = []
-        if not self.keep_seed:
+        if self.explore and not self.keep_seed:
             stages.append((luck, 1, BestOfN(LUCKY, chunk=self.chunk)))
-        if any(draw.role == "step" and draw.movable for draw in objective.sampler.layout):
+        if self.explore and any(draw.role == "step" and draw.movable for draw in objective.sampler.layout):
             guided = Tilting(keep_seed=self.keep_seed, chunk=self.chunk)
             stages.append((f"{GUIDED} guided runs", GUIDED, guided))
         return [*stages, ("steady gradient ascent", None, Steady(GradientAscent()))]

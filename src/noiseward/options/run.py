@@ -16,6 +16,7 @@ from pydantic import PrivateAttr, field_validator, model_validator
 from noiseward.errors import ArgumentError
 from noiseward.options.option import Options, Texts, option
 from noiseward.options.parts import split_parts
+from noiseward.options.start import Start
 from noiseward.options.storable import check_storable
 from noiseward.options.task import ImageOptions, TaskOptions
 
@@ -37,7 +38,7 @@ __all__ = [
 
 FORMAT = 4  # of spec.json: 1 has no ids and checksums (`runs/binding.py`); for 1 to 3 see `runs/formats.py`
 # Added to format 4 later: not written where they are not set, so that ids of runs stay what they were.
-ADDED = ("require", "stop_when", *TaskOptions.names())
+ADDED = ("require", "stop_when", "start", *TaskOptions.names())
 DEFAULT_MODEL = "stickers"
 DEFAULT_STEPS = 30
 Memory = Literal["auto", "fast", "balanced", "low"]
@@ -144,6 +145,11 @@ class Settings(BudgetOptions, CallOptions, TaskOptions, LoadOptions):
     )
     batch: int = option(1, ge=1, help="Images per prompt, with seeds SEED, SEED + 1, ...")
     seed: int = option(0, ge=-(2**63), le=2**63 - 1, help="Start from the image the pipeline makes with this seed.")
+    start: Start = option(
+        None,
+        help="Start from noise that is there: the best of a run, RUN; that of a step whose frame was kept, RUN@STEP; "
+        "one row of it, RUN:ROW; a .safetensors file; in Python also a tensor. Default: fresh noise of the seed.",
+    )
     watch_every: int = option(1, ge=1, group="Watch", help="Score watched rewards every so many steps.")
 
     @model_validator(mode="after")

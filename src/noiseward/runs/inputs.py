@@ -1,8 +1,8 @@
-"""The images that a run was given, kept in its directory, so that it can be resumed and replayed without the originals.
+"""The files that a run was given, images and noise, kept in its directory.
 
-`inputs/` holds a copy of each file, named by the argument that it is for, and `env.json` a digest of each. A run is
-resumed and replayed from the copies, whatever became of the files they were made of; one that was changed is refused.
-Runs of earlier versions have no copies, and read the files again.
+`inputs/` holds a copy of each, named by the argument that it is for, and `env.json` a digest of each. A run is resumed
+and replayed from the copies, whatever became of the files they were made of; one that was changed is refused. Runs of
+earlier versions have no copies, and read the files again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from noiseward.errors import RunError
+from noiseward.loop.start import split_start
 from noiseward.options.run import RunSpec
 from noiseward.pipelines.arguments import takes_path
 from noiseward.runs.binding import digest
@@ -29,14 +30,14 @@ Inputs = Mapping[str, bytes]
 
 
 def list_inputs(spec: RunSpec) -> dict[str, Path]:
-    """The files that the images of a spec are read from, by the name that a copy has."""
+    """The files that the images and the start of a spec are read from, by the name that a copy has."""
     found: dict[str, Path] = {}
 
     def add(name: str, path: str) -> str:
         found[name] = Path(os.path.expanduser(path))
         return path
 
-    if any(takes_path(name) for name in spec.arguments):
+    if _has_files(spec):
         _replace(spec, add)
     return found
 
@@ -59,12 +60,12 @@ def write_inputs(inputs: Inputs, path: Path) -> dict[str, str]:
 
 
 def locate_inputs(spec: RunSpec, folder: RunFolder) -> RunSpec:
-    """A spec of a run whose images are the copies in its directory.
+    """A spec of a run whose images and start are the copies in its directory.
 
     Raises:
         RunError: one is missing, or was changed.
     """
-    if not any(takes_path(name) for name in spec.arguments) or not os.path.lexists(folder.path / "env.json"):
+    if not _has_files(spec) or not os.path.lexists(folder.path / "env.json"):
         return spec
     known = folder.read("env.json")
 
@@ -83,11 +84,18 @@ def locate_inputs(spec: RunSpec, folder: RunFolder) -> RunSpec:
     return spec.replace(**_replace(spec, locate))
 
 
+def _has_files(spec: RunSpec) -> bool:
+    return spec.start is not None or any(takes_path(name) for name in spec.arguments)
+
+
 def _replace(spec: RunSpec, change: Callable[[str, str], str]) -> dict[str, Any]:
-    """The options of a spec that hold paths of images, with each path changed; `change` gets the name of its copy."""
+    """The options of a spec that hold paths of files, with each path changed; `change` gets the name of its copy."""
     images = {name: value for name, value in spec.arguments.items() if takes_path(name)}
     changed = {name: _walk(name, value, change) for name, value in images.items()}
     own = {name: value for name, value in changed.items() if name in RunSpec.model_fields}
+    if isinstance(spec.start, str):
+        file, row = split_start(spec.start)
+        own["start"] = change("start.safetensors", str(file)) + ("" if row is None else f":{row}")
     call = {name: changed.get(name, value) for name, value in spec.call.items()}
     return {**own, "call": call}
 

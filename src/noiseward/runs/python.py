@@ -1,8 +1,8 @@
 """What a run was asked for in Python, as its directory writes it down.
 
 Names are written as they are. An object, such as a pipeline or a function, has no text that gives it back: it is
-written as `<name>`, which tells a reader what it was. Such a run is continued by the call that began it. A Pillow image
-is written to the cache, by its content, and the run copies it from there.
+written as `<name>`, which tells a reader what it was. Such a run is continued by the call that began it. Pillow images
+and noise to start from are written to the cache, by their content, and the run copies them from there.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def describe_call(
     """
     return RunSpec.read({
         **{name: _store(value) if name in IMAGES else value for name, value in settings.values().items()},
+        "start": _store_start(settings.start),
         "model": _show(model),
         "prompt": () if prompt is None else (prompt,) if isinstance(prompt, str) else tuple(prompt),
         "reward": _show_rewards(reward),
@@ -65,7 +66,21 @@ def _store(image: Any) -> Any:
     if not isinstance(image, Image):
         return image
     content = to_png(image if image.mode in PNG else convert_image(image))
-    path = find_cache() / "inputs" / f"{hashlib.sha256(content).hexdigest()[:16]}.png"
+    return _write(content, ".png")
+
+
+def _store_start(start: Any) -> Any:
+    """The path of noise that is a tensor; anything else as it is."""
+    if start is None or isinstance(start, str):
+        return start
+    from safetensors.torch import save
+
+    return _write(save({"noise": start.detach().cpu().contiguous()}), ".safetensors")
+
+
+def _write(content: bytes, suffix: str) -> str:
+    """Write to the cache, by content; returns the path."""
+    path = find_cache() / "inputs" / f"{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, lambda beside: beside.write_bytes(content))
     return str(path)

@@ -9,6 +9,7 @@
     peaks.safetensors    the same for the time each held-out reward of a panel was highest
     latest.safetensors   the noise to continue from and the optimizer's state; the rest of the loop's place as metadata
     frames/00003-00.png  a few images along the way: step and row
+    frames/00003.safetensors   their noise, from which another run can start, where it is not too large
     initial/00.png ...   the images the run started from, one per row
     best/00.png ...      the best images so far
     pareto/, pareto.safetensors   the best from before a panel saw the reward being hacked, if it did

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -35,6 +36,7 @@ __all__ = ["FRAMES", "LIBRARIES", "Writer", "save_image", "save_images", "save_j
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
 IMAGES_EVERY = 5.0  # seconds between two writings of the best images
 FRAMES = 24
+NOISE = 2**28  # bytes that the noise of all frames of a run may take; of larger noise none is kept
 
 
 @final
@@ -138,9 +140,12 @@ class Writer:
         if step.index in after:
             rows = [step.index] * len(images)
             self._save("frames", images, step.evaluation.reward, rows, prefix=f"{step.index:05d}-")
-        gone = [file for index in before - after for file in folder.glob(f"{index:05d}-*.png")]
+            if step.noise.nbytes * FRAMES <= NOISE:
+                noise = copy_tensors({"noise": step.noise})
+                write_tensors(folder / f"{step.index:05d}.safetensors", noise, mark(noise, self._run))
+        gone = [file for index in before - after for file in folder.glob(f"{index:05d}[-.]*")]
         if not self._tidy:
-            gone = [file for file in folder.glob("[0-9]*-[0-9]*.png") if _step(file) not in after]
+            gone = [file for file in folder.glob("[0-9]*[-.][0-9s]*") if _step(file) not in after]
             self._tidy = True
         for file in gone:
             file.unlink(missing_ok=True)
@@ -187,7 +192,7 @@ def save_json(path: Path, content: dict[str, Any], run: str | None) -> None:
 
 
 def _step(file: Path) -> int:
-    return int(file.name.partition("-")[0])
+    return int(re.split("[-.]", file.name)[0])
 
 
 def _improved(step: Step) -> bool:

@@ -109,7 +109,8 @@ def check_inputs(rows: Sequence[Row]) -> None:
             if path not in known and not os.path.isfile(path):
                 where = f"line {row.line}: " if row.line else ""
                 argument = re.split(r"[-.]", name)[0]
-                raise ArgumentError(f"{where}{argument}: expected the path of an image, got '{path}'; check the path")
+                what = "noise" if argument == "start" else "an image"
+                raise ArgumentError(f"{where}{argument}: expected the path of {what}, got '{path}'; check the path")
             known.add(path)
 
 
