@@ -30,6 +30,7 @@ from noiseward.cli import (
     schema,
     serve_reward,
     show,
+    studio,
 )
 from noiseward.cli.help import Command, Group
 from noiseward.errors import ArgumentError, NoisewardError, NoisewardWarning, describe_error, shorten
@@ -58,6 +59,7 @@ app.command("models", cls=Command)(models.models)
 app.command("methods", cls=Command)(methods.methods)
 app.add_typer(rewards.app, name="rewards")
 app.command("serve-reward", cls=Command)(serve_reward.serve_reward)
+app.command("studio", cls=Command)(studio.studio)
 app.command("doctor", cls=Command)(doctor.doctor)
 app.command("schema", cls=Command)(schema.schema)
 

@@ -32,6 +32,10 @@ EXAMPLES = {
         "noiseward resume runs/a-duck-brightness",
         "noiseward resume runs/a-duck-brightness --steps +20",
     ),
+    "studio": (
+        "noiseward studio --browser",
+        "noiseward studio --runs runs --port 8080 --allow-code",
+    ),
     "replay": (
         "noiseward replay runs/a-duck-brightness",
         "noiseward replay runs/a-duck-brightness --out again --json",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from noiseward import terminal
 from noiseward.loop.budget import Budget, Status
+from noiseward.loop.span import format_span
 from noiseward.loop.step import Step
 from noiseward.rewards.shortfall import is_met
 from noiseward.samplers.discovery import report_calls
@@ -29,7 +30,6 @@ __all__ = [
     "describe_cost",
     "describe_numbers",
     "describe_time_left",
-    "format_span",
     "report_fresh_samples",
     "share_spent",
 ]
@@ -205,20 +205,6 @@ def describe_cost(step: Step, budget: Budget) -> str | None:
         return f"{each}; the budget is enough for about {count}"
     total, time = step.nfe.cost + (count - 1) * calls, format_span(step.seconds + (count - 1) * seconds)
     return f"{each}; {count} take about {total:,} and {time}; Ctrl-C keeps the best so far"
-
-
-def format_span(seconds: float) -> str:
-    """Seconds in the unit that people use.
-
-    Example:
-        >>> format_span(0.123), format_span(50), format_span(200), format_span(9000)
-        ('0.12 s', '50 s', '3 min', '2.5 h')
-    """
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    if seconds < 100:
-        return f"{math.ceil(seconds)} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _is_last(step: Step) -> bool:

@@ -80,7 +80,7 @@ class Look:
 @final
 @dataclasses.dataclass(frozen=True)
 class PreferenceSearch:
-    """What is known of a person's taste. It does not change: an answer gives a new one, so that any can be gone back to.
+    """What is known of a person's taste; an answer gives a new one, and the old one can be gone back to.
 
     Arguments:
         layout: of the sampler's noise.
@@ -157,9 +157,7 @@ class PreferenceSearch:
             return self  # nothing was said
         shift = torch.einsum("i,i...->...", torch.tensor(weights).to(look.fresh), look.fresh)
         before = torch.zeros_like(shift) if self.sum is None else self.sum
-        return dataclasses.replace(
-            self, sum=self.keep * before + shift, evidence=self.keep**2 * self.evidence + gain
-        )
+        return dataclasses.replace(self, sum=self.keep * before + shift, evidence=self.keep**2 * self.evidence + gain)
 
 
 def _largest(count: int) -> float:

@@ -20,6 +20,7 @@ __all__ = [
     "RenderOptions",
     "ResumeOptions",
     "ServeOptions",
+    "StudioOptions",
 ]
 
 
@@ -212,6 +213,26 @@ class DoctorOptions(ModelOptions, CallOptions, TaskOptions):
 
     as_json: bool = option(
         False, flag="--json", help="Print the findings as JSON for programs: docs/scripting.md has its keys."
+    )
+
+
+class StudioOptions(Options):
+    """The page in the browser."""
+
+    listed_in: ClassVar[str | None] = "Output"
+
+    runs: str = option("runs", help="Folder of the runs, new or not.")
+    host: str = option("127.0.0.1", help="Address to listen on; one that others can reach needs a token.")
+    port: int = option(7860, ge=0, le=65535, help="Port to listen on; 0 takes a free one.")
+    token: str = option(
+        "",
+        env="NOISEWARD_TOKEN",
+        help="What others must show to use the page; better set in NOISEWARD_TOKEN than given here, where other users "
+        "of the machine can read it.",
+    )
+    browser: bool = option(False, help="Open the page in the browser.")
+    allow_code: bool = option(
+        False, help="Let the page define rewards as Python functions, which run on this machine; never beyond it."
     )
 
 

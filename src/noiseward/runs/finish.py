@@ -7,6 +7,7 @@ from typing import Any
 
 from noiseward.errors import NoisewardError, RunError
 from noiseward.images import has_images, to_images
+from noiseward.loop.budget import Status
 from noiseward.loop.solution import Solution
 from noiseward.loop.solution_files import copy_tensors
 from noiseward.loop.step import Best
@@ -17,7 +18,7 @@ from noiseward.runs.spec import run_id
 from noiseward.runs.store import RunFolder
 from noiseward.runs.write import save_images, save_json
 
-__all__ = ["fail", "finish", "summarize"]
+__all__ = ["fail", "finish", "interrupt", "summarize"]
 
 
 def finish(folder: RunFolder, solution: Solution, state: str, *, plots: bool = True) -> None:
@@ -52,6 +53,15 @@ def fail(folder: RunFolder, error: Exception) -> None:
         with contextlib.suppress(RunError):
             known = folder.read("status.json")
         save_json(folder.path / "status.json", {**known, "state": "failed", "error": str(error)}, run_id(spec))
+
+
+def interrupt(folder: RunFolder) -> None:
+    """Note in the directory of a run that it was resumed and interrupted before its first step; never raises."""
+    with contextlib.suppress(NoisewardError):
+        spec, known = folder.spec(), folder.read("status.json")
+        if known.get("state") == "running" and "rows" in known:
+            rows = [Status.INTERRUPTED.name if row == Status.RUNNING.name else row for row in known["rows"]]
+            save_json(folder.path / "status.json", {**known, "state": "interrupted", "rows": rows}, run_id(spec))
 
 
 def summarize(solution: Solution) -> dict[str, Any]:

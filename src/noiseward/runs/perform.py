@@ -24,7 +24,7 @@ from noiseward.runs.claim import Claim
 from noiseward.runs.describe import about_spec
 from noiseward.runs.files import lock
 from noiseward.runs.fingerprint import check_model
-from noiseward.runs.finish import fail, finish
+from noiseward.runs.finish import fail, finish, interrupt
 from noiseward.runs.inputs import Inputs, locate_inputs, read_inputs
 from noiseward.runs.interrupt import Interruptible
 from noiseward.runs.log import Log
@@ -225,6 +225,9 @@ def _performing(
                 error = RunError(f"{file} does not fit the run ({kind}: {str(error)[:80]}); restore it, or run again")
             fail(folder, error)
             raise error
+        except KeyboardInterrupt:
+            interrupt(folder)
+            raise
         answers.write()  # those of a step that was broken off
         short = {Status.INTERRUPTED, Status.MEMORY, Status.COST} & {*solution.status}
         finish(folder, solution, "interrupted" if short else "done", plots=plots)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from noiseward import terminal
-from noiseward.loop.progress import format_span
+from noiseward.loop.span import format_span
 from noiseward.sweep.engine import Beat
 
 if TYPE_CHECKING:

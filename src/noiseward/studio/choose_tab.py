@@ -1,0 +1,216 @@
+"""The tab in which a person is the reward: images that vary a noise, chosen look by look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from noiseward.errors import NoisewardError
+from noiseward.options.run import RunSpec, shorten_to_slug
+from noiseward.studio.create_tab import list_choices, say_error
+from noiseward.studio.desk import Desk, View
+from noiseward.studio.draw import draw_empty, to_address
+from noiseward.studio.forms import Form, make_field
+from noiseward.studio.session import FILE, Session
+
+__all__ = ["ChooseTab"]
+
+EMPTY = "Write a prompt and press Begin: you see variations, and the next ones follow what you like."
+MODES = {"Like": "click the ones you like", "Rank": "click them from best to worst", "Rate": "click for stars, 1 to 5"}
+TILES = """
+<div class="nw-tiles">${(value || []).map((tile, i) => `<button type="button" class="nw-tile" data-i="${i}"
+aria-pressed="${!!tile.score}" aria-label="image ${i + 1}">
+${tile.src ? `<img src="${tile.src}" alt="variation ${i + 1}">` : '<div class="nw-wait" style="width:100%"></div>'}
+${tile.mark ? `<span>${tile.mark}</span>` : ''}</button>`).join('')}</div>
+"""
+CLICKS = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('.nw-tile');
+  if (!button) return;
+  const i = +button.dataset.i, mode = props.mode || 'Like', tiles = props.value.map((tile) => ({...tile}));
+  if (!tiles[i].src) return;
+  if (mode === 'Like') tiles[i].score = tiles[i].score ? 0 : 1;
+  if (mode === 'Rate') tiles[i].score = ((tiles[i].score || 0) + 1) % 6;
+  if (mode === 'Rank') {
+    const was = tiles[i].order;
+    if (was) tiles.forEach((tile) => { if (tile.order > was) tile.order -= 1; });
+    tiles[i].order = was ? 0 : 1 + Math.max(0, ...tiles.map((tile) => tile.order || 0));
+    tiles.forEach((tile) => { tile.score = tile.order ? tiles.length - tile.order + 1 : 0; });
+  }
+  tiles.forEach((tile) => { tile.mark = !tile.score ? '' : mode === 'Like' ? '\\u2665' : mode === 'Rank' ? tile.order
+    : '\\u2605'.repeat(tile.score); });
+  props.value = tiles;
+});
+"""
+
+
+class ChooseTab:
+    """Looks and answers.
+
+    Arguments:
+        desk: what it belongs to.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.form = Form(RunSpec, ["num_inference_steps", "seed"], prefix="choose")
+
+    def show(self) -> None:
+        """Put the components on the page."""
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                self.prompt = gr.Textbox(label="Prompt", value="a duck", lines=2, elem_id="choose-prompt")
+                self.model = make_field(RunSpec, "model", list_choices()["model"], prefix="choose")
+                self.form.show(open=["Model"])
+                self.start = gr.Textbox(
+                    label="Start", placeholder="anywhere", elem_id="choose-start",
+                    info="Vary this noise: RUN, RUN@STEP, or a .safetensors file. Empty: anything the prompt allows.",
+                )  # fmt: skip
+                self.count = gr.Slider(4, 16, value=6, step=1, label="Images per look", elem_id="choose-count")
+                self.begin = gr.Button("Begin", variant="primary", elem_id="begin-looks")
+                self.said = gr.HTML("", elem_id="choose-said")
+            with gr.Column(scale=3, min_width=320):
+                self.mode = gr.Radio(list(MODES), value="Like", label="Answer", elem_id="choose-mode")
+                self.note = gr.HTML(draw_empty(EMPTY), elem_id="look-note")
+                self.tiles = gr.HTML(
+                    value=[],
+                    html_template=TILES,
+                    js_on_load=CLICKS,
+                    elem_id="tiles",
+                    mode="Like",
+                    apply_default_css=False,
+                )
+                with gr.Row():
+                    self.next = gr.Button("Next look", variant="primary", elem_id="next-look", min_width=100)
+                    self.none = gr.Button("None of these", elem_id="none-of-these", min_width=100)
+                    self.undo = gr.Button("Undo", elem_id="undo-look", min_width=80)
+                    self.keep = gr.Button("Take this to Create", elem_id="keep-look", min_width=120)
+                self.spread = gr.Slider(
+                    0.3, 3, value=1, step=0.1, label="Variation", elem_id="spread",
+                    info="1 is what learns fastest; smaller for finer choices, larger for other ideas.",
+                )  # fmt: skip
+                with gr.Accordion("What you are expected to like best", open=True):
+                    self.center = gr.HTML("", elem_id="look-center")
+
+    def connect(self, start: gr.Textbox, prompt: gr.Textbox, tabs: gr.Tabs) -> None:
+        """Say what happens.
+
+        Arguments:
+            start: the field of noise to start a run from.
+            prompt: of a run.
+            tabs: of the page.
+        """
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        given = [self.prompt, self.model, self.start, self.count, *self.form.components]
+        self.begin.click(self._begin, given, self.said, **quiet)
+        self.next.click(self._next, [self.tiles, self.spread], self.said, **quiet)
+        self.none.click(self._none, self.spread, self.said, **quiet)
+        self.undo.click(self._undo, None, self.said, **quiet)
+        self.mode.change(lambda mode: gr.HTML(mode=mode), self.mode, self.tiles, **quiet)
+        self.keep.click(self._keep, self.tiles, [start, prompt, tabs, self.said], **quiet)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `poll` updates."""
+        return [self.tiles, self.note, self.center]
+
+    def poll(self, view: View) -> list[Any] | None:
+        """What has changed of the looks of a page; None if nothing."""
+        if view.session is None:
+            return None
+        try:
+            session = Session.read(view.session)
+        except NoisewardError:
+            return None
+        job = self.desk.jobs.find(view.session)
+        shown = session.looks[-1] if session.looks else None
+        if shown is None:
+            return None
+        files = [session.image(shown.number, row) for row in range(session.count + 1)]
+        there = tuple(file.exists() for file in files)
+        error = job.error if job else None
+        state = (view.session, shown.number, len(session.looks), there, error, job.state if job else None)
+        if view.seen.get("session") == state:
+            return None
+        before, view.seen["session"] = view.seen.get("session"), state
+        if before and before[:2] == state[:2] and all(before[3][: session.count]) and before[4] == error:
+            tiles: Any = gr.skip()  # what was clicked stays
+        else:
+            tiles = [
+                {"src": to_address(self.desk.places, file) if exists else "", "score": 0, "mark": ""}
+                for file, exists in zip(files[: session.count], there, strict=False)
+            ]
+        return [tiles, self._describe(session, error), self._draw_center(session, there, files[-1])]
+
+    def _describe(self, session: Session, error: str | None) -> str:
+        if error:
+            return say_error(NoisewardError(error))
+        answered = sum(look.scores is not None for look in session.looks)
+        return f'<div class="nw-small" data-looks="{answered}">look {answered + 1} of {session.path.name}</div>'
+
+    def _draw_center(self, session: Session, there: tuple[bool, ...], file: Path) -> str:
+        if not there[-1]:
+            return '<div class="nw-small">Answer a look first.</div>'
+        address = to_address(self.desk.places, file)
+        return f'<div class="nw-row"><figure><img src="{address}" alt="the center"></figure></div>'
+
+    def _session(self, request: gr.Request) -> Session:
+        path = self.desk.view(request.session_hash).session
+        if path is None:
+            raise gr.Error("there is nothing to choose from yet; press Begin")
+        return Session.read(path)
+
+    def _draw(self, session: Session) -> None:
+        session.write()
+        self.desk.jobs.submit("look", session.path)
+
+    def _begin(self, request: gr.Request, prompt: str, model: str, start: str, count: float, *options: Any) -> str:
+        given = {"prompt": prompt.strip(), "model": model, "start": (start or "").strip(), **self.form.read(options)}
+        values = {"reward": ("brightness",), **{name: value for name, value in given.items() if value}}
+        try:
+            spec = self.desk.read_spec(values)
+            path = self.desk.places.fresh(shorten_to_slug(f"{prompt} chosen"), set())
+            self._draw(Session(path, spec, int(count)).look())
+        except NoisewardError as error:
+            return say_error(error)
+        self.desk.view(request.session_hash).session = path
+        return ""
+
+    def _next(self, tiles: list[dict[str, Any]], spread: float, request: gr.Request) -> str:
+        session = self._session(request)
+        if not tiles or not all(tile.get("src") for tile in tiles):
+            return say_error(NoisewardError("wait until all images are there"))
+        scores = [float(tile.get("score") or 0) for tile in tiles]
+        if not any(scores):
+            return say_error(NoisewardError("click at least one image, or press None of these"))
+        self._draw(session.answer(scores).look(spread))
+        return ""
+
+    def _none(self, spread: float, request: gr.Request) -> str:
+        session = self._session(request)
+        self._draw(session.answer([0.0] * session.count).look(spread))
+        return ""
+
+    def _undo(self, request: gr.Request) -> str:
+        session = self._session(request).undo()
+        session.write()
+        self.desk.view(request.session_hash).seen.pop("session", None)
+        return ""
+
+    def _keep(self, tiles: list[dict[str, Any]], request: gr.Request) -> tuple[Any, Any, Any, str]:
+        """Take the image that is liked best, or the center where none is clicked, to the tab of runs."""
+        session = self._session(request)
+        shown = session.looks[-1]
+        scores = [float(tile.get("score") or 0) for tile in tiles]
+        row = scores.index(max(scores)) if any(scores) else session.count
+        file = session.path / "looks" / f"{shown.number:03d}.safetensors"
+        if not file.exists() or not session.image(shown.number, row).exists():
+            return gr.skip(), gr.skip(), gr.skip(), say_error(NoisewardError("click an image first"))
+        return f"{file}:{row}", "\n".join(session.spec.prompt), gr.Tabs(selected="create"), ""
+
+
+def find_sessions(folder: Path) -> list[Path]:
+    """The sessions in a folder."""
+    return [path.parent for path in folder.glob(f"*/{FILE}")] if folder.is_dir() else []

@@ -1,0 +1,108 @@
+"""What all tabs of a page share: the folder, the jobs, and what each open page looks at."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from noiseward.errors import ArgumentError
+from noiseward.options.run import RunSpec
+from noiseward.studio.jobs import Job, Jobs
+from noiseward.studio.live import Watcher
+from noiseward.studio.places import Places
+
+__all__ = ["Desk", "View"]
+
+VIEWS = 1000  # open pages that are remembered
+
+
+@dataclasses.dataclass
+class View:
+    """What one open page looks at.
+
+    Attributes:
+        run: the run on the right; None for none yet.
+        session: the looks of the tab on choosing.
+        sweep: the batch or comparison.
+        seen: what each part of the page has shown, by its name.
+    """
+
+    run: Path | None = None
+    session: Path | None = None
+    sweep: Path | None = None
+    seen: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Desk:
+    """One folder of runs, its jobs, and the open pages.
+
+    Arguments:
+        places: of the folder.
+        jobs: its queue.
+        allow_code: whether the page may write functions, which are run.
+        is_local: whether only this machine can reach the page; others may not name files that are run or read.
+    """
+
+    def __init__(self, places: Places, jobs: Jobs, *, allow_code: bool = False, is_local: bool = True) -> None:
+        self.places, self.jobs = places, jobs
+        self.allow_code, self.is_local = allow_code and is_local, is_local
+        self.watcher = Watcher(jobs)
+        self._views: dict[str, View] = {}
+        self._lock = threading.Lock()
+
+    def view(self, key: str | None) -> View:
+        """What a page looks at; one that is new, or was loaded again, looks at what runs, or ran last."""
+        with self._lock:
+            if key not in self._views:
+                while len(self._views) >= VIEWS:
+                    self._views.pop(next(iter(self._views)))
+                self._views[key or ""] = View(run=self._newest())
+            return self._views[key or ""]
+
+    def _newest(self) -> Path | None:
+        from noiseward.runs.store import find_runs
+
+        for job in self.jobs.list_open():
+            if job.kind == "run":
+                return job.out
+        runs = find_runs(self.places.runs) if self.places.runs.is_dir() else []
+        return runs[0].path if runs else None
+
+    def read_spec(self, values: Mapping[str, Any]) -> RunSpec:
+        """Options as a spec.
+
+        Raises:
+            ArgumentError: as `RunSpec`, with the labels of the page; or a file is named that may not be.
+        """
+        from noiseward.studio.forms import label_of
+
+        spec = RunSpec.read(values, spell=label_of)
+        if not self.is_local:
+            _check_remote(spec)
+        return spec
+
+    def begin(self, spec: RunSpec) -> Path:
+        """Put a new run into the queue; returns its directory."""
+        out = self.places.fresh(spec.slug, {job.out.name for job in self.jobs.list_open()})
+        self.jobs.submit("run", out, spec=spec.plain())
+        return out
+
+    def resume(self, out: Path, **more: str) -> Job:
+        """Put a run into the queue again, perhaps with a larger budget."""
+        known = self.jobs.find(out)
+        if known is not None and known.is_open:
+            return known
+        request = {} if known is None or "spec" not in known.request else {"spec": known.request["spec"]}
+        return self.jobs.submit("run", out, **request, more=more)
+
+
+def _check_remote(spec: RunSpec) -> None:
+    """Raise `ArgumentError` if a spec names a file of this machine, which other machines may not do."""
+    texts = [spec.model, spec.method or "", spec.lora or "", spec.ip_adapter or "", str(spec.controlnet or "")]
+    for text in [*texts, *spec.reward, *(spec.watch or ())]:
+        name = text.partition("://")[0] if "://" in text else text
+        if ".py" in text or name.startswith((".", "/", "~", "file")) or "\\" in text:
+            raise ArgumentError(f"'{text[:60]}' names a file of the server, which only its own machine may do")

@@ -1,0 +1,243 @@
+"""What the page shows of a run, as HTML; all text that comes from a user or a file is escaped."""
+
+from __future__ import annotations
+
+import html
+import math
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from noiseward.loop.budget import Status
+from noiseward.loop.describe import describe_peak, describe_stall
+from noiseward.loop.hacking import find_hacking
+from noiseward.loop.span import format_span
+from noiseward.studio.live import LABELS, Snapshot
+from noiseward.studio.places import Places
+
+__all__ = ["draw_card", "draw_empty", "draw_frame", "draw_plot", "draw_plots", "draw_run", "draw_table", "to_address"]
+
+WIDE, HIGH, LEFT, BOTTOM = 460, 150, 48, 18
+COLORS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ef4444", "#14b8a6", "#eab308", "#64748b")
+SHOWN = 16  # rows at most
+
+
+def escape(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def to_address(places: Places, file: Path, version: Any = "") -> str:
+    """The address of a file in the folder of runs, relative to the page.
+
+    Example:
+        >>> to_address(Places(Path("runs")), Path("runs/a duck/best/00.png"), 3)
+        'files/a%20duck/best/00.png?v=3'
+    """
+    path = urllib.parse.quote(file.relative_to(places.runs).as_posix())
+    return f"files/{path}?v={version}" if version != "" else f"files/{path}"
+
+
+def draw_empty(text: str) -> str:
+    """What to do first, where there is nothing to show."""
+    return f'<div class="nw-empty">{escape(text)}</div>'
+
+
+def draw_run(snapshot: Snapshot, places: Places) -> str:
+    """A run: its state, the images of each row, and plots."""
+    parts = [_head(snapshot)]
+    if snapshot.error:
+        parts.append(f'<p class="nw-error" role="alert">{escape(snapshot.error)}</p>')
+    if snapshot.steps:
+        rows = range(min(snapshot.rows, SHOWN))
+        parts += [_row(snapshot, places, row) for row in rows]
+        if snapshot.rows > SHOWN:
+            parts.append(f"<p class=nw-small>{snapshot.rows - SHOWN} more rows: open the run's page</p>")
+    elif snapshot.is_open:
+        parts.append('<div class="nw-rows"><div class="nw-wait"></div></div>')
+    return f'<div class="nw-run" data-step="{len(snapshot.steps)}" data-state="{snapshot.state}">{"".join(parts)}</div>'
+
+
+def _head(snapshot: Snapshot) -> str:
+    spec, last = snapshot.spec, snapshot.steps[-1] if snapshot.steps else None
+    facts = [f'<span class="nw-state nw-{snapshot.state}">{LABELS.get(snapshot.state, snapshot.state)}</span>']
+    if last is not None:
+        limit = spec.limits["steps"] if spec else None
+        facts.append(f"step {last['index']}" + (f" of {limit}" if limit is not None else ""))
+        facts.append(f"{format_span(last['seconds'])}")
+    if (left := snapshot.seconds_left) is not None:
+        facts.append(f"about {format_span(math.ceil(left))} left")
+    title = escape(" + ".join(spec.prompt) if spec and spec.prompt else snapshot.path.name)
+    asked = "" if spec is None else f"{' + '.join(spec.reward)}; {spec.method or 'auto'}; {spec.model}"
+    bar = ""
+    if last is not None and spec is not None and spec.limits["steps"]:
+        part = min(last["index"] / spec.limits["steps"], 1.0)
+        bar = f'<div class="nw-bar"><div style="width:{100 * part:.1f}%"></div></div>'
+    return (
+        f'<div class="nw-head"><strong>{title}</strong> <span class="nw-small">{escape(asked)}</span>'
+        f'<div role="status">{" · ".join(facts)}</div>{bar}</div>'
+    )
+
+
+def _row(snapshot: Snapshot, places: Places, row: int) -> str:
+    path, last = snapshot.path, snapshot.steps[-1]
+    live, name = places.live(path), f"{row:02d}.png"
+    best, found = snapshot.best(row)
+    at_best = snapshot.at(found) if found is not None else last
+    images = [("Start", path / "initial" / name, "start", _numbers(snapshot.steps[0], row))]
+    if snapshot.is_open:
+        images.append(("Now", live / f"now-{name}", last["index"], _numbers(last, row)))
+    own = live / f"best-{name}" if snapshot.is_open else path / "best" / name
+    images.append((f"Best, step {found}", own, f"{found}{snapshot.state}", _numbers(at_best, row)))
+    figures = "".join(
+        _figure(to_address(places, file, version), f"{title} of {snapshot.title(row)}", f"<b>{title}</b><br>{numbers}")
+        for title, file, version, numbers in images
+        if file.exists()
+    )
+    remarks = "".join(f'<div class="nw-small">{escape(text)}</div>' for text in _remarks(snapshot, row))
+    return f'<div class="nw-row"><div class="nw-small">{escape(snapshot.title(row))}</div>{figures}{remarks}</div>'
+
+
+def _figure(address: str, name: str, caption: str) -> str:
+    """An image with a caption in HTML."""
+    return f'<figure><img src="{address}" alt="{escape(name)}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _remarks(snapshot: Snapshot, row: int) -> list[str]:
+    """Why a row ended, and what is to be known of its best."""
+    if snapshot.is_open:
+        return []
+    found = [describe_peak(snapshot.steps, row), describe_stall(snapshot.steps, row)]
+    ended = snapshot.status.get("rows")
+    if ended and ended[row] in Status.__members__:
+        found.insert(0, Status[ended[row]].value)
+    hacking = find_hacking(snapshot.steps, row)
+    return [text for text in (*found, str(hacking) if hacking else None) if text]
+
+
+def draw_frame(snapshot: Snapshot, places: Places, index: int) -> str:
+    """The images of a step that was kept, with their numbers."""
+    step = snapshot.at(index)
+    figures = "".join(
+        _figure(to_address(places, file), f"step {index}", _numbers(step, row))
+        for row in range(min(snapshot.rows, SHOWN))
+        if (file := snapshot.path / "frames" / f"{index:05d}-{row:02d}.png").exists()
+    )
+    return f'<div class="nw-small">step {index}</div><div class="nw-row" data-frame="{index}">{figures}</div>'
+
+
+def _numbers(step: Mapping[str, Any], row: int) -> str:
+    """The numbers of a row at a step."""
+    parts = [f"reward <b>{_show(step['reward'][row])}</b>", f"P(z) {_show(step['probability'][row])}"]
+    image = step.get("image")
+    if image and image[row] is not None and image[row] >= 0:
+        parts.append(f"P(image) {_show(image[row])}")
+    parts += [f"{escape(name)} {_show(scores[row])}" for name, scores in step.get("watched", {}).items()]
+    return "<br>".join(parts)
+
+
+def _show(value: Any) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3g}"
+
+
+def draw_plots(snapshot: Snapshot) -> str:
+    """Rewards and probabilities against steps."""
+    if not snapshot.steps:
+        return ""
+    rows, steps = range(min(snapshot.rows, len(COLORS))), snapshot.steps
+    index = [step["index"] for step in steps]
+    rewards = {snapshot.title(row): [step["reward"][row] for step in steps] for row in rows}
+    plots = [draw_plot("Reward", index, rewards)]
+    plots.append(
+        draw_plot(
+            "P(z), of the noise",
+            index,
+            {snapshot.title(r): [s["probability"][r] for s in steps] for r in rows},
+            least=0,
+        )
+    )
+    tested = [step for step in steps if any((value or -1) >= 0 for value in step.get("image") or ())]
+    if len(tested) > 1:
+        values = {snapshot.title(row): [_tested(step["image"][row]) for step in tested] for row in rows}
+        plots.append(draw_plot("P(image)", [step["index"] for step in tested], values, least=0))
+    watched = [step for step in steps if step.get("watched")]
+    for name in watched[0]["watched"] if watched else ():
+        values = {
+            snapshot.title(row): [step["watched"].get(name, [None] * snapshot.rows)[row] for step in watched]
+            for row in rows
+        }
+        plots.append(draw_plot(f"Watched: {name}", [step["index"] for step in watched], values))
+    return f'<div class="nw-plots">{"".join(plots)}</div>'
+
+
+def _tested(value: Any) -> float | None:
+    return None if value is None or value < 0 else value
+
+
+def draw_plot(
+    title: str, index: Sequence[int], lines: Mapping[str, Sequence[float | None]], *, least: float | None = None
+) -> str:
+    """Lines against steps as SVG, in the colors of the page.
+
+    Arguments:
+        title: above.
+        index: the steps.
+        lines: values by name; what is None or not finite is left out.
+        least: the lower end of the axis; None for the smallest value.
+    """
+    values = [v for line in lines.values() for v in line if v is not None and math.isfinite(v)]
+    if not values:
+        return ""
+    low, high = min(values) if least is None else least, max(values)
+    high = high if high > low else low + max(abs(low), 1e-6) * 0.1
+    last = max(index[-1], 1)
+
+    def place(k: float, v: float) -> str:
+        x = LEFT + (WIDE - LEFT - 6) * k / last
+        y = 8 + (HIGH - BOTTOM - 8) * (high - v) / (high - low)
+        return f"{x:.1f},{y:.1f}"
+
+    drawn = []
+    for color, (name, line) in zip(COLORS, lines.items(), strict=False):
+        points = [place(k, v) for k, v in zip(index, line, strict=True) if v is not None and math.isfinite(v)]
+        label = f"<title>{escape(name)}</title>"
+        if len(points) == 1:
+            x, y = points[0].split(",")
+            drawn.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{color}">{label}</circle>')
+        else:
+            drawn.append(f'<polyline points="{" ".join(points)}" class="nw-line" stroke="{color}">{label}</polyline>')
+    axis = (
+        f'<line x1="{LEFT}" y1="8" x2="{LEFT}" y2="{HIGH - BOTTOM}" class="nw-axis"/>'
+        f'<line x1="{LEFT}" y1="{HIGH - BOTTOM}" x2="{WIDE - 6}" y2="{HIGH - BOTTOM}" class="nw-axis"/>'
+        f'<text x="{LEFT - 5}" y="14" text-anchor="end">{high:.3g}</text>'
+        f'<text x="{LEFT - 5}" y="{HIGH - BOTTOM}" text-anchor="end">{low:.3g}</text>'
+        f'<text x="{LEFT}" y="{HIGH - 3}">0</text>'
+        f'<text x="{WIDE - 6}" y="{HIGH - 3}" text-anchor="end">step {index[-1]}</text>'
+    )
+    svg = f'<svg viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape(title)}">{axis}{"".join(drawn)}</svg>'
+    return f'<figure class="nw-plot"><figcaption>{escape(title)}</figcaption>{svg}</figure>'
+
+
+def draw_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table of text and numbers."""
+
+    def cell(value: Any) -> str:
+        return escape(_show(value) if isinstance(value, float) or value is None else value)
+
+    top = "".join(f"<th>{escape(one)}</th>" for one in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell(value)}</td>' for value in row)}</tr>" for row in rows)
+    return f'<div class="nw-wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def draw_card(
+    name: str, image: str | None, lines: Sequence[str], *, chosen: bool = False, tags: Sequence[str] = ()
+) -> str:
+    """A run in the gallery."""
+    shown = f'<img loading=lazy src="{escape(image)}" alt="">' if image else '<div class="nw-blank"></div>'
+    marks = "".join(f'<span class="nw-tag">{escape(tag)}</span>' for tag in tags)
+    text = "<br>".join(escape(line) for line in lines)
+    pressed = "true" if chosen else "false"
+    return (
+        f'<button class="nw-card" data-name="{escape(name)}" aria-pressed="{pressed}">{shown}'
+        f"<span><b>{escape(name)}</b><br>{text}{marks}</span></button>"
+    )

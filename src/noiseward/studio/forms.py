@@ -1,0 +1,135 @@
+"""Forms that follow from options: a field per option, with its help and its bounds.
+
+A new option appears by itself. What a field is depends on the option's type: a choice, a box to tick, a list, an image,
+or text. Numbers are text, too, which the options read and check. A field that is left empty is an option that is not
+given.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import gradio as gr
+from pydantic.fields import FieldInfo
+
+from noiseward.errors import ArgumentError
+from noiseward.options.option import Options, extra_of
+from noiseward.options.parts import literal
+from noiseward.options.table import describe_option, type_of
+from noiseward.options.task import IMAGES
+
+__all__ = ["Form", "make_field"]
+
+Choices = Mapping[str, Callable[[], Sequence[str]]]
+
+
+class Form:
+    """Fields for options of a model, listed in groups.
+
+    Arguments:
+        options: the model.
+        names: which of its options, in order; those that another field takes are left out by who calls.
+        choices: what to offer for an option, by name.
+        prefix: of the fields' ids on the page.
+
+    Attributes:
+        fields: a component per option, by name; made when `show` is called.
+    """
+
+    def __init__(
+        self, options: type[Options], names: Iterable[str], choices: Choices | None = None, *, prefix: str = "option"
+    ) -> None:
+        self.options, self.names, self._choices, self._prefix = options, list(names), choices or {}, prefix
+        self.fields: dict[str, Any] = {}
+
+    def show(self, *, open: Sequence[str] = ()) -> None:
+        """Put the fields on the page, in a section per group."""
+        groups: dict[str, list[str]] = {}
+        for name in self.names:
+            groups.setdefault(self.options.group(name) or "Other", []).append(name)
+        for group, names in groups.items():
+            with gr.Accordion(group, open=group in open):
+                for name in names:
+                    self.fields[name] = make_field(self.options, name, self._choices.get(name), prefix=self._prefix)
+
+    @property
+    def components(self) -> list[Any]:
+        """The fields in order."""
+        return [self.fields[name] for name in self.names]
+
+    def read(self, values: Sequence[Any]) -> dict[str, Any]:
+        """What is given, by option.
+
+        Raises:
+            ArgumentError: a field that holds a table has no KEY=VALUE.
+        """
+        found = {}
+        for name, value in zip(self.names, values, strict=True):
+            value = value.strip() if isinstance(value, str) else value
+            if value in (None, "", [], False):
+                continue
+            kind = type_of(self.options.model_fields[name])
+            if kind == "table":
+                value = _assignments(value)
+            found[name] = tuple(value) if isinstance(value, list) else value
+        return found
+
+
+def make_field(
+    options: type[Options], name: str, choices: Callable[[], Sequence[str]] | None = None, *, prefix: str = "option"
+) -> Any:
+    """The field of an option."""
+    field = options.model_fields[name]
+    kind, label = type_of(field), label_of(name)
+    more: dict[str, Any] = {
+        "label": label,
+        "info": describe_option(field),
+        "elem_id": f"{prefix}-{name.replace('_', '-')}",
+    }
+    known = _literals(field)
+    if field.annotation is bool:
+        return gr.Checkbox(value=False, **more)
+    if known:
+        return gr.Dropdown([("", ""), *((one, one) for one in known)], value="", **more)
+    if name in IMAGES:
+        return gr.Image(
+            type="filepath", label=label, height=160, elem_id=more["elem_id"], sources=["upload", "clipboard"]
+        )
+    if kind.startswith("list"):
+        return gr.Dropdown(
+            list(choices()) if choices else [], value=[], multiselect=True, allow_custom_value=True, **more
+        )
+    if kind == "table":
+        return gr.Textbox(lines=2, placeholder="KEY=VALUE, one per line", **more)
+    if choices:
+        default = field.default if isinstance(field.default, str) else ""
+        return gr.Dropdown(["", *choices()], value=default, allow_custom_value=True, **more)
+    return gr.Textbox(placeholder="default" if not extra_of(field).get("argument") else "", **more)
+
+
+def label_of(name: str) -> str:
+    """The name of an option as a label.
+
+    Example:
+        >>> label_of("num_inference_steps")
+        'Num inference steps'
+    """
+    return name.replace("_", " ").capitalize()
+
+
+def _literals(field: FieldInfo) -> list[str]:
+    """The values that an option can have, where it has a fixed choice."""
+    kinds = [field.annotation, *typing.get_args(field.annotation)]
+    return [str(value) for kind in kinds if typing.get_origin(kind) is Literal for value in typing.get_args(kind)]
+
+
+def _assignments(text: str) -> dict[str, Any]:
+    found = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, mark, value = line.partition("=")
+        if not mark or not name.strip().isidentifier():
+            raise ArgumentError(f"Set must be KEY=VALUE on each line, as in guidance_rescale=0.7, got '{line[:80]}'")
+        found[name.strip()] = literal(value.strip())
+    return found

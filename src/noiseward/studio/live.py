@@ -1,0 +1,233 @@
+"""A run as it is on disk right now, read again only where it has grown.
+
+Checksums are not looked at: what the page shows may be behind, and is written by the worker next door. `runs/record.py`
+reads with all checks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import statistics
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from noiseward.errors import NoisewardError
+from noiseward.options.run import RunSpec
+from noiseward.runs.alive import find_state
+from noiseward.runs.files import read_json
+from noiseward.runs.spec import parse_spec
+from noiseward.studio.jobs import Job, Jobs
+
+__all__ = ["Reader", "Snapshot", "Watcher"]
+
+RECENT = 8  # steps whose mean time says how long the next ones take
+LABELS = {
+    "waiting": "waiting for its turn",
+    "loading": "loading the model",
+    "running": "running",
+    "done": "done",
+    "interrupted": "stopped",
+    "paused": "paused",
+    "killed": "killed",
+    "failed": "failed",
+    "missing": "not begun",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """What is known of a run.
+
+    Attributes:
+        path: its directory.
+        state: one of `LABELS`.
+        spec: what was asked; None before anything is known.
+        steps: the records of all steps, `Step.record()`.
+        status: the content of `status.json`.
+        error: why it failed.
+        frames: steps whose images are kept, in order.
+    """
+
+    path: Path
+    state: str
+    spec: RunSpec | None = None
+    steps: Sequence[dict[str, Any]] = ()
+    status: dict[str, Any] = dataclasses.field(default_factory=dict)
+    error: str | None = None
+    frames: tuple[int, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it changes by itself."""
+        return self.state in ("waiting", "loading", "running")
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether it can be continued as it is."""
+        return self.state in ("interrupted", "paused", "killed", "failed") and self.spec is not None
+
+    @property
+    def rows(self) -> int:
+        """How many images it has."""
+        return self.spec.rows if self.spec else 0
+
+    def title(self, row: int) -> str:
+        """Prompt and seed of a row."""
+        if self.spec is None:
+            return ""
+        prompt = (self.spec.prompt or ("",))[row // self.spec.batch]
+        seed = f"seed {self.spec.seed + row % self.spec.batch}"
+        return f"{prompt}, {seed}" if prompt else seed
+
+    def before(self, row: int) -> float | None:
+        """The reward of a row's start."""
+        return _finite(self.steps[0]["reward"][row]) if self.steps else None
+
+    def best(self, row: int) -> tuple[float | None, int | None]:
+        """The reward of a row's best, and its step."""
+        if not self.steps:
+            return None, None
+        found = self.steps[-1]["found"][row]
+        return _finite(self.at(found)["reward"][row]), found
+
+    def at(self, index: int) -> dict[str, Any]:
+        """The record of a step; the last one where there is none."""
+        return next((step for step in reversed(self.steps) if step["index"] == index), self.steps[-1])
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it will run, at the pace of the last steps; None where that is not known."""
+        if self.spec is None or self.state != "running" or len(self.steps) < 2:
+            return None
+        times = [step["seconds"] for step in self.steps[-RECENT - 1 :]]
+        pace = statistics.mean(b - a for a, b in zip(times, times[1:], strict=False))
+        last, left = self.steps[-1], []
+        limits = self.spec.limits
+        if limits["steps"] is not None:
+            left.append((limits["steps"] - last["index"]) * pace)
+        if limits["seconds"] is not None:
+            left.append(limits["seconds"] - last["seconds"])
+        if limits["nfe"] is not None:
+            spent = _cost(last["nfe"])
+            left.append(last["seconds"] * (limits["nfe"] - spent) / spent if spent else math.inf)
+        return max(min(left), 0.0) if left else None
+
+
+def _cost(nfe: dict[str, int]) -> float:
+    return nfe.get("forward", 0) + 2 * nfe.get("backward", 0)
+
+
+def _finite(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+class Reader:
+    """Reads one run directory, what is new of it alone.
+
+    Arguments:
+        path: of the directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._steps: list[dict[str, Any]] = []
+        self._offset, self._inode = 0, 0
+        self._known: tuple[Any, ...] = ()
+        self._last: Snapshot | None = None
+
+    def read(self, job: Job | None) -> Snapshot:
+        """The run now; the same object as before where nothing has changed.
+
+        Arguments:
+            job: the last one about this run.
+        """
+        files = ("spec.json", "status.json", "steps.jsonl", "frames", "best/00.png", "plot.png")
+        stamps = tuple(_stamp(self.path / name) for name in files)
+        state = job.state if job is not None and job.kind == "run" else None
+        known = (*stamps, state, job.error if job else None)
+        if self._last is not None and known == self._known and not self._may_have_died(state):
+            return self._last
+        self._known, self._last = known, self._read(state, job)
+        return self._last
+
+    def _may_have_died(self, state: str | None) -> bool:
+        """Whether it is said to run, and the studio's own worker is not doing it."""
+        return self._last is not None and self._last.state == "running" and state != "running"
+
+    def _read(self, state: str | None, job: Job | None) -> Snapshot:
+        spec = None
+        with contextlib.suppress(NoisewardError):
+            spec = parse_spec({k: v for k, v in read_json(self.path / "spec.json").items() if k != "sum"}, self.path)
+        if spec is None and job is not None and "spec" in job.request:
+            spec = RunSpec(**job.request["spec"])
+        status: dict[str, Any] = {}
+        with contextlib.suppress(NoisewardError):
+            status = read_json(self.path / "status.json")
+        self._follow(self.path / "steps.jsonl")
+        error = (job.error if job else None) or status.get("error")
+        frames = sorted({int(file.name[:5]) for file in (self.path / "frames").glob("[0-9]*-00.png")})
+        return Snapshot(self.path, self._state(state, status), spec, tuple(self._steps), status, error, tuple(frames))
+
+    def _state(self, state: str | None, status: dict[str, Any]) -> str:
+        if state == "waiting":
+            return "waiting"
+        if state == "running":
+            return "running" if status.get("state") == "running" and self._steps else "loading"
+        if not status:
+            return state if state in ("failed", "interrupted", "paused") else "missing"
+        if state == "failed" or (state == "paused" and status.get("state") == "interrupted"):
+            return state
+        return find_state(str(status.get("state")), self.path)
+
+    def _follow(self, path: Path) -> None:
+        """Read the lines that were added, or all where the file was replaced."""
+        try:
+            with open(path, "rb") as file:
+                found = os.fstat(file.fileno())
+                if found.st_ino != self._inode or found.st_size < self._offset:
+                    self._steps, self._offset, self._inode = [], 0, found.st_ino
+                file.seek(self._offset)
+                content = file.read()
+        except OSError:
+            self._steps, self._offset = [], 0
+            return
+        whole = content[: content.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            with contextlib.suppress(ValueError):
+                self._steps.append(json.loads(line))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+class Watcher:
+    """The runs that pages look at; each is read once for all of them.
+
+    Arguments:
+        jobs: what is done about them.
+    """
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._readers: dict[Path, Reader] = {}
+        self._lock = threading.Lock()
+
+    def look(self, path: Path) -> Snapshot:
+        """A run now; the same object where nothing has changed."""
+        with self._lock:
+            if len(self._readers) > 64 and path not in self._readers:
+                self._readers.pop(next(iter(self._readers)))
+            reader = self._readers.setdefault(path, Reader(path))
+            return reader.read(self._jobs.find(path))
