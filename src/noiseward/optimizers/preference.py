@@ -49,7 +49,7 @@ def normal_scores(scores: Sequence[float]) -> list[float]:
 
     Example:
         >>> [round(score, 2) for score in normal_scores([1, 0, 0, 5])]
-        [0.3, -0.66, -0.66, 1.03]
+        [0.3, -0.67, -0.67, 1.05]
     """
     n, normal = len(scores), NormalDist()
     order = sorted(range(n), key=lambda i: scores[i])

@@ -168,7 +168,8 @@ def serve(
             listening.listen(128)
             opened(shown)
             try:
-                uvicorn.Server(config).run(sockets=[listening])
+                with contextlib.suppress(KeyboardInterrupt):  # which the server raises again once it has ended
+                    uvicorn.Server(config).run(sockets=[listening])
             finally:
                 jobs.close()
     finally:

@@ -13,7 +13,7 @@ from noiseward.studio.create_tab import list_choices, say_error
 from noiseward.studio.desk import Desk, View
 from noiseward.studio.draw import draw_empty, to_address
 from noiseward.studio.forms import Form, make_field
-from noiseward.studio.session import FILE, Session
+from noiseward.studio.session import Session
 
 __all__ = ["ChooseTab"]
 
@@ -209,8 +209,3 @@ class ChooseTab:
         if not file.exists() or not session.image(shown.number, row).exists():
             return gr.skip(), gr.skip(), gr.skip(), say_error(NoisewardError("click an image first"))
         return f"{file}:{row}", "\n".join(session.spec.prompt), gr.Tabs(selected="create"), ""
-
-
-def find_sessions(folder: Path) -> list[Path]:
-    """The sessions in a folder."""
-    return [path.parent for path in folder.glob(f"*/{FILE}")] if folder.is_dir() else []

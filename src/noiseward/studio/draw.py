@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from noiseward.images.preview import shrink, to_data_url
 from noiseward.loop.budget import Status
 from noiseward.loop.describe import describe_peak, describe_stall
 from noiseward.loop.hacking import find_hacking
@@ -219,9 +222,13 @@ def draw_plot(
 
 
 def draw_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table of text and numbers."""
+    """A table of text, numbers, and images that are given by their paths."""
 
     def cell(value: Any) -> str:
+        if isinstance(value, Path):
+            with Image.open(value) as image:
+                small = to_data_url(shrink(image.convert("RGB"), 96))
+            return f'<img src="{small}" alt="{escape(value.name)}"><br>{escape(value.name)}'
         return escape(_show(value) if isinstance(value, float) or value is None else value)
 
     top = "".join(f"<th>{escape(one)}</th>" for one in head)

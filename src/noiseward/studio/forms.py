@@ -20,7 +20,7 @@ from noiseward.options.parts import literal
 from noiseward.options.table import describe_option, type_of
 from noiseward.options.task import IMAGES
 
-__all__ = ["Form", "make_field"]
+__all__ = ["Form", "label_of", "make_command", "make_field"]
 
 Choices = Mapping[str, Callable[[], Sequence[str]]]
 
@@ -107,6 +107,11 @@ def make_field(
         default = field.default if isinstance(field.default, str) else ""
         return gr.Dropdown(["", *choices()], value=default, allow_custom_value=True, **more)
     return gr.Textbox(placeholder="default" if not extra_of(field).get("argument") else "", **more)
+
+
+def make_command(name: str) -> Any:
+    """Where a command is shown to be copied; hidden until there is one."""
+    return gr.Code(label="As a command", language="shell", interactive=False, lines=1, visible=False, elem_id=name)
 
 
 def label_of(name: str) -> str:

@@ -130,6 +130,9 @@ class Jobs:
                 except subprocess.TimeoutExpired:
                     one.kill()
         self._thread.join(5)
+        for one in (worker, process):
+            if one is not None:
+                _close(one)
 
     def _note(self) -> None:
         """Tell waiting threads, and the next server."""
@@ -209,6 +212,7 @@ class Jobs:
             if event["id"] == job.id and event["event"] == "ended":
                 return event["state"], event["error"], event["result"]
         code = worker.wait()
+        _close(worker)
         log = self.places.own / "worker.log"
         return (
             "failed",
@@ -235,9 +239,10 @@ class Jobs:
         assert process.stderr is not None
         lines = [line.strip() for line in process.stderr if line.strip()]
         code = process.wait()
+        _close(process)
         if code == 130:
             return "interrupted", None, None
-        return ("done", None, None) if code == 0 else ("failed", lines[-1] if lines else f"status {code}", None)
+        return ("done", None, None) if code == 0 else ("failed", lines[-1].removeprefix("noiseward: ") if lines else f"status {code}", None)
 
     def _interrupt(self, job: Job) -> None:
         if job.kind == "command" and self._process is not None:
@@ -245,3 +250,11 @@ class Jobs:
         elif self._worker is not None and self._worker.stdin is not None:
             with contextlib.suppress(OSError):
                 print(json.dumps({"stop": job.id}), file=self._worker.stdin, flush=True)
+
+
+def _close(process: subprocess.Popen[str]) -> None:
+    """Let go of the pipes of a process that has ended."""
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()

@@ -15,7 +15,7 @@ from noiseward.runs.files import replace_file
 from noiseward.studio.create_tab import CreateTab, say_error
 from noiseward.studio.desk import Desk, View
 from noiseward.studio.draw import draw_empty, to_address
-from noiseward.studio.forms import Form
+from noiseward.studio.forms import Form, make_command
 
 __all__ = ["ManyTab"]
 
@@ -53,7 +53,7 @@ class ManyTab:
                 self.stop = gr.Button("Stop", elem_id="stop-sweep")
                 self.said = gr.HTML("", elem_id="many-said")
             with gr.Column(scale=3, min_width=320):
-                self.command = gr.Code(label="As a command", language="shell", interactive=False, lines=1)
+                self.command = make_command("sweep-command")
                 self.panel = gr.HTML(draw_empty(EMPTY), elem_id="sweep")
 
     def connect(self) -> None:
@@ -118,7 +118,7 @@ class ManyTab:
 
     def _begin(
         self, kind: str, spec: RunSpec, own: list[str], lines: list[str], request: gr.Request
-    ) -> tuple[str, str]:
+    ) -> tuple[Any, str]:
         path = self.desk.places.fresh(shorten_to_slug(f"{kind} {lines[0]} {spec.reward[0]}"), set())
         file = self.desk.places.own / "prompts" / f"{path.name}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ class ManyTab:
         arguments = [kind, *source, *own, *to_arguments(spec), "--out", str(path)]
         self.desk.jobs.submit("command", path, arguments=arguments)
         self.desk.view(request.session_hash).sweep = path
-        return to_command("noiseward", *arguments), ""
+        return gr.Code(to_command("noiseward", *arguments), visible=True), ""
 
     def _batch(self, request: gr.Request, prompts: str, *values: Any) -> tuple[Any, str]:
         count = len(self.batch_form.names)

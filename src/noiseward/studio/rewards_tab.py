@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -84,7 +85,7 @@ class RewardsTab:
         self.desk.jobs.wait(job)
         if job.state != "done":
             return gr.skip(), say_error(NoisewardError(job.error or "stopped"))
-        files = [re.split(r"[\\/]", image)[-1] for image in images]
+        files = [Path(image) for image in images]
         rows = [[file, *(job.result[name][k] for name in names)] for k, file in enumerate(files)]
         return draw_table(["image", *names], rows), ""
 

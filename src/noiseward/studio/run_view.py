@@ -11,6 +11,7 @@ from noiseward.errors import NoisewardError
 from noiseward.options.command_line import to_command
 from noiseward.studio.desk import Desk, View
 from noiseward.studio.draw import draw_empty, draw_frame, draw_plots, draw_run
+from noiseward.studio.forms import make_command
 from noiseward.studio.live import Snapshot
 
 __all__ = ["RunView"]
@@ -37,7 +38,7 @@ class RunView:
             self.stop = gr.Button("Stop", interactive=False, elem_id="stop-run", min_width=80)
             self.more = gr.Button("20 more steps", interactive=False, elem_id="more-steps", min_width=80)
         self.plots = gr.HTML("", elem_id="plots")
-        self.command = gr.Code(label="As a command", language="shell", interactive=False, elem_id="command", lines=1)
+        self.command = make_command("command")
         with gr.Accordion("Frames along the way", open=False, elem_id="frames"):
             self.slider = gr.Slider(0, 1, value=0, step=1, label="Frame", elem_id="frame")
             self.frame = gr.HTML("", elem_id="frame-image")
@@ -104,14 +105,15 @@ class RunView:
         if found is seen:
             return None
         view.seen["run"] = found
-        is_new = seen is None or seen.path != found.path
-        ended = not found.is_open and (is_new or seen.is_open)
+        before = seen if seen is not None and seen.path == found.path else None
+        is_new = before is None
+        ended = not found.is_open and (before is None or before.is_open)
         best = found.path / "best" / "00.png"
         pair = (str(found.path / "initial" / "00.png"), str(best))
         both = best.exists() and Path(pair[0]).exists()
         command = to_command("noiseward", "resume", str(found.path)) if found.can_resume else self._command(found)
         last = max(len(found.frames) - 1, 1)
-        frames_changed = is_new or seen.frames != found.frames
+        frames_changed = before is None or before.frames != found.frames
         return [
             draw_run(found, self.desk.places),
             draw_plots(found),
@@ -119,7 +121,7 @@ class RunView:
             gr.Button(interactive=found.can_resume),
             gr.Button(interactive=found.is_open),
             gr.Button(interactive=found.state in ("done", "interrupted", "paused")),
-            command if is_new or ended else gr.skip(),
+            gr.Code(command, visible=bool(command)) if is_new or ended else gr.skip(),
             gr.Slider(maximum=last) if frames_changed else gr.skip(),
             gr.Number(visible=found.rows > 1, maximum=max(found.rows - 1, 0)) if is_new else gr.skip(),
             (pair if both else None) if is_new or ended else gr.skip(),

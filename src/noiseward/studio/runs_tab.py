@@ -137,8 +137,9 @@ class RunsTab:
                 raise NoisewardError("choose two runs or more to compare them")
         except NoisewardError as error:
             return "", say_error(error)
-        found = [self.desk.watcher.look(path) for path in paths[:6]]
-        found = [one for one in found if one.steps]
+        found = [one for path in paths[:6] if (one := self.desk.watcher.look(path)).steps]
+        if len(found) < 2:
+            return "", say_error(NoisewardError("choose two runs that have steps; batches have a page of their own"))
         lines = {one.path.name: [max(step["reward"]) for step in one.steps] for one in found}
         longest = max((len(line) for line in lines.values()), default=0)
         padded = {name: [*line, *[None] * (longest - len(line))] for name, line in lines.items()}

@@ -1,0 +1,309 @@
+"""The studio in a real browser, on the built-in model: what an artist does, and what goes wrong.
+
+Needs Chromium (`apt-get install chromium`); `scripts/studio-test` runs this file alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("there is no Chromium on this machine", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="the studio's tests need playwright")
+pytest.importorskip("gradio", reason="the studio needs the extra 'studio'")
+
+SLOW = 120_000  # milliseconds for what a model does
+
+
+class Server:
+    """A studio in a process of its own."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        here = {**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "noiseward", "studio", "--runs", str(folder), "--port", "0", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=here)
+        self.address, self.said = "", []
+        for line in self.process.stdout:
+            self.said.append(line)
+            if found := re.search(r"http://\S+", line):
+                self.address = found[0]
+                break
+        assert self.address, "".join(self.said)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(20)
+        self.process.stdout.close()
+
+    def end(self) -> str:
+        self.process.send_signal(signal.SIGINT)
+        rest = self.process.communicate(timeout=60)[0]
+        return "".join(self.said) + rest
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("studio") / "runs"
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    server = Server(folder)
+    yield server
+    if server.process.poll() is None:
+        server.end()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, server):
+    """A page, and what went wrong in it."""
+    page = browser.new_page(viewport={"width": 1200, "height": 1000})
+    page.set_default_timeout(20_000)
+    page.errors, page.foreign = [], []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("request", lambda request: None if is_local(request.url) else page.foreign.append(request.url))
+    page.goto(server.address)
+    page.wait_for_selector("#start-run")
+    yield page
+    assert page.errors == [] and page.foreign == []
+    page.close()
+
+
+def is_local(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))
+
+
+def field(page, name):
+    return page.locator(f"#{name} textarea, #{name} input").first
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def test_an_artist_starts_a_run_sees_it_improve_stops_and_goes_on_from_a_frame(page, folder):
+    page.wait_for_selector("#run .nw-empty")
+    assert "write a prompt" in page.locator("#run").inner_text()
+    page.get_by_text("Quick look", exact=True).click()
+    page.click("#start-run")
+    seen = set()
+    for step in (2, 3):  # two live updates
+        page.wait_for_selector(f"#run [data-state=running][data-step='{step}']", timeout=SLOW)
+        seen.add(page.locator("#run img").nth(1).get_attribute("src"))
+    assert len(seen) == 2 and all("/.studio/live/a-duck-brightness/now-00.png" in one for one in seen)
+    page.click("#stop-run")
+    page.wait_for_selector("#run [data-state=interrupted]", timeout=SLOW)
+    assert (folder / "a-duck-brightness/status.json").exists()
+    page.wait_for_function("document.querySelector('#command').innerText.includes('noiseward resume')")
+    page.get_by_role("button", name="Frames along the way").click()
+    slider = page.locator("#frame input[type=range]")
+    slider.focus()
+    slider.press("ArrowRight")
+    page.wait_for_selector("[data-frame='1'] img")
+    page.click("#continue-here")
+    page.wait_for_selector("#run [data-state=running]", timeout=SLOW)
+    page.wait_for_function("document.querySelector('#run').innerText.includes('refine')", timeout=SLOW)
+    page.click("#stop-run")
+    page.wait_for_selector("#run [data-state=interrupted]", timeout=SLOW)
+    assert (folder / "a-duck-brightness-2/inputs/start.safetensors").exists()
+
+
+def test_a_page_that_is_reloaded_finds_its_run_still_running_and_so_do_two_tabs(page, browser, server, folder):
+    field(page, "prompt").fill("a frog")
+    page.click("#start-run")
+    page.wait_for_selector("#run [data-state=running]", timeout=SLOW)
+    page.reload()
+    page.wait_for_selector("#run [data-state=running]", timeout=SLOW)
+    assert "a frog" in page.locator("#run").inner_text()
+    other = browser.new_page()
+    other.goto(server.address)
+    other.wait_for_selector("#run [data-state=running]", timeout=SLOW)
+    step = int(other.locator("#run .nw-run").get_attribute("data-step"))
+    for one in (page, other):
+        one.wait_for_function(f"+document.querySelector('#run .nw-run').dataset.step > {step}", timeout=SLOW)
+    other.click("#pause-run")
+    for one in (page, other):
+        one.wait_for_selector("#run [data-state=paused]", timeout=SLOW)
+    page.click("#resume-run")
+    other.wait_for_selector("#run [data-state=running]", timeout=SLOW)
+    other.close()
+    page.click("#stop-run")
+    page.wait_for_selector("#run [data-state=interrupted]", timeout=SLOW)
+
+
+def test_a_person_chooses_twice_and_takes_an_image_back(page, folder):
+    open_tab(page, "You choose")
+    page.get_by_text("Num inference steps", exact=True).wait_for()
+    field(page, "choose-prompt").fill("a heart")
+    field(page, "choose-num-inference-steps").fill("6")
+    page.locator("#choose-count input[type=number]").fill("4")
+    page.locator("#choose-count input[type=number]").press("Enter")
+    page.click("#begin-looks")
+    drawn = "document.querySelectorAll('#tiles img').length === 4"
+    page.wait_for_function(drawn, timeout=SLOW)
+    page.click("#next-look")
+    page.wait_for_function("document.querySelector('#choose-said').innerText.includes('click at least one image')")
+    page.locator("#tiles button").nth(1).click()
+    page.wait_for_selector("#tiles button[aria-pressed=true]")
+    page.click("#next-look")
+    page.wait_for_selector("[data-looks='1']", timeout=SLOW)
+    page.wait_for_function(drawn, timeout=SLOW)
+    page.locator("body").press("2")  # by keyboard
+    page.wait_for_selector("#tiles button[aria-pressed=true]")
+    page.locator("body").press("n")
+    page.wait_for_selector("[data-looks='2']", timeout=SLOW)
+    page.wait_for_function(drawn, timeout=SLOW)
+    page.click("#undo-look")
+    page.wait_for_selector("[data-looks='1']", timeout=SLOW)
+    page.locator("#tiles button").nth(0).click()
+    page.wait_for_selector("#tiles button[aria-pressed=true]")
+    page.click("#keep-look")
+    page.wait_for_selector("#start-run")
+    assert "a-heart-chosen/looks/001.safetensors:0" in field(page, "option-start").input_value()
+    assert field(page, "prompt").input_value() == "a heart"
+    assert len(list((folder / "a-heart-chosen/looks").glob("*.safetensors"))) == 3
+
+
+def test_runs_are_found_compared_tagged_deleted_and_given_back(page, folder):
+    open_tab(page, "Runs")
+    page.wait_for_selector(".nw-card")
+    assert page.locator(".nw-card").count() == 4
+    field(page, "find-runs").fill("duck")
+    page.wait_for_function("document.querySelectorAll('.nw-card').length === 2")
+    page.locator(".nw-card").nth(0).click()
+    page.locator(".nw-card").nth(1).click()
+    page.wait_for_function("document.querySelector('#chosen textarea, #chosen input').value.includes(',')")
+    page.click("#compare-runs")
+    page.wait_for_function("document.querySelectorAll('#compared .nw-run').length === 2")
+    field(page, "tags").fill("mine")
+    page.click("#tag-runs")
+    page.wait_for_selector(".nw-tag")
+    page.click("#delete-runs")
+    page.wait_for_function("document.querySelectorAll('.nw-card').length === 0")
+    assert not (folder / "a-duck-brightness").exists()
+    page.click("#restore-runs")
+    page.wait_for_function("document.querySelectorAll('.nw-card').length === 2")
+    assert (folder / "a-duck-brightness/spec.json").exists()
+    page.locator(".nw-card[data-name=a-duck-brightness]").click()
+    page.click("#open-run")
+    page.wait_for_function("document.querySelector('#run').innerText.startsWith('a duck')")
+
+
+def test_a_batch_is_begun_and_its_report_is_in_the_page(page, folder):
+    page.get_by_text("All options").click()
+    page.locator("#all-options").get_by_role("button", name="Budget").click()
+    field(page, "option-steps").fill("ten")
+    page.click("#start-run")
+    page.wait_for_function(
+        "document.querySelector('#create-said').innerText === \"Steps must be an integer, got 'ten'\""
+    )
+    field(page, "option-steps").fill("1")
+    open_tab(page, "Many")
+    field(page, "many-prompts").fill("a duck")
+    page.click("#begin-batch")
+    page.wait_for_selector("#sweep iframe", timeout=SLOW)
+    frame = page.frame_locator("#sweep iframe")
+    assert "1 done" in frame.locator("body").inner_text()
+    page.wait_for_function("document.querySelector('#sweep-command').innerText.includes('noiseward batch')")
+
+
+def test_rewards_score_images(page, folder):
+    open_tab(page, "Rewards")
+    page.click("#score")
+    page.wait_for_function("document.querySelector('#rewards-said').innerText.includes('give at least one image')")
+    files = [str(folder / f"a-duck-brightness/{which}/00.png") for which in ("initial", "best")]
+    page.set_input_files("#score-images input[type=file]", files)
+    page.wait_for_function("document.querySelector('#score-images').innerText.includes('KB')")
+    page.click("#score")
+    page.wait_for_selector("#scores table", timeout=SLOW)
+    assert page.locator("#scores tbody tr").count() == 2 and page.locator("#scores img").count() == 2
+    assert page.locator("#code").count() == 0  # not without --allow-code
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (400, "dark"), (1200, "dark")])
+def test_pages_fit_a_phone_and_are_dark_where_that_is_asked_for(browser, server, width, scheme):
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.goto(server.address)
+    page.wait_for_selector("#start-run")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    light = sum(map(int, re.findall(r"\d+", background)[:3])) > 3 * 128
+    assert light == (scheme == "light")
+    page.close()
+
+
+def test_an_update_is_on_the_page_soon_after_its_step(page, folder):
+    """The delay between a step's line in the log and its number on the page, which includes both processes' polling."""
+    field(page, "prompt").fill("a star")
+    page.click("#start-run")
+    page.wait_for_selector("#run [data-state=running][data-step='2']", timeout=SLOW)
+    page.evaluate(
+        "() => { window.seen = {}; const look = () => { const run = document.querySelector('#run .nw-run');"
+        "if (run) window.seen[run.dataset.step] ??= Date.now(); requestAnimationFrame(look); }; look(); }"
+    )
+    log, written = folder / "a-star-brightness/steps.jsonl", {}
+    for _ in range(400):
+        count = log.read_text().count("\n")
+        written.setdefault(str(count), time.time() * 1000)
+        if count >= 7 or page.locator("#run [data-state=done]").count():
+            break
+        time.sleep(0.02)
+    page.wait_for_timeout(500)
+    seen = page.evaluate("window.seen")
+    delays = [seen[count] - at for count, at in written.items() if count in seen and int(count) > 2]
+    assert delays and sorted(delays)[len(delays) // 2] < 1000  # docs/studio.md has what was measured
+    if page.locator("#run [data-state=running]").count():
+        page.click("#stop-run")
+
+
+def test_a_server_that_is_killed_and_started_again_loses_nothing(browser, folder, server, tmp_path):
+    runs = tmp_path / "runs"
+    first = Server(runs)
+    page = browser.new_page()
+    page.goto(first.address)
+    page.wait_for_selector("#start-run")
+    page.click("#start-run")
+    page.wait_for_selector("#run [data-state=running][data-step='3']", timeout=SLOW)
+    first.kill()
+    second = Server(runs)
+    page.goto(second.address)
+    page.wait_for_selector("#run [data-state=running]", timeout=SLOW)
+    page.wait_for_function("+document.querySelector('#run .nw-run').dataset.step > 3", timeout=SLOW)
+    page.close()
+    said = second.end()
+    assert "ended" in said and "Traceback" not in said
+    assert "interrupted" in (runs / "a-duck-brightness/status.json").read_text()
+
+
+def test_code_is_written_only_where_it_was_allowed(browser, tmp_path):
+    server = Server(tmp_path / "runs", "--allow-code")
+    page = browser.new_page()
+    page.goto(server.address)
+    page.wait_for_selector("#start-run")
+    open_tab(page, "Rewards")
+    page.get_by_text("Write a reward").click()
+    page.click("#save-code")
+    page.wait_for_function("document.querySelector('#rewards-said').innerText.includes('saved as redness')")
+    open_tab(page, "Create")
+    assert "redness" in page.locator("#reward").inner_text()
+    page.close()
+    assert (tmp_path / "runs/.studio/rewards/redness.py").exists()
+    server.end()
