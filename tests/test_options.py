@@ -188,14 +188,14 @@ def test_a_file_that_is_no_toml_or_says_what_a_command_does_not_take_is_refused(
         expand(command)(spec_file=tmp_path / "run.toml")
 
 
-@pytest.mark.parametrize("command", ["align", "batch", "compare", "resume", "doctor", "serve-reward"])
+@pytest.mark.parametrize("command", ["align", "batch", "compare", "resume", "doctor", "serve-reward", "studio"])
 def test_a_command_shows_the_help_of_its_options(run, command):
     status, out, _ = run(command, "--help")
     assert status == 0
     shown = "".join(out.split())
     models = {"align": RunSpec, "batch": commands.BatchOptions, "compare": commands.CompareOptions,
               "resume": commands.ResumeOptions, "doctor": commands.DoctorOptions,
-              "serve-reward": commands.ServeOptions}[command]  # fmt: skip
+              "serve-reward": commands.ServeOptions, "studio": commands.StudioOptions}[command]  # fmt: skip
     for field in models.model_fields.values():
         assert "".join(str(field.description).split()) in shown
 

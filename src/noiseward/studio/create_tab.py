@@ -105,7 +105,7 @@ class CreateTab:
             api_visibility="private",
             **quiet,
         )
-        self.start.click(self._start, self.inputs, [self.said], api_name="align", **quiet)
+        self.start.click(self._start, self.inputs, [self.said], api_visibility="private", **quiet)
 
     @property
     def inputs(self) -> list[Any]:

@@ -242,7 +242,8 @@ class Jobs:
         _close(process)
         if code == 130:
             return "interrupted", None, None
-        return ("done", None, None) if code == 0 else ("failed", lines[-1].removeprefix("noiseward: ") if lines else f"status {code}", None)
+        why = lines[-1].removeprefix("noiseward: ") if lines else f"status {code}"
+        return ("done", None, None) if code == 0 else ("failed", why, None)
 
     def _interrupt(self, job: Job) -> None:
         if job.kind == "command" and self._process is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from noiseward.studio.api import add_api
 from noiseward.studio.choose_tab import ChooseTab
 from noiseward.studio.create_tab import CreateTab
 from noiseward.studio.desk import Desk
@@ -47,6 +48,7 @@ def build_page(desk: Desk) -> gr.Blocks:
         runs.connect(tabs, runs_tab)
         many.connect()
         rewards.connect(create.reward)
+        add_api(desk)
         parts = [create.view, choose, many]
 
         async def stream(request: gr.Request) -> AsyncIterator[list[Any]]:
