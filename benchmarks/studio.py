@@ -36,6 +36,7 @@ class Client(threading.Thread):
         super().__init__(daemon=True)
         self.address, self.stream, self.session = address, stream, f"benchmark{number}"
         self.seen: dict[int, float] = {}
+        self.closed = False
 
     def run(self) -> None:
         api = f"{self.address}gradio_api/queue"
@@ -50,6 +51,8 @@ class Client(threading.Thread):
             client.post(f"{api}/join", json=body).raise_for_status()
             with client.stream("GET", f"{api}/data", params={"session_hash": self.session}) as answer:
                 for line in answer.iter_lines():
+                    if self.closed:
+                        return
                     for found in STEP.findall(line):
                         self.seen.setdefault(int(found), time.time())
 
@@ -102,7 +105,10 @@ def main() -> None:
             client.start()
         while not _ended(folder / name) and time.time() < until + 60:
             time.sleep(0.2)
+        time.sleep(1)
         stop.set()
+        for client in clients:
+            client.closed = True
         pairs = [(client.seen, written) for client in clients]
         found = [seen[step] - at for seen, log in pairs for step, at in log.items() if step > 1 and step in seen]
         delays += found

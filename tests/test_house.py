@@ -33,8 +33,8 @@ FLOORS = (
     {"methods"},
     {"problem", "trackers"},
     {"doctor", "runs"},
-    {"api", "sweep"},
-    {"cli", "studio"},
+    {"api", "studio", "sweep"},
+    {"cli"},
     {"__main__"},
 )
 RANK = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

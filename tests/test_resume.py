@@ -137,18 +137,6 @@ def test_an_interrupted_run_continues(spec, whole, tmp_path):
         assert_equal(tmp_path / "run" / name, whole / name)
 
 
-def test_a_resumed_run_interrupted_at_its_first_step_is_interrupted_and_continues(spec, whole, tmp_path):
-    mine = spec.replace(steps=2, reward=(f"{write_interrupting_reward(tmp_path, 'run/steps.jsonl', 3)}:light",))
-    execute(mine, tmp_path / "run", quiet=True)
-    with pytest.raises(KeyboardInterrupt):
-        resume(tmp_path / "run", steps="4", quiet=True)
-    status = RunFolder(tmp_path / "run").read("status.json")
-    assert status["state"] == "interrupted" and status["rows"] == ["INTERRUPTED"] * spec.rows
-    resume(tmp_path / "run", quiet=True)
-    for name in ("latest.safetensors", "best.safetensors"):
-        assert_equal(tmp_path / "run" / name, whole / name)
-
-
 def assert_equal(one: Path, other: Path) -> None:
     """Assert that two files hold the same tensors and place; whose run they are, may differ."""
     (tensors, more), (others, rest) = read_tensors(one), read_tensors(other)

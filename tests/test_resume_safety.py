@@ -21,7 +21,7 @@ from noiseward.runs.record import read_record
 from noiseward.runs.resume_point import find_resume_point
 from tests.crash import run_killed
 from tests.older import downgrade
-from tests.test_resume import INSTANTS, assert_same, begin, write_interrupting_reward
+from tests.test_resume import INSTANTS, assert_equal, assert_same, begin, write_interrupting_reward
 from tests.tiny import CALL
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -148,3 +148,15 @@ def test_a_run_whose_method_has_an_earlier_name_of_an_argument_is_resumed(spec, 
         pass
     resume(tmp_path, quiet=True)
     assert RunFolder(tmp_path).spec().method == text and len(read_record(RunFolder(tmp_path)).steps) == 5
+
+
+def test_a_resumed_run_interrupted_at_its_first_step_is_interrupted_and_continues(spec, whole, tmp_path):
+    mine = spec.replace(steps=2, reward=(f"{write_interrupting_reward(tmp_path, 'run/steps.jsonl', 3)}:light",))
+    execute(mine, tmp_path / "run", quiet=True)
+    with pytest.raises(KeyboardInterrupt):
+        resume(tmp_path / "run", steps="4", quiet=True)
+    status = RunFolder(tmp_path / "run").read("status.json")
+    assert status["state"] == "interrupted" and status["rows"] == ["INTERRUPTED"] * spec.rows
+    resume(tmp_path / "run", quiet=True)
+    for name in ("latest.safetensors", "best.safetensors"):
+        assert_equal(tmp_path / "run" / name, whole / name)

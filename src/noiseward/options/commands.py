@@ -222,8 +222,8 @@ class StudioOptions(Options):
     listed_in: ClassVar[str | None] = "Output"
 
     runs: str = option("runs", help="Folder of the runs, new or not.")
-    host: str = option("127.0.0.1", help="Address to listen on; one that others can reach needs a token.")
-    port: int = option(7860, ge=0, le=65535, help="Port to listen on; 0 takes a free one.")
+    host: str = option("127.0.0.1", help="Address of the page; one that others can reach needs a token.")
+    port: int = option(7860, ge=0, le=65535, help="Port of the page; 0 takes a free one.")
     token: str = option(
         "",
         env="NOISEWARD_TOKEN",

@@ -62,6 +62,11 @@ class Desk:
                 self._views[key or ""] = View(run=self._newest())
             return self._views[key or ""]
 
+    def forget(self, key: str | None) -> None:
+        """Let go of a page that was closed."""
+        with self._lock:
+            self._views.pop(key or "", None)
+
     def _newest(self) -> Path | None:
         from noiseward.runs.store import find_runs
 

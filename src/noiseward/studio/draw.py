@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from noiseward.loop.budget import Status
 from noiseward.loop.describe import describe_peak, describe_stall
 from noiseward.loop.hacking import find_hacking
 from noiseward.loop.span import format_span
+from noiseward.runs.page import escape
 from noiseward.studio.live import LABELS, Snapshot
 from noiseward.studio.places import Places
 
@@ -24,10 +24,6 @@ __all__ = ["draw_card", "draw_empty", "draw_frame", "draw_plot", "draw_plots", "
 WIDE, HIGH, LEFT, BOTTOM = 460, 150, 48, 18
 COLORS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ef4444", "#14b8a6", "#eab308", "#64748b")
 SHOWN = 16  # rows at most
-
-
-def escape(value: Any) -> str:
-    return html.escape(str(value))
 
 
 def to_address(places: Places, file: Path, version: Any = "") -> str:

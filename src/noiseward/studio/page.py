@@ -67,6 +67,11 @@ def build_page(desk: Desk) -> gr.Blocks:
 
         outputs = [queue, *(output for part in parts for output in part.outputs)]
         page.load(stream, None, outputs, show_progress="hidden", concurrency_limit=None, api_visibility="private")
+
+        def forget(request: gr.Request) -> None:
+            desk.forget(request.session_hash)
+
+        page.unload(forget)
     return page
 
 

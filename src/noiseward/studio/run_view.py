@@ -16,6 +16,7 @@ from noiseward.studio.live import Snapshot
 
 __all__ = ["RunView"]
 
+DRAWN = 16  # runs whose drawing is kept
 EMPTY = "Nothing yet: write a prompt, choose a reward, and press Start."
 
 
@@ -28,6 +29,7 @@ class RunView:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
+        self._drawn: dict[Path, tuple[Snapshot, tuple[str, str]]] = {}
 
     def show(self) -> None:
         """Put the components on the page."""
@@ -115,18 +117,26 @@ class RunView:
         last = max(len(found.frames) - 1, 1)
         frames_changed = before is None or before.frames != found.frames
         return [
-            draw_run(found, self.desk.places),
-            draw_plots(found),
-            gr.Button(interactive=found.is_open),
-            gr.Button(interactive=found.can_resume),
-            gr.Button(interactive=found.is_open),
-            gr.Button(interactive=found.state in ("done", "interrupted", "paused")),
-            gr.Code(command, visible=bool(command)) if is_new or ended else gr.skip(),
-            gr.Slider(maximum=last) if frames_changed else gr.skip(),
-            gr.Number(visible=found.rows > 1, maximum=max(found.rows - 1, 0)) if is_new else gr.skip(),
+            *self._draw(found),
+            gr.update(interactive=found.is_open),
+            gr.update(interactive=found.can_resume),
+            gr.update(interactive=found.is_open),
+            gr.update(interactive=found.state in ("done", "interrupted", "paused")),
+            gr.update(value=command, visible=bool(command)) if is_new or ended else gr.skip(),
+            gr.update(maximum=last) if frames_changed else gr.skip(),
+            gr.update(visible=found.rows > 1, maximum=max(found.rows - 1, 0)) if is_new else gr.skip(),
             (pair if both else None) if is_new or ended else gr.skip(),
-            gr.DownloadButton(value=str(best) if both else None, interactive=both) if is_new or ended else gr.skip(),
+            gr.update(value=str(best) if both else None, interactive=both) if is_new or ended else gr.skip(),
         ]
+
+    def _draw(self, found: Snapshot) -> tuple[str, str]:
+        """Images and plots of a run, drawn once for all pages that look at it."""
+        known = self._drawn.get(found.path)
+        if known is None or known[0] is not found:
+            while len(self._drawn) >= DRAWN:
+                self._drawn.pop(next(iter(self._drawn)))
+            known = self._drawn[found.path] = found, (draw_run(found, self.desk.places), draw_plots(found))
+        return known[1]
 
     def _command(self, found: Snapshot) -> str:
         from noiseward.options.command_line import to_arguments

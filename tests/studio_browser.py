@@ -1,6 +1,7 @@
 """The studio in a real browser, on the built-in model: what an artist does, and what goes wrong.
 
-Needs Chromium (`apt-get install chromium`); `scripts/studio-test` runs this file alone.
+Needs Chromium (`apt-get install chromium`). `scripts/studio-test` runs this file, and `scripts/test` does after all
+other tests, one at a time, where there is a browser.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if CHROMIUM is None:
 playwright = pytest.importorskip("playwright.sync_api", reason="the studio's tests need playwright")
 pytest.importorskip("gradio", reason="the studio needs the extra 'studio'")
 
-SLOW = 120_000  # milliseconds for what a model does
+SLOW = 180_000  # milliseconds for what a model does
 
 
 class Server:
