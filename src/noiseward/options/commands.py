@@ -160,9 +160,9 @@ class ResumeOptions(LogOptions, PrintOptions, MemoryOptions):
 
     listed_in: ClassVar[str | None] = "Budget"
 
-    steps: str | None = option(None, help="Optimization steps in total, as 50, or more of them, as +20.")
-    seconds: str | None = option(None, help="Seconds in total, or +MORE.")
-    nfe: str | None = option(None, help="Denoiser calls in total, or +MORE.")
+    steps: str | None = option(None, help="Optimization steps in total, as 50, or in addition to those done, as +20.")
+    seconds: str | None = option(None, help="Seconds in total, or in addition to those spent, as +60.")
+    nfe: str | None = option(None, help="Denoiser calls in total, or in addition to those spent, as +500.")
 
 
 class RenderOptions(Options):
