@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -71,6 +72,15 @@ def test_rows_that_fail_are_named_and_the_status_says_so(run, small, file, tmp_p
     assert status == 1
     assert "failed: 0001 (mine): clamp of reward 'brightness:clamp=high'" in err
     assert "mine: clamp of reward 'brightness:clamp=high' must be a number" in out and "2 done, 2 failed" in out
+
+
+def test_a_ranking_and_the_rows_below_it_say_why_they_differ(run, small):
+    options = ("--prompts", "a", "--methods", "best-of-n:samples=4", "--seeds", "1", "--watch", "none", "--out", "out")
+    status, out, err = run("compare", "--reward", "brightness", *options, "--budget", "nfe=8", *small)
+    assert status == 0 and "went past the budget and found something better" in out, err
+    for page in ("report.md", "report.html"):
+        assert "went past the budget" in Path("out", page).read_text()
+    assert "went past the budget" in run("show", "out")[1]
 
 
 def test_a_view_is_readable_without_a_terminal():

@@ -56,7 +56,7 @@ def compare(
     else:
         if not task.quiet:
             if lines := measured.rows("1.0"):
-                print_lines(lines, terminal.console())
+                print_lines(lines, terminal.console(), note=measured.note)
             for method, why in measured.refused.items():
                 print(f"{method} does not apply: {why}")
         print(sweep.out / "report.html")
