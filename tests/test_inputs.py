@@ -192,6 +192,8 @@ def test_a_file_of_options_and_the_doctor_take_tasks(run, models, given, tmp_pat
     assert status == 0 and RunFolder(tmp_path / "a").spec().strength == 0.8, errors
     status, out, errors = run("doctor", "--model", str(models / "sd"), "--image", str(given / "photo.png"))
     assert status == 0 and "fit for noise optimization" in out, out + errors
+    few = ("doctor", "--model", str(models / "sd"), "--image", str(given / "photo.png"), "--strength", "0.1")
+    assert run(*few)[0] == 0
 
 
 def test_images_say_how_much_of_the_image_was_noise(run, models, given):
