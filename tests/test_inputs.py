@@ -146,7 +146,7 @@ def test_flags_name_the_task_and_its_images(run, models, given, tmp_path):
         (("--strength", "0"), "--strength must be > 0, got '0'"),
         (("--task", "img2img"), "task img2img needs image, got none; give the image to start from"),
         (("--task", "upscale"), "--task must be one of 'text2img', 'img2img', 'inpaint', 'controlnet', got 'upscale'"),
-        (("--image", "nothing.png"), "image: expected the path of an image, got 'nothing.png' "),
+        (("--image", "nothing.png"), "--image must be the path of an image, got 'nothing.png', which is not there"),
         (("--image", ""), "--image must be the path of an image, an image, or a list of these, got ''"),
     ],
 )

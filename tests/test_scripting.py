@@ -185,7 +185,7 @@ def test_the_first_sign_of_life_and_what_a_run_costs(small, folder):
     assert done.returncode == 0, done.stderr
     first, *rest = [line for line in done.stderr.splitlines() if not line.startswith("finding out")]
     plan = rest[0]
-    assert first.startswith("loading ") and first.endswith("and jpeg ...")
+    assert first.startswith("loading ") and first.endswith("and jpeg, into life ...")
     assert plan.startswith("life: trust-region:samples=16,") and plan.endswith(", steps 2")
     (cost,) = [line for line in rest if line.startswith("a step takes about")]
     expected = int(re.search(r"; 2 take about ([\d,]+) and", cost)[1].replace(",", ""))

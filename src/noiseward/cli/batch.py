@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+from noiseward.cli.check import check_names
 from noiseward.cli.flags import Without, expand
 from noiseward.cli.printing import say_loading
 from noiseward.options.commands import BatchOptions, EngineOptions
@@ -17,8 +18,9 @@ __all__ = ["batch"]
 @expand
 def batch(task: BatchOptions, workers: EngineOptions, base: Annotated[RunSpec, Without("prompt", "batch")]) -> None:
     """Raise a reward for many prompts; asked again, continue. Ends with a table, images and a page in the directory."""
+    check_names(base)
     if not (task.quiet or task.json_lines):
-        say_loading(base)
+        say_loading(base, Path(task.out))
 
     from noiseward import terminal
     from noiseward.cli.sweep import exit_undone, run_sweep

@@ -22,7 +22,7 @@ from noiseward.options.parts import literal
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec, lift_call
 from noiseward.options.storable import check_storable
-from noiseward.rewards.parse import check_requirement, check_reward
+from noiseward.rewards.names import check_requirement, check_reward
 from noiseward.rewards.reward import FunctionReward
 from noiseward.runs.inputs import list_inputs
 from noiseward.runs.spec import set_limits
