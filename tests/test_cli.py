@@ -70,7 +70,7 @@ def test_show_and_list_tell_what_happened(run, small):
 def test_a_word_the_built_in_model_does_not_know_is_one_line_not_an_error(run):
     status, _, err = run("align", "a dukc", "--reward", "brightness", "--steps", "0", "--num-inference-steps", "2")
     assert status == 0, err
-    assert "noiseward: stickers does not know 'dukc' (but 'duck'): 'noiseward models stickers' lists" in err
+    assert "noiseward: stickers does not know 'dukc'; did you mean 'duck'? 'noiseward models stickers' lists" in err
     assert "Warning" not in err
 
 
