@@ -21,6 +21,7 @@ from noiseward.methods import choose_method
 from noiseward.options.parts import literal
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec, lift_call
+from noiseward.options.slug import spell_emoji
 from noiseward.options.storable import check_storable
 from noiseward.rewards.names import check_requirement, check_reward
 from noiseward.rewards.reward import FunctionReward
@@ -196,8 +197,10 @@ class UniqueIds:
             >>> ids = UniqueIds()
             >>> ids.invent("A duck!"), ids.invent("a duck")
             ('a-duck', 'a-duck-2')
+            >>> ids.invent("a \\N{FIRE}")
+            'a-fire'
         """
-        word = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-_")[:60] or "row"
+        word = re.sub(r"[^\w]+", "-", spell_emoji(prompt).lower()).strip("-_")[:60] or "row"
         number = self._next.get(word, 1)
         while (name := word if number == 1 else f"{word}-{number}") in self._lines:
             number += 1
