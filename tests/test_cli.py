@@ -294,7 +294,7 @@ def test_ctrl_c_ends_cleanly_with_the_best_so_far_saved(small, tmp_path):
     assert "Traceback" not in err and err.endswith("interrupted; continue with: noiseward resume here\n")
     folder = RunFolder(tmp_path / "here")
     assert folder.read("status.json")["state"] == "interrupted"
-    assert "interrupted: the best so far was kept" in out
+    assert "\ninterrupted: the best so far was kept\n" in out
     assert max(step["reward"][0] for step in folder.steps()) == folder.read("status.json")["best"][0]
     assert (tmp_path / "here/best/00.png").exists() and (tmp_path / "here/strip.png").exists()
 

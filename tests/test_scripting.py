@@ -117,17 +117,25 @@ def test_names_are_whole_and_on_one_line_in_a_pipe_and_on_a_narrow_terminal(fold
 
 def test_a_killed_run_says_how_it_continues(run, small, tmp_path):
     run("align", "a", "--reward", "brightness", "--steps", "1", "--out", "r r", "-q", *small)
+    from noiseward.runs.files import lock
     from noiseward.runs.spec import run_id
     from noiseward.runs.store import RunFolder
     from noiseward.runs.write import save_json
 
     folder = RunFolder(tmp_path / "r r")
-    status = folder.read("status.json")
-    save_json(folder.path / "status.json", {**status, "state": "running"}, run_id(folder.spec()))
+    was = folder.read("status.json")
+    save_json(folder.path / "status.json", {**was, "state": "running"}, run_id(folder.spec()))
     for command in (("list", "."), ("show", "r r")):
         status, out, _ = run(*command)
         assert status == 0 and "killed" in out and "continue with: noiseward resume 'r r'" in out
     assert json.loads(run("show", "r r", "--json")[1])["resume"] == "noiseward resume 'r r'"
+    save_json(folder.path / "status.json", {**was, "state": "running", "rows": ["RUNNING"]}, run_id(folder.spec()))
+    out = run("show", "r r")[1]
+    assert "killed at step 1: the best so far was kept" in out and "running" not in out
+    assert json.loads(run("show", "r r", "--json")[1])["rows"][0]["ended"] == "killed"
+    with lock(folder.path):
+        out = run("show", "r r")[1]
+        assert "\nstill running\n" in out and "killed" not in out
 
 
 @pytest.mark.parametrize(
