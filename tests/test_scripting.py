@@ -32,11 +32,15 @@ def folder(model, tmp_path_factory):
     """A folder with a run."""
     from noiseward.options.run import RunSpec
     from noiseward.runs import execute
+    from noiseward.sweep.directory import Sweep
+    from noiseward.sweep.rows import Row
     from tests.tiny import CALL
 
     folder = tmp_path_factory.mktemp("scripting")
     (folder / "runs").mkdir()
     execute(RunSpec(prompt="a", reward="brightness", model=model, steps=1, **CALL), folder / "runs" / "r", quiet=True)
+    many = RunSpec(prompt="a", reward="brightness", model=model, steps=0, batch=2, **CALL)
+    Sweep.begin(folder / "runs" / "b", [Row("a", many)], size=1)
     return folder
 
 
@@ -86,9 +90,13 @@ def test_json_has_the_keys_that_are_documented(arguments, folder, run, monkeypat
 
 def test_a_run_as_json_is_the_run(folder, run, monkeypatch):
     monkeypatch.chdir(folder)
-    (listed,), shown = json.loads(run("list", "--json")[1]), json.loads(run("show", "runs/r", "--json")[1])
+    (_, listed), shown = (
+        json.loads(run("list", "--sort", "name", "--json")[1]),
+        json.loads(run("show", "runs/r", "--json")[1]),
+    )
     row = shown["rows"][0]
     assert (listed["run"], listed["path"], listed["prompt"]) == ("r", "runs/r", ["a"])
+    assert listed["reward"] == shown["reward"] == ["brightness"] and listed["method"] == shown["method"]
     assert shown["state"] == "done" and row["gain"] == row["best"] - row["before"] == listed["gain"]
     assert Path(row["best_file"]).exists() and (row["prompt"], row["seed"]) == ("a", 0)
     assert shown["nfe"]["forward"] > 0 and shown["resume"] is None

@@ -17,15 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from noiseward.errors import ArgumentError, choices, shorten
-from noiseward.methods import choose_method
 from noiseward.options.parts import literal
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec, lift_call
 from noiseward.options.slug import spell_emoji
 from noiseward.options.storable import check_storable
 from noiseward.rewards.names import check_requirement, check_reward
-from noiseward.rewards.reward import FunctionReward
-from noiseward.runs.inputs import list_inputs
 from noiseward.runs.spec import set_limits
 from noiseward.sweep.prompt_files import list_sets, read_lines
 
@@ -104,6 +101,8 @@ def check_count(count: int, where: str = "") -> None:
 
 def check_inputs(rows: Sequence[Row]) -> None:
     """Raise `ArgumentError` if an image that rows are given is no file; a sweep that was begun has copies."""
+    from noiseward.runs.inputs import list_inputs
+
     known: set[Path] = set()
     for row in rows:
         for name, path in list_inputs(row.spec).items():
@@ -123,6 +122,9 @@ def check_names(spec: RunSpec) -> None:
 @functools.lru_cache
 def _check_names(method: str | None, rewards: tuple[str, ...], required: tuple[str, ...]) -> None:
     if method is not None:
+        from noiseward.methods import choose_method
+        from noiseward.rewards.reward import FunctionReward
+
         choose_method(method, FunctionReward(len, differentiable=False))  # builds its parts
     for text in rewards:
         check_reward(text)
