@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from noiseward.cli.complete import COMPLETERS
 from noiseward.errors import ArgumentError, RunError
@@ -194,6 +195,15 @@ def test_a_file_of_options_and_the_doctor_take_tasks(run, models, given, tmp_pat
     assert status == 0 and "fit for noise optimization" in out, out + errors
     few = ("doctor", "--model", str(models / "sd"), "--image", str(given / "photo.png"), "--strength", "0.1")
     assert run(*few)[0] == 0
+
+
+def test_a_line_says_the_size_that_follows_from_an_image(run, models, given):
+    asked = ("align", "a", "--model", str(models / "sd"), *FLAGS, "--steps", "0")
+    _, _, errors = run(*asked, "--image", str(given / "photo.png"))
+    with Image.open(next(Path("runs").glob("*/best/00.png"))) as best:
+        assert f"images of {best.width} x {best.height} pixels, which follow from the one given" in errors
+    _, _, errors = run(*asked, "--image", str(given / "photo.png"), "--height", "16", "--width", "16")
+    assert "images of" not in errors and "images of" not in run(*asked)[2]
 
 
 def test_images_say_how_much_of_the_image_was_noise(run, models, given):
