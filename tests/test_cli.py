@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from noiseward.runs import RunFolder
+from noiseward.samplers.cost import NFE
 
 
 def test_align_raises_the_reward_and_says_where_the_images_are(run, small, tmp_path):
@@ -27,6 +28,8 @@ def test_align_raises_the_reward_and_says_where_the_images_are(run, small, tmp_p
         assert str(folder.relative_to(tmp_path) / name) in out
     assert f"{steps[-1]['reward'][0]:.4g}" in out
     assert "step 4" in err
+    cost = NFE(**steps[-1]["nfe"]).cost
+    assert f"NFE {cost} " in err and f"NFE {cost} per row: " in out
 
 
 def test_the_spec_mirrors_the_options(run, small, tmp_path):
@@ -68,8 +71,8 @@ def test_show_and_list_tell_what_happened(run, small):
 
 @pytest.mark.filterwarnings("default")
 def test_a_word_the_built_in_model_does_not_know_is_one_line_not_an_error(run):
-    status, _, err = run("align", "a dukc", "--reward", "brightness", "--steps", "0", "--num-inference-steps", "2")
-    assert status == 0, err
+    status, out, err = run("align", "a dukc", "--reward", "brightness", "--steps", "0", "--num-inference-steps", "2")
+    assert status == 0 and "without effect on the image, left alone: denoising step 2\n" in out, err
     assert "noiseward: stickers does not know 'dukc'; did you mean 'duck'? 'noiseward models stickers' lists" in err
     assert "Warning" not in err
 

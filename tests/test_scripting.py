@@ -203,7 +203,7 @@ def test_the_first_sign_of_life_and_what_a_run_costs(small, folder):
     plan = rest[0]
     assert first.startswith("loading ") and first.endswith("and jpeg, into life ...")
     assert plan.startswith("life: trust-region:samples=16,") and plan.endswith(", steps 2")
-    (cost,) = [line for line in rest if line.startswith("a step takes about")]
-    expected = int(re.search(r"; 2 take about ([\d,]+) and", cost)[1].replace(",", ""))
+    (cost,) = [line for line in rest if line.startswith("the first step took")]
+    expected = int(re.search(r"; 2 like it take about ([\d,]+) and", cost)[1].replace(",", ""))
     spent = json.loads(call("show", "life", "--json", folder=folder).stdout)["nfe"]
     assert spent["forward"] == pytest.approx(expected, rel=0.15)

@@ -14,6 +14,7 @@ from noiseward.loop.describe import ADVICE, SUSPECT, UNTESTED_IMAGES, describe_p
 from noiseward.loop.hacking import find_hacking
 from noiseward.rewards.shortfall import describe_reward, describe_shortfall
 from noiseward.runs.alive import describe_ending
+from noiseward.samplers.cost import NFE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,16 +94,17 @@ def report(
         if (hacking := find_hacking(steps, row)) and hacking.since <= status["found"][row]:
             console.print(f"row {row}: {hacking}", highlight=False, soft_wrap=True)
     if status.get("dead_draws"):
-        console.print(f"without effect on the image, left alone: {', '.join(status['dead_draws'])}", highlight=False)
+        draws = ", ".join(name.replace("step ", "denoising step ") for name in status["dead_draws"])
+        console.print(f"noise of the sampler without effect on the image, left alone: {draws}", highlight=False)
     if (folder / "answers.jsonl").exists():
         from noiseward.runs.answers import describe_answers
 
         for line in describe_answers(folder, [folder / "best" / f"{row:02d}.png" for row in range(len(prompts))]):
             console.print(line, highlight=False, soft_wrap=True)
-    nfe = steps[-1]["nfe"]
-    forward, backward = nfe["forward"] + nfe["recomputed"], nfe["backward"]
-    calls = f"{forward} denoiser calls forward and {backward} backward per row"
-    closing = f"{len(steps)} evaluations in {status['seconds']:.1f} s, {calls}"
+    nfe = NFE(**steps[-1]["nfe"])
+    again = f", {nfe.recomputed} of them again for a gradient" if nfe.recomputed else ""
+    calls = f"{nfe.forward + nfe.recomputed} denoiser calls forward{again}, {nfe.backward} backward (each counts 2)"
+    closing = f"{len(steps)} evaluations in {status['seconds']:.1f} s; NFE {nfe.cost:,} per row: {calls}"
     console.print(closing, highlight=False, soft_wrap=True)
     for name in IMAGES:
         if (folder / name).exists():
