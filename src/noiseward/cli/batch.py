@@ -35,7 +35,7 @@ def batch(task: BatchOptions, workers: EngineOptions, base: Annotated[RunSpec, W
         raise ArgumentError("--json prints everything and --quiet nothing; leave one out")
     workers.check()
     check_trackers(task.log)
-    rows = read_rows(task.prompts, base.replace(batch=task.seeds or 1), template=task.template)
+    rows = read_rows(task.prompts, base.replace(batch=task.seeds), template=task.template)
     sweep = Sweep.begin(Path(task.out), rows, size=task.pack)
     ended, stopped = run_sweep(sweep, workers, log=task.log, quiet=task.quiet, json=task.json_lines)
     outcomes = report(sweep, ended)

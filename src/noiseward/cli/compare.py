@@ -17,8 +17,6 @@ from noiseward.pipelines.cards import card_of
 
 __all__ = ["compare"]
 
-SEEDS = 4
-
 
 @expand
 def compare(
@@ -47,7 +45,7 @@ def compare(
     task.check_printing()
     kind, amount = task.limit
     prompts = read_prompts(task.prompts)
-    comparison = Comparison(base, prompts, methods, kind, amount, seeds=task.seeds or SEEDS)
+    comparison = Comparison(base, prompts, methods, kind, amount, seeds=task.seeds)
     if not prompts and (card := card_of(base.model)) and card.needs_prompt:
         raise typer.BadParameter("--prompts is missing; say what to draw, as in 'a duck'")
     workers.check()
