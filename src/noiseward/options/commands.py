@@ -67,7 +67,7 @@ class AlignOptions(LogOptions, PrintOptions):
 
     out: str | None = option(None, help="Run directory, new or empty. Default: runs/PROMPT-REWARD.")
     format: Literal["png", "jpg", "webp"] = option(
-        "png", help="Write the best images in this format, too; either way they say what made them."
+        "png", help="Also write the best images in this format, with the same metadata as the PNG files."
     )
 
 
