@@ -127,3 +127,14 @@ def test_the_pipelines_own_image_is_compared():
     pipe.image_processor.numpy_to_pil = lambda images: [Image.new("RGB", (16, 16), "white") for _ in images]
     (wrong,) = [finding.says for finding in findings(sampler) if not finding.fine]
     assert wrong.startswith("samples are the images that the pipeline shows, to 2")
+
+
+def test_a_sampler_of_your_own_file_is_examined_with_the_steps_it_has(run, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from noiseward.toys import GaussianModel\ndef make_sampler():\n    return GaussianModel(steps=4).sampler()\n"
+    )
+    status, out, err = run("doctor", "--model", "mine.py:make_sampler")
+    assert status == 0 and "5 draws are seen and replayed (1 start, 4 step)" in out, err
+    assert "verdict: fit for noise optimization" in out
+    status, _, err = run("doctor", "--model", "mine.py:make_sampler", "--num-inference-steps", "3")
+    assert status == 2 and "num_inference_steps, got a sampler" in err  # what is asked for is not dropped

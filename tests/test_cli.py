@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from noiseward.runs import RunFolder
+from noiseward.samplers.cost import NFE
 
 
 def test_align_raises_the_reward_and_says_where_the_images_are(run, small, tmp_path):
@@ -27,6 +28,8 @@ def test_align_raises_the_reward_and_says_where_the_images_are(run, small, tmp_p
         assert str(folder.relative_to(tmp_path) / name) in out
     assert f"{steps[-1]['reward'][0]:.4g}" in out
     assert "step 4" in err
+    cost = NFE(**steps[-1]["nfe"]).cost
+    assert f"NFE {cost} " in err and f"NFE {cost} per row: " in out
 
 
 def test_the_spec_mirrors_the_options(run, small, tmp_path):
@@ -68,9 +71,9 @@ def test_show_and_list_tell_what_happened(run, small):
 
 @pytest.mark.filterwarnings("default")
 def test_a_word_the_built_in_model_does_not_know_is_one_line_not_an_error(run):
-    status, _, err = run("align", "a dukc", "--reward", "brightness", "--steps", "0", "--num-inference-steps", "2")
-    assert status == 0, err
-    assert "noiseward: stickers does not know 'dukc' (but 'duck'): 'noiseward models stickers' lists" in err
+    status, out, err = run("align", "a dukc", "--reward", "brightness", "--steps", "0", "--num-inference-steps", "2")
+    assert status == 0 and "without effect on the image, left alone: denoising step 2\n" in out, err
+    assert "noiseward: stickers does not know 'dukc'; did you mean 'duck'? 'noiseward models stickers' lists" in err
     assert "Warning" not in err
 
 
@@ -294,7 +297,7 @@ def test_ctrl_c_ends_cleanly_with_the_best_so_far_saved(small, tmp_path):
     assert "Traceback" not in err and err.endswith("interrupted; continue with: noiseward resume here\n")
     folder = RunFolder(tmp_path / "here")
     assert folder.read("status.json")["state"] == "interrupted"
-    assert "interrupted: the best so far was kept" in out
+    assert "\ninterrupted: the best so far was kept\n" in out
     assert max(step["reward"][0] for step in folder.steps()) == folder.read("status.json")["best"][0]
     assert (tmp_path / "here/best/00.png").exists() and (tmp_path / "here/strip.png").exists()
 

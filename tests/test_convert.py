@@ -50,6 +50,16 @@ def score(value) -> torch.Tensor:
     return convert_reward(value)(IMAGES, None)
 
 
+def test_a_wrong_label_is_named_before_what_a_right_one_would_lack(vit):
+    from transformers import ViTConfig, ViTForImageClassification
+
+    bare = ViTForImageClassification(ViTConfig.from_pretrained(vit))  # it does not know its preprocessing
+    with pytest.raises(ArgumentError, match="no class 'fish' among its 2; .*'gold fish'"):
+        convert_reward((bare, "fish"))
+    with pytest.raises(ArgumentError, match="wants images is not known"):
+        convert_reward((bare, "cat"))
+
+
 def test_lists_and_mappings_may_mix_names_functions_and_rewards():
     red, bright = redness(IMAGES), brightness()(IMAGES, None)
     torch.testing.assert_close(score([redness, "brightness"]), red + bright)

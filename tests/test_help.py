@@ -92,3 +92,9 @@ def test_a_shell_completes(typed, offered, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         app(prog_name="noiseward")
     assert capsys.readouterr().out.split() == offered
+
+
+@pytest.mark.parametrize(("command", "default"), [("batch", 1), ("compare", 4)])
+def test_the_default_of_seeds_is_that_of_the_command(run, command, default):
+    _, out, _ = run(command, "--help")
+    assert f"Seeds per prompt: SEED, SEED + 1, ... Default: {default}." in " ".join(out.split())

@@ -9,7 +9,7 @@ from diffusers.utils import load_image
 from PIL import Image
 
 from noiseward import ArgumentError, DiffusersSampler
-from noiseward.images import GAP, convert_image, draw_strip, read_image, to_images
+from noiseward.images import GAP, convert_image, draw_grid, draw_strip, read_image, to_images
 from noiseward.images.plots import plot_history
 from noiseward.pipelines.arguments import open_images
 from noiseward.rewards.similarity import read_reference
@@ -148,6 +148,22 @@ def test_a_strip_has_a_line_per_row_and_a_column_per_frame():
     assert strip.size == (3 * tile + 2 * GAP, top + 2 * tile + GAP)
     centers = [strip.getpixel((x * (tile + GAP) + tile // 2, top + tile // 2)) for x in range(3)]
     assert centers == [(0, 0, 0), (128, 128, 128), (255, 255, 255)]
+
+
+def draw_caption(text: str) -> bytes:
+    return draw_grid([[Image.new("RGB", (160, 20))]], captions=[text]).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("caption", "drawn"),
+    [
+        ("a \N{DUCK} duck \N{FIRE}\N{FIRE}", "a duck duck fire fire"),
+        ("un caf\u00e9, cafe\u0301", "un cafe, cafe"),
+        ("\u9d28", "?"),
+    ],
+)
+def test_a_caption_has_no_boxes_for_what_the_font_cannot_draw(caption, drawn):
+    assert draw_caption(caption) == draw_caption(drawn) != draw_caption("a")
 
 
 def history(rows: int, steps: int) -> list[dict]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from noiseward.cli.complete import COMPLETERS
 from noiseward.errors import ArgumentError, RunError
@@ -146,7 +147,7 @@ def test_flags_name_the_task_and_its_images(run, models, given, tmp_path):
         (("--strength", "0"), "--strength must be > 0, got '0'"),
         (("--task", "img2img"), "task img2img needs image, got none; give the image to start from"),
         (("--task", "upscale"), "--task must be one of 'text2img', 'img2img', 'inpaint', 'controlnet', got 'upscale'"),
-        (("--image", "nothing.png"), "image: expected the path of an image, got 'nothing.png' "),
+        (("--image", "nothing.png"), "--image must be the path of an image, got 'nothing.png', which is not there"),
         (("--image", ""), "--image must be the path of an image, an image, or a list of these, got ''"),
     ],
 )
@@ -192,6 +193,17 @@ def test_a_file_of_options_and_the_doctor_take_tasks(run, models, given, tmp_pat
     assert status == 0 and RunFolder(tmp_path / "a").spec().strength == 0.8, errors
     status, out, errors = run("doctor", "--model", str(models / "sd"), "--image", str(given / "photo.png"))
     assert status == 0 and "fit for noise optimization" in out, out + errors
+    few = ("doctor", "--model", str(models / "sd"), "--image", str(given / "photo.png"), "--strength", "0.1")
+    assert run(*few)[0] == 0
+
+
+def test_a_line_says_the_size_that_follows_from_an_image(run, models, given):
+    asked = ("align", "a", "--model", str(models / "sd"), *FLAGS, "--steps", "0")
+    _, _, errors = run(*asked, "--image", str(given / "photo.png"))
+    with Image.open(next(Path("runs").glob("*/best/00.png"))) as best:
+        assert f"images of {best.width} x {best.height} pixels, which follow from the one given" in errors
+    _, _, errors = run(*asked, "--image", str(given / "photo.png"), "--height", "16", "--width", "16")
+    assert "images of" not in errors and "images of" not in run(*asked)[2]
 
 
 def test_images_say_how_much_of_the_image_was_noise(run, models, given):

@@ -1,5 +1,6 @@
 """The progress bar: what it says where nobody looks, and when it says that a run is done."""
 
+import dataclasses
 import functools
 import io
 import re
@@ -14,7 +15,7 @@ from noiseward.api import align
 from noiseward.loop.budget import Budget
 from noiseward.loop.loop import iterate
 from noiseward.loop.objective import Objective
-from noiseward.loop.progress import Bars, share_spent
+from noiseward.loop.progress import Bars, describe_cost, describe_numbers, describe_time_left, share_spent
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.coarse_to_fine import coarse_to_fine
 from noiseward.samplers.function import FunctionSampler
@@ -27,7 +28,7 @@ FEW, MANY = (GaussianModel(steps=steps) for steps in (2, 4))
 def lines(steps, budget):
     out = io.StringIO()
     passed = list(Bars(Console(file=out, width=200)).track(steps, budget))
-    return passed, [line for line in out.getvalue().splitlines() if "a step takes" not in line]
+    return passed, [line for line in out.getvalue().splitlines() if "the first step took" not in line]
 
 
 def test_a_line_for_every_tenth_of_the_budget_and_the_steps_themselves():
@@ -45,6 +46,24 @@ def test_whichever_limit_is_nearest_counts():
     steps = list(iterate(objective, objective.sampler.init(1), optimizer=GradientAscent(), budget=Budget(steps=4)))
     assert [share_spent(step, Budget(steps=4)) for step in steps] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert share_spent(steps[1], Budget(steps=4, nfe=2 * steps[1].nfe.cost)) == 0.5
+
+
+def test_the_cost_of_the_estimate_of_the_bars_and_of_the_end_is_the_same_number():
+    objective, budget = Objective(MANY.sampler(), Linear(1.0)), Budget(steps=4)
+    steps = list(iterate(objective, objective.sampler.init(1), optimizer=GradientAscent(lr=0.1), budget=budget))
+    first = describe_cost(steps[0], budget)
+    assert first is not None and first.startswith(f"the first step took {steps[0].nfe.cost} NFE ")
+    assert f"NFE {steps[3].nfe.cost}" in describe_numbers(steps[3]) and steps[3].nfe.backward > 0
+
+
+def test_the_time_left_is_that_of_the_steps_to_come_or_of_the_budget():
+    objective, budget = Objective(MANY.sampler(), Linear(1.0)), Budget(steps=4)
+    steps = list(iterate(objective, objective.sampler.init(1), optimizer=GradientAscent(lr=0.1), budget=budget))
+    at = {index: dataclasses.replace(steps[index], seconds=10.0 * (index + 1)) for index in (0, 1, 3)}
+    assert [describe_time_left(at[index], budget) for index in at] == ["", "30 s left", "10 s left"]
+    assert describe_time_left(at[1], Budget(steps=4, seconds=25)) == "5 s left"
+    assert describe_time_left(at[1], Budget(nfe=2 * at[1].nfe.cost)) == "20 s left"
+    assert describe_time_left(steps[4], budget).startswith("done in ")
 
 
 def few_first(**how):
@@ -65,7 +84,7 @@ def test_few_steps_are_shown_below_the_run_they_are_part_of():
     bars = Bars(Console(file=out, width=200))
     steps = few_first(through=functools.partial(bars.track, budget=Budget(steps=5), name="few"))
     assert [step.index for step in bars.track(steps, Budget(steps=10))] == [0, 5, 6, 7, 8, 9, 10]
-    said = [line for line in out.getvalue().splitlines() if "a step takes" not in line]
+    said = [line for line in out.getvalue().splitlines() if "the first step took" not in line]
     coarse = [line for line in said if line.startswith("few: step")]
     assert said.index(coarse[0]) == 1 and len(coarse) == 6 and said.index(coarse[-1]) == 6
     assert all("P(z)" in line for line in coarse) and len(said) == 6 + 7

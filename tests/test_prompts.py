@@ -49,6 +49,29 @@ def test_other_warnings_of_libraries_stay():
     assert handler.lines == ["something else", message]
 
 
+@pytest.mark.filterwarnings("always")
+def test_a_command_says_what_is_not_read_once_also_where_candidates_are_many(run, small):
+    options = ("--reward", "brightness", "--steps", "1", "--method", "best-of-n:samples=4", *small)
+    status, _, err = run("align", "a b c d e f g h i j", *options)
+    assert status == 0 and err.count("that the model reads; not read:") == 1, err
+
+
+def test_what_is_cut_off_every_row_of_a_batch_is_named_once():
+    from noiseward.pipelines.truncation import report_truncation
+
+    cut = "The following part of your input was truncated because CLIP can only handle sequences up to 16 tokens: "
+    logger = logging.getLogger("diffusers")
+    logger.addHandler(Lines())
+    try:
+        with pytest.warns(NoisewardWarning) as caught, report_truncation():
+            logger.warning(cut + "['[ bold ]', '[ bold ]', 'sun <|endoftext|>', '[ bold ]']")
+            logger.warning(cut + "['[ bold ]', 'sun']")
+    finally:
+        logger.removeHandler(logger.handlers[-1])
+    (warning,) = caught
+    assert str(warning.message).endswith("not read: '[ bold ]', 'sun'")
+
+
 class Lines(logging.Handler):
     """Keeps what is logged."""
 

@@ -205,7 +205,7 @@ def test_the_command_writes_images_and_a_table(run, whole, tmp_path):
     assert lines[0].split() == ["row", "prompt", "noise", "run's", "best", "render", "change", "file"]
     assert [line.split()[2] for line in lines[1:5]] == ["best", "neighbor"] * 2
     assert [line.split()[-1] for line in lines[1:5]] == ["00.png", "00-1.png", "01.png", "01-1.png"]
-    assert lines[-1] == "r/render/num-inference-steps-8_cosine-0.95"
+    assert lines[-1] == "r/render/num-inference-steps-8_seeds-1_cosine-0.95"
     found = read_metadata(tmp_path / lines[-1] / "01-1.png")
     assert (found["prompt"], found["num_inference_steps"], found["neighbor"], found["cosine"]) == ("b", 8, 1, 0.95)
 

@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from noiseward import ArgumentError, RunError
+from noiseward import RunError
 from noiseward.problem import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.runs.binding import seal
 from noiseward.runs.files import lock, read_tensors
 from noiseward.runs.perform import perform
 from noiseward.runs.replay import replay
-from noiseward.runs.resume_point import extend
 from noiseward.runs.spec import run_id
 from noiseward.runs.store import find_runs
 from tests.crash import run_killed
@@ -231,28 +230,6 @@ def test_a_full_disk_is_one_line_and_the_run_continues_when_there_is_room(spec, 
     assert not [path for path in (tmp_path / "run").rglob(".*.new")]
     resume(tmp_path / "run", quiet=True)
     assert_same(tmp_path / "run", whole)
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ({"steps": "+٣"}, "--steps must be a number in total, as 50, or in addition, as +20, got '+٣'"),
-        ({"steps": "many"}, "--steps must be a number in total, as 50, or in addition, as +20, got 'many'"),
-        ({"steps": "1.5"}, "got '1.5'"),
-        ({"nfe": "-3"}, "got '-3'"),
-        ({"seconds": "+10"}, "had no limit of seconds"),
-    ],
-)
-def test_budgets_that_are_none_are_refused(spec, given, says):
-    with pytest.raises(ArgumentError, match=re.escape(says)):
-        extend(spec, **{"steps": None, "seconds": None, "nfe": None, **given})
-
-
-def test_a_larger_budget_is_a_total_or_an_addition(spec):
-    assert extend(spec, steps="+3", seconds=None, nfe=None).steps == 7
-    assert extend(spec, steps="9", seconds="2.5", nfe="100") == spec.replace(steps=9, seconds=2.5, nfe=100)
-    unlimited = spec.replace(steps=None)
-    assert extend(unlimited, steps="+5", seconds=None, nfe=None).steps == 35  # after the default of 30
 
 
 def test_what_a_panel_saw_before_a_run_was_cut_is_remembered(spec, tmp_path):

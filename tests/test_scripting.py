@@ -32,11 +32,15 @@ def folder(model, tmp_path_factory):
     """A folder with a run."""
     from noiseward.options.run import RunSpec
     from noiseward.runs import execute
+    from noiseward.sweep.directory import Sweep
+    from noiseward.sweep.rows import Row
     from tests.tiny import CALL
 
     folder = tmp_path_factory.mktemp("scripting")
     (folder / "runs").mkdir()
     execute(RunSpec(prompt="a", reward="brightness", model=model, steps=1, **CALL), folder / "runs" / "r", quiet=True)
+    many = RunSpec(prompt="a", reward="brightness", model=model, steps=0, batch=2, **CALL)
+    Sweep.begin(folder / "runs" / "b", [Row("a", many)], size=1)
     return folder
 
 
@@ -86,9 +90,13 @@ def test_json_has_the_keys_that_are_documented(arguments, folder, run, monkeypat
 
 def test_a_run_as_json_is_the_run(folder, run, monkeypatch):
     monkeypatch.chdir(folder)
-    (listed,), shown = json.loads(run("list", "--json")[1]), json.loads(run("show", "runs/r", "--json")[1])
+    (_, listed), shown = (
+        json.loads(run("list", "--sort", "name", "--json")[1]),
+        json.loads(run("show", "runs/r", "--json")[1]),
+    )
     row = shown["rows"][0]
     assert (listed["run"], listed["path"], listed["prompt"]) == ("r", "runs/r", ["a"])
+    assert listed["reward"] == shown["reward"] == ["brightness"] and listed["method"] == shown["method"]
     assert shown["state"] == "done" and row["gain"] == row["best"] - row["before"] == listed["gain"]
     assert Path(row["best_file"]).exists() and (row["prompt"], row["seed"]) == ("a", 0)
     assert shown["nfe"]["forward"] > 0 and shown["resume"] is None
@@ -117,17 +125,25 @@ def test_names_are_whole_and_on_one_line_in_a_pipe_and_on_a_narrow_terminal(fold
 
 def test_a_killed_run_says_how_it_continues(run, small, tmp_path):
     run("align", "a", "--reward", "brightness", "--steps", "1", "--out", "r r", "-q", *small)
+    from noiseward.runs.files import lock
     from noiseward.runs.spec import run_id
     from noiseward.runs.store import RunFolder
     from noiseward.runs.write import save_json
 
     folder = RunFolder(tmp_path / "r r")
-    status = folder.read("status.json")
-    save_json(folder.path / "status.json", {**status, "state": "running"}, run_id(folder.spec()))
+    was = folder.read("status.json")
+    save_json(folder.path / "status.json", {**was, "state": "running"}, run_id(folder.spec()))
     for command in (("list", "."), ("show", "r r")):
         status, out, _ = run(*command)
         assert status == 0 and "killed" in out and "continue with: noiseward resume 'r r'" in out
     assert json.loads(run("show", "r r", "--json")[1])["resume"] == "noiseward resume 'r r'"
+    save_json(folder.path / "status.json", {**was, "state": "running", "rows": ["RUNNING"]}, run_id(folder.spec()))
+    out = run("show", "r r")[1]
+    assert "killed at step 1: the best so far was kept" in out and "running" not in out
+    assert json.loads(run("show", "r r", "--json")[1])["rows"][0]["ended"] == "killed"
+    with lock(folder.path):
+        out = run("show", "r r")[1]
+        assert "\nstill running\n" in out and "killed" not in out
 
 
 @pytest.mark.parametrize(
@@ -185,9 +201,9 @@ def test_the_first_sign_of_life_and_what_a_run_costs(small, folder):
     assert done.returncode == 0, done.stderr
     first, *rest = [line for line in done.stderr.splitlines() if not line.startswith("finding out")]
     plan = rest[0]
-    assert first.startswith("loading ") and first.endswith("and jpeg ...")
+    assert first.startswith("loading ") and first.endswith("and jpeg, into life ...")
     assert plan.startswith("life: trust-region:samples=16,") and plan.endswith(", steps 2")
-    (cost,) = [line for line in rest if line.startswith("a step takes about")]
-    expected = int(re.search(r"; 2 take about ([\d,]+) and", cost)[1].replace(",", ""))
+    (cost,) = [line for line in rest if line.startswith("the first step took")]
+    expected = int(re.search(r"; 2 like it take about ([\d,]+) and", cost)[1].replace(",", ""))
     spent = json.loads(call("show", "life", "--json", folder=folder).stdout)["nfe"]
     assert spent["forward"] == pytest.approx(expected, rel=0.15)

@@ -12,9 +12,12 @@ from noiseward import NoisewardWarning, stickers
 @pytest.mark.parametrize(
     ("caption", "says"),
     [
-        ("a dukc", "'dukc' (but 'duck')"),
-        ("A HAPPY duck on a grey background", "'grey' (but 'gray'"),
+        ("a dukc", "'dukc'; did you mean 'duck'? 'noiseward models stickers' lists"),
+        ("A HAPPY duck on a grey background", "'happy', 'grey'; did you mean 'gray'?"),
         ("a zebra, please", "'zebra', 'please'"),
+        ("very very very big", "does not know 'very', 'big'; "),
+        ("a \N{DUCK} duck \N{FIRE}\N{FIRE}, $5", "does not know '\N{DUCK}', '\N{FIRE}', '5'; "),
+        (" ".join(f"xq{number}" for number in range(30)), "'xq6', 'xq7' and 22 more; 'noiseward models"),
     ],
 )
 def test_words_it_does_not_know_are_named_with_the_nearest_it_knows(caption, says):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -73,6 +74,15 @@ def test_rows_that_fail_are_named_and_the_status_says_so(run, small, file, tmp_p
     assert "mine: clamp of reward 'brightness:clamp=high' must be a number" in out and "2 done, 2 failed" in out
 
 
+def test_a_ranking_and_the_rows_below_it_say_why_they_differ(run, small):
+    options = ("--prompts", "a", "--methods", "best-of-n:samples=4", "--seeds", "1", "--watch", "none", "--out", "out")
+    status, out, err = run("compare", "--reward", "brightness", *options, "--budget", "nfe=8", *small)
+    assert status == 0 and "went past the budget and found something better" in out, err
+    for page in ("report.md", "report.html"):
+        assert "went past the budget" in Path("out", page).read_text()
+    assert "went past the budget" in run("show", "out")[1]
+
+
 def test_a_view_is_readable_without_a_terminal():
     out = io.StringIO()
     beats = [
@@ -114,6 +124,27 @@ def several(tmp_path):
     broken = tmp_path / "runs" / "broken"
     broken.mkdir()
     (broken / "spec.json").write_text("{")
+
+
+def test_a_list_has_batches_and_comparisons_with_the_rows_that_are_done(run, small, file, several):
+    run("batch", file, "--out", "runs/many", "-q", *small, *OPTIONS)
+    (Path("runs/many/packs/0000/status.json")).unlink()
+    methods = ("--methods", "best-of-n:samples=2,walk", "--seeds", "1", "--watch", "none", "--budget", "nfe=20")
+    run("compare", "--reward", "brightness", "--prompts", "a", *methods, "--out", "runs/cmp", "-q", *small)
+    status, out, err = run("list", "--sort", "name")
+    assert status == 0, err
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    assert lines["cmp"][:4] == ["cmp", "comparison", "done", "2/2"]
+    assert lines["many"][:4] == ["many", "batch", "interrupted", "0/4"] and lines["r1"][1] == "run"
+    listed = {one["run"]: one for one in json.loads(run("list", "--json")[1])}
+    assert (listed["many"]["kind"], listed["many"]["total"], listed["many"]["done"]) == ("batch", 4, 0)
+    assert listed["many"]["prompt"] == ["a", "b [red]"] and listed["many"]["gain"] > 0
+    assert listed["cmp"]["gain"] is None and listed["r2"]["kind"] == "run"
+    assert {type(one["reward"]) for one in listed.values()} == {list}
+    assert [one["run"] for one in json.loads(run("list", "--json", "--prompt", "b [red]")[1])] == ["many"]
+    status, out, _ = run("list", "runs/cmp")
+    assert "method" in out.splitlines()[0].split() and "best-of-n:samples=2" in out and "walk" in out
+    assert "method" not in run("list", "runs/many")[1]
 
 
 @pytest.mark.parametrize(

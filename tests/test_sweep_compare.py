@@ -203,7 +203,7 @@ def test_another_directory_is_left_alone(comparison, tmp_path):
 
 def make_measurements(rewards, start=0.0):
     look = {"reward": rewards, "held": {}, "probability": [0.5] * 2, "strict": [0.5] * 2}
-    curve = [[start] * 2, rewards, rewards]
+    curve = [[start] * 2, list(rewards), list(rewards)]
     return Measurements(
         start={**look, "reward": [start] * 2}, at={"1.0": look}, cost=[1, 5, 9], seconds=[0.1, 0.5, 0.9],
         reward=curve, features=[[0.0], [3.0]], memory=None,
@@ -225,6 +225,14 @@ def test_tables_rank_by_differences_within_cases():
     costs, gains = table.curves["dno"]
     assert [gain.mean for gain, cost in zip(gains, costs, strict=True) if cost < 5] == [0.0] * 19
     assert gains[-1].mean == 1.5
+
+
+def test_a_best_found_after_the_budget_was_spent_is_noted():
+    inside, late = make_measurements([1.0, 2.0]), make_measurements([0.9, 1.9])
+    late.reward[-1][1] = 2.5
+    assert make_tables(dno=inside).note is None
+    note = make_tables(dno=inside, reno=late).note
+    assert note is not None and note.startswith("the last step of reno went past the budget and found something better")
 
 
 def test_ties_are_ties():

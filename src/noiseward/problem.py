@@ -30,6 +30,7 @@ from noiseward.noise.layout import Seeds
 from noiseward.optimizers.coarse_to_fine import CoarseStage, Through, coarse_to_fine
 from noiseward.options.parts import split_parts
 from noiseward.options.run import RunSpec, Settings
+from noiseward.options.task import IMAGES
 from noiseward.pipelines.cards import card_of
 from noiseward.pipelines.coarsen import coarsen
 from noiseward.pipelines.open import open_sampler
@@ -115,6 +116,8 @@ class Problem:
         if self.first is not None:
             many, few = (len(one.objective.sampler.layout) for one in (self, self.first))
             notes.append(f"few steps first: {self.first.share:.0%} of the budget on {few} draws, then {many}")
+        if size := _follow_image(self.objective.sampler, self.about.call):
+            notes.append(f"images of {size}, which follow from the one given; set height and width for others")
         if self.panel.names and self.panel.names == self.panel.silent:
             notes.append(f"only statistics of pixels are watched ({', '.join(self.panel.names)}), which never warn")
         return "; ".join(notes) or None
@@ -166,6 +169,16 @@ class Problem:
         if self.first is None or bars is None:
             return iter
         return functools.partial(bars.track, budget=self.first.part(self.budget), name="few steps")
+
+
+def _follow_image(sampler: Sampler, given: Mapping[str, Any]) -> str | None:
+    """The size of images that follows from one that a sampler is given; None where the user set it."""
+    if given.get("height") is not None and given.get("width") is not None:
+        return None
+    images = (sampler.arguments.get(name) for name in IMAGES[:3])
+    first = next((one[0] if isinstance(one, list | tuple) and one else one for one in images if one is not None), None)
+    size = getattr(first, "size", None)  # of a Pillow image; other kinds are called as they are
+    return f"{size[0]} x {size[1]} pixels" if isinstance(size, tuple) else None
 
 
 def _sized(steps: Iterator[Step], sampler: Sampler) -> Iterator[Step]:

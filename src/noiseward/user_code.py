@@ -26,7 +26,7 @@ from typing import Any, final
 
 from noiseward.errors import ArgumentError, NoisewardError, RewardError, choices, describe_error, is_out_of_memory
 
-__all__ = ["SIGNALS", "ErrorBoundary", "InterruptListener", "StandardStreams", "load_name"]
+__all__ = ["SIGNALS", "ErrorBoundary", "InterruptListener", "StandardStreams", "check_file", "load_name"]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -131,6 +131,12 @@ class ErrorBoundary:
         raise self._kind(f"{self._what} raised {name}{self._when}{detail}") from error
 
 
+def check_file(path: Path, what: str) -> None:
+    """Raise `ArgumentError` unless a file of a user is there; `what` it is, for messages: `a method of your own`."""
+    if not os.path.isfile(path):
+        raise ArgumentError(f"{path} is no file: give {what} as path/to/file.py:name")
+
+
 def load_name(path: Path, name: str, what: str, *, kind: type[NoisewardError]) -> Any:
     """Run a file of a user, and take what has a name from it.
 
@@ -144,8 +150,7 @@ def load_name(path: Path, name: str, what: str, *, kind: type[NoisewardError]) -
         ArgumentError: there is no such file, or nothing of that name in it.
         NoisewardError: the file fails; of the given kind.
     """
-    if not os.path.isfile(path):
-        raise ArgumentError(f"{path} is no file: give {what} as path/to/file.py:name")
+    check_file(path, what)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None  # always so for a .py file
     module = importlib.util.module_from_spec(spec)

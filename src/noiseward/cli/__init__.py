@@ -5,6 +5,7 @@ Commands import what they need when they run, so that `noiseward --help` does no
 
 from __future__ import annotations
 
+import functools
 import io
 import sys
 import warnings
@@ -90,7 +91,7 @@ def _status() -> int:
     0 is done, 1 failed, 2 a wrong argument, 130 interrupted by Ctrl-C; SIGTERM or SIGHUP give 128 and their number. An
     error of this library is one line on standard error. A run that was interrupted keeps its best.
     """
-    warnings.showwarning = _show
+    warnings.showwarning = functools.partial(_show, set[str]())
     stderr = sys.stderr
     StandardStreams.saved = StandardStreams.saved or StandardStreams()
     for stream in (sys.stdout, sys.stderr):
@@ -144,7 +145,8 @@ def _say(text: str, stream: TextIO | None = None) -> None:
             StandardStreams.saved.write_error(f"noiseward: {text}")
 
 
-def _show(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
-    """A warning of this library as one line; others, which its user can do nothing about, not at all."""
-    if issubclass(category, NoisewardWarning):
+def _show(known: set[str], message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+    """A warning of this library as one line, once; others, which its user can do nothing about, not at all."""
+    if issubclass(category, NoisewardWarning) and str(message) not in known:
+        known.add(str(message))
         _say(shorten(str(message)))

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import typer
 
+from noiseward.cli.check import check_inputs, check_names
 from noiseward.cli.flags import expand
 from noiseward.cli.printing import say_loading
 from noiseward.options.commands import AlignOptions
 from noiseward.options.run import RunSpec
 from noiseward.pipelines.cards import card_of, set_threads
+from noiseward.runs.claim import Claim
 
 __all__ = ["align"]
 
@@ -23,16 +25,18 @@ def align(spec: RunSpec, output: AlignOptions) -> None:
     if not spec.prompt and (card := card_of(spec.model)) and card.needs_prompt:
         raise typer.BadParameter("PROMPT is missing; say what to draw, as in 'a duck'")
     output.check_printing()
+    check_names(spec)
+    check_inputs(spec)
+    claim = Claim(Path(output.out)) if output.out else Claim.fresh(Path("runs"), spec.slug)
+    place = claim.find()
     if not output.quiet:
-        say_loading(spec)
+        say_loading(spec, place)
 
     from noiseward import terminal
     from noiseward.cli.ended import end_run
-    from noiseward.runs.claim import Claim
     from noiseward.runs.perform import execute
 
     set_threads(spec.model)
-    claim = Claim(Path(output.out)) if output.out else Claim.fresh(Path("runs"), spec.slug)
     solution = execute(spec, claim, log=output.log, console=terminal.console(stderr=True), quiet=output.quiet)
     if output.format != "png":
         from noiseward.runs.export import write_images

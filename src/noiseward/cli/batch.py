@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+from noiseward.cli.check import check_names
 from noiseward.cli.flags import Without, expand
 from noiseward.cli.printing import say_loading
 from noiseward.options.commands import BatchOptions, EngineOptions
@@ -17,8 +18,9 @@ __all__ = ["batch"]
 @expand
 def batch(task: BatchOptions, workers: EngineOptions, base: Annotated[RunSpec, Without("prompt", "batch")]) -> None:
     """Raise a reward for many prompts; asked again, continue. Ends with a table, images and a page in the directory."""
+    check_names(base)
     if not (task.quiet or task.json_lines):
-        say_loading(base)
+        say_loading(base, Path(task.out))
 
     from noiseward import terminal
     from noiseward.cli.sweep import exit_undone, run_sweep
@@ -33,7 +35,7 @@ def batch(task: BatchOptions, workers: EngineOptions, base: Annotated[RunSpec, W
         raise ArgumentError("--json prints everything and --quiet nothing; leave one out")
     workers.check()
     check_trackers(task.log)
-    rows = read_rows(task.prompts, base.replace(batch=task.seeds or 1), template=task.template)
+    rows = read_rows(task.prompts, base.replace(batch=task.seeds), template=task.template)
     sweep = Sweep.begin(Path(task.out), rows, size=task.pack)
     ended, stopped = run_sweep(sweep, workers, log=task.log, quiet=task.quiet, json=task.json_lines)
     outcomes = report(sweep, ended)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from noiseward.cli.check import check_names
 from noiseward.cli.flags import Without, expand
 from noiseward.cli.printing import say_loading
 from noiseward.options.commands import CompareOptions, EngineOptions
@@ -16,8 +17,6 @@ from noiseward.pipelines.cards import card_of
 
 __all__ = ["compare"]
 
-SEEDS = 4
-
 
 @expand
 def compare(
@@ -26,14 +25,18 @@ def compare(
     base: Annotated[RunSpec, Without("prompt", "method", "batch", "steps", "seconds", "nfe", "target", "watch_every")],
 ) -> None:
     """Run methods at equal cost on the same prompts and seeds, and rank them, with held-out rewards as a check."""
+    from noiseward.methods import DEFAULT_METHODS
+
+    methods = DEFAULT_METHODS if task.methods is None else split_parts(task.methods)
+    for method in methods or (None,):
+        check_names(base.replace(method=method))
     if not task.quiet:
-        say_loading(base)
+        say_loading(base, Path(task.out))
 
     from noiseward import terminal
     from noiseward.cli.printing import print_json
     from noiseward.cli.sweep import describe_sweep, exit_undone, run_sweep
     from noiseward.cli.sweep_tables import print_lines
-    from noiseward.methods import DEFAULT_METHODS
     from noiseward.sweep.compare import report
     from noiseward.sweep.comparison import Comparison
     from noiseward.sweep.prompt_files import read_prompts
@@ -41,9 +44,8 @@ def compare(
 
     task.check_printing()
     kind, amount = task.limit
-    methods = DEFAULT_METHODS if task.methods is None else split_parts(task.methods)
     prompts = read_prompts(task.prompts)
-    comparison = Comparison(base, prompts, methods, kind, amount, seeds=task.seeds or SEEDS)
+    comparison = Comparison(base, prompts, methods, kind, amount, seeds=task.seeds)
     if not prompts and (card := card_of(base.model)) and card.needs_prompt:
         raise typer.BadParameter("--prompts is missing; say what to draw, as in 'a duck'")
     workers.check()
@@ -56,7 +58,7 @@ def compare(
     else:
         if not task.quiet:
             if lines := measured.rows("1.0"):
-                print_lines(lines, terminal.console())
+                print_lines(lines, terminal.console(), note=measured.note)
             for method, why in measured.refused.items():
                 print(f"{method} does not apply: {why}")
         print(sweep.out / "report.html")

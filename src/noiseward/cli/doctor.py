@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import typer
 
 from noiseward.cli.flags import expand
@@ -25,6 +27,7 @@ def doctor(options: DoctorOptions) -> None:
     from noiseward import __version__, terminal
     from noiseward.doctor import examine, verdict
     from noiseward.optimizers.ascend import GradientAscent
+    from noiseward.pipelines.open import open_sampler
     from noiseward.problem import prepare
     from noiseward.rewards.reward import FunctionReward
 
@@ -34,13 +37,16 @@ def doctor(options: DoctorOptions) -> None:
     versions |= {name: version(name) for name in ("diffusers", "transformers", "safetensors")}
     console.print(", ".join(f"{name} {number}" for name, number in versions.items()))
     console.print(f"device {device}, {torch.get_num_threads()} threads")
-    settings = {name: value for name, value in options.values().items() if name in Settings.model_fields}
-    settings |= {"steps": 0, "num_inference_steps": options.num_inference_steps or STEPS}
+    how = {"loading": options.loading, "conversion": options.conversion}
+    sampler = open_sampler(options.model, memory=options.memory, call=options.arguments, **how)
+    if options.num_inference_steps is None:
+        least = math.ceil(1 / (options.strength or 1))  # so that a share of the steps is one at least
+        sampler = sampler.with_steps(max(STEPS, least)) or sampler  # a sampler of your own has the steps that it has
     problem = prepare(
-        options.model,
+        sampler,
         "",
         FunctionReward(lambda sample: sample.flatten(1).mean(1), name="mean"),  # images, sound, video: all have one
-        Settings(**settings),
+        Settings(steps=0),
         method=GradientAscent(),
     )
     findings = []

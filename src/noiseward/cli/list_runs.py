@@ -1,22 +1,23 @@
-"""`noiseward list`: the runs in a folder."""
+"""`noiseward list`: the runs, batches and comparisons in a folder."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from noiseward.cli.printing import JsonFlag, print_json
 
-if TYPE_CHECKING:
-    from noiseward.runs.store import RunFolder
-
 __all__ = ["list_runs"]
 
-COLUMNS = ("run", "state", "prompt", "reward", "before", "best", "gain", "steps", "seconds")
-TEXTS = ("run", "state", "prompt", "reward")
+COLUMNS = ("run", "kind", "state", "rows", "method", "prompt", "reward", "before", "best", "gain", "steps", "seconds")
+TEXTS = ("run", "kind", "state", "method", "prompt", "reward")
+NUMBERS = ("before", "best", "gain", "steps", "seconds")
 ORDERS = ("newest", "name", "gain", "best", "seconds", "steps")
 COMMANDS = 3  # resume commands that are printed at most
 
@@ -34,13 +35,17 @@ def list_runs(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """List the runs in a folder, newest first; filtered and sorted if asked."""
+    """List the runs, batches and comparisons in a folder, newest first; filtered and sorted if asked."""
     from noiseward.errors import ArgumentError, choices
     from noiseward.runs.store import find_runs
 
     if sort not in ORDERS:
         raise ArgumentError(f"cannot sort by '{sort}'; {choices(sort, ORDERS)}")
-    lines = [_line(run) for run in find_runs(folder)]
+    from noiseward.sweep.overview import find_sweeps
+
+    lines = [_read_line(run.path, _read_run) for run in find_runs(folder)]
+    lines += [_read_line(path, _read_sweep) for path in find_sweeps(folder)]
+    lines.sort(key=lambda line: line["time"], reverse=True)
     filters = {"prompt": prompt, "reward": reward, "model": model}
     chosen = [
         line
@@ -59,21 +64,28 @@ def list_runs(
     if json:
         print_json([{name: _finite(part) for name, part in _public(line).items()} for line in chosen[:limit]])
     elif chosen:
-        _print_lines(chosen[:limit])
+        _print_lines(chosen[:limit], sweep=os.path.exists(folder / "batch.json"))
     else:
         which = "no matching runs" if lines else "no runs"
         print(f"{which} in {folder}" + ("" if lines else ": 'noiseward align' makes one"))
 
 
-def _print_lines(lines: list[dict[str, Any]]) -> None:
-    """Print a table in which names are whole, prompts and rewards as long as there is room, then how to continue."""
+def _print_lines(lines: list[dict[str, Any]], *, sweep: bool) -> None:
+    """Print a table in which names are whole, prompts and rewards as long as there is room, then how to continue.
+
+    Kinds and rows are columns where not all are runs, methods where they are those of a comparison.
+    """
     from noiseward import terminal
     from noiseward.cli.columns import print_table
     from noiseward.runs.summary import resume_command
 
-    console = terminal.console()
-    cells = [[_text(title, line[title]) for title in COLUMNS] for line in lines]
-    print_table(COLUMNS, cells, console, left=TEXTS, cut=("prompt", "reward"), drop=("seconds", "steps", "before"))
+    hidden = set[str]() if any(line["kind"] != "run" for line in lines) else {"kind", "rows"}
+    hidden |= set() if sweep and len({line["method"] for line in lines}) > 1 else {"method"}
+    console, shown = terminal.console(), [name for name in COLUMNS if name not in hidden]
+    cells = [[_text(title, line) for title in shown] for line in lines]
+    drop = [name for name in ("seconds", "steps", "before", "kind") if name not in hidden]
+    cut = [name for name in ("method", "prompt", "reward") if name not in hidden]
+    print_table(shown, cells, console, left=TEXTS, cut=cut, drop=drop)
     killed = [line["path"] for line in lines if line["state"] == "killed"]
     for path in killed[:COMMANDS]:
         console.print(f"killed; continue with: {resume_command(path)}", soft_wrap=True)
@@ -83,46 +95,76 @@ def _print_lines(lines: list[dict[str, Any]]) -> None:
 
 def _public(line: dict[str, Any]) -> dict[str, Any]:
     """A line of the table as programs read it, with whole prompts."""
-    error = line["prompt"] if line["state"] == "unreadable" else None
-    return {**{name: line[name] for name in COLUMNS}, "prompt": line["prompts"], "path": line["path"], "error": error}
+    plain = {name: line[name] for name in COLUMNS if name != "rows"}
+    plain |= {"prompt": line["prompts"], "reward": line["rewards"], "total": line["rows"], "done": line["done"]}
+    plain |= {"path": line["path"]}
+    return {**plain, "error": line["prompt"] if line["state"] == "unreadable" else None}
 
 
 def _finite(value: Any) -> Any:
     return None if value == -math.inf else value
 
 
-def _line(run: RunFolder) -> dict[str, Any]:
-    """One run, by column."""
+def _read_line(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """A line of the table, by column, and what it is filtered and sorted by."""
     from noiseward.errors import NoisewardError, describe_error, shorten
-    from noiseward.runs.alive import find_state
-    from noiseward.runs.record import read_record as read
 
+    line: dict[str, Any] = {"run": path.name, "path": path, "time": _find_time(path), "method": None, "done": 0}
+    line |= dict.fromkeys(NUMBERS, -math.inf)
     try:
-        record = read(run)
-        spec, status, steps = record.spec, record.status, record.steps
-        before = _mean(steps[0]["reward"]) if steps else -math.inf
-        best = _mean(status["best"]) if "best" in status else -math.inf
-        more = f" (+{len(spec.prompt) - 1})" if len(spec.prompt) > 1 else ""
-        return {
-            "run": run.path.name,
-            "path": run.path,
-            "state": find_state(status["state"], run.path),
-            "prompt": (shorten(spec.prompt[0], 120) if spec.prompt else "") + more,
-            "prompts": list(spec.prompt),
-            "reward": " + ".join(spec.reward),
-            "before": before,
-            "best": best,
-            "gain": best - before if math.isfinite(before) else -math.inf,
-            "steps": status.get("step", 0),
-            "seconds": status.get("seconds", 0.0),
-            "searched": {"prompt": "\n".join(spec.prompt), "reward": "\n".join(spec.reward), "model": spec.model},
-        }
+        line |= read(path)
     except NoisewardError as error:
-        numbers = dict.fromkeys(("before", "best", "gain", "steps", "seconds"), -math.inf)
-        return {
-            "run": run.path.name, "path": run.path, "state": "unreadable", "prompt": describe_error(error),
-            "prompts": [], "reward": "", "searched": {}, **numbers
-        }  # fmt: skip
+        line |= {"kind": "run", "state": "unreadable", "rows": 0, "prompts": [], "rewards": [], "models": []}
+        line |= {"prompt": describe_error(error), "reward": ""}
+        return line | {"searched": {}}
+    more = f" (+{len(line['prompts']) - 1})" if len(line["prompts"]) > 1 else ""
+    line["prompt"] = (shorten(line["prompts"][0], 120) if line["prompts"] else "") + more
+    line["reward"] = (" + " if line["kind"] == "run" else ", ").join(line["rewards"])
+    searched = {name: "\n".join(line[f"{name}s"]) for name in ("prompt", "reward", "model")}
+    return line | {"searched": searched}
+
+
+def _find_time(path: Path) -> float:
+    """When a run or a sweep was asked for."""
+    for name in ("spec.json", "batch.json"):
+        with contextlib.suppress(OSError):
+            return os.stat(path / name).st_mtime
+    return 0.0
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    from noiseward.runs.alive import find_state
+    from noiseward.runs.record import read_record
+    from noiseward.runs.store import RunFolder
+
+    record = read_record(RunFolder(path))
+    spec, status, steps = record.spec, record.status, record.steps
+    state = find_state(status["state"], path)
+    before = _mean(steps[0]["reward"]) if steps else -math.inf
+    best = _mean(status["best"]) if "best" in status else -math.inf
+    return {
+        "kind": "run",
+        "state": state,
+        "rows": spec.rows,
+        "done": spec.rows if state == "done" else 0,
+        "method": spec.method,
+        "prompts": list(spec.prompt),
+        "rewards": list(spec.reward),
+        "models": [spec.model],
+        "before": before,
+        "best": best,
+        "gain": best - before if math.isfinite(before) else -math.inf,
+        "steps": status.get("step", 0),
+        "seconds": status.get("seconds", 0.0),
+    }
+
+
+def _read_sweep(path: Path) -> dict[str, Any]:
+    from noiseward.sweep.overview import read_overview
+
+    found = read_overview(path)
+    lists = {f"{name}s": found.list(name) for name in ("prompt", "reward", "model")}
+    return {"kind": found.kind, "state": found.state, "rows": found.rows, "done": found.done, **lists, **found.means}
 
 
 def _mean(values: list[float]) -> float:
@@ -130,9 +172,12 @@ def _mean(values: list[float]) -> float:
     return -math.inf if math.isnan(mean) else mean
 
 
-def _text(title: str, value: Any) -> str:
+def _text(title: str, line: dict[str, Any]) -> str:
+    value = line[title]
+    if title == "rows":
+        return f"{line['done']}/{value}" if line["kind"] != "run" else str(value or "")
     if isinstance(value, str):
         return value
-    if value == -math.inf:
+    if value is None or value == -math.inf:
         return ""
     return f"{value:.0f}" if title in ("seconds", "steps") else f"{value:.4g}"

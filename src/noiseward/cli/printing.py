@@ -31,10 +31,11 @@ def print_json(value: Any) -> None:
     print(json.dumps(_plain(value), indent=1, ensure_ascii=False))
 
 
-def say_loading(spec: RunSpec) -> None:
-    """Give a first sign of life, before torch is imported, which takes seconds."""
+def say_loading(spec: RunSpec, out: Path | None = None) -> None:
+    """Give a first sign of life, before torch is imported, which takes seconds; `out` is where results will be."""
     what = shorten(f"{spec.model} and {' + '.join(spec.reward)}", 300)
-    print(f"loading {what} ...", file=sys.stderr, flush=True)
+    where = f", into {out}" if out else ""
+    print(f"loading {what}{where} ...", file=sys.stderr, flush=True)
 
 
 def _plain(value: Any) -> Any:

@@ -61,7 +61,7 @@ def render(run: RunArgument, options: RenderOptions) -> None:
 
 def _name(options: RenderOptions) -> str:
     """A folder for what is changed."""
-    changed = {**options.changes, **({"cosine": options.cosine} if options.seeds else {})}
+    changed = {**options.changes, **({"seeds": options.seeds, "cosine": options.cosine} if options.seeds else {})}
     parts = [f"{name.replace('_', '-')}-{value}" for name, value in changed.items()]
     return re.sub(r"[^\w.-]+", "-", "_".join(parts)) or "same"
 

@@ -53,7 +53,7 @@ def show(
         console.print(f"error: {shorten(str(status['error']))}")
     if steps and "best" in status:
         _draw(run, record)
-        report(record.spec, status, steps, run, terminal.console())
+        report(record.spec, status, steps, run, terminal.console(), state=state)
     if state in ("killed", "interrupted"):
         console.print(f"continue with: {resume_command(run)}")
 

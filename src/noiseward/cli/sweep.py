@@ -89,7 +89,7 @@ def show_sweep(out: Path, *, json: bool = False) -> None:
         print_json(describe_sweep(sweep, outcomes, measured))
         return
     if measured is not None and (lines := measured.rows("1.0")):
-        print_lines(lines, console)
+        print_lines(lines, console, note=measured.note)
     print_outcomes(outcomes, sweep.out, console)
 
 

@@ -55,8 +55,8 @@ def _mean(numbers: list[float | None]) -> str:
     return f"{sum(there) / len(there):.4g}" if there else ""
 
 
-def print_lines(lines: Sequence[Line], console: Console) -> None:
-    """Print a table, as many columns as there is room for."""
+def print_lines(lines: Sequence[Line], console: Console, *, note: str | None) -> None:
+    """Print a table, as many columns as there is room for, and a note below it."""
     head, cells = format_lines(lines)
     shown = fit_columns([head, *cells], console.width)
     table = Table(box=None, header_style="bold")
@@ -65,3 +65,5 @@ def print_lines(lines: Sequence[Line], console: Console) -> None:
     for line in cells:
         table.add_row(*(line[place] for place in shown))
     console.print(table)
+    if note:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)

@@ -13,6 +13,8 @@ from noiseward.loop.budget import Status
 from noiseward.loop.describe import ADVICE, SUSPECT, UNTESTED_IMAGES, describe_peak, describe_stall
 from noiseward.loop.hacking import find_hacking
 from noiseward.rewards.shortfall import describe_reward, describe_shortfall
+from noiseward.runs.alive import describe_ending
+from noiseward.samplers.cost import NFE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +28,13 @@ IMAGES = ("initial", "best", "pareto", "strip.png", "plot.png")
 
 
 def report(
-    spec: RunSpec, status: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], folder: Path, console: Console
+    spec: RunSpec,
+    status: Mapping[str, Any],
+    steps: Sequence[Mapping[str, Any]],
+    folder: Path,
+    console: Console,
+    *,
+    state: str = "done",
 ) -> None:
     """Print a line per row (reward before and after, how plausible it is), why rows ended, and where the images are.
 
@@ -36,6 +44,7 @@ def report(
         steps: records, as `Step.record` gives them.
         folder: the run directory.
         console: where to print.
+        state: of the run, as `find_state` gives it.
     """
     prompts = [prompt for prompt in spec.prompt or ("",) for _ in range(spec.batch)]
     watched = [step for step in steps if step.get("watched")]
@@ -45,7 +54,7 @@ def report(
     by_index, images = {step["index"]: step for step in steps}, status.get("image") or [None] * len(prompts)
     for row, (prompt, best, found) in enumerate(zip(prompts, status["best"], status["found"], strict=True)):
         before, likely = steps[0]["reward"][row], by_index[found]["probability"][row]
-        ended = status["rows"][row].lower()
+        ended = describe_ending(status["rows"][row], state)
         near = [step["watched"] for step in watched if step["index"] <= found]  # up to the best step
         image = "" if images[row] is None else f"{images[row]:.2g}"
         table.add_row(
@@ -63,8 +72,12 @@ def report(
     if panel:
         console.print("held-out rewards, before and at the best step:", highlight=False)
         console.print(held_out)
-    for ended in dict.fromkeys(status["rows"]):
-        console.print(f"{ended.lower()}: {Status[ended].value}", highlight=False)
+    for name in dict.fromkeys(status["rows"]):
+        ended, why = describe_ending(name, state), Status[name].value
+        if ended == "killed":
+            why = f"killed at step {status['step']}: the best so far was kept"
+        repeated = why.startswith(ended) or why.endswith(ended)
+        console.print(why if repeated else f"{ended}: {why}", highlight=False)
     if untested := status.get("untested"):
         console.print(f"{UNTESTED_IMAGES}: {untested}", highlight=False, soft_wrap=True)
     for row, (strict, aspect) in enumerate(zip(status.get("strict", []), status.get("suspect", []), strict=True)):
@@ -81,16 +94,17 @@ def report(
         if (hacking := find_hacking(steps, row)) and hacking.since <= status["found"][row]:
             console.print(f"row {row}: {hacking}", highlight=False, soft_wrap=True)
     if status.get("dead_draws"):
-        console.print(f"without effect on the image, left alone: {', '.join(status['dead_draws'])}", highlight=False)
+        draws = ", ".join(name.replace("step ", "denoising step ") for name in status["dead_draws"])
+        console.print(f"noise of the sampler without effect on the image, left alone: {draws}", highlight=False)
     if (folder / "answers.jsonl").exists():
         from noiseward.runs.answers import describe_answers
 
         for line in describe_answers(folder, [folder / "best" / f"{row:02d}.png" for row in range(len(prompts))]):
             console.print(line, highlight=False, soft_wrap=True)
-    nfe = steps[-1]["nfe"]
-    forward, backward = nfe["forward"] + nfe["recomputed"], nfe["backward"]
-    calls = f"{forward} denoiser calls forward and {backward} backward per row"
-    closing = f"{len(steps)} evaluations in {status['seconds']:.1f} s, {calls}"
+    nfe = NFE(**steps[-1]["nfe"])
+    again = f", {nfe.recomputed} of them again for a gradient" if nfe.recomputed else ""
+    calls = f"{nfe.forward + nfe.recomputed} denoiser calls forward{again}, {nfe.backward} backward (each counts 2)"
+    closing = f"{len(steps)} evaluations in {status['seconds']:.1f} s; NFE {nfe.cost:,} per row: {calls}"
     console.print(closing, highlight=False, soft_wrap=True)
     for name in IMAGES:
         if (folder / name).exists():

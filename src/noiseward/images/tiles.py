@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw
 
 from noiseward.images.convert import to_images
+from noiseward.options.slug import spell_emoji
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +18,7 @@ __all__ = ["GAP", "TILE", "draw_grid", "draw_strip", "enlarge"]
 
 GAP = 4  # pixels between tiles
 LINE = 16  # pixels of a line of text
+MISSING = "\U0010ffff"  # a character that no font has
 TILE = 128  # small images are enlarged to about this, by whole factors, to be seen
 
 
@@ -46,13 +49,27 @@ def draw_grid(
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
-    """A text on one line, cut where it is wider than there is room for."""
-    text = " ".join(text.split())
+    """A text on one line that the font can draw, cut where it is wider than there is room for."""
+    text = " ".join(_spell(draw, text).split())
     if draw.textlength(text) <= width:
         return text
     while text and draw.textlength(f"{text}...") > width:
         text = text[:-1]
     return f"{text}..."
+
+
+def _spell(draw: ImageDraw.ImageDraw, text: str) -> str:
+    """A text without characters that the font draws as a box: emoji by name, letters without accents, else `?`."""
+    font: Any = draw.getfont()
+    missing = bytes(font.getmask(MISSING))
+
+    def spell(one: str) -> str:
+        if bytes(font.getmask(one)) != missing:
+            return one
+        base = unicodedata.normalize("NFKD", one)[0]
+        return base if base.isascii() else "?"
+
+    return "".join(one if one.isascii() else spell(one) for one in unicodedata.normalize("NFC", spell_emoji(text)))
 
 
 def draw_strip(

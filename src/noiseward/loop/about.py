@@ -51,7 +51,7 @@ class About:
     @property
     def slug(self) -> str:
         """A short name for a folder."""
-        from noiseward.options.run import shorten_to_slug
+        from noiseward.options.slug import shorten_to_slug
 
         return shorten_to_slug(f"{self.prompt(0)} {self.reward}")
 

@@ -67,7 +67,7 @@ class NotebookBars(Display):
         try:
             for step in reporting(steps, report):
                 share = share_spent(step, budget)
-                left = describe_time_left(step, share)
+                left = describe_time_left(step, budget)
                 if step.index == 0 and (cost := describe_cost(step, budget)):
                     self._notes.append(cost)
                 if (force := time.monotonic() - self._last > EVERY or share == 1.0) and not name:

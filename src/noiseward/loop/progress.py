@@ -100,7 +100,7 @@ class Bars(Display):
         with self._bar(f"{prefix}sampling") as task:
             for step in report_fresh_samples(steps, report):
                 share = share_spent(step, budget)
-                words, left = describe_numbers(step), describe_time_left(step, share)
+                words, left = describe_numbers(step), describe_time_left(step, budget)
                 short = prefix + _fit(words, self.console.width - len(prefix) - len(left) - FIXED)
                 self._progress.update(task, completed=share, description=short, left=left)
                 if not self.console.is_terminal and int(share * 10) > tenth:
@@ -196,15 +196,15 @@ def describe_cost(step: Step, budget: Budget) -> str | None:
     seconds, calls = step.pace
     if step.next_noise is None or not calls or not seconds:
         return None
-    each = f"a step takes about {calls:,} denoiser calls per row (a backward counts 2) and {format_span(seconds)}"
+    each = f"the first step took {calls:,} NFE (denoiser calls per row; a backward counts 2) and {format_span(seconds)}"
     limits = [budget.steps]
     limits += [int((budget.seconds - step.seconds) / seconds) + 1] if budget.seconds is not None else []
     limits += [(budget.nfe - step.nfe.cost) // calls + 1] if budget.nfe is not None else []
     count = max(1, min(limit for limit in limits if limit is not None))
     if count != budget.steps:
-        return f"{each}; the budget is enough for about {count}"
+        return f"{each}; the budget is enough for about {count} like it"
     total, time = step.nfe.cost + (count - 1) * calls, format_span(step.seconds + (count - 1) * seconds)
-    return f"{each}; {count} take about {total:,} and {time}; Ctrl-C keeps the best so far"
+    return f"{each}; {count} like it take about {total:,} and {time}; Ctrl-C keeps the best so far"
 
 
 def _is_last(step: Step) -> bool:
@@ -215,7 +215,7 @@ def _is_last(step: Step) -> bool:
 def describe_numbers(step: Step) -> list[str]:
     """Numbers of a step, the most important first."""
     reward, best = (_describe_mean(scores) for scores in (step.evaluation.reward, step.best.reward))
-    p, calls = step.probability.min().item(), f"NFE {step.nfe.forward}"
+    p, calls = step.probability.min().item(), f"NFE {step.nfe.cost:,}"
     mean = "mean " if step.noise.shape[0] > 1 else ""
     watched = [f"{name} {scores.mean().item():.3g}" for name, scores in step.watched.items()]
     images = [] if (step.best.image < 0).any() else [f"P(image) {step.best.image.min().item():.2g}"]
@@ -240,10 +240,15 @@ def _fit(words: Sequence[str], width: int) -> str:
     return "  ".join(words[: max(1, sum(end <= width for end in ends) - 1)])
 
 
-def describe_time_left(step: Step, share: float) -> str:
-    """What is left of a run's time, or how long it took."""
+def describe_time_left(step: Step, budget: Budget) -> str:
+    """What is left of a run's time, at its pace so far, or how long it took."""
     if _is_last(step):
         return f"done in {step.seconds:.0f} s"
     if step.next_noise is None and step.index == 0:
         return "few steps first"
-    return f"{format_span(math.ceil(step.seconds * (1 - share) / share))} left" if share > 0 else ""
+    if not share_spent(step, budget):
+        return ""
+    left = [step.seconds / (step.index + 1) * (budget.steps - step.index)] if budget.steps is not None else []
+    left += [budget.seconds - step.seconds] if budget.seconds is not None else []
+    left += [step.seconds * (budget.nfe / step.nfe.cost - 1)] if budget.nfe is not None else []
+    return f"{format_span(math.ceil(max(0.0, min(left))))} left"

@@ -67,7 +67,7 @@ class AlignOptions(LogOptions, PrintOptions):
 
     out: str | None = option(None, help="Run directory, new or empty. Default: runs/PROMPT-REWARD.")
     format: Literal["png", "jpg", "webp"] = option(
-        "png", help="Write the best images in this format, too; either way they say what made them."
+        "png", help="Also write the best images in this format, with the same metadata as the PNG files."
     )
 
 
@@ -95,9 +95,11 @@ class SweepOptions(LogOptions):
     listed_in: ClassVar[str | None] = "Output"
 
     out: str = option(..., help="Directory: new, or one to continue.")
-    seeds: int | None = option(
-        None, ge=1, group="Model", help="Seeds per prompt: SEED, SEED + 1, ... Default: 1; compare: 4."
-    )
+
+
+def _seeds(default: int) -> Any:
+    """Seeds per prompt, with a command's own default."""
+    return option(default, ge=1, group="Model", help="Seeds per prompt: SEED, SEED + 1, ...")
 
 
 class BatchOptions(SweepOptions):
@@ -111,6 +113,7 @@ class BatchOptions(SweepOptions):
         help="A file of prompts, .txt (one per line), .jsonl or .csv (with columns that set options per line), or the "
         "name of a set: simple-animals.",
     )
+    seeds: int = _seeds(1)
     pack: int = option(4, ge=1, help="Rows, prompts times seeds, that run as one batch of the device.")
     template: str = option("{}", group="Model", help="Text around each prompt, as in 'a {} on a lake'.")
     json_lines: bool = option(
@@ -127,6 +130,7 @@ class CompareOptions(SweepOptions, PrintOptions):
     listed_in: ClassVar[str | None] = "Method"
 
     prompts: Texts = option((), help="Prompts, or text files with one per line.")
+    seeds: int = _seeds(4)
     methods: str | None = option(
         None, help="Methods with commas between, as in best-of-n,reno,dno:lr=0.05. Default: docs/compare.md lists them."
     )
@@ -160,9 +164,9 @@ class ResumeOptions(LogOptions, PrintOptions, MemoryOptions):
 
     listed_in: ClassVar[str | None] = "Budget"
 
-    steps: str | None = option(None, help="Optimization steps in total, as 50, or more of them, as +20.")
-    seconds: str | None = option(None, help="Seconds in total, or +MORE.")
-    nfe: str | None = option(None, help="Denoiser calls in total, or +MORE.")
+    steps: str | None = option(None, help="Optimization steps in total, as 50, or in addition to those done, as +20.")
+    seconds: str | None = option(None, help="Seconds in total, or in addition to those spent, as +60.")
+    nfe: str | None = option(None, help="Denoiser calls in total, or in addition to those spent, as +500.")
 
 
 class RenderOptions(Options):

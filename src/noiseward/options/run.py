@@ -7,7 +7,6 @@ it acts.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +15,7 @@ from pydantic import PrivateAttr, field_validator, model_validator
 from noiseward.errors import ArgumentError
 from noiseward.options.option import Options, Texts, option
 from noiseward.options.parts import split_parts
+from noiseward.options.slug import shorten_to_slug
 from noiseward.options.start import Start
 from noiseward.options.storable import check_storable
 from noiseward.options.task import ImageOptions, TaskOptions
@@ -33,7 +33,6 @@ __all__ = [
     "RunSpec",
     "Settings",
     "lift_call",
-    "shorten_to_slug",
 ]
 
 FORMAT = 4  # of spec.json: 1 has no ids and checksums (`runs/binding.py`); for 1 to 3 see `runs/formats.py`
@@ -232,16 +231,6 @@ class RunSpec(Settings, ModelOptions):
         """A short name for a folder."""
         rewards = [text.rpartition(".py:")[2].split(":")[0] for text in self.reward]
         return shorten_to_slug(f"{' '.join(self.prompt[:1])} {' '.join(rewards)}")
-
-
-def shorten_to_slug(text: str) -> str:
-    """A short name for a folder.
-
-    Example:
-        >>> shorten_to_slug("A duck!")
-        'a-duck'
-    """
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-") or "run"
 
 
 CALL = tuple(name for name in CallOptions.model_fields if name != "call")

@@ -168,8 +168,8 @@ def _check_channels(pipe: Any, base: str) -> None:
         raise ArgumentError(f"this model only inpaints (its UNet takes {channels} channels); give image and mask_image")
     if base == "inpaint" and type(pipe).__name__.startswith("StableDiffusion") and channels not in (None, 4, 9):
         raise ArgumentError(
-            f"inpainting in diffusers needs a UNet of 4 or 9 channels, got one of {channels}; give another model, or "
-            "leave mask_image out"
+            f"inpainting in diffusers needs a UNet of 4 or 9 channels, got one of {channels}; give an SD 1.5, "
+            "SDXL or inpainting model, or leave mask_image out"
         )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import final
 
 from noiseward.errors import NoisewardWarning, shorten
+from noiseward.options.parts import literal
 
 __all__ = ["report_truncation"]
 
@@ -53,7 +54,15 @@ class _Catch(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
         if cut := _CUT.search(message):
-            text = shorten(re.sub(r"<\|[^|]*\|>", "", cut[2].strip("[]")), 200)  # special tokens
+            text = shorten(_list_once(re.sub(r"<\|[^|]*\|>", "", cut[2])), 200)  # without special tokens
             self.found[text] = max(int(cut[1]), self.found.get(text, 0))
             return False
         return _LONG not in message
+
+
+def _list_once(text: str) -> str:
+    """What is cut off the prompts of a batch, a list of texts as Python writes it: each text once."""
+    found = literal(text.strip())
+    if not isinstance(found, list):
+        return text.strip("[]")
+    return ", ".join(dict.fromkeys(repr(one.strip()) if isinstance(one, str) else str(one) for one in found))

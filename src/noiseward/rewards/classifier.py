@@ -16,7 +16,7 @@ from noiseward.rewards.repos import classifier_repo
 from noiseward.rewards.reward import Reward
 from noiseward.terminal import silence
 
-__all__ = ["Classifier", "classifier"]
+__all__ = ["Classifier", "classifier", "find_class"]
 
 
 @final
@@ -37,21 +37,30 @@ class Classifier(Reward):
 
     def __init__(self, model: Any, preprocess: Preprocess, *, target: str | int) -> None:
         self.model, self.preprocess = model.eval().requires_grad_(False), preprocess
-        labels = {int(index): str(label) for index, label in model.config.id2label.items()}
-        by_label = {label.lower(): index for index, label in labels.items()}
-        name = str(target).strip().lower()
-        index = by_label.get(name, int(name) if name.isdecimal() and int(name) in labels else None)
-        if index is None:
-            holding = [label for label in by_label if name and name in label][:3] if len(labels) > 20 else []
-            near = f"did you mean {' or '.join(map(repr, holding))}?"
-            hint = near if holding else choices(name, by_label, limit=20)
-            raise ArgumentError(f"the classifier has no class '{target}' among its {len(labels)}; {hint}")
-        self.target = index
+        self.target = find_class(model, target)
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         images = widen(sample)
         logits = self.model.to(images)(pixel_values=self.preprocess(images)).logits
         return logits.log_softmax(1)[:, self.target].to(sample.dtype)
+
+
+def find_class(model: Any, target: str | int) -> int:
+    """The number of a class of a classifier, by label or number.
+
+    Raises:
+        ArgumentError: there is no such class.
+    """
+    labels = {int(index): str(label) for index, label in model.config.id2label.items()}
+    by_label = {label.lower(): index for index, label in labels.items()}
+    name = str(target).strip().lower()
+    index = by_label.get(name, int(name) if name.isdecimal() and int(name) in labels else None)
+    if index is None:
+        holding = [label for label in by_label if name and name in label][:3] if len(labels) > 20 else []
+        near = f"did you mean {' or '.join(map(repr, holding))}?"
+        hint = near if holding else choices(name, by_label, limit=20)
+        raise ArgumentError(f"the classifier has no class '{target}' among its {len(labels)}; {hint}")
+    return index
 
 
 def classifier(model: str = "", *, target: str = "") -> Classifier:

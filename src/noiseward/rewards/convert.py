@@ -92,10 +92,11 @@ def is_labeled(value: Any) -> bool:
 
 def _make_classifier(classifier: Any, label: str | int) -> Reward:
     """The log-probability of a class of a transformers pipeline, or of a model whose preprocessing can be found."""
-    from noiseward.rewards.classifier import Classifier
+    from noiseward.rewards.classifier import Classifier, find_class
     from noiseward.rewards.preprocess import Preprocess
 
     model = getattr(classifier, "model", classifier)
+    find_class(model, label)  # a wrong label is named before what is missing for a right one
     processor = getattr(classifier, "image_processor", None)
     if processor is None:
         from transformers import AutoImageProcessor

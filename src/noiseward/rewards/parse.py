@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,14 +23,15 @@ from typing import Any
 
 from noiseward.errors import ArgumentError, RewardError, choices
 from noiseward.options.parts import build_part, split_commas
-from noiseward.rewards.catalog import ENTRIES, find_maker, list_installed
+from noiseward.rewards.catalog import ENTRIES, find_maker
+from noiseward.rewards.names import read_name
 from noiseward.rewards.requirements import Constrained, Requirement
 from noiseward.rewards.reward import FunctionReward, Reward, UnitGradient, WeightedSum
 from noiseward.rewards.shaping import Augmented, Clamped
 from noiseward.rewards.shortfall import parse_requirement
-from noiseward.user_code import ErrorBoundary
+from noiseward.user_code import ErrorBoundary, check_file
 
-__all__ = ["check_requirement", "check_reward", "make_reward", "parse_requirements", "parse_rewards", "parse_weighted"]
+__all__ = ["make_reward", "parse_requirements", "parse_rewards", "parse_weighted"]
 
 SHAPES = {
     "cutouts": lambda reward, count: Augmented(reward, cutouts=int(count)),
@@ -50,34 +50,12 @@ def make_reward(text: str) -> Reward:
         >>> make_reward("darkness").differentiable
         True
     """
-    name = _read_name(text)
+    name = read_name(text)
     with ErrorBoundary(f"reward '{name}'", "when it was made"):
         reward = build_part(text, {name: find_maker(name)}, "reward")
     if not isinstance(reward, Reward):
         raise RewardError(f"reward '{name}': expected its package to make a Reward, got a {type(reward).__name__}")
     return reward
-
-
-def check_requirement(text: str) -> None:
-    """Raise `ArgumentError` if a text is no requirement, or has the name of no reward; nothing is loaded."""
-    check_reward(parse_requirement(text)[0])
-
-
-def check_reward(text: str) -> None:
-    """Raise `ArgumentError` if a text has the name of no reward; nothing is loaded."""
-    if not text.startswith(("http://", "https://")) and ".py:" not in text:
-        _read_name(text)
-
-
-def _read_name(text: str) -> str:
-    """The name that a text begins with, which is that of a reward."""
-    name = text.partition(":")[0].strip()
-    known = [*ENTRIES, *list_installed()] if name not in ENTRIES else [name]
-    if name not in known:
-        raise ArgumentError(
-            f"unknown reward '{name}'; {choices(name, known)}, or path/to/file.py:function, or http://host:port"
-        )
-    return name
 
 
 def parse_rewards(texts: Sequence[str]) -> Reward:
@@ -184,8 +162,7 @@ def _weight(weight: str, text: str) -> float:
 
 def _from_file(path: Path, name: str) -> Reward:
     """Run a user's file and take a reward, or a function to make one of, from it."""
-    if not os.path.isfile(path):
-        raise ArgumentError(f"{path} is no file: give a reward of your own as path/to/file.py:function")
+    check_file(path, "a reward of your own")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None  # always so for a .py file
     module = importlib.util.module_from_spec(spec)

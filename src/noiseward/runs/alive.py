@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["find_state"]
+__all__ = ["describe_ending", "find_state"]
 
 
 def find_state(state: str, path: Path) -> str:
@@ -32,3 +32,17 @@ def find_state(state: str, path: Path) -> str:
     except OSError:  # another process holds it, or it cannot be read
         return state
     return "killed"
+
+
+def describe_ending(row: str, state: str) -> str:
+    """Why a row stopped, in a word: that of its status, but `killed` where it was running and its run no longer is.
+
+    Arguments:
+        row: its status by name.
+        state: of the run, as `find_state` gives it.
+
+    Example:
+        >>> describe_ending("STEPS", "done"), describe_ending("RUNNING", "killed")
+        ('steps', 'killed')
+    """
+    return "killed" if row == "RUNNING" and state == "killed" else row.lower()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import final
@@ -44,7 +44,7 @@ class Claim:
 
     Arguments:
         path: the directory: new, or empty.
-        others: names to take in its place, in this order, where it is not to be had.
+        numbered: where it is taken, take `path-2`, `path-3`, ... in its place.
 
     Attributes:
         path: the one it became.
@@ -53,8 +53,8 @@ class Claim:
         RunError: it holds something, is being written by another process, or cannot be made.
     """
 
-    def __init__(self, path: Path, others: Iterable[Path] = ()) -> None:
-        self.path, self._others = path, others
+    def __init__(self, path: Path, *, numbered: bool = False) -> None:
+        self.path, self._numbered = path, numbered
         self._made: list[Path] = []
         self._lock = contextlib.ExitStack()
         self._held = False
@@ -62,17 +62,39 @@ class Claim:
     @classmethod
     def fresh(cls, folder: Path, name: str) -> Claim:
         """The first free name in a folder: `a-duck-brightness`, then `a-duck-brightness-2`, ..."""
-        return cls(folder / name, (folder / f"{name}-{number}" for number in itertools.count(2)))
+        return cls(folder / name, numbered=True)
+
+    def _list(self) -> Iterator[Path]:
+        """The directories to try, in this order."""
+        first = self.path
+        yield first
+        if self._numbered:
+            yield from (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+
+    def find(self) -> Path:
+        """The directory that it will become, unless another process is faster; nothing is made.
+
+        Raises:
+            RunError: it holds something, or cannot be made.
+        """
+        for path in self._list():
+            try:
+                _check(path)
+                return path
+            except DirectoryTaken:
+                if not self._numbered:
+                    raise
+        raise RunError(f"no name is free in {self.path.parent}; give a new directory with --out")
 
     def __enter__(self) -> Path:
-        for path in itertools.chain([self.path], self._others):
+        for path in self._list():
             self.path = path
             try:
                 self._take()
                 return path
             except BaseException as error:
                 self._leave()
-                if self._others == () or not isinstance(error, DirectoryTaken | DirectoryBusy):
+                if not self._numbered or not isinstance(error, DirectoryTaken | DirectoryBusy):
                     raise
         raise RunError(f"no name is free in {self.path.parent}; give a new directory with --out")
 
@@ -82,7 +104,7 @@ class Claim:
         self._leave()
 
     def _take(self) -> None:
-        self._check()
+        _check(self.path)
         left = os.path.exists(self.path / LOCK)
         try:
             for folder in reversed([self.path, *self.path.parents]):
@@ -97,19 +119,7 @@ class Claim:
             self._made.append(self.path)  # by a process that died
         self._lock.enter_context(lock(self.path))
         self._held = True
-        self._check()
-
-    def _check(self) -> None:
-        """Raise unless a run can begin here."""
-        path = self.path
-        if os.path.isdir(path) and not is_vacant(path):
-            what = "holds a run already" if os.path.exists(path / "spec.json") else "is not empty"
-            raise DirectoryTaken(f"{path} {what}; give a new directory with --out, or 'noiseward resume' a run")
-        if os.path.lexists(path) and not os.path.isdir(path):
-            raise RunError(f"{path} is a file; give a new directory with --out")
-        parent = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
-        if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
-            raise RunError(f"{path} cannot be written: {parent} is not writable; give another directory with --out")
+        _check(self.path)
 
     def _leave(self) -> None:
         """Let go; where no run was begun, what was made goes, too."""
@@ -122,3 +132,15 @@ class Claim:
                 folder.rmdir()  # those that hold something stay
         self._made, self._held = [], False
         self._lock.close()
+
+
+def _check(path: Path) -> None:
+    """Raise unless a run can begin in a directory."""
+    if os.path.isdir(path) and not is_vacant(path):
+        what = "holds a run already" if os.path.exists(path / "spec.json") else "is not empty"
+        raise DirectoryTaken(f"{path} {what}; give a new directory with --out, or 'noiseward resume' a run")
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise RunError(f"{path} is a file; give a new directory with --out")
+    parent = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
+        raise RunError(f"{path} cannot be written: {parent} is not writable; give another directory with --out")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from noiseward.errors import RunError
-from noiseward.loop.start import split_start
 from noiseward.options.run import RunSpec
+from noiseward.options.start import split_start
 from noiseward.pipelines.arguments import takes_path
 from noiseward.runs.binding import digest
 from noiseward.runs.files import read_bytes, replace_file

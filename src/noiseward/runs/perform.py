@@ -22,13 +22,14 @@ from noiseward.runs import spec as specs
 from noiseward.runs.answers import AnswerLog
 from noiseward.runs.claim import Claim
 from noiseward.runs.describe import about_spec
+from noiseward.runs.extend import Spent, check_more, extend
 from noiseward.runs.files import lock
 from noiseward.runs.fingerprint import check_model
 from noiseward.runs.finish import fail, finish, interrupt
 from noiseward.runs.inputs import Inputs, locate_inputs, read_inputs
 from noiseward.runs.interrupt import Interruptible
 from noiseward.runs.log import Log
-from noiseward.runs.resume_point import ResumePoint, extend, find_resume_point, mark_running
+from noiseward.runs.resume_point import ResumePoint, find_resume_point, mark_running
 from noiseward.runs.store import RunFolder
 from noiseward.runs.write import Writer
 from noiseward.samplers.fingerprint import compute_fingerprint
@@ -88,27 +89,30 @@ def resume(
 
     Arguments:
         out: the run directory.
-        steps, seconds, nfe: a larger budget, in total (`50`) or in addition to the one before (`+20`).
+        steps, seconds, nfe: a larger budget, in total (`50`) or in addition to what is done (`+20`).
         memory: another memory mode, with gradients that are the same to rounding.
         log: trackers, by name or opened.
         console: where the progress bar is drawn.
         quiet: draw none.
 
     Raises:
+        ArgumentError: a budget that is spent already; nothing is changed then.
         RunError: another process writes the run, a file of it cannot be read, or the model is another one now.
     """
     check_trackers(log)
     folder = RunFolder(out)
     folder.spec()  # whether it is a run, before a lock is put there
     with lock(out):
-        spec = extend(folder.spec(), steps=steps, seconds=seconds, nfe=nfe)
+        done, more = Spent.read(folder), (steps, seconds, nfe) != (None,) * 3
+        spec = extend(folder.spec(), done, steps=steps, seconds=seconds, nfe=nfe)
         spec = spec if memory is None else spec.replace(memory=memory)
         bars = None if quiet else Bars(console)
         with bars.show_discovery() if bars else contextlib.nullcontext():
             problem = prepare_spec(locate_inputs(spec, folder))
         # The run's id depends on the text of the method, which stays.
         spec = _written(spec, problem).replace(method=spec.method or problem.method)
-        return _shown(_going_on(problem, spec, folder, trackers=log, bars=bars), problem, spec, folder, console, bars)
+        performed = _going_on(problem, spec, folder, done=done if more else None, trackers=log, bars=bars)
+        return _shown(performed, problem, spec, folder, console, bars)
 
 
 def perform(
@@ -163,11 +167,15 @@ def _written(spec: RunSpec, problem: Problem) -> RunSpec:
     return spec.replace(method=problem.method, memory=memory)
 
 
-def _going_on(problem: Problem, spec: RunSpec, folder: RunFolder, **how: Any) -> Generator[Step, None, Solution]:
-    """The steps of a run from its directory on, whose lock is held."""
+def _going_on(
+    problem: Problem, spec: RunSpec, folder: RunFolder, *, done: Spent | None = None, **how: Any
+) -> Generator[Step, None, Solution]:
+    """The steps of a run from its directory on, whose lock is held; `done` where it was asked for more than that."""
     stood = find_resume_point(folder, problem.noise.device)
     if stood is None:  # it ended before its first step was written
         return (yield from _performing(problem, spec, folder, **how))
+    if done is not None:
+        check_more(stood, done, problem.budget)
     check_model(folder, problem, stood.place.noise)
     again = first.is_interrupted(problem, spec, folder, stood)
     folder.write_spec(spec)

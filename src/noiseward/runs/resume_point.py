@@ -1,21 +1,20 @@
-"""Resuming a run: where its loop stood, what it had, and how much more is asked for.
+"""Resuming a run: where its loop stood, and what it had.
 
 The place is `latest.safetensors`, the best so far `best.safetensors`, the past the log, the first evaluation and the
 frames; `consistency.py` says whether they belong together. Where the run ended before its first step was written, it
-begins again.
+begins again. `extend.py` says how much more it may be asked for.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import Any
 
 import numpy
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, RunError
+from noiseward.errors import RunError
 from noiseward.images import has_images, to_images
 from noiseward.loop.budget import Status, update_pace
 from noiseward.loop.collect import Past
@@ -24,17 +23,16 @@ from noiseward.loop.objective import Evaluation
 from noiseward.loop.panel import PanelState
 from noiseward.loop.solution_files import PEAK
 from noiseward.loop.step import TESTS, Best, Checkpoint
-from noiseward.options.run import RunSpec
 from noiseward.runs.consistency import ResumeData, read_resume_data
 from noiseward.runs.describe import about_spec
 from noiseward.runs.images import read_frames
 from noiseward.runs.log import Line, Log
-from noiseward.runs.spec import run_id, set_limits
+from noiseward.runs.spec import run_id
 from noiseward.runs.store import RunFolder
 from noiseward.runs.write import FRAMES, save_images, save_json
 from noiseward.samplers.cost import NFE
 
-__all__ = ["ResumePoint", "extend", "mark_running", "find_resume_point"]
+__all__ = ["ResumePoint", "mark_running", "find_resume_point"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,26 +173,3 @@ def _frames(folder: RunFolder, lines: list[Line], sample: Tensor) -> Frames:
         levels = [torch.from_numpy(numpy.array(image)).permute(2, 0, 1) / 255 for image in images or ()]
         frames.add(line.record["index"], torch.stack(levels) if levels else None)
     return frames
-
-
-def extend(spec: RunSpec, *, steps: str | None, seconds: str | None, nfe: str | None) -> RunSpec:
-    """Extend the budget of a spec: to `50` in total, or by `+50`.
-
-    Example:
-        >>> spec = RunSpec(prompt=("a",), reward=("brightness",), steps=30)
-        >>> extend(spec, steps="+20", seconds=None, nfe=None).steps
-        50
-    """
-    asked: dict[str, float | None] = {}
-    for name, text, kind in (("steps", steps, int), ("seconds", seconds, float), ("nfe", nfe, int)):
-        if text is None:
-            continue
-        if not re.fullmatch(r"\+?[0-9]+(\.[0-9]+)?", text) or (kind is int and "." in text):
-            raise ArgumentError(f"--{name} must be a number in total, as 50, or in addition, as +20, got '{text}'")
-        before = getattr(set_limits(spec), name)
-        if text.startswith("+") and before is None:
-            raise ArgumentError(
-                f"--{name} must be a number in total, since the run had no limit of {name}, got '{text}'"
-            )
-        asked[name] = kind(text) + (before or 0) if text.startswith("+") else kind(text)
-    return set_limits(spec).replace(**asked)

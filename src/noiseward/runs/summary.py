@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from noiseward.options.run import RunSpec
-from noiseward.runs.alive import find_state
+from noiseward.runs.alive import describe_ending, find_state
 from noiseward.runs.record import RunRecord, read_record
 from noiseward.runs.store import RunFolder
 
@@ -73,11 +73,11 @@ def summarize_run(folder: RunFolder) -> RunSummary:
         "nfe": dict(steps[-1]["nfe"]) if steps else None,
         "error": status.get("error"),
         "resume": resume_command(folder.path) if state in ("killed", "interrupted", "failed") else None,
-        "rows": [_row(folder.path, spec, record, row) for row in range(spec.rows)],
+        "rows": [_row(folder.path, spec, record, row, state) for row in range(spec.rows)],
     }
 
 
-def _row(path: Path, spec: RunSpec, record: RunRecord, row: int) -> RowSummary:
+def _row(path: Path, spec: RunSpec, record: RunRecord, row: int, state: str) -> RowSummary:
     status, steps = record.status, record.steps
     prompt, seed = (spec.prompt or ("",))[row // spec.batch], spec.seed + row % spec.batch
     before = _number(steps[0]["reward"], row) if steps else None
@@ -96,7 +96,7 @@ def _row(path: Path, spec: RunSpec, record: RunRecord, row: int) -> RowSummary:
         "strict": _number(status.get("strict"), row),
         "image": _number(status.get("image"), row),
         "step": found,
-        "ended": status["rows"][row].lower() if "rows" in status else "",
+        "ended": describe_ending(status["rows"][row], state) if "rows" in status else "",
         "initial_file": str(files["initial"]) if os.path.exists(files["initial"]) else None,
         "best_file": str(files["best"]) if os.path.exists(files["best"]) else None,
     }

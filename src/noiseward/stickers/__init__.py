@@ -22,12 +22,14 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Literal
+from unicodedata import category
 
 from noiseward.errors import NoisewardWarning
 
 __all__ = ["check_prompt", "colors", "nouns", "path", "words"]
 
 GRAMMAR = ("a", "an", "on", "background")
+SHOWN = 8  # unknown words that are named
 
 _HERE = Path(__file__).resolve().parent
 
@@ -59,25 +61,27 @@ def words() -> Mapping[str, tuple[str, ...]]:
 
 
 def check_prompt(prompt: str) -> None:
-    """Warn of words that mean nothing to the model, naming the nearest it knows.
+    """Warn of words and emoji that mean nothing to the model, each once, naming the nearest it knows.
 
     Example:
         >>> import warnings
         >>> with warnings.catch_warnings(record=True, action="always") as caught:
         ...     check_prompt("a duck on a red background")
-        ...     check_prompt("two ducks")
+        ...     check_prompt("two ducks, two ducks")
         >>> print(*(warning.message for warning in caught))
-        stickers does not know 'two', 'ducks' (but 'duck'): 'noiseward models stickers' lists what it knows
+        stickers does not know 'two', 'ducks'; did you mean 'duck'? 'noiseward models stickers' lists what it knows
     """
     known = [*nouns(), *colors()]
-    unknown = []
-    for word in re.findall(r"[\w'-]+", prompt.lower()):
-        if word not in (*known, *GRAMMAR):
-            near = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
-            unknown.append(f"'{word}'" + (f" (but {', '.join(map(repr, near))})" if near else ""))
-    if unknown:
-        text = f"stickers does not know {', '.join(unknown)}: 'noiseward models stickers' lists what it knows"
-        warnings.warn(text, NoisewardWarning, stacklevel=2)
+    parts = re.findall(r"[\w'-]+|[^\w\s]", prompt.lower())
+    words = dict.fromkeys(part for part in parts if len(part) > 1 or part.isalnum() or category(part) == "So")
+    unknown = [word for word in words if word not in (*known, *GRAMMAR)]
+    if not unknown:
+        return
+    near = dict.fromkeys(one for word in unknown for one in difflib.get_close_matches(word, known, n=1, cutoff=0.7))
+    more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+    hint = f"did you mean {' or '.join(map(repr, list(near)[:SHOWN]))}? " if near else ""
+    text = f"stickers does not know {', '.join(map(repr, unknown[:SHOWN]))}{more}; {hint}"
+    warnings.warn(f"{text}'noiseward models stickers' lists what it knows", NoisewardWarning, stacklevel=2)
 
 
 def nouns() -> tuple[str, ...]:

@@ -23,10 +23,10 @@ from noiseward.pipelines.open import open_sampler
 from noiseward.problem import Loaded, prepare_spec
 from noiseward.rewards.parse import parse_rewards
 from noiseward.rewards.reward import score
+from noiseward.runs.extend import Spent, extend
 from noiseward.runs.files import lock, replace_file
 from noiseward.runs.inputs import locate_inputs
 from noiseward.runs.perform import perform
-from noiseward.runs.resume_point import extend
 from noiseward.runs.store import RunFolder
 from noiseward.samplers.entries import number_prompts
 from noiseward.studio.places import Places
@@ -71,17 +71,17 @@ class Work:
     def _run(self, request: dict[str, Any], stopped: Callable[[], bool]) -> tuple[str, Any]:
         """Begin a run, or continue it, perhaps with a larger budget."""
         out = Path(request["out"])
-        folder, more = RunFolder(out), {name: None for name in ("steps", "seconds", "nfe")}
+        folder = RunFolder(out)
         _wait(out)
         begun = os.path.lexists(out / "spec.json")
         spec = folder.spec() if begun else RunSpec(**request["spec"])
         if begun and request.get("more"):
-            spec = extend(spec, **{**more, **request["more"]})
+            spec = extend(spec, Spent.read(folder), **request["more"])
         set_threads(spec.model)
         problem = prepare_spec(locate_inputs(spec, folder) if begun else spec, self._loaded)
         if stopped():
             return "interrupted", None
-        steps = perform(problem, spec, out, besides=tuple(more))
+        steps = perform(problem, spec, out, besides=("steps", "seconds", "nfe"))
         preview = _Preview(Places(out.parent).live(out))
         while True:
             try:

@@ -108,6 +108,8 @@ def _page_parts(
             head, table = format_lines(lines)
             cells = [[escape(cell) for cell in line] for line in table]
             parts += [f"<h2>{format_budget(comparison, share)}</h2>", draw_table([*map(escape, head)], cells)]
+    if measured.note:
+        parts.append(f"<p>{escape(measured.note)}.</p>")
     for method, why in measured.refused.items():
         parts.append(f"<p><b>{escape(method)}</b> does not apply: {escape(why)}</p>")
     for method, files in images.items():

@@ -64,12 +64,24 @@ class Measured:
         refused: why a method does not apply, by method.
         curves: by method, mean gain against cost: costs, means and half-widths.
         start: interval of the reward of the start.
+        overran: methods whose last step went past the budget and found something better.
     """
 
     table: dict[str, list[Line]]
     refused: dict[str, str]
     curves: dict[str, tuple[list[float], list[Interval]]]
     start: Interval
+    overran: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str | None:
+        """Why a run may have a better best than its method has in the tables; None where none has."""
+        if not self.overran:
+            return None
+        return (
+            f"the last step of {', '.join(self.overran)} went past the budget and found something better: the ranking "
+            "counts what was paid for by then; index.csv and the images have the best of whole runs"
+        )
 
     def rows(self, share: float | str) -> list[Line]:
         """The methods at a share of the budget, best first."""
@@ -102,7 +114,14 @@ def measure(
     costs = [amount * k / POINTS for k in range(1, POINTS + 1)]
     curves = {method: (costs, [_gain_at(cost, each, kind) for cost in costs]) for method, each in by.items()}
     start = interval([found.start["reward"][row] for found, row in first] or [math.nan])
-    return Measured({share: _rank(by, share) for share in shares}, dict(refused), curves, start)
+    overran = [method for method, each in by.items() if any(_overruns(*one) for one in each.values())]
+    table = {share: _rank(by, share) for share in shares}
+    return Measured(table, dict(refused), curves, start, tuple(overran))
+
+
+def _overruns(found: Measurements, row: int) -> bool:
+    """Whether a row found its best after the budget was spent."""
+    return bool(found.reward) and found.reward[-1][row] > found.at["1.0"]["reward"][row]
 
 
 def _gain_at(cost: float, cases: Cases, kind: str) -> Interval:

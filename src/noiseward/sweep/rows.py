@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from noiseward.errors import ArgumentError, choices, shorten
-from noiseward.methods import choose_method
 from noiseward.options.parts import literal
 from noiseward.options.replaced import REPLACED, renamed
 from noiseward.options.run import RunSpec, lift_call
+from noiseward.options.slug import spell_emoji
 from noiseward.options.storable import check_storable
-from noiseward.rewards.parse import check_requirement, check_reward
-from noiseward.rewards.reward import FunctionReward
-from noiseward.runs.inputs import list_inputs
+from noiseward.rewards.names import check_requirement, check_reward
 from noiseward.runs.spec import set_limits
 from noiseward.sweep.prompt_files import list_sets, read_lines
 
@@ -103,6 +101,8 @@ def check_count(count: int, where: str = "") -> None:
 
 def check_inputs(rows: Sequence[Row]) -> None:
     """Raise `ArgumentError` if an image that rows are given is no file; a sweep that was begun has copies."""
+    from noiseward.runs.inputs import list_inputs
+
     known: set[Path] = set()
     for row in rows:
         for name, path in list_inputs(row.spec).items():
@@ -122,6 +122,9 @@ def check_names(spec: RunSpec) -> None:
 @functools.lru_cache
 def _check_names(method: str | None, rewards: tuple[str, ...], required: tuple[str, ...]) -> None:
     if method is not None:
+        from noiseward.methods import choose_method
+        from noiseward.rewards.reward import FunctionReward
+
         choose_method(method, FunctionReward(len, differentiable=False))  # builds its parts
     for text in rewards:
         check_reward(text)
@@ -196,8 +199,10 @@ class UniqueIds:
             >>> ids = UniqueIds()
             >>> ids.invent("A duck!"), ids.invent("a duck")
             ('a-duck', 'a-duck-2')
+            >>> ids.invent("a \\N{FIRE}")
+            'a-fire'
         """
-        word = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-_")[:60] or "row"
+        word = re.sub(r"[^\w]+", "-", spell_emoji(prompt).lower()).strip("-_")[:60] or "row"
         number = self._next.get(word, 1)
         while (name := word if number == 1 else f"{word}-{number}") in self._lines:
             number += 1

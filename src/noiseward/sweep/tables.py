@@ -54,6 +54,7 @@ def markdown(comparison: Comparison, measured: Measured) -> str:
             head, cells = format_lines(lines)
             table = "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *cells])
             parts.append(f"**{format_budget(comparison, share)}**\n\n{table}")
+    parts += [measured.note] if measured.note else []
     parts += [f"`{method}` does not apply: {why}" for method, why in measured.refused.items()]
     return "\n\n".join(parts) + "\n"
 
