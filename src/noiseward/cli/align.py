@@ -6,12 +6,12 @@ from pathlib import Path
 
 import typer
 
-from noiseward.cli.check import check_inputs, check_names
 from noiseward.cli.flags import expand
 from noiseward.cli.printing import say_loading
 from noiseward.options.commands import AlignOptions
 from noiseward.options.run import RunSpec
 from noiseward.pipelines.cards import card_of, set_threads
+from noiseward.runs.check import check_inputs, check_names
 from noiseward.runs.claim import Claim
 
 __all__ = ["align"]

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from noiseward.cli.check import check_names
 from noiseward.cli.flags import Without, expand
 from noiseward.cli.printing import say_loading
 from noiseward.options.commands import BatchOptions, EngineOptions
 from noiseward.options.run import RunSpec
+from noiseward.runs.check import check_names
 
 __all__ = ["batch"]
 

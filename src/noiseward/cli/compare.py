@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from noiseward.cli.check import check_names
 from noiseward.cli.flags import Without, expand
 from noiseward.cli.printing import say_loading
 from noiseward.options.commands import CompareOptions, EngineOptions
 from noiseward.options.parts import split_parts
 from noiseward.options.run import RunSpec
 from noiseward.pipelines.cards import card_of
+from noiseward.runs.check import check_names
 
 __all__ = ["compare"]
 

@@ -10,6 +10,7 @@ import gradio as gr
 
 from noiseward.errors import ArgumentError, NoisewardError
 from noiseward.options.run import RunSpec
+from noiseward.runs.check import check_names
 from noiseward.studio.desk import Desk
 from noiseward.studio.forms import Form, make_field
 from noiseward.studio.run_view import RunView
@@ -135,7 +136,9 @@ class CreateTab:
         try:
             found = self.read(prompt, reward, model, values)
             _check(found, model)
-            run = self.desk.begin(self.desk.read_spec(found))
+            spec = self.desk.read_spec(found)
+            check_names(spec)
+            run = self.desk.begin(spec)
         except NoisewardError as error:
             return say_error(error)
         self.desk.view(request.session_hash).run = run
@@ -149,7 +152,6 @@ def say_error(error: Exception) -> str:
 
 def _check(found: dict[str, Any], model: str) -> None:
     """Raise `ArgumentError` where the prompt or the reward is missing, or a name is not known."""
-    from noiseward.methods import read_method
     from noiseward.pipelines.cards import card_of
 
     if not found["reward"]:
@@ -160,8 +162,6 @@ def _check(found: dict[str, Any], model: str) -> None:
     if found["prompt"] and card:
         for text in found["prompt"]:
             card.check_prompt(text)
-    if method := found.get("method"):
-        read_method(method)
 
 
 def _show_weights(rewards: list[str]) -> list[Any]:

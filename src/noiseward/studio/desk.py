@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from noiseward.errors import ArgumentError
 from noiseward.options.run import RunSpec
+from noiseward.runs.check import list_paths
 from noiseward.studio.jobs import Job, Jobs
 from noiseward.studio.live import Watcher
 from noiseward.studio.places import Places
@@ -86,7 +88,7 @@ class Desk:
 
         spec = RunSpec.read(values, spell=label_of)
         if not self.is_local:
-            _check_remote(spec)
+            _check_remote(spec, self.places)
         return spec
 
     def begin(self, spec: RunSpec) -> Path:
@@ -104,10 +106,17 @@ class Desk:
         return self.jobs.submit("run", out, **request, more=more)
 
 
-def _check_remote(spec: RunSpec) -> None:
-    """Raise `ArgumentError` if a spec names a file of this machine, which other machines may not do."""
+def _check_remote(spec: RunSpec, places: Places) -> None:
+    """Raise `ArgumentError` if a spec names a file of this machine that is neither uploaded nor of a run.
+
+    Files of code are refused wherever they are.
+    """
     texts = [spec.model, spec.method or "", spec.lora or "", spec.ip_adapter or "", str(spec.controlnet or "")]
     for text in [*texts, *spec.reward, *(spec.watch or ())]:
         name = text.partition("://")[0] if "://" in text else text
         if ".py" in text or name.startswith((".", "/", "~", "file")) or "\\" in text:
             raise ArgumentError(f"'{text[:60]}' names a file of the server, which only its own machine may do")
+    folders = [places.runs.resolve(), Path(tempfile.gettempdir(), "gradio").resolve()]
+    for path in list_paths(spec):
+        if not any(folder in Path(path).expanduser().resolve().parents for folder in folders):
+            raise ArgumentError(f"'{path[:60]}' is not among the runs, and was not uploaded; upload it")

@@ -10,11 +10,11 @@ from typing import Any
 
 from noiseward.errors import ArgumentError
 from noiseward.options.run import RunSpec
-from noiseward.options.start import find_start
+from noiseward.options.start import find_start, split_start
 from noiseward.options.task import IMAGES
 from noiseward.user_code import check_file
 
-__all__ = ["check_inputs", "check_names"]
+__all__ = ["check_inputs", "check_names", "list_paths"]
 
 
 def check_names(spec: RunSpec) -> None:
@@ -44,6 +44,19 @@ def check_inputs(spec: RunSpec) -> None:
                 raise ArgumentError(f"{flag} must be the path of an image, got '{path}', which is not there; check it")
     if spec.start is not None:
         find_start(spec.start)
+
+
+def list_paths(spec: RunSpec) -> list[str]:
+    """The files that a spec names as images or as a start.
+
+    Example:
+        >>> list_paths(RunSpec(reward="brightness", image=["a.png"], start="runs/x@3", call={"image_2": "b.png"}))
+        ['a.png', 'b.png', 'runs/x/frames/00003.safetensors']
+    """
+    images = [getattr(spec, name) for name in IMAGES]
+    more = [value for name, value in spec.call.items() if "image" in name or os.path.exists(str(value))]
+    start = [] if spec.start is None else [split_start(spec.start)[0].as_posix()]
+    return [*_list_paths(images), *_list_paths(more), *start]
 
 
 def _list_paths(value: Any) -> Iterator[str]:
