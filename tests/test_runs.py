@@ -37,6 +37,7 @@ def test_a_run_holds_everything(run, spec):
     plain = {"spec.json", "about.json", "env.json", "steps.jsonl", "status.json", "strip.png", "plot.png", ".lock"}
     noise = {f"{name}.safetensors" for name in ("initial", "best", "latest", "peaks")}
     frames = {f"frames/{step:05d}-{row:02d}.png" for step in range(4) for row in (0, 1)}
+    frames |= {f"frames/{step:05d}.safetensors" for step in range(4)}
     assert names == pictures | plain | noise | frames
     asked = run.read("spec.json")
     assert (asked["prompt"], asked["reward"], asked["seed"]) == (["a", "b"], ["brightness"], 5)
