@@ -107,7 +107,7 @@ def test_the_next_server_does_what_the_last_one_left(places):
     first = Jobs(places, (sys.executable, "-c", WORKER))
     job = first.submit("run", places.runs / "a", seconds=60, spec={"prompt": ["a"]})
     first.submit("run", places.runs / "b")
-    while job.state != "running":
+    while job.state != "running" or first._worker is None:
         time.sleep(0.02)
     left = json.loads((places.own / "jobs.json").read_text())["jobs"]
     first._closed = True  # the server is killed, and the worker with it: nothing is written any more
@@ -195,7 +195,7 @@ def test_beyond_this_machine_no_files_are_named_and_no_code_is_written(places, j
                    {"lora": "~/l.safetensors"}, {"watch": ("./w.py:f",)}):  # fmt: skip
         with pytest.raises(ArgumentError, match="names a file of the server"):
             desk.read_spec({"prompt": "a", "reward": "brightness", **values})
-    for values in ({"start": "/home/x.safetensors"}, {"image": "/etc/x.png"}, {"call": {"image": "../x.png"}},
+    for values in ({"start": "/elsewhere/x.safetensors"}, {"image": "/elsewhere/x.png"}, {"call": {"image": "../x.png"}},
                    {"start": f"{places.runs}/../x"}):  # fmt: skip
         with pytest.raises(ArgumentError, match="is not among the runs, and was not uploaded"):
             desk.read_spec({"prompt": "a", "reward": "brightness", **values})

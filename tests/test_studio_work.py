@@ -52,8 +52,8 @@ def test_a_run_is_that_of_the_command_line_and_its_images_are_there_while_it_run
     job = jobs.submit("run", out, spec=spec.plain())
     watcher = Watcher(jobs)
     assert watcher.look(out).state in ("waiting", "loading")
-    wait_for(lambda: watcher.look(out), lambda found: found.state == "running")
-    assert (places.live(out) / "now-00.png").exists()
+    wait_for(lambda: watcher.look(out), lambda found: len(found.steps) > 0)
+    wait_for((places.live(out) / "now-00.png").exists, bool)
     assert jobs.wait(job, 120).state == "done", job.error
     found = watcher.look(out)
     assert found.state == "done" and len(found.steps) == 4 and watcher.look(out) is found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
 from typing import Self
 
-from noiseward.errors import ArgumentError
+from noiseward.errors import ArgumentError, RunError
 from noiseward.loop.budget import Budget, Status
 from noiseward.options.run import RunSpec
 from noiseward.runs.resume_point import ResumePoint
@@ -28,11 +29,13 @@ class Spent:
         steps: the number of its last step.
         seconds: wall time.
         nfe: denoiser calls of a row, a backward counting 2.
+        has_ended: whether it was closed; one that was killed after its last step has its closing files to write.
     """
 
     steps: int = 0
     seconds: float = 0.0
     nfe: int = 0
+    has_ended: bool = True
 
     @classmethod
     def read(cls, folder: RunFolder) -> Self:
@@ -42,7 +45,12 @@ class Spent:
             RunError: the log is garbled, was changed, or belongs to another run.
         """
         steps = folder.steps() if os.path.lexists(folder.path / "steps.jsonl") else []
-        return cls(steps[-1]["index"], steps[-1]["seconds"], NFE(**steps[-1]["nfe"]).cost) if steps else cls()
+        if not steps:
+            return cls()
+        last, has_ended = steps[-1], False
+        with contextlib.suppress(RunError):  # killed before it was written
+            has_ended = folder.read("status.json")["state"] == "done"
+        return cls(last["index"], last["seconds"], NFE(**last["nfe"]).cost, has_ended)
 
     def describe(self, name: str) -> str:
         """What is spent of one of them, and how to ask for more."""
@@ -78,7 +86,7 @@ def extend(
             raise ArgumentError(f"--{name} must be a number in total, as 50, or in addition, as +20, got '{text}'")
         before = getattr(done, name)
         limit = kind(text) + (before if text.startswith("+") else 0)
-        if before and limit <= before:
+        if before and (limit < before or (limit == before and done.has_ended)):
             raise ArgumentError(done.describe(name))
         asked[name] = limit
     return set_limits(spec).replace(**asked)
