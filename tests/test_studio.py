@@ -195,8 +195,12 @@ def test_beyond_this_machine_no_files_are_named_and_no_code_is_written(places, j
                    {"lora": "~/l.safetensors"}, {"watch": ("./w.py:f",)}):  # fmt: skip
         with pytest.raises(ArgumentError, match="names a file of the server"):
             desk.read_spec({"prompt": "a", "reward": "brightness", **values})
-    for values in ({"start": "/elsewhere/x.safetensors"}, {"image": "/elsewhere/x.png"}, {"call": {"image": "../x.png"}},
-                   {"start": f"{places.runs}/../x"}):  # fmt: skip
+    for values in (
+        {"start": "/elsewhere/x.safetensors"},
+        {"image": "/elsewhere/x.png"},
+        {"call": {"image": "../x.png"}},
+        {"start": f"{places.runs}/../x"},
+    ):
         with pytest.raises(ArgumentError, match="is not among the runs, and was not uploaded"):
             desk.read_spec({"prompt": "a", "reward": "brightness", **values})
     assert desk.read_spec({"reward": "brightness", "start": f"{places.runs}/a@3"}).start
