@@ -152,27 +152,6 @@ def test_a_pipelines_own_errors_are_one_line():
     assert "\n" not in str(caught.value)
 
 
-def offload(pipe):
-    from accelerate import cpu_offload_with_hook
-
-    cpu_offload_with_hook(pipe.unet, "cpu")
-
-
-def offload_in_sequence(pipe):
-    from accelerate import cpu_offload
-
-    cpu_offload(pipe.vae, "cpu")
-
-
-def offload_groups(pipe):
-    cpu = torch.device("cpu")
-    pipe.unet.enable_group_offload(cpu, cpu, offload_type="leaf_level")
-
-
-def cast_layers(pipe):
-    pipe.unet.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
-
-
 def cache(pipe):
     from diffusers import PyramidAttentionBroadcastConfig, apply_pyramid_attention_broadcast
 
@@ -196,10 +175,6 @@ def quantize(pipe):
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        (offload, "unet is offloaded to the CPU between calls.*remove_all_hooks"),
-        (offload_in_sequence, "vae is offloaded to the CPU"),
-        (offload_groups, "unet offloads its weights in groups"),
-        (cast_layers, "unet stores its weights in another precision"),
         (cache, "unet keeps something from call to call .PyramidAttentionBroadcastHook."),
         (quantize, "unet is quantized .*bfloat16"),
     ],

@@ -43,6 +43,7 @@ from noiseward.pipelines.autoencoders import exclude_posterior, upcast_copies
 from noiseward.pipelines.blocks import recompute_blocks
 from noiseward.pipelines.calls import hide_bars, list_parameters, list_pipelines, select_output
 from noiseward.pipelines.denoisers import find_denoisers
+from noiseward.pipelines.offload import OffloadedWeights
 from noiseward.pipelines.override import override
 from noiseward.pipelines.prompt_cache import PromptCache
 from noiseward.pipelines.ranges import Range, find_range, is_image, to_levels
@@ -124,7 +125,8 @@ class DiffusersSampler(Sampler):
                     NoisewardWarning,
                     stacklevel=2,
                 )
-        self._prompts = PromptCache(self._denoisers)
+        self._weights = OffloadedWeights(pipe, modules)
+        self._prompts = PromptCache(self._denoisers, weights=self._weights)
         self._range: Range | None = None
         self._expected: list[str] | None = [""]
         counts = {name: count_entries(pipe, self._parameters, name, value) for name, value in self._arguments.items()}
@@ -203,8 +205,16 @@ class DiffusersSampler(Sampler):
         self._memory = memory
         below = lower_mode(memory) if memory != "auto" else "low"
         self.lighter = f"memory='{below}'" if below else None
-        inside = recompute_blocks if memory == "low" else None
+        inside = self._inside if self._weights else recompute_blocks if memory == "low" else None
         self._inner = self._inner.with_memory(memory != "fast", inside=inside, lighter=self.lighter)
+
+    @contextlib.contextmanager
+    def _inside(self, module: Module) -> Iterator[None]:
+        """Around a call of a denoiser, some of whose weights may be elsewhere, and around its repetition."""
+        with self._weights.call(module), contextlib.ExitStack() as stack:
+            if self._memory == "low":
+                stack.enter_context(recompute_blocks(module, weights=self._weights))
+            yield
 
     def run_stock(self, prompt: Prompt = None, *, seed: int) -> Tensor:
         """The pipeline's own sample of a seed, `(1, *X)`, without tape, graph, safety checker and watermark."""
@@ -337,14 +347,14 @@ class DiffusersSampler(Sampler):
     def _prepare(self) -> Iterator[None]:
         """Prepare the pipeline for one run and leave it as it was."""
         pipes = list_pipelines(self.pipe)
-        with contextlib.ExitStack() as stack:
+        with self._weights.stay(), contextlib.ExitStack() as stack:
             for pipe in pipes:
                 stack.enter_context(self._prepare_pipeline(pipe))
             for name, module in self.modules.items():
                 if module not in self._denoisers:
                     owners = [pipe for pipe in pipes if getattr(pipe, name, None) is module]
                     prepare = functools.partial(self._prepare_module, name == "vae")
-                    stack.enter_context(upcast_copies(owners, name, prepare))
+                    stack.enter_context(upcast_copies(owners, name, prepare, self._weights.hold))
             yield
 
     @contextlib.contextmanager
@@ -366,8 +376,10 @@ class DiffusersSampler(Sampler):
     def _prepare_module(self, is_decoder: bool, module: Any) -> Iterator[None]:
         """Exclude its posterior's draws and, for the decoder, save memory as the mode says."""
         with contextlib.ExitStack() as stack:
+            if self._weights.holds(module):
+                stack.enter_context(self._weights.drive(module))
             if is_decoder and self._memory == "low":
-                stack.enter_context(recompute_blocks(module, strips=True))
+                stack.enter_context(recompute_blocks(module, strips=True, weights=self._weights))
             if callable(getattr(module, "encode", None)):
                 stack.enter_context(override(module, "encode", exclude_posterior(module.encode)))
             yield

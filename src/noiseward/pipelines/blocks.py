@@ -16,7 +16,8 @@ from typing import Any
 
 from torch.nn import Module, ModuleList
 
-from noiseward.pipelines.strips import use_strips
+from noiseward.pipelines.offload import OffloadedWeights
+from noiseward.pipelines.strips import Hold, use_strips
 from noiseward.samplers.cost import Meter
 from noiseward.samplers.recompute import recompute_call, replace_forward
 
@@ -52,17 +53,24 @@ def _is_block(member: Module) -> bool:
 
 
 @contextlib.contextmanager
-def recompute_blocks(module: Module, *, strips: bool = False) -> Iterator[None]:
+def recompute_blocks(
+    module: Module, *, strips: bool = False, weights: OffloadedWeights | None = None
+) -> Iterator[None]:
     """Recompute the blocks of a model one by one in the body of a `with`.
 
     Arguments:
         module: the model.
         strips: compute the gradient of a block's residual parts in strips, see `strips.py`; for a decoder.
+        weights: those that are elsewhere between calls, see `offload.py`.
     """
     with contextlib.ExitStack() as stack:
         for block in find_blocks(module):
             own = block.forward
-            stack.enter_context(replace_forward(block, _recompute(block, _with_strips(block, own) if strips else own)))
+            if strips:
+                own = _with_strips(block, own, functools.partial(weights.hold, block) if weights else None)
+            if weights:
+                own = weights.around_block(block, own)
+            stack.enter_context(replace_forward(block, _recompute(block, own)))
         yield
 
 
@@ -74,10 +82,10 @@ def _recompute(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
     return forward
 
 
-def _with_strips(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
+def _with_strips(block: Module, own: Callable[..., Any], hold: Hold | None) -> Callable[..., Any]:
     @functools.wraps(own)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        with replace_forward(block, own), use_strips(block):
+        with replace_forward(block, own), use_strips(block, hold=hold):
             return block.forward(*args, **kwargs)
 
     return forward

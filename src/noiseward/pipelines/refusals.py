@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from torch.nn import Module
 
@@ -18,12 +17,12 @@ from noiseward.errors import ModelError, NoisewardWarning
 
 __all__ = ["check_modules"]
 
-_OFFLOADS = {"CpuOffload", "UserCpuOffloadHook"}
-_HARMLESS = {"PeftInputAutocastDisableHook"}
-_SETTINGS = {
-    "GroupOffloadingHook": "offloads its weights in groups",
-    "LazyPrefetchGroupOffloadingHook": "offloads its weights in groups",
-    "LayerwiseCastingHook": "stores its weights in another precision (layerwise casting)",
+_HARMLESS = {
+    "PeftInputAutocastDisableHook",
+    "GroupOffloadingHook",  # these four bring weights in and send them away, see `offload.py`
+    "LazyPrefetchGroupOffloadingHook",
+    "LayerExecutionTrackerHook",
+    "LayerwiseCastingHook",
 }
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
@@ -44,17 +43,11 @@ def check_modules(pipeline: str, modules: Mapping[str, Module]) -> None:
 
 def _reasons(module: Module) -> Iterator[tuple[str, str]]:
     for part in module.modules():
-        hook = vars(part).get("_hf_hook")
-        if hook is not None and _offloads(hook):
-            yield (
-                "is offloaded to the CPU between calls, where a gradient cannot find its weights",
-                "load it without offloading (pipe.remove_all_hooks()); memory='balanced' saves activations instead",
-            )
         registry = vars(part).get("_diffusers_hook")
         for each in registry.hooks.values() if registry is not None else ():
             kind = type(each).__name__
             if kind not in _HARMLESS:
-                reason = _SETTINGS.get(kind, f"keeps something from call to call ({kind})")
+                reason = f"keeps something from call to call ({kind})"
                 yield reason, "a gradient would not be right; load the pipeline without it"
         if type(part).__module__.startswith(_QUANTIZED):
             yield (
@@ -69,12 +62,4 @@ def _rounds_activations(module: Module) -> bool:
         getattr(part, "activation_qtype", None) is not None
         or getattr(vars(part)["_parameters"].get("weight"), "act_quant_kwargs", None) is not None
         for part in module.modules()
-    )
-
-
-def _offloads(hook: Any) -> bool:
-    return (
-        type(hook).__name__ in _OFFLOADS
-        or bool(getattr(hook, "offload", False))
-        or any(_offloads(each) for each in getattr(hook, "hooks", ()))
     )

@@ -15,6 +15,7 @@ the first of them that fits into what is free. a and b are measured, by :func:`m
 
 from __future__ import annotations
 
+import contextvars
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -27,13 +28,24 @@ from torch.nn import Module
 
 from noiseward.errors import ArgumentError, OutOfMemory, is_out_of_memory
 
-__all__ = ["MODES", "attempt", "check_room", "choose_mode", "free_memory", "measure_kept", "lower_mode"]
+__all__ = [
+    "MODES",
+    "attempt",
+    "check_room",
+    "choose_mode",
+    "free_memory",
+    "lower_mode",
+    "measure_kept",
+    "note_kept",
+]
 
 MODES = ("fast", "balanced", "low")
 ROWS = 100_000  # of a run at most
 MARGIN = 1.5  # of what is kept: gradients on their way, workspaces, and what a computation holds for a moment
 
 T = TypeVar("T")
+
+_NOTE = contextvars.ContextVar[Callable[[Tensor], object] | None]("what is told of each saved tensor", default=None)
 
 
 def lower_mode(mode: str) -> str | None:
@@ -84,10 +96,20 @@ def measure_kept(compute: Callable[[], object], modules: Iterable[Module] = ()) 
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = compute()
+    token = _NOTE.set(pack)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            result = compute()
+    finally:
+        _NOTE.reset(token)
     del result
     return sum(sizes.values())
+
+
+def note_kept(tensor: Tensor) -> None:
+    """Let :func:`measure_kept` count a tensor that hooks of another kind save in its place."""
+    if (note := _NOTE.get()) is not None:
+        note(tensor)
 
 
 def free_memory(device: torch.device) -> float | None:
