@@ -1,8 +1,8 @@
 """Weights that are away: a stand-in for a second device.
 
 On one device, offloading hooks move nothing. Within :func:`poison` a weight that a hook sends away is overwritten with
-NaN, in place, and restored when its hook brings it in. What touches a weight that is away, also one that a graph kept
-hold of, is then never finite.
+NaN, in place (one of packed bits with ones), and restored when its hook brings it in. What touches a weight that is
+away, also one that a graph kept hold of, is then never right.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from diffusers.hooks.layerwise_casting import LayerwiseCastingHook
 from diffusers.modular_pipelines.components_manager import CustomOffloadHook
 from torch import Tensor
 from torch.nn import Module
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 __all__ = ["Depot", "poison"]
 
@@ -36,9 +37,10 @@ class Depot:
 
     def store(self, tensors: list[Tensor]) -> None:
         for tensor in tensors:
-            if id(tensor) not in self._stored and tensor.is_floating_point() and not tensor.is_meta:
+            wrong = torch.nan if tensor.is_floating_point() else 255 if tensor.dtype == torch.uint8 else None
+            if id(tensor) not in self._stored and wrong is not None and _is_plain(tensor):
                 self._stored[id(tensor)] = tensor, tensor.data.clone()
-                tensor.data.fill_(torch.nan)
+                tensor.data.fill_(wrong)
 
     def fetch(self, tensors: list[Tensor]) -> None:
         for tensor in tensors:
@@ -50,6 +52,10 @@ class Depot:
     def away(self) -> int:
         """How many weights are away."""
         return len(self._stored)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return not tensor.is_meta and not is_traceable_wrapper_subclass(tensor)
 
 
 def _tensors(module: Module) -> list[Tensor]:

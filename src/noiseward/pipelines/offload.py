@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
+from noiseward.errors import ModelError
 from noiseward.pipelines.calls import list_pipelines
 from noiseward.pipelines.override import override
 from noiseward.samplers.memory import note_kept
@@ -30,6 +31,7 @@ from noiseward.samplers.recompute import replace_forward
 __all__ = ["OffloadedWeights"]
 
 _WHOLE = {"CpuOffload", "CustomOffloadHook"}  # hooks of a whole model
+_OPAQUE = {"Linear4bit", "Linear8bitLt"}  # layers whose gradient takes weights that autograd does not see
 _METHODS = ("encode", "decode")  # of an autoencoder, which are called in place of its forward
 
 
@@ -65,6 +67,9 @@ class OffloadedWeights:
     Arguments:
         pipe: the pipeline, whose hooks are read once.
         modules: its models by name.
+
+    Raises:
+        ModelError: a layer hides from autograd which weights it needs.
     """
 
     def __init__(self, pipe: Any, modules: Mapping[str, Module]) -> None:
@@ -74,8 +79,13 @@ class OffloadedWeights:
         self._weights: dict[int, Tensor] = {}  # held, so that no id is used again
         self._layers: list[tuple[Module, _Place]] = []  # whose weights are other objects at each call
         self._here: tuple[_Place, ...] = ()
-        for module in self._models.values():
+        for name, module in self._models.items():
             self._read(module)
+            if any(type(part).__name__ in _OPAQUE and self._goes_alone(part) for part in module.modules()):
+                raise ModelError(
+                    f"{type(pipe).__name__}'s {name} has layers of bitsandbytes, whose gradient would not find weights "
+                    "that are offloaded in groups or layers: use pipe.enable_model_cpu_offload() (offload='models')"
+                )
 
     def __bool__(self) -> bool:
         return bool(self._models)
@@ -161,6 +171,11 @@ class OffloadedWeights:
                 return own(*args, **kwargs)
 
         return call
+
+    def _goes_alone(self, part: Module) -> bool:
+        """Whether a weight of a part comes and goes without the whole model."""
+        places = [place for tensor in _tensors(part) for place in self._places.get(id(tensor), ())]
+        return any(place.first not in self._models.values() for place in places)
 
     def _saving(self) -> contextlib.AbstractContextManager[None]:
         return torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)

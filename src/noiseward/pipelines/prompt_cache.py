@@ -19,6 +19,7 @@ from torch.nn import Module
 
 from noiseward.pipelines.offload import OffloadedWeights
 from noiseward.pipelines.truncation import report_truncation
+from noiseward.samplers.memory import list_storages
 
 __all__ = ["PromptCache"]
 
@@ -69,7 +70,7 @@ class PromptCache:
                     yield from (repr(own[each]) for each in _ADAPTER if each in own)
                     for weight in own["_parameters"].values():
                         if weight is not None and not weight.is_meta:
-                            place = id(weight) if is_moved else weight.data_ptr()
+                            place = (id(weight),) if is_moved else tuple(list_storages(weight))
                             yield place, -1 if weight.is_inference() else weight._version
 
 

@@ -8,6 +8,7 @@ ramp along it (docs/pipelines.md). A search does not need the gradient, so that 
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 
@@ -28,7 +29,10 @@ _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
 
 def check_modules(pipeline: str, modules: Mapping[str, Module]) -> None:
-    """Raise `ModelError` if a gradient would not get through one of a pipeline's modules."""
+    """Raise `ModelError` if a gradient would not get through one of a pipeline's modules.
+
+    Layers that would pack their weights for a kernel without a gradient no longer do.
+    """
     for name, module in modules.items():
         for reason, remedy in _reasons(module):
             raise ModelError(f"{pipeline}'s {name} {reason}: {remedy}")
@@ -49,17 +53,36 @@ def _reasons(module: Module) -> Iterator[tuple[str, str]]:
             if kind not in _HARMLESS:
                 reason = f"keeps something from call to call ({kind})"
                 yield reason, "a gradient would not be right; load the pipeline without it"
-        if type(part).__module__.startswith(_QUANTIZED):
+        kind, package = type(part).__name__, type(part).__module__
+        if package.startswith(_QUANTIZED) or "nunchaku" in package:
             yield (
-                f"is quantized ({type(part).__module__}), which has no gradient",
-                "use weights in bfloat16, or a quantization that can be trained through",
+                f"is quantized ({package}), which has no gradient",
+                "use weights in bfloat16, or a quantization that can be trained through (docs/pipelines.md)",
             )
+        if kind == "GGUFLinear" and getattr(sys.modules.get(package), "ops", None) is not None:
+            yield (
+                "multiplies its GGUF weights in a fused kernel, which has no gradient",
+                "set DIFFUSERS_GGUF_CUDA_KERNELS=false before diffusers is imported",
+            )
+        if getattr(getattr(part, "sdnq_dequantizer", None), "use_quantized_matmul", False):
+            yield (
+                "multiplies in few bits (SDNQ), which has no gradient",
+                "load it with use_quantized_matmul=False",
+            )
+        if kind == "Linear4bit":
+            if getattr(part.quant_state, "packing_format_for_cpu", False):
+                yield (
+                    "has packed its weights for a CPU kernel without a gradient (bitsandbytes)",
+                    "load it again, and sample with it only here",
+                )
+            vars(part)["support_avx512bf16_for_cpu"] = False
 
 
 def _rounds_activations(module: Module) -> bool:
-    """Whether a layer quantizes its inputs: torchao marks the weight, quanto the module."""
+    """Whether a layer quantizes its inputs: torchao marks the weight, quanto the module; int8 of bitsandbytes does."""
     return any(
         getattr(part, "activation_qtype", None) is not None
+        or type(part).__name__ == "Linear8bitLt"
         or getattr(vars(part)["_parameters"].get("weight"), "act_quant_kwargs", None) is not None
         for part in module.modules()
     )

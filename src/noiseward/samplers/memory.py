@@ -25,6 +25,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from noiseward.errors import ArgumentError, OutOfMemory, is_out_of_memory
 
@@ -34,6 +35,7 @@ __all__ = [
     "check_room",
     "choose_mode",
     "free_memory",
+    "list_storages",
     "lower_mode",
     "measure_kept",
     "note_kept",
@@ -87,13 +89,11 @@ def measure_kept(compute: Callable[[], object], modules: Iterable[Module] = ()) 
         >>> measure_kept(lambda: x.exp().exp())
         80
     """
-    weights = {weight.untyped_storage().data_ptr() for module in modules for weight in module.parameters()}
+    weights = {key for module in modules for weight in module.parameters() for key, _ in list_storages(weight)}
     sizes: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            sizes[storage.data_ptr()] = storage.nbytes()
+        sizes.update((key, size) for key, size in list_storages(tensor) if key not in weights)
         return tensor
 
     token = _NOTE.set(pack)
@@ -104,6 +104,20 @@ def measure_kept(compute: Callable[[], object], modules: Iterable[Module] = ()) 
         _NOTE.reset(token)
     del result
     return sum(sizes.values())
+
+
+def list_storages(tensor: Tensor) -> list[tuple[int, int]]:
+    """Address and bytes of the memory that a tensor's values are in; quantized ones are in several.
+
+    Example:
+        >>> [size for _, size in list_storages(torch.ones(10))]
+        [40]
+    """
+    if is_traceable_wrapper_subclass(tensor):
+        inner = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+        return [each for part in inner for each in list_storages(part)]
+    storage = tensor.untyped_storage()
+    return [(storage.data_ptr(), storage.nbytes())]
 
 
 def note_kept(tensor: Tensor) -> None:
