@@ -194,7 +194,7 @@ class Found:
     Arguments:
         stock: whether the sample is the pipeline's own, to the last bit.
         error: of the gradient against finite differences along random directions, in each mode.
-        kept: bytes that a call's graph keeps for each weight of a linear layer, in addition to those without quantizing.
+        kept: bytes that a graph keeps for each weight of a linear layer, in addition to those without quantizing.
     """
 
     stock: bool

@@ -37,7 +37,7 @@ __all__ = [
 
 FORMAT = 4  # of spec.json: 1 has no ids and checksums (`runs/binding.py`); for 1 to 3 see `runs/formats.py`
 # Added to format 4 later: not written where they are not set, so that ids of runs stay what they were.
-ADDED = ("require", "stop_when", "start", "offload", *TaskOptions.names())
+ADDED = ("require", "stop_when", "start", "offload", "decoder", *TaskOptions.names())
 DEFAULT_MODEL = "stickers"
 DEFAULT_STEPS = 30
 Memory = Literal["auto", "fast", "balanced", "low"]
@@ -69,6 +69,12 @@ class LoadOptions(MemoryOptions):
         None,
         help="Keep weights in main memory and bring them to the GPU when they are needed: models takes whole models in "
         "turn, layers one layer at a time, which is slower and needs least.",
+    )
+
+    decoder: str | None = option(
+        None,
+        help="Another decoder for gradients alone, which needs less time and memory and biases them: tiny for the "
+        "published one of that kind, half for half size, or the folder or hub id of an AutoencoderTiny.",
     )
 
     @property

@@ -25,9 +25,44 @@ from noiseward.errors import ArgumentError, choices
 from noiseward.images import convert_image, read_image
 from noiseward.samplers.entries import Entry, plain_prompts
 
-__all__ = ["build_arguments", "count_entries", "describe_misfits", "open_images", "runs_alone", "takes_path"]
+__all__ = [
+    "build_arguments",
+    "check_call",
+    "count_entries",
+    "describe_misfits",
+    "open_images",
+    "runs_alone",
+    "takes_path",
+]
 
 _IMAGES = re.compile(r"(^|_)(images?|masks?)(_\d+)?$")
+
+_REFUSED = {
+    "generator": "use seed=: the noise is drawn outside the pipeline",
+    "latents": "pass noise to the sampler instead",
+    "prompt": "give the prompt to the call: sampler(noise, prompt)",
+    "output_type": "samples are always tensors; solution.images are Pillow images",
+    "return_dict": "samples are always tensors; solution.images are Pillow images",
+    "num_images_per_prompt": "use batch=: every image is a row of its own",
+    "num_videos_per_prompt": "use batch=: every video is a row of its own",
+    "num_waveforms_per_prompt": "use batch=: every waveform is a row of its own",
+    "batch_size": "use batch=: every image is a row of its own",
+    "padding_mask_crop": "its crop is pasted back into a PIL image, outside the graph; crop image= and mask_image=",
+}
+
+
+def check_call(pipe: Any, parameters: set[str], call: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's arguments, with images opened.
+
+    Raises:
+        ArgumentError: an argument that the pipeline does not know, or that is passed elsewhere here.
+    """
+    for name in call:
+        if name in _REFUSED:
+            raise ArgumentError(f"{type(pipe).__name__} takes no {name}= here: {_REFUSED[name]}")
+        if name not in parameters:
+            raise ArgumentError(f"{type(pipe).__name__} has no argument '{name}'; {choices(name, sorted(parameters))}")
+    return {name: open_images(name, value) for name, value in call.items()}
 
 
 def build_arguments(
