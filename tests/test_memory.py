@@ -21,11 +21,12 @@ from noiseward.loop.collect import optimize
 from noiseward.loop.loop import iterate
 from noiseward.options.run import Settings
 from noiseward.pipelines import adapter
-from noiseward.pipelines.blocks import find_blocks, recompute_blocks
+from noiseward.pipelines.blocks import recompute_blocks
 from noiseward.pipelines.strips import use_strips
 from noiseward.problem import prepare
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.samplers import memory
+from noiseward.samplers.blocks import find_blocks
 from noiseward.samplers.cost import Meter, count_calls
 from noiseward.samplers.memory import MODES, attempt, choose_mode, free_memory, lower_mode
 from noiseward.samplers.recompute import recompute_call
