@@ -49,7 +49,7 @@ from noiseward.pipelines.offload import OffloadedWeights
 from noiseward.pipelines.override import override
 from noiseward.pipelines.prompt_cache import PromptCache
 from noiseward.pipelines.ranges import Range, find_range, is_image, to_levels
-from noiseward.pipelines.refusals import check_modules
+from noiseward.pipelines.refusals import allow_gradients, check_modules
 from noiseward.pipelines.schedulers import copy_scheduler, is_stateful, replace_trees
 from noiseward.pipelines.steps import announce_steps, freeze_state, record_outputs, repeat_outputs, track_state
 from noiseward.samplers.differentiable import differentiable
@@ -114,6 +114,7 @@ class DiffusersSampler(Sampler):
         check_modules(type(pipe).__name__, modules)
         for module in modules.values():
             module.requires_grad_(False).eval()
+            allow_gradients(module)
         self._names, self._denoisers = denoiser, find_denoisers(type(pipe).__name__, modules, denoiser)
         for name, part in _LEAVES_THE_GRAPH.items():
             if getattr(pipe, name, None) is not None:

@@ -16,7 +16,7 @@ from torch.nn import Module
 
 from noiseward.errors import ModelError, NoisewardWarning
 
-__all__ = ["check_modules"]
+__all__ = ["allow_gradients", "check_modules"]
 
 _HARMLESS = {
     "PeftInputAutocastDisableHook",
@@ -26,6 +26,13 @@ _HARMLESS = {
     "LayerwiseCastingHook",
 }
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+
+
+def allow_gradients(module: Module) -> None:
+    """Set what some models read where gradients are on and never set: whether they recompute activations."""
+    name = "gradient_checkpointing"
+    if hasattr(type(module), f"_supports_{name}") and not any(name in vars(part) for part in module.modules()):
+        vars(module)[name] = False
 
 
 def check_modules(pipeline: str, modules: Mapping[str, Module]) -> None:
