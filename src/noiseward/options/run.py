@@ -37,7 +37,7 @@ __all__ = [
 
 FORMAT = 4  # of spec.json: 1 has no ids and checksums (`runs/binding.py`); for 1 to 3 see `runs/formats.py`
 # Added to format 4 later: not written where they are not set, so that ids of runs stay what they were.
-ADDED = ("require", "stop_when", "start", "offload", "decoder", *TaskOptions.names())
+ADDED = ("require", "stop_when", "start", "offload", "decoder", "compile", *TaskOptions.names())
 DEFAULT_MODEL = "stickers"
 DEFAULT_STEPS = 30
 Memory = Literal["auto", "fast", "balanced", "low"]
@@ -71,6 +71,9 @@ class LoadOptions(MemoryOptions):
         "turn, layers one layer at a time, which is slower and needs least.",
     )
 
+    compile: bool = option(
+        False, help="Compile the denoiser's blocks: setting a run up takes minutes then, and each step less time."
+    )
     decoder: str | None = option(
         None,
         help="Another decoder for gradients alone, which needs less time and memory and biases them: tiny for the "
@@ -78,10 +81,10 @@ class LoadOptions(MemoryOptions):
     )
 
     @property
-    def loading(self) -> dict[str, str]:
+    def loading(self) -> dict[str, Any]:
         """What `pipelines.load` takes."""
-        names = ("scheduler", "lora", "dtype", "device", "offload")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        names = ("scheduler", "lora", "dtype", "device", "offload", "compile")
+        return {name: value for name in names if (value := getattr(self, name)) not in (None, False)}
 
 
 class ModelOptions(LoadOptions):

@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from noiseward.pipelines.offload import OffloadedWeights
 from noiseward.pipelines.strips import Hold, use_strips
-from noiseward.samplers.blocks import find_blocks, recompute_block
+from noiseward.samplers.blocks import find_blocks, intercept, recompute_block
 from noiseward.samplers.recompute import replace_forward
 
 __all__ = ["recompute_blocks"]
@@ -30,13 +30,16 @@ def recompute_blocks(
     """
     with contextlib.ExitStack() as stack:
         for block in find_blocks(module):
-            own = block.forward
-            if strips:
-                own = _with_strips(block, own, functools.partial(weights.hold, block) if weights else None)
-            if weights:
-                own = weights.around_block(block, own)
-            stack.enter_context(replace_forward(block, recompute_block(block, own)))
+            stack.enter_context(intercept(block, functools.partial(_wrap, block, strips, weights)))
         yield
+
+
+def _wrap(block: Module, strips: bool, weights: OffloadedWeights | None, own: Callable[..., Any]) -> Callable[..., Any]:
+    if strips:
+        own = _with_strips(block, own, functools.partial(weights.hold, block) if weights else None)
+    if weights:
+        own = weights.around_block(block, own)
+    return recompute_block(block, own)
 
 
 def _with_strips(block: Module, own: Callable[..., Any], hold: Hold | None) -> Callable[..., Any]:

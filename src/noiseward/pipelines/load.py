@@ -15,6 +15,7 @@ import torch
 from noiseward import lfs
 from noiseward.errors import ArgumentError, ModelError, choices, describe_error
 from noiseward.pipelines.cards import Card, load_cards
+from noiseward.pipelines.denoisers import find_denoisers
 from noiseward.pipelines.schedulers import replace_scheduler
 from noiseward.terminal import silence
 from noiseward.user_code import InterruptListener
@@ -44,6 +45,7 @@ def load_pipeline(
     scheduler: str | None = None,
     lora: str | Path | None = None,
     offload: str | None = None,
+    compile: bool = False,
 ) -> Any:
     """Load a pipeline in the diffusers format.
 
@@ -56,6 +58,7 @@ def load_pipeline(
         lora: a file or folder of LoRA weights to add.
         offload: keep weights in main memory until they are needed: `models` takes whole models in turn, `layers` one
             layer at a time. See docs/my-card.md.
+        compile: compile the denoiser's repeated blocks, or the whole where it names none, with torch.compile.
 
     Raises:
         ModelError: there is no such model, or it cannot be read.
@@ -63,6 +66,8 @@ def load_pipeline(
     """
     if offload not in (None, *OFFLOADS):
         raise ArgumentError(f"unknown offload {offload!r}; {choices(str(offload), OFFLOADS)}")
+    if compile and offload:
+        raise ArgumentError("compile does not go with offload: compiled code keeps hold of weights; leave one out")
     with InterruptListener():  # the loaders of other libraries turn a Ctrl-C into errors such as "a file is damaged"
         card = load_cards().get(str(model))
         place = _choose_device(device)
@@ -79,6 +84,8 @@ def load_pipeline(
             pipe.scheduler = replace_scheduler(pipe.scheduler, scheduler)
         if lora is not None:
             _add_lora(pipe, Path(os.path.expanduser(lora)))
+        if compile:
+            _compile(pipe)
         try:
             return _place(pipe, place, offload)
         except (RuntimeError, AssertionError) as error:  # a device that is not there, or not large enough
@@ -171,6 +178,14 @@ def _add_lora(pipe: Any, path: Path) -> None:
     except Exception as error:
         lfs.check_pointers(path)
         raise ModelError(f"LoRA weights {path} do not fit ({describe_error(error, 200, kind=True)})") from error
+
+
+def _compile(pipe: Any) -> None:
+    modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    for module in find_denoisers(type(pipe).__name__, modules, None):
+        can_repeat = bool(getattr(module, "_repeated_blocks", None))
+        start: Any = getattr(module, "compile_repeated_blocks" if can_repeat else "compile")
+        start()
 
 
 def _place(pipe: Any, device: torch.device, offload: str | None) -> Any:

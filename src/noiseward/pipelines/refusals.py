@@ -66,6 +66,12 @@ def _reasons(module: Module) -> Iterator[tuple[str, str]]:
                 f"is quantized ({package}), which has no gradient",
                 "use weights in bfloat16, or a quantization that can be trained through (docs/pipelines.md)",
             )
+        backend = _attention_backend(part)
+        if "sage" in backend:
+            yield (
+                f"computes attention by a kernel without a gradient ({backend})",
+                "set_attention_backend('native'), or 'flash', which have one",
+            )
         if kind == "GGUFLinear" and getattr(sys.modules.get(package), "ops", None) is not None:
             yield (
                 "multiplies its GGUF weights in a fused kernel, which has no gradient",
@@ -83,6 +89,16 @@ def _reasons(module: Module) -> Iterator[tuple[str, str]]:
                     "load it again, and sample with it only here",
                 )
             vars(part)["support_avx512bf16_for_cpu"] = False
+
+
+def _attention_backend(part: Module) -> str:
+    """The name of the backend that a part's attention is computed by; empty where it computes none."""
+    processor = getattr(part, "processor", None)
+    if not hasattr(processor, "_attention_backend"):
+        return ""
+    registry = getattr(sys.modules.get("diffusers.models.attention_dispatch"), "_AttentionBackendRegistry", None)
+    chosen = getattr(processor, "_attention_backend", None) or getattr(registry, "_active_backend", "")
+    return str(getattr(chosen, "value", chosen))
 
 
 def _rounds_activations(module: Module) -> bool:

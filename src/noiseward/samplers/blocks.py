@@ -18,8 +18,9 @@ from torch.nn import Module, ModuleList
 
 from noiseward.samplers.cost import Meter
 from noiseward.samplers.recompute import recompute_call, replace_forward
+from noiseward.samplers.state import COMPILED, mark_interceptor
 
-__all__ = ["find_blocks", "recompute_block", "recompute_model"]
+__all__ = ["find_blocks", "intercept", "recompute_block", "recompute_model"]
 
 _SWITCH = "gradient_checkpointing"
 
@@ -61,9 +62,24 @@ def recompute_block(block: Module, own: Callable[..., Any]) -> Callable[..., Any
 
 
 @contextlib.contextmanager
+def intercept(block: Module, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """For the body of a `with`, calls of a block go to what is made of its forward, or of that as it was compiled."""
+    compiled = vars(block).get(COMPILED)
+    if compiled is None:
+        with replace_forward(block, wrap(block.forward)):
+            yield
+        return
+    vars(block)[COMPILED] = mark_interceptor(wrap(compiled))
+    try:
+        yield
+    finally:
+        vars(block)[COMPILED] = compiled
+
+
+@contextlib.contextmanager
 def recompute_model(module: Module) -> Iterator[None]:
     """Recompute the blocks of a model one by one in the body of a `with`."""
     with contextlib.ExitStack() as stack:
         for block in find_blocks(module):
-            stack.enter_context(replace_forward(block, recompute_block(block, block.forward)))
+            stack.enter_context(intercept(block, functools.partial(recompute_block, block)))
         yield
