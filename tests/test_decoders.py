@@ -185,3 +185,4 @@ def test_it_is_an_option_of_the_command_line(run, small):
     status, out, err = run("align", "a", *small, "--reward", "brightness", "--steps", "1", "--decoder", "half")
     assert status == 0, err
     assert run("align", "a", *small, "--reward", "brightness", "--decoder", "hafl")[0] == 2
+    assert "go through its decoder at half size, and are biased" in run("doctor", *small, "--decoder", "half")[1]

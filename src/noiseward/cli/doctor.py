@@ -40,8 +40,10 @@ def doctor(options: DoctorOptions) -> None:
     versions |= {name: version(name) for name in ("diffusers", "transformers", "safetensors")}
     console.print(", ".join(f"{name} {number}" for name, number in versions.items()))
     console.print(f"device {device}, {torch.get_num_threads()} threads")
-    how = {"loading": options.loading, "conversion": options.conversion}
-    sampler = open_sampler(options.model, memory=options.memory, call=options.arguments, **how)
+    sampler = open_sampler(
+        options.model, memory=options.memory, decoder=options.decoder, call=options.arguments, loading=options.loading,
+        conversion=options.conversion,
+    )  # fmt: skip
     if options.num_inference_steps is None:
         least = math.ceil(1 / (options.strength or 1))  # so that a share of the steps is one at least
         sampler = sampler.with_steps(max(STEPS, least)) or sampler  # a sampler of your own has the steps that it has
