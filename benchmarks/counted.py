@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, functional
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
@@ -39,14 +40,18 @@ TOYS = {"toy SD": (unets.sd1, 8), "toy SDXL": (unets.sdxl, 8)}
 
 
 class Counter(TorchDispatchMode):
-    """FLOPs, and the most bytes of new tensors alive at once, in the body of a `with`."""
+    """FLOPs, and the most bytes of tensors alive at once that were made in the body of a `with`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.flops = self.now = self.most = 0
         self._known: set[int] = set()
+        self._outside: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self._known:
+                self._outside.add(tensor.untyped_storage()._cdata)  # a weight, which is no new tensor as a view either
         result = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
@@ -58,7 +63,7 @@ class Counter(TorchDispatchMode):
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
-        if key not in self._known:
+        if key not in self._known and key not in self._outside:
             self._known.add(key)
             size = storage.nbytes()
             self.now += size
@@ -92,7 +97,9 @@ def count() -> Iterator[Counter]:
     """Count what the body of a `with` does."""
     plain = functional.scaled_dot_product_attention
     with Counter() as counter:
-        functional.scaled_dot_product_attention = lambda q, k, v, *more, **named: Fused.apply(counter, q, k, v)
+        functional.scaled_dot_product_attention = lambda query, key, value, *more, **named: Fused.apply(
+            counter, query, key, value
+        )
         try:
             yield counter
         finally:

@@ -11,6 +11,7 @@ from tests.test_support import first_cells
 SAMPLE = (
     "AnimateDiffSparseControlNetPipeline",  # images encoded without the generator, five axes
     "ConsistencyModelPipeline",  # a class label that its model does not have
+    "HiDreamImagePipeline",  # refused; embeddings whose first axis is not rows
     "HunyuanDiTControlNetPipeline",
     "IFSuperResolutionPipeline",  # tensors in [-1, 1]
     "SanaVideoPipeline",  # only right in float64
@@ -18,6 +19,7 @@ SAMPLE = (
     "StableDiffusionPipelineSafe",  # refused
     "StableUnCLIPPipeline",  # a prior in front
     "WanVACEPipeline",  # takes one prompt and no list
+    "ZImageControlNetPipeline",  # a model that reads, where gradients are on, what it never set
     "ZImagePipeline",  # edits the list of prompts
 )
 

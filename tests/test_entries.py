@@ -17,6 +17,7 @@ from noiseward import (
     align,
 )
 from noiseward.optimizers.candidates import evaluate
+from noiseward.pipelines.arguments import build_arguments, count_entries
 from noiseward.samplers.entries import Entry, number_prompts, plain_prompts
 from noiseward.samplers.function import FunctionSampler
 from tests.families import guided, pixels
@@ -238,3 +239,14 @@ def test_a_pipeline_that_edits_an_image_in_place_edits_a_copy():
 
 def test_a_function_sampler_has_no_entries():
     assert FunctionSampler(lambda batch: torch.randn(batch, 2)).by_row == ()
+
+
+def test_embeddings_of_several_layers_go_by_row_along_their_second_axis():
+    pipe, name = stable_diffusion(), "prompt_embeds_llama3"
+    layers = torch.arange(24.0).view(4, 3, 2, 1)
+    assert count_entries(pipe, {name}, name, layers) == 3
+    rows = list(number_prompts(["a", "b", "c"], 3))
+    built = build_arguments(pipe, {name}, {name: layers}, 2, [rows[2], rows[0]])
+    assert torch.equal(built[name], layers[:, [2, 0]])
+    shared = build_arguments(pipe, {name, "prompt"}, {name: layers[:, :1]}, 2, [rows[1], rows[2]])
+    assert torch.equal(shared[name], layers[:, :1].expand(-1, 2, -1, -1)) and "prompt" not in shared

@@ -10,6 +10,7 @@ import weakref
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
@@ -20,11 +21,12 @@ from noiseward.loop.collect import optimize
 from noiseward.loop.loop import iterate
 from noiseward.options.run import Settings
 from noiseward.pipelines import adapter
-from noiseward.pipelines.blocks import find_blocks, recompute_blocks
+from noiseward.pipelines.blocks import recompute_blocks
 from noiseward.pipelines.strips import use_strips
 from noiseward.problem import prepare
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.samplers import memory
+from noiseward.samplers.blocks import find_blocks
 from noiseward.samplers.cost import Meter, count_calls
 from noiseward.samplers.memory import MODES, attempt, choose_mode, free_memory, lower_mode
 from noiseward.samplers.recompute import recompute_call
@@ -165,6 +167,28 @@ def test_blocks_inside_a_recomputed_call_are_recomputed_from_their_inputs():
         torch.autograd.grad(recompute_call(lambda x: pipe.unet(x, 5, words).sample, Meter(), (x,), {}).sum(), x)
 
     assert peak(backpropagate, [pipe.unet]) < 0.6 * peak(backpropagate_whole, [pipe.unet])
+
+
+class Thoughtless(nn.Module):
+    """A layer that turns gradients off, as layers written for inference do."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    @torch.no_grad()
+    def forward(self, x):
+        return self.layer(x)
+
+
+def test_what_turns_gradients_off_within_a_block_is_lifted_when_the_block_is_repeated():
+    pipe = stable_diffusion().to(torch.float64)
+    attention = next(part for part in pipe.unet.modules() if isinstance(part, BasicTransformerBlock)).attn1
+    attention.to_q = Thoughtless(attention.to_q)
+    noise = make_sampler(pipe, "fast").init(1, seed=1).double()
+    fast, balanced, low = (gradient(make_sampler(pipe, mode), noise) for mode in MODES)
+    assert torch.equal(fast, balanced)
+    torch.testing.assert_close(low, fast, rtol=1e-10, atol=1e-16)
 
 
 # ---- auto ----

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +13,8 @@ from noiseward import ArgumentError, DiffusersSampler, FunctionSampler, ModelErr
 from noiseward.errors import NoisewardWarning
 from tests.battery import slopes, weigh
 from tests.families import guided, pixels
+from tests.quantized import KINDS
+from tests.test_support import first_cells
 from tests.tiny import CALL, stable_diffusion
 
 
@@ -152,27 +157,6 @@ def test_a_pipelines_own_errors_are_one_line():
     assert "\n" not in str(caught.value)
 
 
-def offload(pipe):
-    from accelerate import cpu_offload_with_hook
-
-    cpu_offload_with_hook(pipe.unet, "cpu")
-
-
-def offload_in_sequence(pipe):
-    from accelerate import cpu_offload
-
-    cpu_offload(pipe.vae, "cpu")
-
-
-def offload_groups(pipe):
-    cpu = torch.device("cpu")
-    pipe.unet.enable_group_offload(cpu, cpu, offload_type="leaf_level")
-
-
-def cast_layers(pipe):
-    pipe.unet.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
-
-
 def cache(pipe):
     from diffusers import PyramidAttentionBroadcastConfig, apply_pyramid_attention_broadcast
 
@@ -193,18 +177,33 @@ def quantize(pipe):
     pipe.unet.time_embedding.linear_1 = QuantizedLinear()
 
 
+def use_nunchaku(pipe):
+    kind = type("SVDQW4A4Linear", (nn.Linear,), {"__module__": "nunchaku.models.linear"})
+    pipe.unet.time_embedding.linear_1 = kind(2, 2)
+
+
+def fuse_gguf(pipe):
+    sys.modules["kernels_of_a_test"] = types.SimpleNamespace(ops=object())
+    kind = type("GGUFLinear", (nn.Linear,), {"__module__": "kernels_of_a_test"})
+    pipe.unet.time_embedding.linear_1 = kind(2, 2)
+
+
+def multiply_in_few_bits(pipe):
+    pipe.unet.time_embedding.linear_1.sdnq_dequantizer = types.SimpleNamespace(use_quantized_matmul=True)
+
+
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        (offload, "unet is offloaded to the CPU between calls.*remove_all_hooks"),
-        (offload_in_sequence, "vae is offloaded to the CPU"),
-        (offload_groups, "unet offloads its weights in groups"),
-        (cast_layers, "unet stores its weights in another precision"),
         (cache, "unet keeps something from call to call .PyramidAttentionBroadcastHook."),
         (quantize, "unet is quantized .*bfloat16"),
+        (use_nunchaku, "unet is quantized .nunchaku.models.linear., which has no gradient"),
+        (fuse_gguf, "unet multiplies its GGUF weights in a fused kernel.*DIFFUSERS_GGUF_CUDA_KERNELS=false"),
+        (multiply_in_few_bits, "unet multiplies in few bits .SDNQ.*use_quantized_matmul=False"),
     ],
 )
-def test_what_a_gradient_cannot_pass_is_refused_in_one_line(setting, says):
+def test_what_a_gradient_cannot_pass_is_refused_in_one_line(setting, says, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kernels_of_a_test", None)  # and gone afterwards
     pipe = stable_diffusion()
     setting(pipe)
     with pytest.raises(ModelError, match=says) as caught:
@@ -220,7 +219,15 @@ def round_as_quanto(pipe):
     pipe.unet.time_embedding.linear_1.activation_qtype = object()
 
 
-@pytest.mark.parametrize("setting", [round_as_torchao, round_as_quanto])
+def round_as_bitsandbytes(pipe):
+    pipe.unet.time_embedding.linear_1 = type("Linear8bitLt", (nn.Linear,), {})(2, 2)
+
+
+def test_each_way_to_quantize_has_its_line_in_the_page():
+    assert first_cells("quantized") == list(KINDS)
+
+
+@pytest.mark.parametrize("setting", [round_as_torchao, round_as_quanto, round_as_bitsandbytes])
 def test_activations_rounded_to_few_bits_are_warned_of(setting):
     """The layers themselves are in tests/strangers, where their packages are installed."""
     pipe = stable_diffusion()

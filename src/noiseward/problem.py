@@ -229,7 +229,8 @@ def prepare(
     begin = settings.start
     moves = choose_method(method, score, earlier=earlier, started=begin is not None)
     held = loaded.get("watch", (watch, reward, required, model), lambda: _held_out(watch, score, model))
-    opening = {"memory": memory, "call": call, "loading": settings.loading, "conversion": settings.conversion}
+    opening = {"memory": memory, "decoder": settings.decoder, "call": call}
+    opening |= {"loading": settings.loading, "conversion": settings.conversion}
     asked = (model, opening)
     sampler = loaded.get("sampler", asked, lambda: open_sampler(model, **opening))
     each = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)

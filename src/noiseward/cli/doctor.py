@@ -19,6 +19,9 @@ STEPS = 5  # denoising steps of the check
 @expand
 def doctor(options: DoctorOptions) -> None:
     """Check versions and device, and that a model can be driven: draws, seeds, gradients, memory."""
+    if options.fit is not None:
+        _show_fitting(options, options.fit)
+        return
     import platform
     from importlib.metadata import version
 
@@ -37,8 +40,10 @@ def doctor(options: DoctorOptions) -> None:
     versions |= {name: version(name) for name in ("diffusers", "transformers", "safetensors")}
     console.print(", ".join(f"{name} {number}" for name, number in versions.items()))
     console.print(f"device {device}, {torch.get_num_threads()} threads")
-    how = {"loading": options.loading, "conversion": options.conversion}
-    sampler = open_sampler(options.model, memory=options.memory, call=options.arguments, **how)
+    sampler = open_sampler(
+        options.model, memory=options.memory, decoder=options.decoder, call=options.arguments, loading=options.loading,
+        conversion=options.conversion,
+    )  # fmt: skip
     if options.num_inference_steps is None:
         least = math.ceil(1 / (options.strength or 1))  # so that a share of the steps is one at least
         sampler = sampler.with_steps(max(STEPS, least)) or sampler  # a sampler of your own has the steps that it has
@@ -60,3 +65,38 @@ def doctor(options: DoctorOptions) -> None:
         print_json({"versions": versions, "device": device, "findings": every, "verdict": verdict(findings)})
     if any(finding.must and not finding.fine for finding in findings):
         raise typer.Exit(1)
+
+
+def _show_fitting(options: DoctorOptions, size: str) -> None:
+    """Print which settings of which models fit into some memory."""
+    from noiseward import terminal
+    from noiseward.cli.columns import print_table
+    from noiseward.pipelines.fit import list_settings, load_needs, needs_of, read_size
+
+    available = read_size(size)
+    given = "model" in options.model_fields_set
+    found = {
+        each.name: list_settings(each, available)
+        for each in ([needs_of(options.model)] if given else load_needs().values())
+    }
+    if options.as_json:
+        print_json({
+            name: [
+                {"precision": one.precision, "memory": one.memory, "offload": one.offload, "decoder": one.decoder,
+                 "bytes": int(one.bytes)}
+                for one in settings
+            ]
+            for name, settings in found.items()
+        })  # fmt: skip
+        return
+    console = terminal.console()
+    head = ["model", "image", "denoiser", "memory", "offload", "decoder", "GB"]
+    cells = [
+        [name, load_needs()[name].size, one.precision, one.memory, one.offload or "no", one.decoder or "own",
+         f"{one.bytes / 1e9:.1f}"]
+        for name, settings in found.items() for one in settings
+    ]  # fmt: skip
+    print_table(head, cells, console, left=head[:-1])
+    for name in [name for name, settings in found.items() if not settings]:
+        console.print(f"{name}: nothing fits into {size}; take smaller images (--height, --width) or a smaller model")
+    console.print("Computed, for one image and without a reward's own model: docs/my-card.md")

@@ -51,8 +51,8 @@ def rewards(context: typer.Context, json: JsonFlag = False) -> None:
     console.print()
     console.print(
         "'noiseward rewards fetch NAME' downloads weights, 'noiseward rewards test NAME IMAGE...' scores images. "
-        "NAME:WEIGHT, or NAME:KEY=VALUE,...: weight=, clamp=, cutouts=, unit=, name=, and a reward's own arguments, "
-        "as in hpsv2:version=2.0"
+        "NAME:WEIGHT, or NAME:KEY=VALUE,...: weight=, clamp=, cutouts=, unit=, name=, device=, dtype=, recompute=, and "
+        "a reward's own arguments, as in hpsv2:version=2.0"
     )
     console.print(
         "path/to/file.py:function is a reward of your own: images (B, 3, H, W) in [0, 1] to (B,); it runs that file"

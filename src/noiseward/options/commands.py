@@ -215,6 +215,11 @@ class DoctorOptions(ModelOptions, CallOptions, TaskOptions):
 
     listed_in: ClassVar[str | None] = "Output"
 
+    fit: str | None = option(
+        None,
+        help="Say which settings fit into that much memory, as 12GB, for --model or every model that was counted; "
+        "nothing is loaded.",
+    )
     as_json: bool = option(
         False, flag="--json", help="Print the findings as JSON for programs: docs/scripting.md has its keys."
     )

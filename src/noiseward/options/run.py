@@ -37,10 +37,11 @@ __all__ = [
 
 FORMAT = 4  # of spec.json: 1 has no ids and checksums (`runs/binding.py`); for 1 to 3 see `runs/formats.py`
 # Added to format 4 later: not written where they are not set, so that ids of runs stay what they were.
-ADDED = ("require", "stop_when", "start", *TaskOptions.names())
+ADDED = ("require", "stop_when", "start", "offload", "decoder", "compile", *TaskOptions.names())
 DEFAULT_MODEL = "stickers"
 DEFAULT_STEPS = 30
 Memory = Literal["auto", "fast", "balanced", "low"]
+Offload = Literal["models", "layers"]
 
 
 class MemoryOptions(Options):
@@ -64,12 +65,26 @@ class LoadOptions(MemoryOptions):
     lora: str | None = option(None, help="A file or folder of LoRA weights.")
     dtype: str | None = option(None, help="Data type of the weights: float32, bfloat16, ...")
     device: str | None = option(None, help="auto, cpu, cuda, or mps. Default: auto.")
+    offload: Offload | None = option(
+        None,
+        help="Keep weights in main memory and bring them to the GPU when they are needed: models takes whole models in "
+        "turn, layers one layer at a time, which is slower and needs least.",
+    )
+
+    compile: bool = option(
+        False, help="Compile the denoiser's blocks: setting a run up takes minutes then, and each step less time."
+    )
+    decoder: str | None = option(
+        None,
+        help="Another decoder for gradients alone, which needs less time and memory and biases them: tiny for the "
+        "published one of that kind, half for half size, or the folder or hub id of an AutoencoderTiny.",
+    )
 
     @property
-    def loading(self) -> dict[str, str]:
+    def loading(self) -> dict[str, Any]:
         """What `pipelines.load` takes."""
-        names = ("scheduler", "lora", "dtype", "device")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        names = ("scheduler", "lora", "dtype", "device", "offload", "compile")
+        return {name: value for name in names if (value := getattr(self, name)) not in (None, False)}
 
 
 class ModelOptions(LoadOptions):

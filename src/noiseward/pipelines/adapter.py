@@ -21,6 +21,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -38,15 +39,17 @@ from noiseward.errors import (
 )
 from noiseward.noise.layout import Layout
 from noiseward.noise.tape import is_recording, off, record
-from noiseward.pipelines.arguments import build_arguments, count_entries, describe_misfits, open_images, runs_alone
+from noiseward.pipelines.arguments import build_arguments, check_call, count_entries, describe_misfits, runs_alone
 from noiseward.pipelines.autoencoders import exclude_posterior, upcast_copies
 from noiseward.pipelines.blocks import recompute_blocks
 from noiseward.pipelines.calls import hide_bars, list_parameters, list_pipelines, select_output
+from noiseward.pipelines.decoders import open_decoder
 from noiseward.pipelines.denoisers import find_denoisers
+from noiseward.pipelines.offload import OffloadedWeights
 from noiseward.pipelines.override import override
 from noiseward.pipelines.prompt_cache import PromptCache
 from noiseward.pipelines.ranges import Range, find_range, is_image, to_levels
-from noiseward.pipelines.refusals import check_modules
+from noiseward.pipelines.refusals import allow_gradients, check_modules
 from noiseward.pipelines.schedulers import copy_scheduler, is_stateful, replace_trees
 from noiseward.pipelines.steps import announce_steps, freeze_state, record_outputs, repeat_outputs, track_state
 from noiseward.samplers.differentiable import differentiable
@@ -61,18 +64,6 @@ __all__ = ["DiffusersSampler"]
 
 MEMORY = (*MODES, "auto")
 _LEAVES_THE_GRAPH = {"safety_checker": "safety checker", "watermark": "watermark"}
-_REFUSED = {
-    "generator": "use seed=: the noise is drawn outside the pipeline",
-    "latents": "pass noise to the sampler instead",
-    "prompt": "give the prompt to the call: sampler(noise, prompt)",
-    "output_type": "samples are always tensors; solution.images are Pillow images",
-    "return_dict": "samples are always tensors; solution.images are Pillow images",
-    "num_images_per_prompt": "use batch=: every image is a row of its own",
-    "num_videos_per_prompt": "use batch=: every video is a row of its own",
-    "num_waveforms_per_prompt": "use batch=: every waveform is a row of its own",
-    "batch_size": "use batch=: every image is a row of its own",
-    "padding_mask_crop": "its crop is pasted back into a PIL image, outside the graph; crop image= and mask_image=",
-}
 
 
 @final
@@ -85,6 +76,8 @@ class DiffusersSampler(Sampler):
             `low` does so block by block, and computes the decoder's gradient in strips; `auto` is the first of them
             that fits into free memory for the first batch (found out by two samplings). The gradient is the same in
             all.
+        decoder: another decoder for gradients alone, see `decoders.py`: `tiny`, `half`, a folder or hub id of an
+            `AutoencoderTiny`, or a module. What is shown and scored comes from the pipeline's own.
         denoiser: names of the models that are called at each step; default: `unet`, `transformer`, and every model that
             is called with a timestep.
         call: arguments of the pipeline's own call, under its own names: `num_inference_steps`, `guidance_scale`, `eta`,
@@ -103,18 +96,25 @@ class DiffusersSampler(Sampler):
     """
 
     def __init__(
-        self, pipe: Any, *, memory: str = "balanced", denoiser: str | Sequence[str] | None = None, **call: Any
+        self,
+        pipe: Any,
+        *,
+        memory: str = "balanced",
+        decoder: str | Path | Module | None = None,
+        denoiser: str | Sequence[str] | None = None,
+        **call: Any,
     ) -> None:
         if memory not in MEMORY:
             raise ArgumentError(f"unknown memory mode {memory!r}; {choices(str(memory), MEMORY)}")
         self.pipe = pipe
         self._parameters = list_parameters(pipe)
-        self._arguments = self._check(call)
+        self._arguments = check_call(pipe, self._parameters, call)
         self._output = select_output(pipe)
         modules = self.modules
         check_modules(type(pipe).__name__, modules)
         for module in modules.values():
             module.requires_grad_(False).eval()
+            allow_gradients(module)
         self._names, self._denoisers = denoiser, find_denoisers(type(pipe).__name__, modules, denoiser)
         for name, part in _LEAVES_THE_GRAPH.items():
             if getattr(pipe, name, None) is not None:
@@ -124,7 +124,10 @@ class DiffusersSampler(Sampler):
                     NoisewardWarning,
                     stacklevel=2,
                 )
-        self._prompts = PromptCache(self._denoisers)
+        self._weights = OffloadedWeights(pipe, modules)
+        self._decoder = None if decoder is None else open_decoder(decoder, pipe)
+        self.stand_in = self._decoder and self._decoder.says
+        self._prompts = PromptCache(self._denoisers, weights=self._weights)
         self._range: Range | None = None
         self._expected: list[str] | None = [""]
         counts = {name: count_entries(pipe, self._parameters, name, value) for name, value in self._arguments.items()}
@@ -141,7 +144,8 @@ class DiffusersSampler(Sampler):
     def with_pipe(self, pipe: Any, **changes: Any) -> DiffusersSampler:
         """A sampler of another pipeline of the same models."""
         call = {**self._arguments, **changes}
-        other = DiffusersSampler(pipe, memory=self.memory, denoiser=self._names, **call)
+        decoder = self._decoder and self._decoder.given
+        other = DiffusersSampler(pipe, memory=self.memory, decoder=decoder, denoiser=self._names, **call)
         other.expect(self._expected)
         return other
 
@@ -203,8 +207,16 @@ class DiffusersSampler(Sampler):
         self._memory = memory
         below = lower_mode(memory) if memory != "auto" else "low"
         self.lighter = f"memory='{below}'" if below else None
-        inside = recompute_blocks if memory == "low" else None
+        inside = self._inside if self._weights else recompute_blocks if memory == "low" else None
         self._inner = self._inner.with_memory(memory != "fast", inside=inside, lighter=self.lighter)
+
+    @contextlib.contextmanager
+    def _inside(self, module: Module) -> Iterator[None]:
+        """Around a call of a denoiser, some of whose weights may be elsewhere, and around its repetition."""
+        with self._weights.call(module), contextlib.ExitStack() as stack:
+            if self._memory == "low":
+                stack.enter_context(recompute_blocks(module, weights=self._weights))
+            yield
 
     def run_stock(self, prompt: Prompt = None, *, seed: int) -> Tensor:
         """The pipeline's own sample of a seed, `(1, *X)`, without tape, graph, safety checker and watermark."""
@@ -337,14 +349,14 @@ class DiffusersSampler(Sampler):
     def _prepare(self) -> Iterator[None]:
         """Prepare the pipeline for one run and leave it as it was."""
         pipes = list_pipelines(self.pipe)
-        with contextlib.ExitStack() as stack:
+        with self._weights.stay(), contextlib.ExitStack() as stack:
             for pipe in pipes:
                 stack.enter_context(self._prepare_pipeline(pipe))
             for name, module in self.modules.items():
                 if module not in self._denoisers:
                     owners = [pipe for pipe in pipes if getattr(pipe, name, None) is module]
                     prepare = functools.partial(self._prepare_module, name == "vae")
-                    stack.enter_context(upcast_copies(owners, name, prepare))
+                    stack.enter_context(upcast_copies(owners, name, prepare, self._weights.hold))
             yield
 
     @contextlib.contextmanager
@@ -366,18 +378,12 @@ class DiffusersSampler(Sampler):
     def _prepare_module(self, is_decoder: bool, module: Any) -> Iterator[None]:
         """Exclude its posterior's draws and, for the decoder, save memory as the mode says."""
         with contextlib.ExitStack() as stack:
-            if is_decoder and self._memory == "low":
-                stack.enter_context(recompute_blocks(module, strips=True))
+            if self._weights.holds(module):
+                stack.enter_context(self._weights.drive(module))
+            if is_decoder and self._decoder:
+                stack.enter_context(override(module, "decode", self._decoder.around(module, module.decode)))
+            elif is_decoder and self._memory == "low":
+                stack.enter_context(recompute_blocks(module, strips=True, weights=self._weights))
             if callable(getattr(module, "encode", None)):
                 stack.enter_context(override(module, "encode", exclude_posterior(module.encode)))
             yield
-
-    def _check(self, call: dict[str, Any]) -> dict[str, Any]:
-        for name in call:
-            if name in _REFUSED:
-                raise ArgumentError(f"{type(self.pipe).__name__} takes no {name}= here: {_REFUSED[name]}")
-            if name not in self._parameters:
-                raise ArgumentError(
-                    f"{type(self.pipe).__name__} has no argument '{name}'; {choices(name, sorted(self._parameters))}"
-                )
-        return {name: open_images(name, value) for name, value in call.items()}

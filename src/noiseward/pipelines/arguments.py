@@ -25,9 +25,44 @@ from noiseward.errors import ArgumentError, choices
 from noiseward.images import convert_image, read_image
 from noiseward.samplers.entries import Entry, plain_prompts
 
-__all__ = ["build_arguments", "count_entries", "describe_misfits", "open_images", "runs_alone", "takes_path"]
+__all__ = [
+    "build_arguments",
+    "check_call",
+    "count_entries",
+    "describe_misfits",
+    "open_images",
+    "runs_alone",
+    "takes_path",
+]
 
 _IMAGES = re.compile(r"(^|_)(images?|masks?)(_\d+)?$")
+
+_REFUSED = {
+    "generator": "use seed=: the noise is drawn outside the pipeline",
+    "latents": "pass noise to the sampler instead",
+    "prompt": "give the prompt to the call: sampler(noise, prompt)",
+    "output_type": "samples are always tensors; solution.images are Pillow images",
+    "return_dict": "samples are always tensors; solution.images are Pillow images",
+    "num_images_per_prompt": "use batch=: every image is a row of its own",
+    "num_videos_per_prompt": "use batch=: every video is a row of its own",
+    "num_waveforms_per_prompt": "use batch=: every waveform is a row of its own",
+    "batch_size": "use batch=: every image is a row of its own",
+    "padding_mask_crop": "its crop is pasted back into a PIL image, outside the graph; crop image= and mask_image=",
+}
+
+
+def check_call(pipe: Any, parameters: set[str], call: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's arguments, with images opened.
+
+    Raises:
+        ArgumentError: an argument that the pipeline does not know, or that is passed elsewhere here.
+    """
+    for name in call:
+        if name in _REFUSED:
+            raise ArgumentError(f"{type(pipe).__name__} takes no {name}= here: {_REFUSED[name]}")
+        if name not in parameters:
+            raise ArgumentError(f"{type(pipe).__name__} has no argument '{name}'; {choices(name, sorted(parameters))}")
+    return {name: open_images(name, value) for name, value in call.items()}
 
 
 def build_arguments(
@@ -49,7 +84,8 @@ def build_arguments(
     rows = prompt or [""] * batch
     result = {name: _copy(_per_row(pipe, parameters, name, value, rows)) for name, value in call.items()}
     prompt = plain_prompts(prompt)
-    if result.get("prompt_embeds") is not None or result.get("class_labels") is not None:
+    embedded = [each for each in result if each.startswith("prompt_embeds")]  # some have one for each text encoder
+    if any(result[each] is not None for each in (*embedded, "class_labels") if each in result):
         return result
     name = type(pipe).__name__
     if "prompt" in parameters:
@@ -72,7 +108,7 @@ def count_entries(pipe: Any, parameters: set[str], name: str, value: Any) -> int
     if isinstance(value, Tensor) or type(value).__module__ == "numpy":
         rank = getattr(value, "ndim", 0)
         by_row = _is_embedding(name) and rank > 0 or _is_image(name) and rank == 4
-        return len(value) if by_row else 1
+        return value.shape[_row_axis(name, value)] if by_row else 1
     if not isinstance(value, list | tuple):
         return 1
     if name == "class_labels" or "prompt" in name:
@@ -169,7 +205,7 @@ def _per_row(pipe: Any, parameters: set[str], name: str, value: Any, rows: Seque
     if isinstance(value, list | tuple):
         mine = [value[place] for place in known]
         return mine[0] if _is_image(name) and batch == 1 else mine
-    return value[known]
+    return value[(slice(None),) * _row_axis(name, value) + (known,)]
 
 
 def _share(name: str, value: Any, batch: int) -> Any:
@@ -182,9 +218,16 @@ def _share(name: str, value: Any, batch: int) -> Any:
         if "prompt" in name:
             return [value[0]] * batch
         return value[0] if _is_image(name) and isinstance(value[0], list | tuple) else value
-    if isinstance(value, Tensor) and _is_embedding(name) and value.shape[:1] == (1,):
-        return value.expand(batch, *value.shape[1:])
+    if isinstance(value, Tensor) and _is_embedding(name) and value.ndim > 0:
+        axis = _row_axis(name, value)
+        if value.shape[axis] == 1:
+            return value.expand(*value.shape[:axis], batch, *value.shape[axis + 1 :])
     return value
+
+
+def _row_axis(name: str, value: Any) -> int:
+    """The axis of the rows: the first, or the second of the embeddings of several layers of a text encoder."""
+    return 1 if "prompt_embeds" in name and value.ndim == 4 else 0
 
 
 def _copy(value: Any) -> Any:

@@ -20,17 +20,21 @@ from noiseward.noise.tape import aside
 
 __all__ = ["exclude_posterior", "upcast_copies"]
 
+_HOOKS = ("_hf_hook", "_old_forward", "_diffusers_hook")
+
 Prepare = Callable[[Module], contextlib.AbstractContextManager[Any]]
 
 
 @contextlib.contextmanager
-def upcast_copies(owners: Sequence[Any], name: str, prepare: Prepare) -> Iterator[None]:
+def upcast_copies(owners: Sequence[Any], name: str, prepare: Prepare, hold: Prepare) -> Iterator[None]:
     """Upcast the module `owner.name` as a copy, which takes its place until it is downcast, in the body of a `with`.
 
     Arguments:
         owners: a pipeline, and others that share the module.
         name: of their attribute.
         prepare: makes a context that is entered with the module and with each copy.
+        hold: makes a context in which the module's weights are here, where they are elsewhere between calls; a copy's
+            stay here.
     """
     module: Module = getattr(owners[0], name)
 
@@ -45,7 +49,8 @@ def upcast_copies(owners: Sequence[Any], name: str, prepare: Prepare) -> Iterato
             dtype = _requested_dtype(*args, **kwargs)
             if _bits(dtype) <= _bits(_dtype(module)):
                 return type(module).to(module, *args, **kwargs)
-            wide = _copy(module)
+            with hold(module):
+                wide = _copy(module)
             type(wide).to(wide, *args, **kwargs)
 
             def downcast(*args: Any, **kwargs: Any) -> Module:
@@ -100,11 +105,11 @@ def _dtype(module: Module) -> torch.dtype | None:
 
 
 def _copy(module: Module) -> Module:
-    """A copy of a module, without overridden methods of its parts."""
+    """A copy of a module, without overridden methods of its parts and without what offloads its weights."""
     overridden = []
     for part in module.modules():
         own = vars(part)
-        for name in [name for name in own if callable(getattr(type(part), name, None))]:
+        for name in [name for name in own if name in _HOOKS or callable(getattr(type(part), name, None))]:
             overridden.append((own, name, own.pop(name)))
     try:
         return copy.deepcopy(module)

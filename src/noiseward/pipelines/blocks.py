@@ -1,83 +1,51 @@
-"""A model's blocks, each recomputed for the gradient: what `memory="low"` adds around a denoiser and a decoder.
-
-A model's own code says where it is cut into blocks: it sets the attribute `gradient_checkpointing` on the parts whose
-lists hold them (residual blocks and transformer blocks, mostly). Calls of the lists' members are intercepted and
-recomputed one by one. The model's own checkpointing is not used, because some models compute something else there: one
-drops its attention mask. A model that names no such parts is left as it is.
-"""
+"""What `memory="low"` adds around a denoiser and a decoder: their blocks (`samplers/blocks.py`), each recomputed."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import weakref
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch.nn import Module, ModuleList
+from torch.nn import Module
 
-from noiseward.pipelines.strips import use_strips
-from noiseward.samplers.cost import Meter
-from noiseward.samplers.recompute import recompute_call, replace_forward
+from noiseward.pipelines.offload import OffloadedWeights
+from noiseward.pipelines.strips import Hold, use_strips
+from noiseward.samplers.blocks import find_blocks, intercept, recompute_block
+from noiseward.samplers.recompute import replace_forward
 
-__all__ = ["find_blocks", "recompute_blocks"]
-
-_SWITCH = "gradient_checkpointing"
-
-_CACHE: MutableMapping[Module, list[Module]] = weakref.WeakKeyDictionary()
-
-
-def find_blocks(module: Module) -> list[Module]:
-    """The blocks a model is made of: members of lists of its parts that can recompute, the smallest such.
-
-    Example:
-        >>> from noiseward.pipelines.load import load_pipeline
-        >>> sorted({type(block).__name__ for block in find_blocks(load_pipeline("stickers").unet)})
-        ['BasicTransformerBlock', 'ResnetBlock2D']
-    """
-    if module not in _CACHE:
-        can_recompute = getattr(module, "_supports_gradient_checkpointing", False)
-        parts = [part for part in module.modules() if _SWITCH in vars(part)] if can_recompute else []
-        lists = [child for part in parts for child in part.children() if isinstance(child, ModuleList)]
-        members = dict.fromkeys(member for each in lists for member in each)
-        _CACHE[module] = [member for member in members if _is_block(member)]
-    return _CACHE[module]
-
-
-def _is_block(member: Module) -> bool:
-    """Whether it has no such part in turn, and more than one layer with weights: one, frozen, keeps nothing at all."""
-    parts = list(member.modules())
-    layers = [part for part in parts if next(part.parameters(recurse=False), None) is not None]
-    return len(layers) > 1 and not any(_SWITCH in vars(part) for part in parts)
+__all__ = ["recompute_blocks"]
 
 
 @contextlib.contextmanager
-def recompute_blocks(module: Module, *, strips: bool = False) -> Iterator[None]:
+def recompute_blocks(
+    module: Module, *, strips: bool = False, weights: OffloadedWeights | None = None
+) -> Iterator[None]:
     """Recompute the blocks of a model one by one in the body of a `with`.
 
     Arguments:
         module: the model.
         strips: compute the gradient of a block's residual parts in strips, see `strips.py`; for a decoder.
+        weights: those that are elsewhere between calls, see `offload.py`.
     """
     with contextlib.ExitStack() as stack:
         for block in find_blocks(module):
-            own = block.forward
-            stack.enter_context(replace_forward(block, _recompute(block, _with_strips(block, own) if strips else own)))
+            stack.enter_context(intercept(block, functools.partial(_wrap, block, strips, weights)))
         yield
 
 
-def _recompute(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap(block: Module, strips: bool, weights: OffloadedWeights | None, own: Callable[..., Any]) -> Callable[..., Any]:
+    if strips:
+        own = _with_strips(block, own, functools.partial(weights.hold, block) if weights else None)
+    if weights:
+        own = weights.around_block(block, own)
+    return recompute_block(block, own)
+
+
+def _with_strips(block: Module, own: Callable[..., Any], hold: Hold | None) -> Callable[..., Any]:
     @functools.wraps(own)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        return recompute_call(own, Meter(), args, kwargs, module=block)
-
-    return forward
-
-
-def _with_strips(block: Module, own: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(own)
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        with replace_forward(block, own), use_strips(block):
+        with replace_forward(block, own), use_strips(block, hold=hold):
             return block.forward(*args, **kwargs)
 
     return forward

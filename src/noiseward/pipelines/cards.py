@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["Card", "card_of", "load_cards", "load_schedulers", "set_threads"]
+__all__ = ["Card", "card_of", "load_cards", "load_decoders", "load_schedulers", "set_threads"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +107,16 @@ def load_schedulers() -> Mapping[str, dict[str, Any]]:
         'EulerAncestralDiscreteScheduler'
     """
     return _read()["schedulers"]
+
+
+def load_decoders() -> Mapping[str, dict[str, Any]]:
+    """Tiny decoders: the hub id of each, and by what it is told whether it decodes an autoencoder's latents.
+
+    Example:
+        >>> load_decoders()["taesd"]["id"]
+        'madebyollin/taesd'
+    """
+    return _read()["decoders"]
 
 
 def set_threads(model: str) -> None:

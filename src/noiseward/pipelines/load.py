@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import torch
 from noiseward import lfs
 from noiseward.errors import ArgumentError, ModelError, choices, describe_error
 from noiseward.pipelines.cards import Card, load_cards
+from noiseward.pipelines.denoisers import find_denoisers
 from noiseward.pipelines.schedulers import replace_scheduler
 from noiseward.terminal import silence
 from noiseward.user_code import InterruptListener
@@ -22,6 +24,7 @@ __all__ = ["load_pipeline"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 DEVICES = ("auto", "cpu", "cuda", "mps")
+OFFLOADS = ("models", "layers")
 CHECKPOINTS = (".safetensors", ".ckpt")
 # The pipeline of a checkpoint, by how the name begins that diffusers has for its kind.
 _KINDS = {
@@ -41,6 +44,8 @@ def load_pipeline(
     device: str | torch.device | None = None,
     scheduler: str | None = None,
     lora: str | Path | None = None,
+    offload: str | None = None,
+    compile: bool = False,
 ) -> Any:
     """Load a pipeline in the diffusers format.
 
@@ -51,11 +56,18 @@ def load_pipeline(
         device: `auto`, the default, is the GPU if there is one.
         scheduler: another scheduler than the model's: a short name or a class of diffusers.
         lora: a file or folder of LoRA weights to add.
+        offload: keep weights in main memory until they are needed: `models` takes whole models in turn, `layers` one
+            layer at a time. See docs/my-card.md.
+        compile: compile the denoiser's repeated blocks, or the whole where it names none, with torch.compile.
 
     Raises:
         ModelError: there is no such model, or it cannot be read.
-        ArgumentError: an unknown dtype, device or scheduler.
+        ArgumentError: an unknown dtype, device, scheduler or way to offload.
     """
+    if offload not in (None, *OFFLOADS):
+        raise ArgumentError(f"unknown offload {offload!r}; {choices(str(offload), OFFLOADS)}")
+    if compile and offload:
+        raise ArgumentError("compile does not go with offload: compiled code keeps hold of weights; leave one out")
     with InterruptListener():  # the loaders of other libraries turn a Ctrl-C into errors such as "a file is damaged"
         card = load_cards().get(str(model))
         place = _choose_device(device)
@@ -72,8 +84,10 @@ def load_pipeline(
             pipe.scheduler = replace_scheduler(pipe.scheduler, scheduler)
         if lora is not None:
             _add_lora(pipe, Path(os.path.expanduser(lora)))
+        if compile:
+            _compile(pipe)
         try:
-            return pipe.to(place)
+            return _place(pipe, place, offload)
         except (RuntimeError, AssertionError) as error:  # a device that is not there, or not large enough
             raise ModelError(f"{type(pipe).__name__} cannot be put on {place}: {describe_error(error, 200)}") from error
 
@@ -164,6 +178,29 @@ def _add_lora(pipe: Any, path: Path) -> None:
     except Exception as error:
         lfs.check_pointers(path)
         raise ModelError(f"LoRA weights {path} do not fit ({describe_error(error, 200, kind=True)})") from error
+
+
+def _compile(pipe: Any) -> None:
+    modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    for module in find_denoisers(type(pipe).__name__, modules, None):
+        can_repeat = bool(getattr(module, "_repeated_blocks", None))
+        start: Any = getattr(module, "compile_repeated_blocks" if can_repeat else "compile")
+        start()
+
+
+def _place(pipe: Any, device: torch.device, offload: str | None) -> Any:
+    """Put a pipeline on a device, or set up how its weights get there."""
+    if offload is None:
+        return pipe.to(device)
+    if importlib.util.find_spec("accelerate") is None:
+        raise ModelError("offload needs accelerate: pip install accelerate")
+    with silence("diffusers"):
+        if offload == "models":
+            pipe.enable_model_cpu_offload(device=device)
+        else:
+            stream = device.type == "cuda"  # fetches the next layer while this one computes
+            pipe.enable_group_offload(device, offload_type="leaf_level", use_stream=stream)
+    return pipe
 
 
 def _choose_device(device: str | torch.device | None) -> torch.device:

@@ -38,6 +38,7 @@ def open_sampler(
     model: Any,
     *,
     memory: str | None = None,
+    decoder: str | None = None,
     call: Mapping[str, Any] = MappingProxyType({}),
     loading: Mapping[str, Any] = MappingProxyType({}),
     conversion: Mapping[str, Any] = MappingProxyType({}),
@@ -48,6 +49,7 @@ def open_sampler(
         model: a `Sampler`, which is passed through, a diffusers pipeline, `path/to/file.py:name` (a sampler or a
             pipeline, or a function that makes one; the file is run), or what `load_pipeline` takes.
         memory: the mode that gradients are taken in; default: the model card's, else `balanced`.
+        decoder: another one for gradients alone, as `DiffusersSampler` takes it.
         call: arguments of the pipeline's own call. Default: those of the model's card, and 1 for `eta`.
         loading: arguments of `load_pipeline`.
         conversion: what the pipeline is used for, as `convert_pipeline` takes it.
@@ -64,11 +66,12 @@ def open_sampler(
             message = f"memory= is for pipelines, got a {type(model).__name__}; set it where the sampler is made"
             hint = ", with recompute=True and denoiser= to keep less" if isinstance(model, FunctionSampler) else ""
             raise ArgumentError(f"{message}{hint}")
+        if decoder:
+            raise ArgumentError(f"decoder= is for pipelines, got a {type(model).__name__}; set it where it is made")
         return model
     if isinstance(model, str) and (in_file := re.fullmatch(r"(.+?\.py):([^:]+)", model)):
-        return _open_file(
-            Path(in_file[1]), in_file[2], model, memory=memory, call=call, loading=loading, conversion=conversion
-        )
+        how = {"memory": memory, "decoder": decoder, "call": call, "conversion": conversion}
+        return _open_file(Path(in_file[1]), in_file[2], model, loading=loading, **how)
     by_name, card = isinstance(model, str | Path), card_of(model)
     if loading and not by_name:
         raise ArgumentError(f"expected a model's name with {', '.join(loading)}, got a pipeline; set it up yourself")
@@ -85,7 +88,8 @@ def open_sampler(
     defaults = {"eta": 1.0, **(card.call if card else {})}
     chosen = {name: value for name, value in defaults.items() if name in known} | dict(call)
     check_strength(pipe, chosen)
-    return DiffusersSampler(pipe, memory=memory or (card.memory if card else "balanced"), **chosen)
+    memory = memory or (card.memory if card else "balanced")
+    return DiffusersSampler(pipe, memory=memory, decoder=decoder, **chosen)
 
 
 def _open_file(path: Path, name: str, text: str, *, loading: Mapping[str, Any], **how: Any) -> Sampler:

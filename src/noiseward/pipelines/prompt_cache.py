@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from noiseward.pipelines.offload import OffloadedWeights
 from noiseward.pipelines.truncation import report_truncation
+from noiseward.samplers.memory import list_storages
 
 __all__ = ["PromptCache"]
 
@@ -29,11 +31,13 @@ class PromptCache:
 
     Arguments:
         exclude: models that read no prompt: the denoisers.
+        weights: those that are elsewhere between calls; models that take turns are sent away before a prompt is read.
         size: how many results are kept.
     """
 
-    def __init__(self, exclude: list[Module], size: int = 64) -> None:
-        self._exclude, self._size, self._results = exclude, size, OrderedDict[Any, Any]()
+    def __init__(self, exclude: list[Module], *, weights: OffloadedWeights, size: int = 64) -> None:
+        self._exclude, self._weights, self._size = exclude, weights, size
+        self._results = OrderedDict[Any, Any]()
 
     def wrap(self, pipe: Any) -> Callable[..., Any]:
         """A pipeline's `encode_prompt`, from the cache where possible; without a graph."""
@@ -46,6 +50,7 @@ class PromptCache:
                     return encode(*args, **kwargs)  # embeddings: there is nothing to save
             key = (id(pipe), tuple(self._state(pipe)), _key((args, sorted(kwargs.items()))))
             if key not in self._results:
+                self._weights.clear()
                 with torch.no_grad(), report_truncation():  # the arguments are kept, so that no id is used again
                     self._results[key] = encode(*args, **kwargs), (args, kwargs)
                 if len(self._results) > self._size:
@@ -59,12 +64,14 @@ class PromptCache:
         for name, module in pipe.components.items():
             if isinstance(module, Module) and module not in self._exclude:
                 yield name, id(module)
+                is_moved = self._weights.holds(module)
                 for part in module.modules():
                     own = vars(part)
                     yield from (repr(own[each]) for each in _ADAPTER if each in own)
                     for weight in own["_parameters"].values():
-                        if weight is not None:
-                            yield weight.data_ptr(), -1 if weight.is_inference() else weight._version
+                        if weight is not None and not weight.is_meta:
+                            place = (id(weight),) if is_moved else tuple(list_storages(weight))
+                            yield place, -1 if weight.is_inference() else weight._version
 
 
 def _key(value: Any) -> Hashable:

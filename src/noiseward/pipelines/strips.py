@@ -17,7 +17,7 @@ out, the way from x over :math:`\mu` and r, is added at the end, with n elements
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,13 +26,15 @@ from torch.nn import functional as F
 
 from noiseward.samplers.recompute import replace_forward
 
-__all__ = ["use_strips"]
+__all__ = ["Hold", "use_strips"]
+
+Hold = Callable[[], contextlib.AbstractContextManager[None]]
 
 ELEMENTS = 2**23  # of a strip's input: 16 MiB in bfloat16
 
 
 @contextlib.contextmanager
-def use_strips(module: nn.Module, *, elements: int = ELEMENTS) -> Iterator[None]:
+def use_strips(module: nn.Module, *, elements: int = ELEMENTS, hold: Hold | None = None) -> Iterator[None]:
     """Compute the gradient of the residual blocks in a module strip by strip in the body of a `with`.
 
     Blocks of another kind than the one above, with a time embedding or a change of size, are left as they are.
@@ -40,11 +42,12 @@ def use_strips(module: nn.Module, *, elements: int = ELEMENTS) -> Iterator[None]
     Arguments:
         module: a decoder, or a part of one.
         elements: of a block's input in one strip.
+        hold: brings weights in that are elsewhere, for the gradient of a block.
     """
     with contextlib.ExitStack() as stack:
         for block in module.modules():
             if _is_plain(block):
-                stack.enter_context(replace_forward(block, _with_strips(block, elements)))
+                stack.enter_context(replace_forward(block, _with_strips(block, elements, hold)))
         yield
 
 
@@ -70,42 +73,48 @@ def _keeps_size(conv: nn.Conv2d) -> bool:
     )  # fmt: skip
 
 
-def _with_strips(block: Any, elements: int) -> Any:
+def _with_strips(block: Any, elements: int, hold: Hold | None) -> Any:
     own = block.forward
 
     def forward(x: Tensor, temb: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
         if temb is not None or args or kwargs or not (torch.is_grad_enabled() and x.requires_grad):
             return own(x, temb, *args, **kwargs)
-        return _Strips.apply(own, block, elements, x)  # type: ignore[no-any-return]
+        return _Strips.apply(own, block, elements, hold, x)  # type: ignore[no-any-return]
 
     return forward
 
 
 class _Strips(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, own: Any, block: Any, elements: int, x: Tensor) -> Tensor:
-        ctx.block, ctx.elements = block, elements
+    def forward(ctx: Any, own: Any, block: Any, elements: int, hold: Hold | None, x: Tensor) -> Tensor:
+        ctx.block, ctx.elements, ctx.hold = block, elements, hold
         ctx.save_for_backward(x)
         return own(x, None)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        (x,), block = ctx.saved_tensors, ctx.block
-        gradient = gradients[0] / block.output_scale_factor
-        first = _Half(block.norm1, block.nonlinearity, block.conv1, ctx.elements)
-        second = _Half(block.norm2, block.nonlinearity, block.conv2, ctx.elements)
-        back = second.pull_back(first(x), gradient)
-        back = first.pull_back(x, back)
-        if block.conv_shortcut is None:
-            back += gradient
-        else:
-            for top, bottom in first.strips(x):
-                with torch.enable_grad():
-                    strip = x[:, :, top:bottom].detach().requires_grad_(True)
-                    short = block.conv_shortcut(strip)
-                (part,) = torch.autograd.grad(short, strip, gradient[:, :, top:bottom])
-                back[:, :, top:bottom] += part
-        return None, None, None, back
+        with ctx.hold() if ctx.hold else contextlib.nullcontext():
+            back = _pull_back(ctx.block, ctx.elements, ctx.saved_tensors[0], gradients[0])
+        return None, None, None, None, back
+
+
+def _pull_back(block: Any, elements: int, x: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient with respect to a block's input, from the one with respect to its result."""
+    gradient = gradient / block.output_scale_factor
+    first = _Half(block.norm1, block.nonlinearity, block.conv1, elements)
+    second = _Half(block.norm2, block.nonlinearity, block.conv2, elements)
+    back = second.pull_back(first(x), gradient)
+    back = first.pull_back(x, back)
+    if block.conv_shortcut is None:
+        back += gradient
+        return back
+    for top, bottom in first.strips(x):
+        with torch.enable_grad():
+            strip = x[:, :, top:bottom].detach().requires_grad_(True)
+            short = nn.Conv2d.forward(block.conv_shortcut, strip)  # without hooks: its weights stay here
+        (part,) = torch.autograd.grad(short, strip, gradient[:, :, top:bottom])
+        back[:, :, top:bottom] += part
+    return back
 
 
 class _Half:

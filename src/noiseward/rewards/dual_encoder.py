@@ -42,6 +42,9 @@ class DualEncoder(Reward):
         name: in tables and logs.
         scale: s.
 
+    Attributes:
+        dtype: of the weights.
+
     References:
         Learning Transferable Visual Models From Natural Language Supervision
         https://arxiv.org/abs/2103.00020
@@ -52,7 +55,7 @@ class DualEncoder(Reward):
     def __init__(self, model: Any, tokenizer: Any, preprocess: Preprocess, *, name: str, scale: float = 1.0) -> None:
         self.name, self.scale = name, scale
         self.model, self.tokenizer, self.preprocess = model.eval().requires_grad_(False), tokenizer, preprocess
-        self._vectors: dict[str, Tensor] = {}
+        self.dtype, self._vectors = torch.float32, dict[str, Tensor]()
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         texts = require_prompt(self.name, prompt)
@@ -60,9 +63,10 @@ class DualEncoder(Reward):
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Unit vectors `(B, D)` of images `(B, 3, H, W)` in [0, 1]."""
-        model = self.model.to(images.device, torch.float32)
-        pixels = self.preprocess(images.float())
-        return F.normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=1).to(images.dtype)
+        model = self.model.to(images.device, self.dtype)
+        pixels = self.preprocess(images.float()).to(self.dtype)
+        vectors = model.get_image_features(pixel_values=pixels).pooler_output.float()
+        return F.normalize(vectors, dim=1).to(images.dtype)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors `(B, D)` of texts; each text is encoded once."""

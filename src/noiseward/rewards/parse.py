@@ -7,6 +7,9 @@
 
     weight=0.5       its factor; a number right after the name means the same
     name=fit         its name in tables, where two have the same
+    device=cpu       it is computed there (`Placed`)
+    dtype=bfloat16   its model's weights are in that precision (`Placed`)
+    recompute=true   its model's activations are recomputed block by block (`Placed`)
     clamp=7          it stops growing there (`Clamped`)
     cutouts=16       the mean over that many crops (`Augmented`)
     unit=true        its gradient has norm 1 in each row (`UnitGradient`)
@@ -25,6 +28,7 @@ from noiseward.errors import ArgumentError, RewardError, choices
 from noiseward.options.parts import build_part, split_commas
 from noiseward.rewards.catalog import ENTRIES, find_maker
 from noiseward.rewards.names import read_name
+from noiseward.rewards.placement import Placed
 from noiseward.rewards.requirements import Constrained, Requirement
 from noiseward.rewards.reward import FunctionReward, Reward, UnitGradient, WeightedSum
 from noiseward.rewards.shaping import Augmented, Clamped
@@ -33,10 +37,14 @@ from noiseward.user_code import ErrorBoundary, check_file
 
 __all__ = ["make_reward", "parse_requirements", "parse_rewards", "parse_weighted"]
 
+_TRUTH = {"true": True, "false": False}
 SHAPES = {
+    "device": lambda reward, device: Placed(reward, device=device),
+    "dtype": lambda reward, dtype: Placed(reward, dtype=dtype),
+    "recompute": lambda reward, is_on: Placed(reward, recompute=_TRUTH[is_on.lower()]),
     "cutouts": lambda reward, count: Augmented(reward, cutouts=int(count)),
     "clamp": lambda reward, target: Clamped(reward, target=float(target)),
-    "unit": lambda reward, is_unit: UnitGradient(reward) if {"true": True, "false": False}[is_unit.lower()] else reward,
+    "unit": lambda reward, is_unit: UnitGradient(reward) if _TRUTH[is_unit.lower()] else reward,
 }  # in this order, from the inside out
 
 
@@ -133,7 +141,7 @@ def _apply(text: str, rest: str, make: Callable[[str], Reward]) -> tuple[Reward,
             except (ValueError, KeyError) as error:
                 if isinstance(error, ArgumentError):
                     raise
-                expected = "true or false" if key == "unit" else "a number"
+                expected = "true or false" if key in ("unit", "recompute") else "a number"
                 raise ArgumentError(f"{key} of reward '{text}' must be {expected}, got '{shared[key]}'") from None
     return reward, weight
 

@@ -25,7 +25,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-__all__ = ["Lift", "differentiable"]
+__all__ = ["Lift", "differentiable", "lift_again"]
 
 _LIFTED = contextvars.ContextVar[tuple[bool, bool]](
     "whether gradients are lifted here, and detach too", default=(False, False)
@@ -61,6 +61,19 @@ def differentiable(*, detach: bool = False) -> Iterator[None]:
         yield
     finally:
         _LIFTED.reset(token)
+        _install(-1)
+
+
+@contextlib.contextmanager
+def lift_again() -> Iterator[None]:
+    """For the body of a `with` in the context of an earlier call, what was lifted then is lifted."""
+    if not _LIFTED.get()[0]:
+        yield
+        return
+    _install(1)
+    try:
+        yield
+    finally:
         _install(-1)
 
 

@@ -15,6 +15,7 @@ the first of them that fits into what is free. a and b are measured, by :func:`m
 
 from __future__ import annotations
 
+import contextvars
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -24,16 +25,29 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from noiseward.errors import ArgumentError, OutOfMemory, is_out_of_memory
 
-__all__ = ["MODES", "attempt", "check_room", "choose_mode", "free_memory", "measure_kept", "lower_mode"]
+__all__ = [
+    "MODES",
+    "attempt",
+    "check_room",
+    "choose_mode",
+    "free_memory",
+    "list_storages",
+    "lower_mode",
+    "measure_kept",
+    "note_kept",
+]
 
 MODES = ("fast", "balanced", "low")
 ROWS = 100_000  # of a run at most
 MARGIN = 1.5  # of what is kept: gradients on their way, workspaces, and what a computation holds for a moment
 
 T = TypeVar("T")
+
+_NOTE = contextvars.ContextVar[Callable[[Tensor], object] | None]("what is told of each saved tensor", default=None)
 
 
 def lower_mode(mode: str) -> str | None:
@@ -75,19 +89,41 @@ def measure_kept(compute: Callable[[], object], modules: Iterable[Module] = ()) 
         >>> measure_kept(lambda: x.exp().exp())
         80
     """
-    weights = {weight.untyped_storage().data_ptr() for module in modules for weight in module.parameters()}
+    weights = {key for module in modules for weight in module.parameters() for key, _ in list_storages(weight)}
     sizes: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            sizes[storage.data_ptr()] = storage.nbytes()
+        sizes.update((key, size) for key, size in list_storages(tensor) if key not in weights)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = compute()
+    token = _NOTE.set(pack)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            result = compute()
+    finally:
+        _NOTE.reset(token)
     del result
     return sum(sizes.values())
+
+
+def list_storages(tensor: Tensor) -> list[tuple[int, int]]:
+    """Address and bytes of the memory that a tensor's values are in; quantized ones are in several.
+
+    Example:
+        >>> [size for _, size in list_storages(torch.ones(10))]
+        [40]
+    """
+    if is_traceable_wrapper_subclass(tensor):
+        inner = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+        return [each for part in inner for each in list_storages(part)]
+    storage = tensor.untyped_storage()
+    return [(storage.data_ptr(), storage.nbytes())]
+
+
+def note_kept(tensor: Tensor) -> None:
+    """Let :func:`measure_kept` count a tensor that hooks of another kind save in its place."""
+    if (note := _NOTE.get()) is not None:
+        note(tensor)
 
 
 def free_memory(device: torch.device) -> float | None:

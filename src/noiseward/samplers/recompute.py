@@ -37,6 +37,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from noiseward.errors import GradientError
 from noiseward.noise.tape import NoiseTape
 from noiseward.samplers.cost import NFE, Meter
+from noiseward.samplers.differentiable import lift_again
 from noiseward.samplers.state import Snapshot, forget_parts, mark_interceptor, snapshot
 
 __all__ = [
@@ -240,7 +241,11 @@ class _Call:
         if self.state is None:
             return self.run(*inputs)
         with self.state.restored() as context:
-            return context.copy().run(self.run, *inputs)
+            return context.copy().run(self._run_lifted, *inputs)
+
+    def _run_lifted(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        with lift_again():
+            return self.run(*inputs)
 
     def judge(self, differences: Sequence[tuple[Tensor, Tensor, float]]) -> None:
         """Raise `GradientError` unless the outputs of a repetition are those of the call.

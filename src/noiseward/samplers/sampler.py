@@ -35,9 +35,11 @@ class Sampler(abc.ABC):
 
     Attributes:
         lighter: the argument with which it needs less memory, if there is one; named when memory runs out.
+        stand_in: what its gradients go through in the place of a part of it, which makes them biased; None for none.
     """
 
     lighter: str | None = None
+    stand_in: str | None = None
     by_row: tuple[str, ...] = ()  # names of arguments that have an entry per prompt or per row, see `entries.py`
 
     @property

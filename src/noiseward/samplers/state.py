@@ -20,11 +20,13 @@ from typing import Any
 
 from torch.nn import Module
 
-__all__ = ["Snapshot", "mark_interceptor", "forget_parts", "snapshot"]
+__all__ = ["COMPILED", "Snapshot", "forget_parts", "mark_interceptor", "snapshot"]
 
 _IGNORED = ("_parameters", "_buffers", "_non_persistent_buffers_set")  # which tensors they hold is all that matters
 
 _MARK = "_intercepts"
+
+COMPILED = "_compiled_call_impl"  # where torch keeps a module's compiled call
 
 Contents = dict[str, Any]
 Containers = list[list[Any] | dict[Any, Any]]
@@ -111,8 +113,7 @@ def _differ(own: Contents, kept: Contents) -> bool:
 
 def _left(own: Contents, kept: Contents) -> set[str]:
     """The attributes that are left as they are."""
-    ours = any(getattr(one.get("forward"), _MARK, False) for one in (own, kept))
-    return {"forward"} if ours else set()
+    return {name for name in ("forward", COMPILED) if any(getattr(one.get(name), _MARK, False) for one in (own, kept))}
 
 
 def _fill(own: list[Any] | dict[Any, Any], kept: list[Any] | dict[Any, Any]) -> None:

@@ -97,6 +97,7 @@ class Work:
         set_threads(spec.model)
         opening = {
             "memory": spec.memory,
+            "decoder": spec.decoder,
             "call": spec.arguments,
             "loading": spec.loading,
             "conversion": spec.conversion,
