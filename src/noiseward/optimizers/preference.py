@@ -87,6 +87,7 @@ class PreferenceSearch:
         seed: of the random directions.
         sum: S, `(*noise_shape)`; None before the first answer.
         evidence: V.
+        keep: how much of what was said counts after one more look; 1 for no discount.
 
     Example:
         >>> from noiseward.toys import GaussianModel
