@@ -17,6 +17,12 @@ HERE = ("native", "_native_math", "_native_flash")  # that compute on a CPU
 SAGE = [each.value for each in AttentionBackendName if "sage" in each.value]
 
 
+@pytest.fixture(autouse=True)
+def same_backend_after(monkeypatch):
+    """`set_attention_backend` of a model sets diffusers' own default, too, for every model after it."""
+    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", _AttentionBackendRegistry._active_backend)
+
+
 @pytest.fixture(scope="module")
 def right():
     return gradient(flows.flux(), "fast", SHORT)
