@@ -4,7 +4,7 @@
 do, while runs go on one after the other. A delay is from the time that a step's line was written to the log until a
 client has the page's update of it. Memory is that of the server's process, without its worker.
 
-    python -m benchmarks.studio --clients 20 --minutes 30
+    python -m benchmarks.studio --clients 1 20 --minutes 2
 
 Writes `benchmarks/results/studio.json`.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -60,7 +61,7 @@ class Client(threading.Thread):
 def memory(pid: int) -> float:
     """MiB of a process."""
     text = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024  # type: ignore[index]
+    return next(int(size) for size in re.findall(r"VmRSS:\s+(\d+)", text)) / 1024
 
 
 def follow(log: Path, written: dict[int, float], stop: threading.Event) -> None:
@@ -71,63 +72,81 @@ def follow(log: Path, written: dict[int, float], stop: threading.Event) -> None:
         time.sleep(0.005)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=20)
-    parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp()) / "runs"
-    begun = time.time()
-    server = subprocess.Popen(
-        [sys.executable, "-u", "-m", "noiseward", "studio", "--runs", str(folder), "--port", "0"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert server.stdout is not None
-    address = next(found[0] for line in server.stdout if (found := re.search(r"http://\S+", line)))
-    started = time.time() - begun
-    config = httpx.get(f"{address}config", timeout=60).json()
-    stream = next(one["id"] for one in config["dependencies"] if [0, "load"] in one["targets"])
-    delays, rounds = [], []
-    idle, until = memory(server.pid), time.time() + 60 * arguments.minutes
+def paint(address: str) -> float | None:
+    """Seconds until the page is first painted in a browser that has not seen it; None where there is no browser."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        return None
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(address)
+        page.wait_for_selector("#start-run")
+        entries = "performance.getEntriesByType('paint').map((one) => one.startTime)"
+        found = max(page.evaluate(entries)) / 1000
+        browser.close()
+    return found
+
+
+def play(server: int, address: str, stream: int, clients: int, minutes: float, folder: Path) -> dict[str, Any]:
+    """Delays with so many pages open, for some minutes of runs."""
+    delays, memories, until = [], [memory(server)], time.time() + 60 * minutes
     while time.time() < until:
-        call = httpx.post(
-            f"{address}gradio_api/call/align",
-            json={"data": ["a duck", ["brightness"], {"steps": 25, "num_inference_steps": 5, "seed": len(rounds)}]},
-        ).json()  # fmt: skip
-        name = json.loads(_read(f"{address}gradio_api/call/align/{call['event_id']}"))[0]
+        seed = len(list(folder.glob("a-duck*")))
+        options = {"steps": 25, "num_inference_steps": 5, "seed": seed}
+        asked = httpx.post(f"{address}gradio_api/call/align", json={"data": ["a duck", ["brightness"], options]}).json()
+        name = json.loads(_read(f"{address}gradio_api/call/align/{asked['event_id']}"))[0]
         written: dict[int, float] = {}
         stop = threading.Event()
-        watcher = threading.Thread(target=follow, args=(folder / name / "steps.jsonl", written, stop), daemon=True)
-        watcher.start()
-        clients = [Client(address, stream, 1000 * len(rounds) + k) for k in range(arguments.clients)]
-        for client in clients:
-            client.start()
-        while not _ended(folder / name) and time.time() < until + 60:
+        log = folder / name / "steps.jsonl"
+        threading.Thread(target=follow, args=(log, written, stop), daemon=True).start()
+        pages = [Client(address, stream, 100_000 * clients + 1000 * seed + k) for k in range(clients)]
+        for page in pages:
+            page.start()
+        while not _ended(folder / name):
             time.sleep(0.2)
         time.sleep(1)
         stop.set()
-        for client in clients:
-            client.closed = True
-        pairs = [(client.seen, written) for client in clients]
-        found = [seen[step] - at for seen, log in pairs for step, at in log.items() if step > 1 and step in seen]
-        delays += found
-        rounds.append({"seconds": time.time() - begun, "MiB": memory(server.pid), "updates": len(found)})
-        print(f"round {len(rounds)}: {len(found)} updates, {memory(server.pid):.0f} MiB", flush=True)
+        for page in pages:
+            page.closed = True
+        steps = [(step, at) for step, at in written.items() if step > 1]
+        delays += [page.seen[step] - at for page in pages for step, at in steps if step in page.seen]
+        memories.append(memory(server))
+        print(f"{clients} pages: {len(delays)} updates, {memories[-1]:.0f} MiB", flush=True)
     ordered = sorted(delays)
-    result: dict[str, Any] = {
-        "clients": arguments.clients,
-        "seconds to start": started,
+    return {
         "updates": len(ordered),
-        "delay, median": statistics.median(ordered),
-        "delay, 95 %": ordered[int(0.95 * len(ordered))],
-        "delay, largest": ordered[-1],
-        "MiB before": idle,
-        "rounds": rounds,
+        "median": statistics.median(ordered),
+        "95 %": ordered[int(0.95 * len(ordered))],
+        "largest": ordered[-1],
+        "MiB": memories,
     }
-    server.terminate()
-    server.wait(60)
-    print(json.dumps({key: value for key, value in result.items() if key != "rounds"}, indent=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 20])
+    parser.add_argument("--minutes", type=float, default=2.0, help="for each number of clients")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    folder, begun = Path(tempfile.mkdtemp()) / "runs", time.time()
+    command = [sys.executable, "-u", "-m", "noiseward", "studio", "--runs", str(folder), "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        address = next(found[0] for line in server.stdout if (found := re.search(r"http://\S+", line)))
+        result: dict[str, Any] = {"seconds to start": time.time() - begun, "seconds to paint": paint(address)}
+        config = httpx.get(f"{address}config", timeout=60).json()
+        stream = next(one["id"] for one in config["dependencies"] if [0, "load"] in one["targets"])
+        result["delays"] = {
+            count: play(server.pid, address, stream, count, arguments.minutes, folder) for count in arguments.clients
+        }
+    finally:
+        server.terminate()
+        server.wait(60)
+    print(json.dumps(result, indent=1))
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -115,7 +115,7 @@ def test_cancel_ends_the_run(nodes, comfy):
 
 def test_options_are_read_or_refused_in_one_line(nodes):
     assert nodes.read_options(" eta=0.5\n\nnegative_prompt=blurry ") == {"eta": 0.5, "negative_prompt": "blurry"}
-    with pytest.raises(Exception, match="options must be NAME=VALUE on each line, as eta=1, got 'what'"):
+    with pytest.raises(Exception, match="options must be KEY=VALUE, as in guidance_rescale=0.7, got 'what'"):
         nodes.read_options("what")
 
 

@@ -105,7 +105,7 @@ def test_arguments_that_no_file_holds_are_refused_with_a_directory(pipe, tmp_pat
 
 
 def test_signals_are_the_callers_own_between_steps(pipe, tmp_path):
-    """Also where a loop was left and the run was not ended: a Ctrl-C must not be put off for ever."""
+    """Also where a loop was left and the run was not ended: a Ctrl-C must not be put off forever."""
     before = [signal.getsignal(number) for number in SIGNALS]
     run = steps(pipe, "a", redness, steps=50, out=tmp_path / "run", **CALLS)
     for step in run:

@@ -192,7 +192,8 @@ def test_beyond_this_machine_no_files_are_named_and_no_code_is_written(places, j
     desk = Desk(places, jobs, allow_code=True, is_local=False)
     assert not desk.allow_code and Desk(places, jobs, allow_code=True).allow_code
     for values in ({"reward": "/tmp/x.py:f"}, {"reward": "x.py:f"}, {"model": "../m"}, {"method": "m.py:M"},
-                   {"lora": "~/l.safetensors"}, {"watch": ("./w.py:f",)}):  # fmt: skip
+                   {"lora": "~/l.safetensors"}, {"watch": ("./w.py:f",)},
+                   {"reward": "clip:model=/elsewhere/clip"}, {"reward": "http://127.0.0.1:1,file=~/x"}):  # fmt: skip
         with pytest.raises(ArgumentError, match="names a file of the server"):
             desk.read_spec({"prompt": "a", "reward": "brightness", **values})
     for values in (
@@ -209,6 +210,14 @@ def test_beyond_this_machine_no_files_are_named_and_no_code_is_written(places, j
         serve(places.runs, host="0.0.0.0")
     with pytest.raises(ArgumentError, match="--allow-code runs what is written in the page"):
         serve(places.runs, host="0.0.0.0", token="x", allow_code=True)
+
+
+def test_what_there_is_not_is_refused_before_it_is_queued(places, jobs):
+    desk = Desk(places, jobs)
+    with pytest.raises(ArgumentError, match="unknown reward 'clpi'; did you mean 'clip'"):
+        desk.begin(RunSpec(prompt="a", reward="clpi"))
+    first, second = (desk.begin(RunSpec(prompt="a", reward="brightness")) for _ in range(2))
+    assert (first.name, second.name) == ("a-brightness", "a-brightness-2")  # though neither is there yet
 
 
 def test_one_studio_per_folder_and_one_per_port(places, tmp_path):
@@ -248,7 +257,7 @@ def test_a_form_has_a_field_for_every_option_and_leaves_out_what_is_empty():
         "low",
     )
     values[form.names.index("call")] = "what"
-    with pytest.raises(ArgumentError, match="Set must be KEY=VALUE on each line"):
+    with pytest.raises(ArgumentError, match="Call must be KEY=VALUE, as in guidance_rescale=0.7, got 'what'"):
         form.read(values)
 
 

@@ -16,6 +16,7 @@ from noiseward.studio.jobs import Jobs
 from noiseward.studio.live import Watcher
 from noiseward.studio.places import Places
 from noiseward.studio.session import Session
+from noiseward.studio.work import Work
 from tests.tiny import CALL
 
 
@@ -74,6 +75,24 @@ def test_a_run_is_stopped_and_continues_with_a_larger_budget(places, jobs, spec,
     more = jobs.wait(jobs.submit("run", out, more={"steps": str(status["step"] + 2)}), 120)
     assert more.state == "done", more.error
     assert RunFolder(out).read("status.json")["step"] == status["step"] + 2
+
+
+def test_a_stop_that_nothing_heard_is_seen_before_the_next_step(tmp_path, spec):
+    asked = iter([False, False, False, True])  # after loading, and before each step
+    out = tmp_path / "run"
+    request = {"kind": "run", "out": str(out), "spec": spec.replace(steps=50).plain()}
+    assert Work().do(request, lambda: next(asked)) == ("interrupted", None, None)
+    status = RunFolder(out).read("status.json")
+    assert status["state"] == "interrupted" and status["step"] == 1 and status["rows"] == ["INTERRUPTED"]
+
+
+def test_images_of_another_run_of_that_name_are_not_shown(places, jobs, spec):
+    old = places.live(places.runs / "again") / "now-00.png"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"old")
+    (old.parent / "now-07.png").write_bytes(b"old")
+    job = jobs.wait(jobs.submit("run", places.runs / "again", spec=spec.plain()), 120)
+    assert job.state == "done" and old.read_bytes() != b"old" and not (old.parent / "now-07.png").exists()
 
 
 def test_a_worker_that_is_killed_leaves_a_run_that_can_be_resumed(places, jobs, spec):

@@ -105,17 +105,10 @@ class NoisewardReward:
 
 
 def read_options(text: str) -> dict[str, Any]:
-    """`NAME=VALUE` on each line, as options of `noiseward.align`."""
-    from noiseward.errors import ArgumentError
-    from noiseward.options.parts import literal
+    """`KEY=VALUE` on each line, as options of `noiseward.align`."""
+    from noiseward.options.parts import read_assignments
 
-    found = {}
-    for line in filter(None, map(str.strip, text.splitlines())):
-        name, mark, value = line.partition("=")
-        if not mark or not name.strip().isidentifier():
-            raise ArgumentError(f"options must be NAME=VALUE on each line, as eta=1, got '{line[:60]}'")
-        found[name.strip()] = literal(value.strip())
-    return found
+    return read_assignments(filter(None, map(str.strip, text.splitlines())), name="options")
 
 
 def draw_preview(step: Any) -> Any:

@@ -10,7 +10,7 @@ import functools
 import inspect
 import tomllib
 import typing
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from noiseward.cli.complete import COMPLETERS
 from noiseward.errors import ArgumentError, shorten
 from noiseward.options.option import Options, extra_of
-from noiseward.options.parts import literal
+from noiseward.options.parts import read_assignments
 from noiseward.options.run import CallOptions, RunSpec, lift_call
 from noiseward.options.table import describe_option, type_of
 
@@ -113,18 +113,7 @@ def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
 
 
 def _value(field: FieldInfo, value: Any) -> Any:
-    return _assignments(value) if type_of(field) == "table" else value
-
-
-def _assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """Each `KEY=VALUE`, the value read as a Python literal where it is one."""
-    found: dict[str, Any] = {}
-    for text in texts:
-        name, mark, value = text.partition("=")
-        if not mark or not name.isidentifier():
-            raise ArgumentError(f"--set must be KEY=VALUE, as in guidance_rescale=0.7, got '{shorten(text, 80)}'")
-        found[name] = literal(value)
-    return found
+    return read_assignments(value, name="--set") if type_of(field) == "table" else value
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -16,16 +16,16 @@ import inspect
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from noiseward.errors import ArgumentError, choices
+from noiseward.errors import ArgumentError, choices, shorten
 
 __all__ = [
-    "PartText", "build_part", "join_part", "literal", "rename_arguments", "split_arguments", "split_commas",
-    "split_parts",
+    "PartText", "build_part", "join_part", "literal", "read_assignments", "rename_arguments", "split_arguments",
+    "split_commas", "split_parts",
 ]  # fmt: skip
 
 _WORDS = {"true": True, "false": False, "none": None}
@@ -142,6 +142,29 @@ def split_parts(texts: str | Sequence[str]) -> tuple[str, ...]:
         elif piece:
             found.append(piece)
     return tuple(found)
+
+
+def read_assignments(texts: Iterable[str], *, name: str) -> dict[str, Any]:
+    """Values by name, each from a text KEY=VALUE and read as a Python literal where it is one.
+
+    Arguments:
+        texts: the assignments.
+        name: of the option or field that they are given to, for errors.
+
+    Raises:
+        ArgumentError: a text is no assignment.
+
+    Example:
+        >>> read_assignments(["clip_skip=1", "mode=soft"], name="--set")
+        {'clip_skip': 1, 'mode': 'soft'}
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, mark, value = text.partition("=")
+        if not mark or not key.isidentifier():
+            raise ArgumentError(f"{name} must be KEY=VALUE, as in guidance_rescale=0.7, got '{shorten(text, 80)}'")
+        found[key] = literal(value)
+    return found
 
 
 def literal(text: str) -> Any:

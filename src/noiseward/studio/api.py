@@ -9,6 +9,8 @@ studio.predict(name, api_name="/status")
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -24,18 +26,14 @@ def add_api(desk: Desk) -> None:
 
     def align(prompt: str, reward: list[str], options: dict) -> str:
         """Begin a run; returns its name. Options are those of `noiseward align`, with underscores."""
-        try:
+        with _as_error_of_the_page():
             values = {**options, "prompt": prompt or (), "reward": tuple(reward)}
             return desk.begin(desk.read_spec(values)).name
-        except NoisewardError as error:
-            raise gr.Error(str(error)) from None
 
     def status(name: str) -> dict:
         """How a run is: its state, its step, and the reward of each row before and at best."""
-        try:
+        with _as_error_of_the_page():
             found = desk.watcher.look(_find(desk, name))
-        except NoisewardError as error:
-            raise gr.Error(str(error)) from None
         rows = range(found.rows if found.steps else 0)
         plain: dict[str, Any] = {
             "state": found.state,
@@ -48,22 +46,27 @@ def add_api(desk: Desk) -> None:
 
     def stop(name: str) -> str:
         """Stop a run; it can be resumed."""
-        try:
+        with _as_error_of_the_page():
             desk.jobs.stop(_find(desk, name))
-        except NoisewardError as error:
-            raise gr.Error(str(error)) from None
         return name
 
     def resume(name: str) -> str:
         """Resume a run."""
-        try:
+        with _as_error_of_the_page():
             desk.resume(_find(desk, name))
-        except NoisewardError as error:
-            raise gr.Error(str(error)) from None
         return name
 
     for function in (align, status, stop, resume):
         gr.api(function, api_name=function.__name__)
+
+
+@contextlib.contextmanager
+def _as_error_of_the_page() -> Iterator[None]:
+    """What is wrong with a request is told to who asked."""
+    try:
+        yield
+    except NoisewardError as error:
+        raise gr.Error(str(error)) from None
 
 
 def _find(desk: Desk, name: str) -> Any:

@@ -163,7 +163,8 @@ def serve(
             jobs = Jobs(places)
             desk = Desk(places, jobs, allow_code=allow_code, is_local=is_local)
             app = build_app(desk, token="" if is_local else token)
-            shown = f"http://{host}:{taken}/" + ("" if is_local else f"?token={token}")
+            named = f"[{host}]" if ":" in host and not host.startswith("[") else host
+            shown = f"http://{named}:{taken}/" + ("" if is_local else f"?token={token}")
             config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
             listening.listen(128)
             opened(shown)

@@ -171,7 +171,7 @@ class ChooseTab:
         values = {"reward": ("brightness",), **{name: value for name, value in given.items() if value}}
         try:
             spec = self.desk.read_spec(values)
-            path = self.desk.places.fresh(shorten_to_slug(f"{prompt} chosen"), set())
+            path = self.desk.fresh(shorten_to_slug(f"{prompt} chosen"))
             self._draw(Session(path, spec, int(count)).look())
         except NoisewardError as error:
             return say_error(error)

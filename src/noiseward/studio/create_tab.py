@@ -10,7 +10,6 @@ import gradio as gr
 
 from noiseward.errors import ArgumentError, NoisewardError
 from noiseward.options.run import RunSpec
-from noiseward.runs.check import check_names
 from noiseward.studio.desk import Desk
 from noiseward.studio.forms import Form, make_field
 from noiseward.studio.run_view import RunView
@@ -136,9 +135,7 @@ class CreateTab:
         try:
             found = self.read(prompt, reward, model, values)
             _check(found, model)
-            spec = self.desk.read_spec(found)
-            check_names(spec)
-            run = self.desk.begin(spec)
+            run = self.desk.begin(self.desk.read_spec(found))
         except NoisewardError as error:
             return say_error(error)
         self.desk.view(request.session_hash).run = run

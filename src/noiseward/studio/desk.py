@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from noiseward.errors import ArgumentError
 from noiseward.options.run import RunSpec
-from noiseward.runs.check import list_paths
+from noiseward.runs.check import check_names, list_paths
 from noiseward.studio.jobs import Job, Jobs
 from noiseward.studio.live import Watcher
 from noiseward.studio.places import Places
@@ -91,9 +91,18 @@ class Desk:
             _check_remote(spec, self.places)
         return spec
 
+    def fresh(self, slug: str) -> Path:
+        """A directory that neither exists nor is waited for."""
+        return self.places.fresh(slug, {job.out.name for job in self.jobs.list_open()})
+
     def begin(self, spec: RunSpec) -> Path:
-        """Put a new run into the queue; returns its directory."""
-        out = self.places.fresh(spec.slug, {job.out.name for job in self.jobs.list_open()})
+        """Put a new run into the queue; returns its directory.
+
+        Raises:
+            ArgumentError: there is no such reward or method, or no such file of code.
+        """
+        check_names(spec)
+        out = self.fresh(spec.slug)
         self.jobs.submit("run", out, spec=spec.plain())
         return out
 
@@ -113,10 +122,12 @@ def _check_remote(spec: RunSpec, places: Places) -> None:
     """
     texts = [spec.model, spec.method or "", spec.lora or "", spec.ip_adapter or "", str(spec.controlnet or "")]
     for text in [*texts, *spec.reward, *(spec.watch or ())]:
-        name = text.partition("://")[0] if "://" in text else text
-        if ".py" in text or name.startswith((".", "/", "~", "file")) or "\\" in text:
+        plain = re.sub(r"https?://", "", text)
+        if ".py" in plain or "\\" in plain or re.search(r"(^|[=:,])\s*(\.|/|~|file:)", plain):
             raise ArgumentError(f"'{text[:60]}' names a file of the server, which only its own machine may do")
-    folders = [places.runs.resolve(), Path(tempfile.gettempdir(), "gradio").resolve()]
+    from gradio.utils import get_upload_folder
+
+    folders = [places.runs.resolve(), Path(get_upload_folder()).resolve()]
     for path in list_paths(spec):
         if not any(folder in Path(path).expanduser().resolve().parents for folder in folders):
             raise ArgumentError(f"'{path[:60]}' is not among the runs, and was not uploaded; upload it")

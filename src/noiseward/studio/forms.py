@@ -14,9 +14,8 @@ from typing import Any, Literal
 import gradio as gr
 from pydantic.fields import FieldInfo
 
-from noiseward.errors import ArgumentError
 from noiseward.options.option import Options, extra_of
-from noiseward.options.parts import literal
+from noiseward.options.parts import read_assignments
 from noiseward.options.table import describe_option, type_of
 from noiseward.options.task import IMAGES
 
@@ -63,7 +62,7 @@ class Form:
         """What is given, by option.
 
         Raises:
-            ArgumentError: a field that holds a table has no KEY=VALUE.
+            ArgumentError: a line of a field that holds a table is no KEY=VALUE.
         """
         found = {}
         for name, value in zip(self.names, values, strict=True):
@@ -72,7 +71,7 @@ class Form:
                 continue
             kind = type_of(self.options.model_fields[name])
             if kind == "table":
-                value = _assignments(value)
+                value = read_assignments(filter(None, map(str.strip, value.splitlines())), name=label_of(name))
             found[name] = tuple(value) if isinstance(value, list) else value
         return found
 
@@ -128,13 +127,3 @@ def _literals(field: FieldInfo) -> list[str]:
     """The values that an option can have, where it has a fixed choice."""
     kinds = [field.annotation, *typing.get_args(field.annotation)]
     return [str(value) for kind in kinds if typing.get_origin(kind) is Literal for value in typing.get_args(kind)]
-
-
-def _assignments(text: str) -> dict[str, Any]:
-    found = {}
-    for line in filter(None, map(str.strip, text.splitlines())):
-        name, mark, value = line.partition("=")
-        if not mark or not name.strip().isidentifier():
-            raise ArgumentError(f"Set must be KEY=VALUE on each line, as in guidance_rescale=0.7, got '{line[:80]}'")
-        found[name.strip()] = literal(value.strip())
-    return found

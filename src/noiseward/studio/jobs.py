@@ -11,7 +11,7 @@ import sys
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,9 @@ __all__ = ["Job", "Jobs"]
 
 ATTEMPTS = 2  # at a job by servers that were killed; then it is left to the user
 KEPT = 200  # jobs that have ended and are remembered
+State = Literal["waiting", "running", "done", "paused", "interrupted", "failed"]
+Ended = tuple[State, str | None, Any]
+"""How a job ended, why it failed, and what it found."""
 
 
 @dataclasses.dataclass
@@ -42,7 +45,7 @@ class Job:
     out: Path
     request: dict[str, Any]
     id: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
-    state: Literal["waiting", "running", "done", "paused", "interrupted", "failed"] = "waiting"
+    state: State = "waiting"
     error: str | None = None
     result: Any = None
     attempts: int = 0
@@ -172,38 +175,26 @@ class Jobs:
                 job.state = "running"
                 job.attempts += 1
                 self._note()
-            do: Callable[[Job], tuple[str, str | None, Any]] = self._command_of if job.kind == "command" else self._ask
+            do: Callable[[Job], Ended] = self._command_of if job.kind == "command" else self._ask
             try:
                 state, error, result = do(job)
             except OSError as failure:
-                state, error, result = (
-                    "failed",
-                    f"the worker could not be reached ({failure.strerror or failure})",
-                    None,
-                )
+                reason = failure.strerror or failure
+                state, error, result = "failed", f"the worker could not be reached ({reason})", None
             with self._changed:
                 if self._closed:
                     return  # jobs.json still names it
                 state = "paused" if state == "interrupted" and job.pausing else state
-                job.state, job.error, job.result = state, error, result  # type: ignore[assignment]
+                job.state, job.error, job.result = state, error, result
                 self._note()
 
-    def _ask(self, job: Job) -> tuple[str, str | None, Any]:
+    def _ask(self, job: Job) -> Ended:
         """Have the worker do a job."""
         with self._changed:
             if self._closed:
                 return "interrupted", None, None
             if self._worker is None or self._worker.poll() is not None:
-                log = open(self.places.own / "worker.log", "a", encoding="utf-8")  # noqa: SIM115
-                self._worker = subprocess.Popen(
-                    self._command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                    start_new_session=True,  # a Ctrl-C is for the server, which then stops the worker
-                )
-                log.close()
+                self._worker = self._spawn(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             worker = self._worker
             assert worker.stdin is not None and worker.stdout is not None
             print(json.dumps({**job.request, "id": job.id, "kind": job.kind}), file=worker.stdin, flush=True)
@@ -213,28 +204,16 @@ class Jobs:
                 return event["state"], event["error"], event["result"]
         code = worker.wait()
         _close(worker)
-        log = self.places.own / "worker.log"
-        return (
-            "failed",
-            f"the worker ended (status {code}), perhaps for lack of memory; {log} has what it printed",
-            None,
-        )
+        why = f"the worker ended (status {code}), perhaps for lack of memory"
+        return "failed", f"{why}; {self.places.own / 'worker.log'} has what it printed", None
 
-    def _command_of(self, job: Job) -> tuple[str, str | None, Any]:
+    def _command_of(self, job: Job) -> Ended:
         """Run a command."""
         with self._changed:
             if self._closed:
                 return "interrupted", None, None
-            log = open(self.places.own / "worker.log", "a", encoding="utf-8")  # noqa: SIM115
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "noiseward", *job.request["arguments"]],
-                stdout=log,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-                env={**os.environ, "NO_COLOR": "1"},
-            )
-            log.close()
+            command = (sys.executable, "-m", "noiseward", *job.request["arguments"])
+            self._process = self._spawn(command, stderr=subprocess.PIPE)
             process = self._process
         assert process.stderr is not None
         lines = [line.strip() for line in process.stderr if line.strip()]
@@ -244,6 +223,16 @@ class Jobs:
             return "interrupted", None, None
         why = lines[-1].removeprefix("noiseward: ") if lines else f"status {code}"
         return ("done", None, None) if code == 0 else ("failed", why, None)
+
+    def _spawn(self, command: Sequence[str], **pipes: int) -> subprocess.Popen[str]:
+        """Start a process that prints to the log, but for what goes through pipes.
+
+        A Ctrl-C is for the server, which then stops the process.
+        """
+        with open(self.places.own / "worker.log", "a", encoding="utf-8") as log:
+            printed: dict[str, Any] = {"stdout": log, "stderr": log, **pipes}
+            here = {**os.environ, "NO_COLOR": "1"}
+            return subprocess.Popen(command, text=True, start_new_session=True, env=here, **printed)
 
     def _interrupt(self, job: Job) -> None:
         if job.kind == "command" and self._process is not None:

@@ -119,7 +119,7 @@ class ManyTab:
     def _begin(
         self, kind: str, spec: RunSpec, own: list[str], lines: list[str], request: gr.Request
     ) -> tuple[Any, str]:
-        path = self.desk.places.fresh(shorten_to_slug(f"{kind} {lines[0]} {spec.reward[0]}"), set())
+        path = self.desk.fresh(shorten_to_slug(f"{kind} {lines[0]} {spec.reward[0]}"))
         file = self.desk.places.own / "prompts" / f"{path.name}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, lambda beside: beside.write_text("\n".join(lines) + "\n", encoding="utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -84,8 +85,8 @@ class Work:
         steps = perform(problem, spec, out, besides=("steps", "seconds", "nfe"))
         preview = _Preview(Places(out.parent).live(out))
         while True:
-            try:
-                preview.show(next(steps))
+            try:  # a stop that came while nothing was listening is seen before the next step
+                preview.show(steps.throw(KeyboardInterrupt()) if stopped() else next(steps))
             except StopIteration as end:
                 preview.end()
                 return "interrupted" if Status.INTERRUPTED in end.value.status else "done", None
@@ -158,6 +159,7 @@ class _Preview:
     """Writes the newest images of a run where the page finds them."""
 
     def __init__(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)  # of another run of that name
         self._folder, self._last, self._best = folder, 0.0, -1
         self._step: Step | None = None
 
