@@ -6,7 +6,7 @@ The matrix rate is that of a large bfloat16 product on this card; a step's opera
 device (`counted.py`), so that the share says how much of what the card can do went into work that has to be done.
 
     python -m benchmarks.gpu [--models sd15 sdxl] [--modes fast balanced low] [--steps 20 50] [--turns 3]
-    python -m benchmarks.gpu --compile default            # compile the denoiser; reduce-overhead: CUDA graphs, too
+    python -m benchmarks.gpu --compile regional --name gpu_compiled   # as compile=True does
     python -m benchmarks.gpu --channels-last
     python -m benchmarks.gpu --toy                        # the same code at toy size, anywhere; says so, writes nothing
 """
@@ -81,7 +81,9 @@ def build_pipeline(build: Callable[[], Any], device: str, given: argparse.Namesp
     if given.channels_last:
         pipe.unet.to(memory_format=torch.channels_last)
         pipe.vae.to(memory_format=torch.channels_last)
-    if given.compile:
+    if given.compile == "regional":
+        pipe.unet.compile_repeated_blocks()
+    elif given.compile:
         pipe.unet = torch.compile(pipe.unet, mode=given.compile)
     return pipe
 
@@ -128,8 +130,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=[*MODES])
     parser.add_argument("--steps", nargs="+", type=int, default=[20, 50])
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--compile", choices=("default", "reduce-overhead", "max-autotune"))
+    parser.add_argument("--compile", choices=("regional", "default", "reduce-overhead", "max-autotune"))
     parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--name", default="gpu", help="of the results, where not all is measured")
     given = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if not given.toy and device == "cpu":
@@ -144,8 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.toy:
         print(text)
         return 0
-    settings = {"card": card, "rate": rate, **{k: v for k, v in vars(given).items() if k != "toy"}}
-    write("gpu", settings=settings, results=rows, text=text)
+    settings = {"card": card, "rate": rate, **{k: v for k, v in vars(given).items() if k not in ("toy", "name")}}
+    write(given.name, settings=settings, results=rows, text=text)
     met = [
         row.get("share", 0) >= GOAL["share"] and (row["steps"] != 50 or row["GB"] <= GOAL["GB"])
         for row in rows

@@ -23,15 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from experiments import frontier_report
 from experiments.built_in import CALL
 from experiments.cells import CELLS, Cell, add_engine, compute, read_engine
+from experiments.guarded import label_rows
 from experiments.judge import right_background, right_noun
 from experiments.report import model, write
 from noiseward import FunctionReward, ImageTest, Method, Reward, Sampler, stickers
-from noiseward.images import to_images
+from noiseward.images import draw_grid, to_images
 from noiseward.loop.step import Best
 from noiseward.noise.typicality import strict_probability
 from noiseward.options.run import Settings
@@ -152,6 +154,20 @@ def judge(
     return found
 
 
+def contact(folder: Path, results: dict[str, Any], marks: Sequence[int]) -> Image.Image:
+    """What the methods return at the largest cost, a line per reward and method; the start first."""
+    lines: list[tuple[str, Image.Image]] = []
+    for reward, by in results.items():
+        for number, method in enumerate(by):
+            for mark in (0, marks[-1]) if number == 0 else (marks[-1],):
+                where = folder / "images" / reward / method.replace(":", "-")
+                tiles = [Image.open(path) for path in sorted(where.glob(f"*/{mark}/*.png"))[:8]]
+                lines.append(
+                    (f"{reward}: {method}, {mark}x" if mark else f"{reward}: at the start", draw_grid([tiles]))
+                )
+    return label_rows(lines, scale=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="stickers", help="stickers, or FILE.py:FUNCTION")
@@ -170,13 +186,13 @@ def main() -> None:
     batch, seed = (2, 1000) if built_in else (4, 100)
     call = {**(CALL if built_in else {"eta": 1.0}), "num_inference_steps": given.steps}
     parts = chunks(given.chunks or (1 if given.small else 4), 4) if built_in else [()] * (given.chunks or 1)
-    name = "frontier" if built_in else f"frontier_{Path(given.model).stem}"
+    name, title = "frontier" if built_in else f"frontier_{Path(given.model).stem}", Path(given.model).name
     cells: dict[tuple[str, str, int], Cell] = {}
     for reward in rewards:
         own = METHODS if reward_of(reward).differentiable else BLIND
         for method in given.methods or (own[:2] if given.small else own):
             for number, chunk in enumerate(parts):
-                key = {"model": given.model, "version": model() if built_in else "", "call": call, "reward": reward,
+                key = {"model": title, "version": model() if built_in else "", "call": call, "reward": reward,
                        "method": method, "chunk": chunk, "number": number, "batch": batch, "marks": marks}  # fmt: skip
                 folder = CELLS / name / "images" / reward / method.replace(":", "-") / str(number)
                 cells[reward, method, number] = Cell(key, partial(
@@ -190,11 +206,12 @@ def main() -> None:
     print("\n".join(text))
     if given.small:
         return
-    settings = {"model": given.model, "call": call, "samples": SAMPLES, "marks": marks, "batch": batch, "seed": seed,
+    settings = {"model": title, "call": call, "samples": SAMPLES, "marks": marks, "batch": batch, "seed": seed,
                 "captions": [caption(*one) for chunk in parts for one in chunk]}  # fmt: skip
     figure = frontier_report.draw(results, marks)
     write(name, settings=settings, results=results, verdict=frontier_report.verdict(results, marks))
-    frontier_report.publish(name, text, figure)
+    shown = [mark for mark in marks if mark in frontier_report.SHOWN] or marks
+    frontier_report.publish(name, frontier_report.lines(results, shown), figure, contact(CELLS / name, results, marks))
 
 
 if __name__ == "__main__":

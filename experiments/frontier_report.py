@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from PIL import Image
 
 from experiments.report import format_mean, interval
 from experiments.support import insert
@@ -21,6 +22,8 @@ Results = dict[str, dict[str, list[Any]]]
 DOCS = Path(__file__).parents[1] / "docs"
 LEVELS = Plausible()
 LUCK = "best-of-n:samples=9"
+SHOWN = (3, 30)  # of the marks, in the tables of the page
+HEAD = ("cost", "method", "gain", "less best-of-n's", "noun right", "border right", "fails a test", "fails unseen")
 
 
 def pool(chunks: list[Any], mark: int, name: str) -> list[float]:
@@ -49,27 +52,33 @@ def share(values: Sequence[float]) -> str:
 
 
 def lines(results: Results, marks: Sequence[int]) -> list[str]:
-    """A table per reward, in Markdown."""
+    """A table per reward, in Markdown; columns that nothing is known of are left out."""
     text = []
     for reward, by in results.items():
         some = next(iter(by.values()))
         text += [f"**{reward}**: {format_mean(interval(pool(some, 0, 'reward')), 3)} at the start", ""]
-        text += [
-            "| cost | method | gain | less best-of-n's | noun right | border right | fails a test | fails unseen |",
-            "|" + "---|" * 8,
+        rows = [
+            (f"{mark}x", f"`{method}`", *numbers(by, chunks, mark)) for mark in marks for method, chunks in by.items()
         ]
-        for mark in marks:
-            for method, chunks in by.items():
-                own = gain(chunks, mark)
-                luck = gain(by[LUCK], mark) if LUCK in by else own
-                ahead = [a - b for a, b in zip(own, luck, strict=True)]
-                cells = (f"{mark}x", f"`{method}`", format_mean(interval(own), 3), format_mean(interval(ahead), 3),
-                         share(pool(chunks, mark, "noun")), share(pool(chunks, mark, "ground")),
-                         share([float(fails) for fails in failing(chunks, mark)]),
-                         share([float(p < LEVELS.image) for p in pool(chunks, mark, "other")]))  # fmt: skip
-                text.append("| " + " | ".join(cells) + " |")
-        text.append("")
+        known = [number for number in range(len(HEAD)) if any(row[number] for row in rows)]
+        text += [f"| {' | '.join(HEAD[number] for number in known)} |", "|" + "---|" * len(known)]
+        text += [f"| {' | '.join(row[number] for number in known)} |" for row in rows] + [""]
     return text
+
+
+def numbers(by: dict[str, list[Any]], chunks: list[Any], mark: int) -> tuple[str, ...]:
+    """The cells of a method at a mark."""
+    own = gain(chunks, mark)
+    luck = gain(by[LUCK], mark) if LUCK in by else own
+    ahead = [a - b for a, b in zip(own, luck, strict=True)]
+    return (
+        format_mean(interval(own), 3),
+        format_mean(interval(ahead), 3),
+        share(pool(chunks, mark, "noun")),
+        share(pool(chunks, mark, "ground")),
+        share([float(fails) for fails in failing(chunks, mark)]),
+        share([float(p < LEVELS.image) for p in pool(chunks, mark, "other")]),
+    )
 
 
 def verdict(results: Results, marks: Sequence[int]) -> str:
@@ -87,12 +96,18 @@ def verdict(results: Results, marks: Sequence[int]) -> str:
     return "; ".join(parts)
 
 
-def publish(name: str, text: Sequence[str], figure: Figure, *, docs: Path = DOCS) -> None:
-    """Put tables and plot into the page on how to choose, between the marks of their experiment."""
+def publish(
+    name: str, text: Sequence[str], figure: Figure, images: Image.Image | None = None, *, docs: Path = DOCS
+) -> None:
+    """Put tables, plot and images into the page on how to choose, between the marks of their experiment."""
     figure.savefig(docs / "pictures" / f"{name}.png", dpi=110)
+    shown = [f"![Gain, and the share of images that pass, against cost](pictures/{name}.png)", ""]
+    if images is not None:
+        images.save(docs / "pictures" / f"{name}_images.png", optimize=True)
+        shown += [f"![What each method returns at the largest cost](pictures/{name}_images.png)", ""]
     page = docs / "how-to-choose.md"
-    shown = [f"![Gain, and the share of images that pass, against cost](pictures/{name}.png)", "", *text]
-    page.write_text(insert(page.read_text(encoding="utf-8"), name, "\n".join(["", *shown, ""])), encoding="utf-8")
+    text = insert(page.read_text(encoding="utf-8"), name, "\n".join(["", *shown, *text, ""]))
+    page.write_text(text, encoding="utf-8")
 
 
 def draw(results: Results, marks: Sequence[int]) -> Figure:

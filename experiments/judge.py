@@ -36,7 +36,7 @@ def model(name: Literal["judge", "clip"]) -> DualEncoder:
 def right_noun(images: Tensor, nouns: list[str], by: Literal["judge", "clip"] = "judge") -> list[float]:
     """1 where the judge finds the noun in an image of `(B, 3, H, W)` in [0, 1], else 0."""
     known = list(stickers.nouns())
-    scores = model(by).encode_images(images) @ model(by).encode_texts([caption(noun) for noun in known]).T
+    scores = model(by).encode_images(images.cpu().float()) @ model(by).encode_texts([caption(noun) for noun in known]).T
     right = []
     for row, noun in zip(scores, nouns, strict=True):
         others = Random(noun).sample([other for other in known if other != noun], min(AMONG, len(known)) - 1)
@@ -53,6 +53,6 @@ def judge_nouns(images: Tensor, nouns: list[str]) -> list[float] | None:
 def right_background(images: Tensor, colors: list[str]) -> list[float]:
     """1 where the border of an image has the color that was named, else 0."""
     edges = [images[..., 0, :], images[..., -1, :], images[..., 1:-1, 0], images[..., 1:-1, -1]]
-    border = torch.cat(edges, -1).median(-1).values * 255
+    border = torch.cat(edges, -1).cpu().median(-1).values * 255
     nearest = torch.cdist(border.float(), torch.tensor(list(COLORS.values())).float()).argmin(1)
     return [float(list(COLORS)[n] == color) for n, color in zip(nearest.tolist(), colors, strict=True)]

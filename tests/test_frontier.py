@@ -41,7 +41,7 @@ def test_the_report_compares_each_image_with_its_own_start_and_with_luck(tmp_pat
     }
     text = "\n".join(frontier_report.lines(results, [1]))
     half = "50% (9% to 91%)"
-    assert f"| 1x | `auto` | 0.500 ± 0.000 | 0.250 ± 0.000 | {half} |  | {half} | {half} |" in text
+    assert f"| 1x | `auto` | 0.500 ± 0.000 | 0.250 ± 0.000 | {half} | {half} | {half} |" in text
     assert frontier_report.verdict(results, [1]) == (
         "light: auto less best-of-n 1x 0.250 ± 0.000; 1 of its images fail a test"
     )

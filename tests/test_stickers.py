@@ -14,7 +14,7 @@ from noiseward import NoisewardWarning, stickers
     [
         ("a dukc", "'dukc'; did you mean 'duck'? 'noiseward models stickers' lists"),
         ("A HAPPY duck on a grey background", "'happy', 'grey'; did you mean 'gray'?"),
-        ("a zebra, please", "'zebra', 'please'"),
+        ("a yak, please", "'yak', 'please'"),
         ("very very very big", "does not know 'very', 'big'; "),
         ("a \N{DUCK} duck \N{FIRE}\N{FIRE}, $5", "does not know '\N{DUCK}', '\N{FIRE}', '5'; "),
         (" ".join(f"xq{number}" for number in range(30)), "'xq6', 'xq7' and 22 more; 'noiseward models"),

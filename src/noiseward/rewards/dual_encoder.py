@@ -79,7 +79,7 @@ class DualEncoder(Reward):
             with torch.no_grad():
                 vectors = self.model.get_text_features(input_ids=ids).pooler_output
             self._vectors.update(zip(new, F.normalize(vectors.float(), dim=1), strict=True))
-        return torch.stack([self._vectors[text] for text in texts])
+        return torch.stack([self._vectors[text].to(self.model.device) for text in texts])
 
     @classmethod
     def load(cls, folder: str | Path, *, name: str, scale: float | None = 1.0) -> DualEncoder:
