@@ -4,7 +4,7 @@
     python -m benchmarks step memory        # some of them
     python -m benchmarks --gather           # none: put together the pages that are there
 
-`gpu` is run where there is a GPU, `scaling` where Ray is installed.
+`gpu`, `gpu_compiled` and `on_card` are run where there is a GPU, `scaling` where Ray is installed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import torch
 
 from benchmarks.timing import RESULTS
 
-ORDER = ("step", "memory", "counted", "gpu", "growth", "regularizers", "estimators", "scaling")
+ORDER = (
+    "step", "memory", "counted", "gpu", "gpu_compiled", "on_card", "growth", "regularizers", "estimators", "scaling",
+)  # fmt: skip
 OUT = RESULTS.parent / "RESULTS.md"
 DOCS = RESULTS.parents[1] / "docs" / "cost.md"
 FROM, TO = "<!-- table: begin -->", "<!-- table: end -->"
@@ -31,9 +33,12 @@ def main() -> None:
     parser.add_argument("--gather", action="store_true", help="run none")
     given = parser.parse_args()
     for name in () if given.gather else given.names or ORDER:
-        if {"gpu": torch.cuda.is_available(), "scaling": find_spec("ray") is not None}.get(name, True):
+        card, ray = torch.cuda.is_available(), find_spec("ray") is not None
+        if {"gpu": card, "gpu_compiled": card, "on_card": card, "scaling": ray}.get(name, True):
             print(f"-- {name}", flush=True)
-            subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+            more = ["--compile", "regional", "--name", name] if name == "gpu_compiled" else []
+            module = "gpu" if name == "gpu_compiled" else name
+            subprocess.run([sys.executable, "-m", f"benchmarks.{module}", *more], check=True)
     gather()
 
 

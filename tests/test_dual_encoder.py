@@ -159,3 +159,10 @@ def test_a_truncated_prompt_is_reported_once_with_what_is_lost():
         f"reward 'stickers-judge' reads the first {length} tokens of a prompt and does not see 'duck'; shorten it"
     ]
     assert collect_warnings(lambda: encoder(images, [long, fits])) == []
+
+
+def test_texts_follow_the_model_to_another_device(folder):
+    encoder = DualEncoder.load(folder, name="clip")
+    assert encoder.encode_texts(["a duck"]).device.type == "cpu"
+    encoder.model.to("meta")
+    assert encoder.encode_texts(["a duck"]).device.type == "meta"

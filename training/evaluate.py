@@ -87,14 +87,15 @@ def pipeline_lines(seeds: int) -> list[str]:
     rows = {noun: [n for n, (other, _) in enumerate(expected) if other == noun] for noun in nouns}
     right = {noun: sum(verdicts[n] for n in drawn) for noun, drawn in rows.items()}
     worst = sorted(nouns, key=lambda noun: right[noun])[:10]
+    missed = ", ".join(f"{noun} {right[noun]}" for noun in worst if right[noun] < seeds)
     glyphs.sheet(images[[n for noun in worst for n in rows[noun]]], seeds).save(WORK / "worst.png")
     return [
         f"| pipeline, named background right | {share(colors, len(expected))} | 99 % |",
         f"| pipeline, right noun of 32 by the judge | {share(sum(verdicts), len(expected))} | 97 % |",
         "",
-        f"The ten nouns that the judge misses most, with how many of {seeds} it finds: "
-        + ", ".join(f"{noun} {right[noun]}" for noun in worst)
-        + ".",
+        f"The nouns that the judge misses most, with how many of {seeds} it finds: {missed}."
+        if missed
+        else f"The judge finds every noun in all of its {seeds} images.",
     ]
 
 

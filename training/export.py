@@ -66,3 +66,6 @@ def export() -> None:
     export_tiny()
     for name in VERSION.clips:
         export_clip(name)
+    for file in PACKAGE.rglob("*"):
+        if file.is_file():
+            file.chmod(0o644)  # safetensors writes files that nobody else may read, and a wheel keeps that

@@ -11,7 +11,7 @@ a block's b (`low`), and the decoder's d, one image takes about
 
 in addition to N latents; `fast` keeps N a throughout. Layers that bring quantized weights back to full size keep those
 of a call (`balanced`) or of a block (`low`). What a device needs besides, a context, workspaces and fragmentation, is
-added as `SHARE` and `CONTEXT`. All of it is computed: no card has measured it.
+added as `SHARE` and `CONTEXT`. All of it is computed; docs/my-card.md has what a card measured.
 """
 
 from __future__ import annotations
