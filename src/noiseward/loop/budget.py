@@ -41,7 +41,8 @@ class Budget:
     """When to stop: at the first limit reached.
 
     Arguments:
-        steps: optimization steps; N steps are N + 1 evaluations.
+        steps: optimization steps, at most; N steps are N + 1 evaluations. Without this limit, methods that can begin
+            again elsewhere do so until the rest is spent.
         seconds: wall time. No step is begun that would overrun it at the recent pace, with a third of a step reserved
             for the closing evaluation: backpropagation costs at least twice its forward pass.
         nfe: denoiser calls, `NFE.cost`, in the same way. The first step is always made.

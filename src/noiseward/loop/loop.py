@@ -234,6 +234,8 @@ def _judge(
 ) -> tuple[Status, ...]:
     """The status of each row after an evaluation; rows that stopped before keep theirs."""
     settled = met & False if move is None or move.settled is None else move.settled
+    if move is not None and move.restarts is not None and budget.steps is not None:
+        settled = settled.cpu() | move.restarts.cpu()
     reached = torch.zeros_like(met)
     if budget.reward is not None:
         reached = evaluation.value.isfinite() & met & (evaluation.reward >= budget.reward)

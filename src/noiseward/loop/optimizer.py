@@ -31,6 +31,8 @@ class Move:
         info: numbers that are only logged, each `(B,)`: `grad_norm`, the norm of the direction before clipping.
         verdict: what the tests say of the noise the step started from, where the optimizer made them.
         settled: rows that nothing more is to be gained for, `(B,)`; None for none.
+        restarts: rows that begin again elsewhere with the next step, `(B,)`; None for none. Where the budget is a
+            number of steps, they end instead.
     """
 
     evaluation: Evaluation
@@ -39,6 +41,7 @@ class Move:
     info: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     verdict: Verdict | None = None
     settled: Tensor | None = None
+    restarts: Tensor | None = None
 
 
 class Optimizer(abc.ABC):

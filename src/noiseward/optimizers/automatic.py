@@ -3,7 +3,8 @@ r"""What to do where nobody says how: explore first, then refine, by what model 
 * First nine fresh noises, next to the seed's: where luck is cheap, this is never behind it.
 * With a gradient and noise at the sampler's steps, two guided runs (`tilting.py`), the first from the best noise so
   far, the second from fresh noise. They raise what the colors of an image decide at once.
-* With a gradient, steady ascent from the best of all that (`steady.py`), until nothing more is gained.
+* With a gradient, steady ascent from the best of all that (`steady.py`), until nothing more is gained. Where the budget
+  is in seconds or denoiser calls, then again from fresh noise, until it is spent (`restarting.py`).
 * Without a gradient, trust regions around the best noises (`search.py`).
 
 Where the seed's own image is to be improved, nothing fresh is drawn before the first denoising step. Without
@@ -26,6 +27,7 @@ from noiseward.loop.optimizer import FRESH, Move, Optimizer, State
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.candidates import check_counts
+from noiseward.optimizers.restarting import Restarting
 from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch
 from noiseward.optimizers.steady import Steady
 from noiseward.optimizers.tilting import Tilting
@@ -99,7 +101,9 @@ class Automatic(Optimizer):
         if self.explore and any(draw.role == "step" and draw.movable for draw in objective.sampler.layout):
             guided = Tilting(keep_seed=self.keep_seed, chunk=self.chunk)
             stages.append((f"{GUIDED} guided runs", GUIDED, guided))
-        return [*stages, ("steady gradient ascent", None, Steady(GradientAscent()))]
+        ascent = Steady(GradientAscent())
+        can_restart = self.explore and not self.keep_seed
+        return [*stages, ("steady gradient ascent", None, Restarting(ascent) if can_restart else ascent)]
 
 
 def _require_gradient(objective: Objective, move: Move) -> None:
