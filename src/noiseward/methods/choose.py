@@ -100,13 +100,17 @@ def choose_method(
 
 
 DEFAULT_METHODS = (
+    "auto",
     "best-of-n",
     "zero-order",
     "trust-region",
+    "walk",
     "evolution",
     "fk",
     "dps",
     "lgd",
+    "ntrk",
+    "pcnl",
     "reno",
     "dno",
     "dno:best_of=16",
