@@ -16,7 +16,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import gc
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -206,33 +208,46 @@ def measure(name: str, row: Row, pipe: Any, device: str, toy: bool) -> dict[str,
     return found
 
 
+def measure_row(name: str, row: Row, device: str, toy: bool) -> dict[str, Any]:
+    """One setting, from its pipeline on."""
+    pipe = build(name, device, toy)
+    if row[0] == "NF4":
+        quantize(pipe.transformer)
+    return measure(name, row, pipe, device, toy)
+
+
+def start(name: str, number: int, toy: bool) -> dict[str, Any]:
+    """One setting in a process of its own: nothing is left of the one before, and a card's fault ends one alone."""
+    command = [sys.executable, "-m", "benchmarks.on_card", "--models", name, "--row", str(number)]
+    done = subprocess.run([*command, *(["--toy"] if toy else [])], capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return {"model": name, "row": ROWS[name][number], "failed": lines[-1][:300]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=ROWS, default=[*ROWS])
     parser.add_argument("--toy", action="store_true", help="toy size, anywhere")
     parser.add_argument("--print", action="store_true", help="write nothing")
+    parser.add_argument("--row", type=int, help="of the first model, in this process; prints what was measured")
     given = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if not given.toy and device == "cpu":
         parser.error("no GPU here: run with --toy")
+    if given.row is not None:
+        name = given.models[0]
+        print(json.dumps(measure_row(name, ROWS[name][given.row], device, given.toy)))
+        return 0
     found: list[dict[str, Any]] = []
     for name in given.models:
-        for row in ROWS[name]:
+        for number, row in enumerate(ROWS[name]):
             if given.toy and (row[0] != "bfloat16" or device == "cpu" and row[2] == "models"):
                 continue  # both need a card
-            pipe = build(name, device, given.toy)
-            if row[0] == "NF4":
-                quantize(pipe.transformer)
-            try:
-                found.append(measure(name, row, pipe, device, given.toy))
-            except Exception as error:  # the others are measured all the same, and this is seen
-                found.append({"model": name, "row": row, "failed": f"{type(error).__name__}: {error}"[:300]})
+            found.append(start(name, number, given.toy))
             print(found[-1], flush=True)
-            del pipe
-            gc.collect()
-            if device == "cuda":
-                torch.cuda.empty_cache()
     card = torch.cuda.get_device_name() if device == "cuda" else "none"
     if given.toy or given.print:
         print(table(found))
