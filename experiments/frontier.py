@@ -57,6 +57,7 @@ METHODS = (
 )
 BLIND = ("best-of-n:samples=9", "trust-region:samples=9,regions=3", "fk", "auto")  # for rewards without a gradient
 REWARDS = ("brightness", "contrast", "clip", "jpeg")
+REVISED = {"auto": "begins again"}  # what has changed since cells were first computed
 
 
 def greenness(sample: Tensor) -> Tensor:
@@ -194,6 +195,7 @@ def main() -> None:
             for number, chunk in enumerate(parts):
                 key = {"model": title, "version": model() if built_in else "", "call": call, "reward": reward,
                        "method": method, "chunk": chunk, "number": number, "batch": batch, "marks": marks}  # fmt: skip
+                key |= {"revision": REVISED[method]} if method in REVISED else {}
                 folder = CELLS / name / "images" / reward / method.replace(":", "-") / str(number)
                 cells[reward, method, number] = Cell(key, partial(
                     run, given.model, call, reward, method, chunk,
