@@ -7,12 +7,13 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import nn
 
-from noiseward import ArgumentError, DiffusersSampler, GradientError, ModelError, align
+from noiseward import ArgumentError, DiffusersSampler, GradientError, ModelError, align, stickers
 from noiseward.doctor import examine, verdict
 from noiseward.errors import NoisewardWarning
 from noiseward.options.run import Settings
-from noiseward.pipelines.cards import load_decoders
+from noiseward.pipelines.cards import find_decoder, load_decoders
 from noiseward.pipelines.decoders import open_decoder
+from noiseward.pipelines.load import load_pipeline
 from noiseward.problem import prepare
 from noiseward.runs import RunFolder
 from noiseward.runs.replay import replay
@@ -134,9 +135,22 @@ def test_tiny_is_the_published_one_for_the_latents(name, monkeypatch):
     about, asked = load_decoders()[name], []
     pipe = stable_diffusion()
     pipe.vae.register_to_config(latent_channels=about["channels"], scaling_factor=about["scale"])
+    if "widths" in about:
+        pipe.vae.register_to_config(block_out_channels=about["widths"])
     monkeypatch.setattr(AutoencoderTiny, "from_pretrained", lambda source, **how: asked.append(source) or tiny())
     open_decoder("tiny", pipe)
-    assert asked == [about["id"]]
+    assert asked == [str(find_decoder(about))]
+
+
+def test_tiny_for_the_built_in_model_comes_with_it_and_decodes_its_latents():
+    pipe, seed = load_pipeline("stickers", device="cpu"), torch.Generator().manual_seed(0)
+    latent = pipe(["a duck"] * 2, num_inference_steps=10, guidance_scale=3.0, generator=seed, output_type="latent")[0]
+    own = pipe.vae.decode(latent)[0].detach()
+    shown = open_decoder("tiny", pipe).around(pipe.vae, pipe.vae.decode)(latent.requires_grad_()).sample
+    made = AutoencoderTiny.from_pretrained(stickers.path("tiny")).decode(latent).sample
+    assert torch.equal(shown, own) and (made - own).abs().mean() < 0.2 * own.abs().mean()
+    found, right = (torch.autograd.grad(image.sin().sum(), latent)[0] for image in (shown, made))
+    assert torch.cosine_similarity(found.flatten(), right.flatten(), dim=0) > 0.95
 
 
 def test_a_tiny_decoder_that_is_not_cached_is_one_line_that_says_how_to_fetch_it(monkeypatch):

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from noiseward.errors import ArgumentError, ModelError, choices
 from noiseward.noise.tape import off
-from noiseward.pipelines.cards import load_decoders
+from noiseward.pipelines.cards import find_decoder, load_decoders
 from noiseward.pipelines.load import explain_failure
 
 __all__ = ["Decoder", "open_decoder"]
@@ -97,9 +97,10 @@ def open_decoder(decoder: str | Path | Module, pipe: Any) -> Decoder:
     """Open a decoder for the gradients of a pipeline.
 
     Arguments:
-        decoder: `tiny` for the published `AutoencoderTiny` of the pipeline's latents; `half` for its own decoder at
-            half the size; a folder or hub id of an `AutoencoderTiny`; or a module, which is given the latents that the
-            autoencoder's `decode` is given, unless it is an `AutoencoderTiny`.
+        decoder: `tiny` for the `AutoencoderTiny` of the pipeline's latents that is published, or comes with the
+            built-in model; `half` for its own decoder at half the size; a folder or hub id of an `AutoencoderTiny`; or
+            a module, which is given the latents that the autoencoder's `decode` is given, unless it is an
+            `AutoencoderTiny`.
         pipe: the pipeline.
 
     Raises:
@@ -137,21 +138,27 @@ def _load(decoder: str | Path, vae: Any, pipeline: str) -> Module:
         )
     source = str(decoder)
     if source == "tiny" and not is_local:
-        config = vae.config
-        found = [
-            each["id"] for each in load_decoders().values()
-            if each["kind"] == type(vae).__name__
-            and each["channels"] == config.latent_channels
-            and each.get("scale") in (None, getattr(config, "scaling_factor", None))
-        ]  # fmt: skip
-        if not found:
-            raise ArgumentError(
-                f"no tiny decoder is known for {pipeline}'s latents ({type(vae).__name__}, {config.latent_channels} "
-                "channels); give the folder or hub id of one, or half"
-            )
-        source = found[0]
+        source = text = _find_tiny(vae, pipeline)
+        is_local = os.path.exists(source)
     with explain_failure(f"decoder '{decoder}'", source, Path(text) if is_local else None):
         return AutoencoderTiny.from_pretrained(text if is_local else source, dtype=vae.dtype, local_files_only=is_local)
+
+
+def _find_tiny(vae: Any, pipeline: str) -> str:
+    """The folder or hub id of the tiny decoder of an autoencoder's latents."""
+    config = vae.config
+    for each in load_decoders().values():
+        if (
+            each["kind"] == type(vae).__name__
+            and each["channels"] == config.latent_channels
+            and each.get("scale") in (None, getattr(config, "scaling_factor", None))
+            and each.get("widths") in (None, [*getattr(config, "block_out_channels", ())])
+        ):
+            return str(find_decoder(each))
+    raise ArgumentError(
+        f"no tiny decoder is known for {pipeline}'s latents ({type(vae).__name__}, {config.latent_channels} channels); "
+        "give the folder or hub id of one, or half"
+    )
 
 
 def _decode_tiny(module: _Tiny, vae: Any, latent: Tensor) -> Tensor:
