@@ -190,7 +190,6 @@ def measure(name: str, row: Row, pipe: Any, device: str, toy: bool) -> dict[str,
             pipe, memory=memory, decoder=small, num_inference_steps=STEPS, **BUILDS[name][2], **side
         )
         noise = sampler.init(1, seed=0)
-        gc.collect()  # hooks that offload tie the last pipeline's models into circles
         if device == "cuda":
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
