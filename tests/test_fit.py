@@ -80,9 +80,10 @@ def test_the_page_has_a_line_for_each_model():
 
 
 def test_sizes_are_read_and_what_is_none_is_one_line():
-    assert [read_size(text) for text in ("12GB", "1.5 gb", "24", "1GiB")] == [12e9, 1.5e9, 24e9, 2.0**30]
-    for text in ("much", "0", "12TB", "-3GB"):
-        with pytest.raises(ArgumentError, match="fit must be a size, as 12GB, got"):
+    assert [read_size(text) for text in ("12GB", "1.5 gb", "24", "1GiB", "16g")] == [12e9, 1.5e9, 24e9, 2.0**30, 16e9]
+    assert read_size("81559MiB") == 81559 * 2.0**20  # as nvidia-smi has it
+    for text in ("much", "0", "12TB", "-3GB", "nan", "", "9" * 400, "12\nGB", "1e9"):
+        with pytest.raises(ArgumentError, match="fit must be a size, as 12GB or 8192MiB, got"):
             read_size(text)
     with pytest.raises(ArgumentError, match="what model 'sdxk' needs was not counted; did you mean 'sdxl'"):
         needs_of("sdxk")
@@ -95,7 +96,9 @@ def test_the_doctor_says_what_fits_without_loading_anything(run, monkeypatch):
     _, every, _ = run("doctor", "--fit", "12GB")
     assert all(name in every for name in load_needs())
     _, text, _ = run("doctor", "--fit", "1GB", "--model", "flux-dev")
-    assert "flux-dev: nothing fits into 1GB" in text
+    assert "flux-dev: nothing fits into 1 GB" in text
+    status, _, err = run("doctor", "--fit", "12GB", "--width", "512", "--memory", "low")
+    assert status == 2 and "takes only --model and --json, got --memory, --width" in err
     _, text, _ = run("doctor", "--fit", "12GB", "--model", "sdxl", "--json")
     assert json.loads(text)["sdxl"][0]["memory"] == list_settings(SDXL, 12e9)[0].memory
     assert run("doctor", "--fit", "lots")[0] == 2
