@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import AutoencoderTiny
@@ -151,6 +153,16 @@ def test_tiny_for_the_built_in_model_comes_with_it_and_decodes_its_latents():
     assert torch.equal(shown, own) and (made - own).abs().mean() < 0.2 * own.abs().mean()
     found, right = (torch.autograd.grad(image.sin().sum(), latent)[0] for image in (shown, made))
     assert torch.cosine_similarity(found.flatten(), right.flatten(), dim=0) > 0.95
+
+
+def test_a_name_wins_over_a_folder_of_that_name(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").symlink_to(folder)
+    asked = []
+    monkeypatch.setattr(AutoencoderTiny, "from_pretrained", lambda source, **how: asked.append(source) or tiny())
+    for decoder in ("tiny", "./tiny", Path("tiny")):
+        open_decoder(decoder, stable_diffusion())
+    assert asked == ["madebyollin/taesd", "./tiny", "tiny"]
 
 
 def test_a_tiny_decoder_that_is_not_cached_is_one_line_that_says_how_to_fetch_it(monkeypatch):

@@ -129,19 +129,15 @@ def open_decoder(decoder: str | Path | Module, pipe: Any) -> Decoder:
 def _load(decoder: str | Path, vae: Any, pipeline: str) -> Module:
     from diffusers import AutoencoderTiny
 
-    text = os.path.expanduser(decoder)
+    text = os.path.expanduser(_find_tiny(vae, pipeline) if decoder == "tiny" else decoder)  # a folder is ./tiny
     is_local = os.path.exists(text)
-    if not is_local and str(decoder) != "tiny" and str(decoder).count("/") != 1:
+    if not is_local and text.count("/") != 1:
         raise ArgumentError(
             f"unknown decoder '{decoder}': no folder here, no name and no hub id (owner/name); "
             f"{choices(str(decoder), NAMES)}"
         )
-    source = str(decoder)
-    if source == "tiny" and not is_local:
-        source = text = _find_tiny(vae, pipeline)
-        is_local = os.path.exists(source)
-    with explain_failure(f"decoder '{decoder}'", source, Path(text) if is_local else None):
-        return AutoencoderTiny.from_pretrained(text if is_local else source, dtype=vae.dtype, local_files_only=is_local)
+    with explain_failure(f"decoder '{decoder}'", text, Path(text) if is_local else None):
+        return AutoencoderTiny.from_pretrained(text, dtype=vae.dtype, local_files_only=is_local)
 
 
 def _find_tiny(vae: Any, pipeline: str) -> str:
