@@ -132,6 +132,11 @@ def test_a_doctor_says_that_gradients_are_biased(folder):
     assert not said.must and verdict(findings).startswith("fit for noise optimization")
 
 
+def note_source(asked, channels=4):
+    """A stand-in for `from_pretrained` that notes what is asked for."""
+    return lambda source, **_: asked.append(source) or (tiny(channels), {"missing_keys": []})
+
+
 @pytest.mark.parametrize("name", load_decoders())
 def test_tiny_is_the_published_one_for_the_latents(name, monkeypatch):
     about, asked = load_decoders()[name], []
@@ -139,7 +144,7 @@ def test_tiny_is_the_published_one_for_the_latents(name, monkeypatch):
     pipe.vae.register_to_config(latent_channels=about["channels"], scaling_factor=about["scale"])
     if "widths" in about:
         pipe.vae.register_to_config(block_out_channels=about["widths"])
-    monkeypatch.setattr(AutoencoderTiny, "from_pretrained", lambda source, **how: asked.append(source) or tiny())
+    monkeypatch.setattr(AutoencoderTiny, "from_pretrained", note_source(asked, about["channels"]))
     open_decoder("tiny", pipe)
     assert asked == [str(find_decoder(about))]
 
@@ -155,11 +160,21 @@ def test_tiny_for_the_built_in_model_comes_with_it_and_decodes_its_latents():
     assert torch.cosine_similarity(found.flatten(), right.flatten(), dim=0) > 0.95
 
 
+def test_a_folder_of_another_model_is_one_line(tmp_path):
+    pipe = stable_diffusion()
+    pipe.vae.save_pretrained(tmp_path / "vae")
+    tiny(8).save_pretrained(tmp_path / "eight")
+    with pytest.raises(ModelError, match=r"expected an AutoencoderTiny for decoder .* without \d+ of its weights"):
+        open_decoder(tmp_path / "vae", pipe)
+    with pytest.raises(ModelError, match="latents with 4 channels, as StableDiffusionPipeline's have, got .* of 8"):
+        open_decoder(tmp_path / "eight", pipe)
+
+
 def test_a_name_wins_over_a_folder_of_that_name(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").symlink_to(folder)
     asked = []
-    monkeypatch.setattr(AutoencoderTiny, "from_pretrained", lambda source, **how: asked.append(source) or tiny())
+    monkeypatch.setattr(AutoencoderTiny, "from_pretrained", note_source(asked))
     for decoder in ("tiny", "./tiny", Path("tiny")):
         open_decoder(decoder, stable_diffusion())
     assert asked == ["madebyollin/taesd", "./tiny", "tiny"]

@@ -105,5 +105,6 @@ def _show_fitting(options: DoctorOptions, size: str) -> None:
     ]  # fmt: skip
     print_table(head, cells, console, left=head[:-1])
     for name in [name for name, settings in found.items() if not settings]:
-        console.print(f"{name}: nothing fits into {available / 1e9:g} GB; take smaller images (--height, --width) or a smaller model")
+        room = f"{available / 1e9:g} GB"
+        console.print(f"{name}: nothing fits into {room}; take smaller images (--height, --width) or a smaller model")
     console.print("Computed, for one image and without a reward's own model: docs/my-card.md")

@@ -122,6 +122,12 @@ def open_decoder(decoder: str | Path | Module, pipe: Any) -> Decoder:
     name = type(module).__name__
     if name == "AutoencoderTiny":
         tiny: Any = module
+        theirs, own = tiny.config.latent_channels, getattr(getattr(vae, "config", None), "latent_channels", None)
+        if own not in (None, theirs):
+            raise ModelError(
+                f"expected a decoder of latents with {own} channels, as {type(pipe).__name__}'s have, got an "
+                f"AutoencoderTiny of {theirs}; give another, or half"
+            )
         return Decoder(decoder, "a tiny decoder", lambda decode, latent: _decode_tiny(tiny, vae, latent))
     return Decoder(decoder, f"a decoder of another kind ({name})", lambda decode, latent: _decode_other(module, latent))
 
@@ -137,7 +143,16 @@ def _load(decoder: str | Path, vae: Any, pipeline: str) -> Module:
             f"{choices(str(decoder), NAMES)}"
         )
     with explain_failure(f"decoder '{decoder}'", text, Path(text) if is_local else None):
-        return AutoencoderTiny.from_pretrained(text, dtype=vae.dtype, local_files_only=is_local)
+        loaded: Any = AutoencoderTiny.from_pretrained(
+            text, dtype=vae.dtype, local_files_only=is_local, output_loading_info=True
+        )
+    module, found = loaded
+    if missing := sorted(found["missing_keys"]):  # which diffusers leaves as they are
+        raise ModelError(
+            f"expected an AutoencoderTiny for decoder '{decoder}', got a model without {len(missing)} of its weights "
+            f"('{missing[0]}', ...); give the folder or hub id of one, or half"
+        )
+    return module
 
 
 def _find_tiny(vae: Any, pipeline: str) -> str:
