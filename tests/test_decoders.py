@@ -20,7 +20,7 @@ from noiseward.problem import prepare
 from noiseward.runs import RunFolder
 from noiseward.runs.replay import replay
 from noiseward.toys import GaussianModel
-from tests.families import flows, pixels, video
+from tests.families import flows, pixels, unets, video
 from tests.tiny import CALL, stable_diffusion
 
 SD = {**CALL, "num_inference_steps": 2, "eta": 1.0}
@@ -135,6 +135,17 @@ def test_a_doctor_says_that_gradients_are_biased(folder):
 def note_source(asked, channels=4):
     """A stand-in for `from_pretrained` that notes what is asked for."""
     return lambda source, **_: asked.append(source) or (tiny(channels), {"missing_keys": []})
+
+
+@pytest.mark.filterwarnings("ignore:.upcast_vae. is deprecated")
+def test_a_bias_that_is_meant_is_not_blamed_on_the_pipeline(recwarn, capfd):
+    pipe = unets.sdxl()
+    pipe.vae.to(torch.float16).register_to_config(force_upcast=True)
+    capfd.readouterr()
+    sampler = DiffusersSampler(pipe, decoder="half", **SD)
+    assert gradient(sampler, sampler.init(1, seed=3))[1].any()
+    assert not [each for each in recwarn if each.category is NoisewardWarning]
+    assert "float32" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", load_decoders())
