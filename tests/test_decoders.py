@@ -202,6 +202,8 @@ def test_what_does_not_fit_is_one_line(folder, tmp_path):
     pipe.vae.register_to_config(scaling_factor=0.7)
     cases = [
         (pipe, "tiny", ArgumentError, "no tiny decoder is known for StableDiffusionPipeline's latents"),
+        (pipe, 1, ArgumentError, "decoder must be tiny, half, a folder, a hub id or a module, got 1"),
+        (pipe, pipe.vae, ArgumentError, "decoder= is StableDiffusionPipeline's own autoencoder; leave it out"),
         (pipe, "tinny", ArgumentError, "unknown decoder 'tinny': .*did you mean 'tiny'"),
         (pipe, str(tmp_path), ModelError, "cannot be loaded, a file is missing or damaged"),
         (pixels.ddpm(), folder, ArgumentError, "needs a pipeline with an autoencoder 'vae', got DDPMPipeline"),

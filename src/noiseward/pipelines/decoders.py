@@ -115,6 +115,10 @@ def open_decoder(decoder: str | Path | Module, pipe: Any) -> Decoder:
             f"decoder '{decoder}' is for images, got the autoencoder of video {type(vae).__name__}; leave it out, or "
             "give a module of your own"
         )
+    if not isinstance(decoder, str | Path | Module):
+        raise ArgumentError(f"decoder must be tiny, half, a folder, a hub id or a module, got {decoder!r}")
+    if decoder is vae:
+        raise ArgumentError(f"decoder= is {type(pipe).__name__}'s own autoencoder; leave it out")
     if decoder == "half":
         return Decoder(decoder, "its decoder at half size", _decode_half)
     module = decoder if isinstance(decoder, Module) else _load(decoder, vae, type(pipe).__name__)
