@@ -4,9 +4,10 @@
 *Worth*: runs of equal length through each decoder, from the same noise. Rewards come from the model's own decoder
 throughout.
 
-    python -m experiments.tiny_decoder [--decoders half PATH] [--small] [--part 0/2]
+    python -m experiments.tiny_decoder [--decoders half tiny PATH] [--small] [--part 0/2]
 
-A decoder is `half`, or the folder of an `AutoencoderTiny` for the model's latents (`python -m training.stickers tiny`).
+A decoder is `half`, `tiny`, or the folder of an `AutoencoderTiny` for the model's latents. Writes a table to
+docs/my-card.md.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import torch
 from experiments import built_in
 from experiments.cells import CELLS, Cell, add_engine, compute, read_engine
 from experiments.report import format_mean, interval, write
+from experiments.support import insert
 from noiseward import Backprop, Budget, GradientAscent, Objective, Seeds, iterate
 
 NAME = "tiny_decoder"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "my-card.md"
 OWN = "own"
 REWARDS = ("brightness", "contrast", "clip")
 
@@ -70,7 +73,7 @@ def run(reward: str, decoder: str, shape: dict[str, int]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--decoders", nargs="+", default=["half"], help="half, or folders of an AutoencoderTiny")
+    parser.add_argument("--decoders", nargs="+", default=["half", "tiny"], help="half, tiny, or folders")
     parser.add_argument("--small", action="store_true", help="one reward, 2 rows, 4 sampler steps, 4 steps")
     add_engine(parser)
     given = parser.parse_args()
@@ -103,6 +106,22 @@ def main() -> None:
     where: dict[str, Any] = {"out": CELLS / NAME} if given.small else {}
     settings = {**shape, "decoders": decoders, "rewards": rewards, "threads": 1, "small": given.small}
     write(NAME, settings=settings, results=results, verdict=verdict(results), **where)
+    if not given.small:
+        PAGE.write_text(insert(PAGE.read_text(encoding="utf-8"), "decoders", table(results)), encoding="utf-8")
+
+
+def table(results: dict[str, Any]) -> str:
+    """The table of the page."""
+    lines = [
+        "| reward | decoder | cosine to the exact gradient, first and last | gain | gain with the exact gradient |",
+        "| --- " * 5 + "|",
+    ]
+    for reward, each in results.items():
+        for decoder, by in each["cosine"].items():
+            cosines = ", ".join(format_mean(list(by.values())[k], 2) for k in (0, -1))
+            gains = " | ".join(format_mean(each["gain"][name], 3) for name in (decoder, OWN))
+            lines.append(f"| {reward} | `{Path(decoder).name}` | {cosines} | {gains} |")
+    return "\n".join(lines)
 
 
 def verdict(results: dict[str, Any]) -> str:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import AutoencoderTiny
 from torch import nn
 
-from noiseward import ArgumentError, DiffusersSampler, GradientError, ModelError, align
+from noiseward import ArgumentError, DiffusersSampler, GradientError, ModelError, align, stickers
 from noiseward.doctor import examine, verdict
 from noiseward.errors import NoisewardWarning
 from noiseward.options.run import Settings
-from noiseward.pipelines.cards import load_decoders
+from noiseward.pipelines.cards import find_decoder, load_decoders
 from noiseward.pipelines.decoders import open_decoder
+from noiseward.pipelines.load import load_pipeline
 from noiseward.problem import prepare
 from noiseward.runs import RunFolder
 from noiseward.runs.replay import replay
 from noiseward.toys import GaussianModel
-from tests.families import flows, pixels, video
+from tests.families import flows, pixels, unets, video
 from tests.tiny import CALL, stable_diffusion
 
 SD = {**CALL, "num_inference_steps": 2, "eta": 1.0}
@@ -129,14 +132,63 @@ def test_a_doctor_says_that_gradients_are_biased(folder):
     assert not said.must and verdict(findings).startswith("fit for noise optimization")
 
 
+def note_source(asked, channels=4):
+    """A stand-in for `from_pretrained` that notes what is asked for."""
+    return lambda source, **_: asked.append(source) or (tiny(channels), {"missing_keys": []})
+
+
+@pytest.mark.filterwarnings("ignore:.upcast_vae. is deprecated")
+def test_a_bias_that_is_meant_is_not_blamed_on_the_pipeline(recwarn, capfd):
+    pipe = unets.sdxl()
+    pipe.vae.to(torch.float16).register_to_config(force_upcast=True)
+    capfd.readouterr()
+    sampler = DiffusersSampler(pipe, decoder="half", **SD)
+    assert gradient(sampler, sampler.init(1, seed=3))[1].any()
+    assert not [each for each in recwarn if each.category is NoisewardWarning]
+    assert "float32" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("name", load_decoders())
 def test_tiny_is_the_published_one_for_the_latents(name, monkeypatch):
     about, asked = load_decoders()[name], []
     pipe = stable_diffusion()
     pipe.vae.register_to_config(latent_channels=about["channels"], scaling_factor=about["scale"])
-    monkeypatch.setattr(AutoencoderTiny, "from_pretrained", lambda source, **how: asked.append(source) or tiny())
+    if "widths" in about:
+        pipe.vae.register_to_config(block_out_channels=about["widths"])
+    monkeypatch.setattr(AutoencoderTiny, "from_pretrained", note_source(asked, about["channels"]))
     open_decoder("tiny", pipe)
-    assert asked == [about["id"]]
+    assert asked == [str(find_decoder(about))]
+
+
+def test_tiny_for_the_built_in_model_comes_with_it_and_decodes_its_latents():
+    pipe, seed = load_pipeline("stickers", device="cpu"), torch.Generator().manual_seed(0)
+    latent = pipe(["a duck"] * 2, num_inference_steps=10, guidance_scale=3.0, generator=seed, output_type="latent")[0]
+    own = pipe.vae.decode(latent)[0].detach()
+    shown = open_decoder("tiny", pipe).around(pipe.vae, pipe.vae.decode)(latent.requires_grad_()).sample
+    made = AutoencoderTiny.from_pretrained(stickers.path("tiny")).decode(latent).sample
+    assert torch.equal(shown, own) and (made - own).abs().mean() < 0.2 * own.abs().mean()
+    found, right = (torch.autograd.grad(image.sin().sum(), latent)[0] for image in (shown, made))
+    assert torch.cosine_similarity(found.flatten(), right.flatten(), dim=0) > 0.95
+
+
+def test_a_folder_of_another_model_is_one_line(tmp_path):
+    pipe = stable_diffusion()
+    pipe.vae.save_pretrained(tmp_path / "vae")
+    tiny(8).save_pretrained(tmp_path / "eight")
+    with pytest.raises(ModelError, match=r"expected an AutoencoderTiny for decoder .* without \d+ of its weights"):
+        open_decoder(tmp_path / "vae", pipe)
+    with pytest.raises(ModelError, match="latents with 4 channels, as StableDiffusionPipeline's have, got .* of 8"):
+        open_decoder(tmp_path / "eight", pipe)
+
+
+def test_a_name_wins_over_a_folder_of_that_name(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").symlink_to(folder)
+    asked = []
+    monkeypatch.setattr(AutoencoderTiny, "from_pretrained", note_source(asked))
+    for decoder in ("tiny", "./tiny", Path("tiny")):
+        open_decoder(decoder, stable_diffusion())
+    assert asked == ["madebyollin/taesd", "./tiny", "tiny"]
 
 
 def test_a_tiny_decoder_that_is_not_cached_is_one_line_that_says_how_to_fetch_it(monkeypatch):
@@ -150,6 +202,8 @@ def test_what_does_not_fit_is_one_line(folder, tmp_path):
     pipe.vae.register_to_config(scaling_factor=0.7)
     cases = [
         (pipe, "tiny", ArgumentError, "no tiny decoder is known for StableDiffusionPipeline's latents"),
+        (pipe, 1, ArgumentError, "decoder must be tiny, half, a folder, a hub id or a module, got 1"),
+        (pipe, pipe.vae, ArgumentError, "decoder= is StableDiffusionPipeline's own autoencoder; leave it out"),
         (pipe, "tinny", ArgumentError, "unknown decoder 'tinny': .*did you mean 'tiny'"),
         (pipe, str(tmp_path), ModelError, "cannot be loaded, a file is missing or damaged"),
         (pixels.ddpm(), folder, ArgumentError, "needs a pipeline with an autoencoder 'vae', got DDPMPipeline"),

@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks import cards, counted
 from noiseward import ArgumentError
 from noiseward.pipelines.cards import load_cards
-from noiseward.pipelines.fit import PRECISIONS, list_settings, load_needs, needs_of, read_size
+from noiseward.pipelines.fit import CONTEXT, PRECISIONS, list_settings, load_needs, needs_of, read_size
 
 PAGE = (Path(__file__).parents[1] / "docs" / "my-card.md").read_text(encoding="utf-8")
 SDXL = load_needs()["sdxl"]
@@ -68,10 +68,7 @@ def test_the_goals_are_met():
     rows = re.search(r"<!-- goals -->\n(.*?)<!-- end -->", PAGE, re.DOTALL)[1].splitlines()[2:]
     assert len(rows) == len(cards.GOALS) and not any("more" in row for row in rows)
     for name, (most, precisions) in cards.GOALS.items():
-        assert min(
-            setting.bytes for setting in list_settings(load_needs()[name], 1e12, precisions)
-            + list_settings(load_needs()[name], 1.1 * most + 0.5e9, precisions)
-        ) <= most  # fmt: skip
+        assert any(1.1 * one.bytes <= most for one in list_settings(load_needs()[name], most + CONTEXT, precisions))
 
 
 def test_the_page_has_a_line_for_each_model():
@@ -80,9 +77,10 @@ def test_the_page_has_a_line_for_each_model():
 
 
 def test_sizes_are_read_and_what_is_none_is_one_line():
-    assert [read_size(text) for text in ("12GB", "1.5 gb", "24", "1GiB")] == [12e9, 1.5e9, 24e9, 2.0**30]
-    for text in ("much", "0", "12TB", "-3GB"):
-        with pytest.raises(ArgumentError, match="fit must be a size, as 12GB, got"):
+    assert [read_size(text) for text in ("12GB", "1.5 gb", "24", "1GiB", "16g")] == [12e9, 1.5e9, 24e9, 2.0**30, 16e9]
+    assert read_size("81559MiB") == 81559 * 2.0**20  # as nvidia-smi has it
+    for text in ("much", "0", "12TB", "-3GB", "nan", "", "9" * 400, "12\nGB", "1e9"):
+        with pytest.raises(ArgumentError, match="fit must be a size, as 12GB or 8192MiB, got"):
             read_size(text)
     with pytest.raises(ArgumentError, match="what model 'sdxk' needs was not counted; did you mean 'sdxl'"):
         needs_of("sdxk")
@@ -95,7 +93,9 @@ def test_the_doctor_says_what_fits_without_loading_anything(run, monkeypatch):
     _, every, _ = run("doctor", "--fit", "12GB")
     assert all(name in every for name in load_needs())
     _, text, _ = run("doctor", "--fit", "1GB", "--model", "flux-dev")
-    assert "flux-dev: nothing fits into 1GB" in text
+    assert "flux-dev: nothing fits into 1 GB" in text
+    status, _, err = run("doctor", "--fit", "12GB", "--width", "512", "--memory", "low")
+    assert status == 2 and "takes only --model and --json, got --memory, --width" in err
     _, text, _ = run("doctor", "--fit", "12GB", "--model", "sdxl", "--json")
     assert json.loads(text)["sdxl"][0]["memory"] == list_settings(SDXL, 12e9)[0].memory
     assert run("doctor", "--fit", "lots")[0] == 2

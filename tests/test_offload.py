@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import re
+import weakref
 
 import pytest
 import torch
@@ -161,6 +162,19 @@ def test_a_gradient_holds_no_weights_and_auto_counts_activations_alone(monkeypat
         monkeypatch.setattr(adapter, "free_memory", lambda device: 1.6 * (right[0] + right[1]))
         sampler.settle(1, "a")
     assert sampler.memory == "balanced"
+
+
+@pytest.mark.parametrize("setting", KINDS)
+@pytest.mark.parametrize("mode", ["balanced", "low"])
+def test_a_pipeline_that_is_deleted_leaves_the_device(setting, mode):
+    pipe, parts = stable_diffusion(), weakref.WeakSet()
+    setting(pipe)
+    for model in offloading.modules(pipe):
+        parts.update(model.modules())
+    assert gradient(pipe, mode, SD)[1].any()
+    del pipe, model
+    gc.collect()
+    assert not parts
 
 
 def test_a_doctor_finds_nothing_wrong():

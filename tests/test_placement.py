@@ -32,6 +32,11 @@ def test_recomputing_its_blocks_gives_the_same_gradient_from_less(clip):
     for one, other in zip(gradient(clip), gradient(low), strict=True):
         assert torch.equal(one, other)
     models = [clip.model, low.reward.model]
+    calls = []
+    block = low.reward.model.vision_model.encoder.layers[0]
+    with block.mlp.register_forward_hook(lambda *_: calls.append(1)):
+        gradient(low)
+    assert len(calls) == 2
     most, less = (peak(lambda each=each: gradient(each), models) for each in (clip, low))
     assert less < 0.5 * most
 

@@ -8,6 +8,7 @@ import typer
 
 from noiseward.cli.flags import expand
 from noiseward.cli.printing import print_json
+from noiseward.errors import ArgumentError
 from noiseward.options.commands import DoctorOptions
 from noiseward.options.run import Settings
 
@@ -75,6 +76,12 @@ def _show_fitting(options: DoctorOptions, size: str) -> None:
 
     available = read_size(size)
     given = "model" in options.model_fields_set
+    others = [options.flag(name) for name in options.model_fields_set - {"fit", "model", "as_json"}]
+    if others:
+        raise ArgumentError(
+            "--fit finds settings for each model's usual image and steps, and takes only --model and --json, got "
+            f"{', '.join(sorted(others))}; leave that out"
+        )
     found = {
         each.name: list_settings(each, available)
         for each in ([needs_of(options.model)] if given else load_needs().values())
@@ -98,5 +105,6 @@ def _show_fitting(options: DoctorOptions, size: str) -> None:
     ]  # fmt: skip
     print_table(head, cells, console, left=head[:-1])
     for name in [name for name, settings in found.items() if not settings]:
-        console.print(f"{name}: nothing fits into {size}; take smaller images (--height, --width) or a smaller model")
+        room = f"{available / 1e9:g} GB"
+        console.print(f"{name}: nothing fits into {room}; take smaller images (--height, --width) or a smaller model")
     console.print("Computed, for one image and without a reward's own model: docs/my-card.md")

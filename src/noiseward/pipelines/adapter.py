@@ -135,6 +135,7 @@ class DiffusersSampler(Sampler):
         self.by_row = tuple(name for name, count in counts.items() if count > 1)
         run = self._run_row if runs_alone(self.by_row) else self._run
         self._inner = FunctionSampler(run, self._denoisers, name=type(pipe).__name__)
+        self._inner.stand_in = self.stand_in
         self._set_memory(memory)
 
     def with_call(self, **changes: Any) -> DiffusersSampler:

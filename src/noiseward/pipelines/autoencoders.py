@@ -17,6 +17,7 @@ import torch
 from torch.nn import Module
 
 from noiseward.noise.tape import aside
+from noiseward.terminal import silence
 
 __all__ = ["exclude_posterior", "upcast_copies"]
 
@@ -51,7 +52,8 @@ def upcast_copies(owners: Sequence[Any], name: str, prepare: Prepare, hold: Prep
                 return type(module).to(module, *args, **kwargs)
             with hold(module):
                 wide = _copy(module)
-            type(wide).to(wide, *args, **kwargs)
+            with silence("diffusers", bars=True):  # which warns at each cast, here of each run
+                type(wide).to(wide, *args, **kwargs)
 
             def downcast(*args: Any, **kwargs: Any) -> Module:
                 dtype = _requested_dtype(*args, **kwargs)

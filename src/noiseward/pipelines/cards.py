@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["Card", "card_of", "load_cards", "load_decoders", "load_schedulers", "set_threads"]
+__all__ = ["Card", "card_of", "find_decoder", "load_cards", "load_decoders", "load_schedulers", "set_threads"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,13 +110,23 @@ def load_schedulers() -> Mapping[str, dict[str, Any]]:
 
 
 def load_decoders() -> Mapping[str, dict[str, Any]]:
-    """Tiny decoders: the hub id of each, and by what it is told whether it decodes an autoencoder's latents.
+    """Tiny decoders: the hub id or the module of each, and which autoencoder's latents it decodes.
 
     Example:
         >>> load_decoders()["taesd"]["id"]
         'madebyollin/taesd'
     """
     return _read()["decoders"]
+
+
+def find_decoder(decoder: Mapping[str, Any]) -> str | Path:
+    """The hub id of a tiny decoder, or its folder where it comes with a Python module.
+
+    Example:
+        >>> find_decoder(load_decoders()["stickers"]).name
+        'tiny'
+    """
+    return decoder["id"] if "id" in decoder else importlib.import_module(decoder["module"]).path("tiny")
 
 
 def set_threads(model: str) -> None:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from noiseward.errors import ArgumentError, ModelError, choices
 from noiseward.noise.tape import off
-from noiseward.pipelines.cards import load_decoders
+from noiseward.pipelines.cards import find_decoder, load_decoders
 from noiseward.pipelines.load import explain_failure
 
 __all__ = ["Decoder", "open_decoder"]
@@ -97,9 +97,10 @@ def open_decoder(decoder: str | Path | Module, pipe: Any) -> Decoder:
     """Open a decoder for the gradients of a pipeline.
 
     Arguments:
-        decoder: `tiny` for the published `AutoencoderTiny` of the pipeline's latents; `half` for its own decoder at
-            half the size; a folder or hub id of an `AutoencoderTiny`; or a module, which is given the latents that the
-            autoencoder's `decode` is given, unless it is an `AutoencoderTiny`.
+        decoder: `tiny` for the `AutoencoderTiny` of the pipeline's latents that is published, or comes with the
+            built-in model; `half` for its own decoder at half the size; a folder or hub id of an `AutoencoderTiny`; or
+            a module, which is given the latents that the autoencoder's `decode` is given, unless it is an
+            `AutoencoderTiny`.
         pipe: the pipeline.
 
     Raises:
@@ -114,6 +115,10 @@ def open_decoder(decoder: str | Path | Module, pipe: Any) -> Decoder:
             f"decoder '{decoder}' is for images, got the autoencoder of video {type(vae).__name__}; leave it out, or "
             "give a module of your own"
         )
+    if not isinstance(decoder, str | Path | Module):
+        raise ArgumentError(f"decoder must be tiny, half, a folder, a hub id or a module, got {decoder!r}")
+    if decoder is vae:
+        raise ArgumentError(f"decoder= is {type(pipe).__name__}'s own autoencoder; leave it out")
     if decoder == "half":
         return Decoder(decoder, "its decoder at half size", _decode_half)
     module = decoder if isinstance(decoder, Module) else _load(decoder, vae, type(pipe).__name__)
@@ -121,6 +126,12 @@ def open_decoder(decoder: str | Path | Module, pipe: Any) -> Decoder:
     name = type(module).__name__
     if name == "AutoencoderTiny":
         tiny: Any = module
+        theirs, own = tiny.config.latent_channels, getattr(getattr(vae, "config", None), "latent_channels", None)
+        if own not in (None, theirs):
+            raise ModelError(
+                f"expected a decoder of latents with {own} channels, as {type(pipe).__name__}'s have, got an "
+                f"AutoencoderTiny of {theirs}; give another, or half"
+            )
         return Decoder(decoder, "a tiny decoder", lambda decode, latent: _decode_tiny(tiny, vae, latent))
     return Decoder(decoder, f"a decoder of another kind ({name})", lambda decode, latent: _decode_other(module, latent))
 
@@ -128,30 +139,41 @@ def open_decoder(decoder: str | Path | Module, pipe: Any) -> Decoder:
 def _load(decoder: str | Path, vae: Any, pipeline: str) -> Module:
     from diffusers import AutoencoderTiny
 
-    text = os.path.expanduser(decoder)
+    text = os.path.expanduser(_find_tiny(vae, pipeline) if decoder == "tiny" else decoder)  # a folder is ./tiny
     is_local = os.path.exists(text)
-    if not is_local and str(decoder) != "tiny" and str(decoder).count("/") != 1:
+    if not is_local and text.count("/") != 1:
         raise ArgumentError(
             f"unknown decoder '{decoder}': no folder here, no name and no hub id (owner/name); "
             f"{choices(str(decoder), NAMES)}"
         )
-    source = str(decoder)
-    if source == "tiny" and not is_local:
-        config = vae.config
-        found = [
-            each["id"] for each in load_decoders().values()
-            if each["kind"] == type(vae).__name__
+    with explain_failure(f"decoder '{decoder}'", text, Path(text) if is_local else None):
+        loaded: Any = AutoencoderTiny.from_pretrained(
+            text, dtype=vae.dtype, local_files_only=is_local, output_loading_info=True
+        )
+    module, found = loaded
+    if missing := sorted(found["missing_keys"]):  # which diffusers leaves as they are
+        raise ModelError(
+            f"expected an AutoencoderTiny for decoder '{decoder}', got a model without {len(missing)} of its weights "
+            f"('{missing[0]}', ...); give the folder or hub id of one, or half"
+        )
+    return module
+
+
+def _find_tiny(vae: Any, pipeline: str) -> str:
+    """The folder or hub id of the tiny decoder of an autoencoder's latents."""
+    config = vae.config
+    for each in load_decoders().values():
+        if (
+            each["kind"] == type(vae).__name__
             and each["channels"] == config.latent_channels
             and each.get("scale") in (None, getattr(config, "scaling_factor", None))
-        ]  # fmt: skip
-        if not found:
-            raise ArgumentError(
-                f"no tiny decoder is known for {pipeline}'s latents ({type(vae).__name__}, {config.latent_channels} "
-                "channels); give the folder or hub id of one, or half"
-            )
-        source = found[0]
-    with explain_failure(f"decoder '{decoder}'", source, Path(text) if is_local else None):
-        return AutoencoderTiny.from_pretrained(text if is_local else source, dtype=vae.dtype, local_files_only=is_local)
+            and each.get("widths") in (None, [*getattr(config, "block_out_channels", ())])
+        ):
+            return str(find_decoder(each))
+    raise ArgumentError(
+        f"no tiny decoder is known for {pipeline}'s latents ({type(vae).__name__}, {config.latent_channels} channels); "
+        "give the folder or hub id of one, or half"
+    )
 
 
 def _decode_tiny(module: _Tiny, vae: Any, latent: Tensor) -> Tensor:

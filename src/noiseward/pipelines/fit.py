@@ -210,10 +210,12 @@ def read_size(text: str) -> float:
     """Bytes of a size such as 12GB; a number alone counts gigabytes.
 
     Example:
-        >>> read_size("12GB"), read_size("8")
-        (12000000000.0, 8000000000.0)
+        >>> read_size("12GB"), read_size("8"), read_size("8192MiB")
+        (12000000000.0, 8000000000.0, 8589934592.0)
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|)", text.strip(), re.IGNORECASE | re.ASCII)
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)[ ]*([GM]i?B|[GM]|)", text.strip(), re.IGNORECASE | re.ASCII)
     if match is None or float(match[1]) == 0:
-        raise ArgumentError(f"fit must be a size, as 12GB, got '{text}'")
-    return float(match[1]) * {"": 1e9, "gb": 1e9, "gib": 2.0**30, "mb": 1e6}[match[2].lower()]
+        raise ArgumentError(f"fit must be a size, as 12GB or 8192MiB, got '{text}'")
+    unit = match[2].lower() or "gb"
+    power = 2 if unit[0] == "m" else 3
+    return float(match[1]) * (1024.0 if "i" in unit else 1000.0) ** power

@@ -72,9 +72,17 @@ class Placed(Reward):
 
 
 def _find_modules(owner: Any) -> Iterator[Module]:
-    """The models that a reward holds, also within a reward or an encoder that it holds."""
+    """The models that a reward holds, also within a reward or an encoder that it holds; none within another."""
     for value in vars(owner).values():
         if isinstance(value, Module):
-            yield from (part for part in value.modules() if hasattr(part, "supports_gradient_checkpointing"))
+            yield from _find_outermost(value)
         elif isinstance(value, Reward):
             yield from _find_modules(value)
+
+
+def _find_outermost(module: Module) -> Iterator[Module]:
+    if getattr(module, "supports_gradient_checkpointing", False):
+        yield module  # its blocks are also those of the models in it, and are to be recomputed once
+        return
+    for part in module.children():
+        yield from _find_outermost(part)

@@ -24,7 +24,7 @@ __all__ = ["find_blocks", "intercept", "recompute_block", "recompute_model"]
 
 _SWITCH = "gradient_checkpointing"
 
-_CACHE: MutableMapping[Module, list[Module]] = weakref.WeakKeyDictionary()
+_CACHE: MutableMapping[Module, list[weakref.ref[Module]]] = weakref.WeakKeyDictionary()  # blocks may refer to a model
 
 
 def find_blocks(module: Module) -> list[Module]:
@@ -40,8 +40,8 @@ def find_blocks(module: Module) -> list[Module]:
         parts = [part for part in module.modules() if _SWITCH in vars(part)] if can_recompute else []
         lists = [child for part in parts for child in part.children() if isinstance(child, ModuleList)]
         members = dict.fromkeys(member for each in lists for member in each)
-        _CACHE[module] = [member for member in members if _is_block(member)]
-    return _CACHE[module]
+        _CACHE[module] = [weakref.ref(member) for member in members if _is_block(member)]
+    return [block for reference in _CACHE[module] if (block := reference()) is not None]
 
 
 def _is_block(member: Module) -> bool:

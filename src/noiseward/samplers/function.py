@@ -171,7 +171,7 @@ class FunctionSampler(Sampler):
         """Raise `GradientError` where no gradient can be taken, naming what is in its way."""
         if found.trouble is not None:
             raise GradientError(self._discovery(prompt and prompt[:1]).explain(found, noise))
-        if found.bias is not None:
+        if found.bias is not None and self.stand_in is None:  # otherwise it is meant, and the doctor says by what
             self._warn(found.bias)
             found.bias = None
 

@@ -31,7 +31,9 @@ COMPILED = "_compiled_call_impl"  # where torch keeps a module's compiled call
 Contents = dict[str, Any]
 Containers = list[list[Any] | dict[Any, Any]]
 
-_PARTS: MutableMapping[Module, tuple[list[Contents], Containers]] = weakref.WeakKeyDictionary()
+# For a module, its parts and the names of their lists and dicts. Nothing of a part itself is here: hooks that offload
+# refer back to the module, which would then be held by its own entry.
+_PARTS: MutableMapping[Module, list[tuple[weakref.ref[Module], list[str]]]] = weakref.WeakKeyDictionary()
 
 
 class Snapshot:
@@ -75,10 +77,15 @@ def snapshot(module: Module) -> Snapshot:
         1.0
     """
     if module not in _PARTS:
-        contents = [vars(part) for part in module.modules()]
-        values = [value for own in contents for name, value in own.items() if name not in _IGNORED]
-        _PARTS[module] = contents, [value for value in values if isinstance(value, list | dict) and value]
-    return Snapshot(*_PARTS[module])
+        _PARTS[module] = [(weakref.ref(part), _list_containers(vars(part))) for part in module.modules()]
+    found = [(vars(part), names) for reference, names in _PARTS[module] if (part := reference()) is not None]
+    values = [own.get(name) for own, names in found for name in names]
+    return Snapshot([own for own, _ in found], [value for value in values if isinstance(value, list | dict)])
+
+
+def _list_containers(own: Contents) -> list[str]:
+    """The names of a part's lists and dicts that hold something."""
+    return [name for name, value in own.items() if name not in _IGNORED and isinstance(value, list | dict) and value]
 
 
 def mark_interceptor(forward: Callable[..., Any]) -> Callable[..., Any]:

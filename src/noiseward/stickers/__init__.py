@@ -34,12 +34,13 @@ SHOWN = 8  # unknown words that are named
 _HERE = Path(__file__).resolve().parent
 
 
-def path(part: Literal["model", "clip", "judge"] = "model") -> Path:
-    """A folder: the pipeline, or one of two CLIP models trained on other images, independently of each other.
+def path(part: Literal["model", "clip", "judge", "tiny"] = "model") -> Path:
+    """A folder: the pipeline, its tiny decoder, or one of two CLIP models trained on other images, independently.
 
     Arguments:
-        part: `model`, for `StableDiffusionPipeline.from_pretrained(path(), local_files_only=True)`; `clip`, for the
-            reward of that name; `judge`, which scores and is never optimized. Both are for `CLIPModel.from_pretrained`.
+        part: `model`, for `StableDiffusionPipeline.from_pretrained(path(), local_files_only=True)`; `tiny`, the
+            `AutoencoderTiny` of its latents; `clip`, for the reward of that name; `judge`, which scores and is never
+            optimized. Both are for `CLIPModel.from_pretrained`.
 
     Example:
         >>> path().name, path("judge").name
