@@ -11,7 +11,7 @@ ENV PIP_NO_CACHE_DIR=1 \
     PYTHONUNBUFFERED=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \
     RAY_USAGE_STATS_ENABLED=0 \
-    HF_HOME=/work/.cache/huggingface
+    HF_HOME=/app/.cache/huggingface
 
 # KubeRay's probes call wget.
 RUN apt-get update && apt-get install -y --no-install-recommends wget \
@@ -25,8 +25,8 @@ COPY pyproject.toml README.md LICENSE /src/
 COPY src /src/src
 RUN pip install -c /tmp/constraints.txt "/src[${EXTRAS}]" && rm -rf /src /tmp/constraints.txt
 
-RUN useradd --create-home --uid 1000 noiseward && mkdir -p /work/runs && chown -R noiseward /work
+RUN useradd --create-home --uid 1000 noiseward && mkdir -p /app/runs && chown -R noiseward /app
 USER 1000
-WORKDIR /work
+WORKDIR /app
 ENTRYPOINT ["noiseward"]
 CMD ["--help"]

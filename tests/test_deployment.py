@@ -66,13 +66,13 @@ def test_the_kubernetes_job_mounts_what_it_reads_and_asks_for_options_that_exist
     pods = [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
     for pod in pods:
         mounted = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-        assert set(mounted) == {volume["name"] for volume in pod["volumes"]} and mounted["data"] == "/data"
+        assert set(mounted) == {volume["name"] for volume in pod["volumes"]} and mounted["shared"] == "/shared"
     program, name, *words = shlex.split(job["spec"]["entrypoint"])
     command = get_command(app).commands[name]  # pyright: ignore[reportAttributeAccessIssue]
     flags = {flag for option in command.params for flag in option.opts}
     assert program == "noiseward" and {word for word in words if word.startswith("--")} <= flags
     paths = [word for word in words if word.startswith("/")]
-    assert paths and all(path.startswith("/data/") for path in paths)
+    assert paths and all(path.startswith("/shared/") for path in paths)
 
 
 def test_the_dockerfile_copies_what_there_is_and_ignores_the_rest():
