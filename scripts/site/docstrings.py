@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import html
 import re
 import textwrap
 from pathlib import Path
@@ -51,11 +50,12 @@ def _display(indent: str, formula: str) -> str:
 
 
 def _formula(formula: str, display: str) -> str:
-    """MathML on one line, which Markdown leaves alone."""
-    text = " ".join(formula.split())
+    """MathML on one line, in a span where it is inline: Markdown takes a line that begins with <math> for a block."""
+    text = re.sub(r"(?:\\[Bb]ig)?\\\|", "\u2016", " ".join(formula.split()))  # the converter has no \\Big\\|
     if "&" in text and "begin{" not in text:
-        text = rf"\begin{{align}}{text}\end{{align}}"
-    return convert(html.unescape(text), display=display).replace("\n", "").replace("*", "&#x2a;").replace("_", "&#x5f;")
+        text = rf"\begin{{align*}}{text}\end{{align*}}"
+    mathml = convert(text, display=display).replace("\n", "").replace("*", "&#x2a;").replace("_", "&#x5f;")
+    return mathml if display == "block" else f"<span>{mathml}</span>"
 
 
 class Docstrings(griffe.Extension):
