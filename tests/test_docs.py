@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pages import COMMANDS, commands_page
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 ELSEWHERE = {"tasks.md": "test_tasks_page.py", "samplers.md": "strangers/test_page.py"}
 BLOCK = re.compile(r"^(?:<!-- not run: (.+) -->\n)?```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -87,6 +89,10 @@ def test_the_commands_of_a_page_have_the_options_that_they_name(page):
         options = {flag for option in chosen.params for flag in (*option.opts, *option.secondary_opts)}
         unknown = [word for word in words if word.startswith("--") and word.partition("=")[0] not in options]
         assert not unknown, f"{page}: {command}: {unknown}"
+
+
+def test_the_page_of_commands_is_what_the_code_makes_of_it():
+    assert COMMANDS.read_text(encoding="utf-8") == commands_page(), "python -m tests.pages writes it again"
 
 
 def test_examples_and_commands_are_found():

@@ -51,7 +51,7 @@ def _display(indent: str, formula: str) -> str:
 
 def _formula(formula: str, display: str) -> str:
     """MathML on one line, in a span where it is inline: Markdown takes a line that begins with <math> for a block."""
-    text = re.sub(r"(?:\\[Bb]ig)?\\\|", "\u2016", " ".join(formula.split()))  # the converter has no \\Big\\|
+    text = re.sub(r"(?:\\[Bb]ig)?\\\|", "\u2016", " ".join(formula.split()))  # which the converter lacks
     if "&" in text and "begin{" not in text:
         text = rf"\begin{{align*}}{text}\end{{align*}}"
     mathml = convert(text, display=display).replace("\n", "").replace("*", "&#x2a;").replace("_", "&#x5f;")
