@@ -59,3 +59,21 @@ def test_every_public_name_is_in_the_reference_once():
     for name in names:
         module, _, short = name.rpartition(".")
         assert getattr(import_module(module), short) is getattr(noiseward, short)
+
+
+def test_every_row_of_how_to_is_two_clicks_from_the_front_page():
+    front, rows = ((DOCS / name).read_text(encoding="utf-8") for name in ("index.md", "how-to/index.md"))
+    assert "(how-to/index.md)" in front
+    for subject in (
+        "LoRA", "ControlNet", "img2img", "inpainting", "IP-Adapter", "scheduler", "render with many", "half precision",
+        "two GPUs", "cluster", "Limit GPU memory", "Offload", "quantized", "HPSv2", "PickScore", "Combine",
+        "constraints", "Stop at a reward", "hacking", "Call my own code", "TensorBoard", "CSV", "Reproduce", "cite",
+        "vision-language", "Be the judge", "my own reward", "my own method", "sampler", "Slurm", "Docker", "Kubernetes", "torch.compile",
+    ):  # fmt: skip
+        assert re.search(rf"^\| [^|]*{re.escape(subject)}[^|]* \| \[", rows, re.MULTILINE), subject
+
+
+def test_nothing_is_fetched_from_another_host():
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert config["theme"]["font"] is False
+    assert all((DOCS / path).is_file() for path in (*config["extra"]["polyfills"], *config["extra_css"]))
