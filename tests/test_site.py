@@ -68,7 +68,8 @@ def test_every_row_of_how_to_is_two_clicks_from_the_front_page():
         "LoRA", "ControlNet", "img2img", "inpainting", "IP-Adapter", "scheduler", "render with many", "half precision",
         "two GPUs", "cluster", "Limit GPU memory", "Offload", "quantized", "HPSv2", "PickScore", "Combine",
         "constraints", "Stop at a reward", "hacking", "Call my own code", "TensorBoard", "CSV", "Reproduce", "cite",
-        "vision-language", "Be the judge", "my own reward", "my own method", "sampler", "Slurm", "Docker", "Kubernetes", "torch.compile",
+        "vision-language", "Be the judge", "my own reward", "my own method", "sampler", "Slurm", "Docker", "Kubernetes",
+        "torch.compile",
     ):  # fmt: skip
         assert re.search(rf"^\| [^|]*{re.escape(subject)}[^|]* \| \[", rows, re.MULTILINE), subject
 
