@@ -9,10 +9,11 @@ from noiseward.options.run import RunSpec
 from noiseward.options.table import to_markdown
 from noiseward.rewards.catalog import ENTRIES, list_repos
 
-__all__ = ["PAGE", "REWARDS", "options_page", "rewards_page"]
+__all__ = ["COMMANDS", "PAGE", "REWARDS", "commands_page", "options_page", "rewards_page"]
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "options.md"
 REWARDS = PAGE.with_name("rewards.md")
+COMMANDS = PAGE.with_name("commands.md")
 BUILT_IN = ("clip", "stickers-judge")
 BEGIN, END = "<!-- the table: python -m tests.pages -->\n", "<!-- end of the table -->"
 
@@ -24,6 +25,30 @@ columns. `noiseward schema` prints them as JSON Schema.
 
 This page follows from `src/noiseward/options` and `src/noiseward/methods`: `python -m tests.pages` writes it again.
 """
+
+
+COMMANDS_HEAD = """# Commands
+
+What `noiseward COMMAND --help` prints. Options that several commands share are explained in [options](options.md),
+exit codes and JSON in [scripting](scripting.md).
+
+This page follows from `src/noiseward/cli`: `python -m tests.pages` writes it again.
+"""
+
+
+def commands_page() -> str:
+    """The page of commands, each with its help."""
+    from typer.main import get_command
+    from typer.testing import CliRunner
+
+    from noiseward.cli import app
+
+    parts = [COMMANDS_HEAD]
+    for name, command in get_command(app).commands.items():  # pyright: ignore[reportAttributeAccessIssue]
+        for words in ([name], *([name, nested] for nested in getattr(command, "commands", ()))):
+            done = CliRunner().invoke(app, [*words, "--help"], prog_name="noiseward", env={"COLUMNS": "100"})
+            parts.append(f"## {' '.join(words)}\n\n```text\n{done.output.strip()}\n```")
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def options_page() -> str:
@@ -84,4 +109,5 @@ def _here(name: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(options_page(), encoding="utf-8")
+    COMMANDS.write_text(commands_page(), encoding="utf-8")
     REWARDS.write_text(rewards_page(), encoding="utf-8")

@@ -39,4 +39,4 @@ def test_a_block_for_a_large_model_names_what_there_is(block):
 
 
 def test_there_is_something_to_run():
-    assert len(HERE) >= 2 and len(ELSEWHERE) >= 1
+    assert len(HERE) >= 1 and len(ELSEWHERE) >= 1

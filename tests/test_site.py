@@ -1,0 +1,80 @@
+"""The documentation as a site: what its generator does not check. `scripts/docs` builds it and checks its links."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+import noiseward
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)")
+CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+
+
+def list_pages(nav) -> list[str]:
+    """The files of a navigation, in its order."""
+    if isinstance(nav, str):
+        return [nav]
+    return [page for part in (nav.values() if isinstance(nav, dict) else nav) for page in list_pages(part)]
+
+
+@pytest.fixture(scope="module")
+def nav():
+    return yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+
+
+def test_every_page_is_in_the_navigation_once(nav):
+    named = [page for page in list_pages(nav) if not page.startswith("source/") and page != "tutorial.md"]
+    assert sorted(named) == sorted(page.relative_to(DOCS).as_posix() for page in PAGES)
+
+
+def test_pages_from_elsewhere_in_the_repository_exist(nav):
+    for page in list_pages(nav):
+        if page.startswith("source/"):
+            assert (ROOT / page.removeprefix("source/")).is_file(), page
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem)
+def test_what_a_page_links_to_exists(page):
+    text = CODE.sub("", page.read_text(encoding="utf-8"))
+    for link in LINK.findall(text):
+        if "://" not in link and not link.startswith("mailto:"):
+            found = (page.parent / link).resolve()
+            assert found.exists() or found == DOCS / "tutorial.md", f"{page.name}: {link}"
+
+
+def test_every_public_name_is_in_the_reference_once():
+    names = []
+    for page in (DOCS / "api").glob("*.md"):
+        names += re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(set(names)) == len(names)
+    assert sorted(name.rpartition(".")[2] for name in names) == noiseward.__all__
+    for name in names:
+        module, _, short = name.rpartition(".")
+        assert getattr(import_module(module), short) is getattr(noiseward, short)
+
+
+def test_every_row_of_how_to_is_two_clicks_from_the_front_page():
+    front, rows = ((DOCS / name).read_text(encoding="utf-8") for name in ("index.md", "how-to/index.md"))
+    assert "(how-to/index.md)" in front
+    for subject in (
+        "LoRA", "ControlNet", "img2img", "inpainting", "IP-Adapter", "scheduler", "render with many", "half precision",
+        "two GPUs", "cluster", "Limit GPU memory", "Offload", "quantized", "HPSv2", "PickScore", "Combine",
+        "constraints", "Stop at a reward", "hacking", "Call my own code", "TensorBoard", "CSV", "Reproduce", "cite",
+        "vision-language", "Be the judge", "my own reward", "my own method", "sampler", "Slurm", "Docker", "Kubernetes",
+        "torch.compile",
+    ):  # fmt: skip
+        assert re.search(rf"^\| [^|]*{re.escape(subject)}[^|]* \| \[", rows, re.MULTILINE), subject
+
+
+def test_nothing_is_fetched_from_another_host():
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert config["theme"]["font"] is False
+    assert all((DOCS / path).is_file() for path in (*config["extra"]["polyfills"], *config["extra_css"]))
