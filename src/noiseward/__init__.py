@@ -1,7 +1,7 @@
 """Align any diffusion or flow model with any reward while it generates, by moving the sampler's own noise.
 
-A **sampler** turns **noise** into a sample; a **reward** scores it; an **optimizer** moves the noise uphill; a
-**regularizer** keeps it looking like noise.
+A **sampler** turns **noise** into a sample; a **reward** scores it; an **optimizer** changes the noise so that the
+reward rises; a **regularizer** keeps it looking like noise.
 
 :func:`align` is the front door. The parts it is made of are the other names here. `__init__.pyi` lists them with their
 modules, which are imported when a name is first used: `import noiseward` loads nothing else, not even torch.

@@ -88,6 +88,7 @@ from noiseward.optimizers.hybrid import Hybrid2 as Hybrid2
 from noiseward.optimizers.langevin import Langevin as Langevin
 from noiseward.optimizers.preference import PreferenceSearch as PreferenceSearch
 from noiseward.optimizers.relay import Relay as Relay
+from noiseward.optimizers.restarting import Restarting as Restarting
 from noiseward.optimizers.search import (
     BestOfN as BestOfN,
 )

@@ -100,7 +100,7 @@ def examine(problem: Problem) -> Iterator[Finding]:
     held = _kept(problem, noise)
     yield Finding(
         True,
-        f"one move takes {seconds:.2f} s, {calls} denoiser calls, and keeps {held:.3g} MB for the gradient, "
+        f"a step takes {seconds:.2f} s, {calls} denoiser calls, and keeps {held:.3g} MB for the gradient, "
         f"{held / calls:.2g} MB per call",
     )
 

@@ -80,7 +80,7 @@ def _as_recipe(found: Any, name: str) -> type[Recipe]:
 
     if isinstance(found, type) and issubclass(found, Recipe):
         if inspect.isabstract(found):
-            raise ArgumentError(f"method '{name}' has no optimizer(self, reward); a recipe builds what moves the noise")
+            raise ArgumentError(f"method '{name}' has no optimizer(self, reward); a recipe builds an optimizer")
         found.name = name
         return found
     if not (isinstance(found, Optimizer) or callable(found)):

@@ -37,7 +37,7 @@ class Method:
     """How the noise moves.
 
     Arguments:
-        optimizer: what moves it.
+        optimizer: what changes it.
         regularizer: what draws it back into distribution; None for nothing.
         plausible: what a result must pass to be the best; None for nothing.
         coarse: how many sampler steps to begin with (`optimizers/coarse_to_fine.py`); None for all.
@@ -56,7 +56,7 @@ METHODS: dict[str, type[Recipe]] = {}
 
 
 class Recipe(Options):
-    """A method with its parameters; `optimizer` builds what moves the noise.
+    """A method with its parameters; `optimizer` builds what changes the noise.
 
     Attributes:
         name: what it is called.
@@ -137,7 +137,7 @@ class Recipe(Options):
 
     @abc.abstractmethod
     def optimizer(self, reward: Reward) -> Optimizer:
-        """What moves the noise, for a reward."""
+        """What changes the noise, for a reward."""
 
 
 PARTS = ("guard", "estimator", "project")  # arguments that have arguments
