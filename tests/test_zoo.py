@@ -20,12 +20,13 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from noiseward import ArgumentError, ModelError, NoisewardWarning, RewardError, stickers
+from noiseward import ArgumentError, ModelError, NoisewardWarning, RewardError
 from noiseward.rewards.checkpoints import build_head, read_checkpoint
 from noiseward.rewards.image_reward import MEAN, STD
 from noiseward.rewards.parse import make_reward
 from noiseward.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from tests.checkpoints import bert_tokenizer, blip, linear_head, make_images, open_clip, small_clip
+from tests.families.text import clip_tokenizer
 from tests.forwards import blip_forward, head, open_clip_forward
 
 PROMPTS = ["a duck", "a heart on a red background", "a duck"]
@@ -42,7 +43,7 @@ def clip(tmp_path_factory):
 def hps(tmp_path_factory):
     """A folder with an HPSv2 checkpoint and CLIP's tokenizer, and the checkpoint's tensors."""
     folder = tmp_path_factory.mktemp("hps")
-    tokenizer = CLIPTokenizer.from_pretrained(stickers.path() / "tokenizer")
+    tokenizer = clip_tokenizer(32)
     state = open_clip(len(tokenizer), places=tokenizer.model_max_length)
     torch.save({"epoch": 3, "state_dict": state}, folder / "HPS_v2.1_compressed.pt")
     tokenizer.save_pretrained(folder)

@@ -18,11 +18,11 @@ LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 WIDTH = 16
 
 
-def clip_tokenizer() -> Any:
-    """Letters, in CLIP's way."""
+def clip_tokenizer(length: int = 8) -> Any:
+    """Letters, in CLIP's way: the end of a text is the last token there is."""
     words = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
     vocab = {word: index for index, word in enumerate(words)}
-    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=8)
+    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=length)
 
 
 def clip(*, projected: bool = False, layers: int = 1) -> Any:
