@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -143,7 +144,8 @@ def main(arguments: list[str] | None = None) -> int:
     rate = matrix_rate(device, dtype, 256 if given.toy else 8192)
     rows = [row for name in given.models for row in measure_model(name, device, given, rate)]
     card = torch.cuda.get_device_name() if device == "cuda" else "none"
-    text = page(card, rate, rows)
+    asked = sys.argv[1:] if arguments is None else arguments
+    text = page(card, rate, rows, " ".join(["python -m benchmarks.gpu", *asked]))
     if given.toy:
         print(text)
         return 0
@@ -158,13 +160,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if all(met) else 1
 
 
-def page(card: str, rate: float, rows: list[dict[str, Any]]) -> str:
+def page(card: str, rate: float, rows: list[dict[str, Any]], command: str) -> str:
     """The table people read."""
     lines = [
         "# Full-size models on a GPU",
         "",
         f"Measured; card: {card}, whose large bfloat16 products run at {rate / 1e12:.0f} TFLOP/s. One image, "
-        "guidance on. `python -m benchmarks.gpu` regenerates this page.",
+        f"guidance on. `{command}` regenerates this page.",
         "",
         "| model | sampler steps | mode | seconds per step | peak GB | share of the matrix rate |",
         "|---|---|---|---|---|---|",

@@ -26,18 +26,15 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     AutoencoderTiny,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
-    FluxTransformer2DModel,
-    SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
-from benchmarks import sizes
+from benchmarks import cards, sizes
 from benchmarks.timing import write
 from experiments.support import insert
 from noiseward import Backprop, DiffusersSampler, FunctionReward, Objective, Seeds
@@ -74,34 +71,28 @@ def t5() -> Any:
     return T5EncoderModel(T5Config(vocab_size=64, d_model=4096, d_kv=64, d_ff=1024, num_layers=1, num_heads=4))
 
 
-def autoencoder() -> Any:
-    """The autoencoder of Stable Diffusion 3 and Flux."""
-    blocks = 4
-    return AutoencoderKL(
-        latent_channels=16, block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=1024,
-        down_block_types=("DownEncoderBlock2D",) * blocks, up_block_types=("UpDecoderBlock2D",) * blocks,
-        use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1159, scaling_factor=0.3611,
-    )  # fmt: skip
+def counted(name: str) -> tuple[Any, Any]:
+    """The denoiser and the autoencoder that `cards.py` counts, with the numbers that shift and scale latents."""
+    model, _, _, vae, _ = cards.MODELS[name][0]()
+    vae.register_to_config(shift_factor=0.1159, scaling_factor=0.3611)
+    return model, vae
 
 
 def flux() -> Any:
     """Flux: 11.9 G weights, of which the linear layers are 11.8 G."""
+    transformer, vae = counted("flux-dev")
     return FluxPipeline(
-        transformer=FluxTransformer2DModel(guidance_embeds=True), scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=autoencoder(), text_encoder=sizes.text(768, 12, 12), tokenizer=clip_tokenizer(), text_encoder_2=t5(),
+        transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae,
+        text_encoder=sizes.text(768, 12, 12), tokenizer=clip_tokenizer(), text_encoder_2=t5(),
         tokenizer_2=t5_tokenizer(),
     )  # fmt: skip
 
 
 def sd35_medium() -> Any:
     """Stable Diffusion 3.5 medium: 2.2 G weights."""
-    transformer = SD3Transformer2DModel(
-        sample_size=128, num_layers=24, attention_head_dim=64, num_attention_heads=24, caption_projection_dim=1536,
-        joint_attention_dim=4096, pooled_projection_dim=2048, out_channels=16, qk_norm="rms_norm",
-        pos_embed_max_size=384, dual_attention_layers=tuple(range(13)),
-    )  # fmt: skip
+    transformer, vae = counted("sd35-medium")
     return StableDiffusion3Pipeline(
-        transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(), vae=autoencoder(),
+        transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae,
         text_encoder=sizes.text(768, 12, 12, projected=True), tokenizer=clip_tokenizer(),
         text_encoder_2=sizes.text(1280, 32, 20, projected=True), tokenizer_2=clip_tokenizer(),
         text_encoder_3=t5(), tokenizer_3=t5_tokenizer(),

@@ -129,5 +129,5 @@ def draw(results: Results, marks: Sequence[int]) -> Figure:
             xlabel="cost, in 10 samples", ylabel="share that passes" if column == 0 else "", ylim=(0, 1.05)
         )
         axes[1, column].set_xticks(list(marks), [f"{mark}x" for mark in marks])
-    axes[0, 0].legend(fontsize=6)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure

@@ -18,9 +18,7 @@ from noiseward.optimizers.gradient import Annealed, Backprop
 from noiseward.optimizers.hybrid import Hybrid1, Hybrid2
 from noiseward.optimizers.langevin import Langevin
 from noiseward.optimizers.relay import Relay
-from noiseward.optimizers.restarting import Restarting
 from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch
-from noiseward.optimizers.steady import Steady
 from noiseward.optimizers.walk import Walk
 from noiseward.optimizers.zeroth_order import ZerothOrder
 from noiseward.rewards.reward import FunctionReward, WeightedSum
@@ -102,7 +100,6 @@ OPTIMIZERS = {
     "Langevin, exact": Langevin(0.5, size=0.3),
     "relay": Relay(BestOfN(4, chunk=5), GradientAscent(lr=0.1), steps=2),
     "walk": Walk(),
-    "restarting": Restarting(Steady(GradientAscent(lr=0.1)), scouts=2),
     "zero-order search": ZeroOrderSearch(4, 0.8, chunk=5),
     "trust region": TrustRegion(4, 2, chunk=5),
     "channel evolution": ChannelEvolution(4, chunk=5),

@@ -24,7 +24,7 @@ class Status(enum.Enum):
     SECONDS = "the time is up: more seconds may raise the reward further"
     NFE = "the denoiser calls are spent: more of them may raise the reward further"
     REWARD = "the target reward was reached"
-    SETTLED = "nothing more was gained among plausible images: a larger budget will hardly help"
+    SETTLED = "nothing more was gained among plausible images: more steps will hardly help, another seed may"
     PLATEAU = "the reward stopped rising: a larger budget will hardly help"
     HACKED = "likely reward hacking began: the best before it was kept"
     NONFINITE = "reward or noise became non-finite: the step was refused and the best before it kept; try a smaller lr"
