@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.report import format_mean, interval
+from experiments.report import RESULTS, format_mean, interval
 from experiments.support import insert
 from noiseward.loop.plausible import Plausible
 from training.evaluate import wilson
 
-__all__ = ["draw", "lines", "publish", "verdict"]
+__all__ = ["draw", "lines", "publish", "stored", "verdict"]
 
 Results = dict[str, dict[str, list[Any]]]
 """By reward and method, the chunks; each a look per mark, the start first."""
@@ -96,18 +97,30 @@ def verdict(results: Results, marks: Sequence[int]) -> str:
     return "; ".join(parts)
 
 
+def stored(name: str, settings: Mapping[str, Any], *, folder: Path = RESULTS) -> Results:
+    """The results that were written before with the same settings."""
+    path = folder / f"{name}.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return known["results"] if known.get("settings") == json.loads(json.dumps(settings)) else {}
+
+
 def publish(
-    name: str, text: Sequence[str], figure: Figure, images: Image.Image | None = None, *, docs: Path = DOCS
+    name: str, results: Results, marks: Sequence[int], images: Mapping[str, Image.Image], *, docs: Path = DOCS
 ) -> None:
-    """Put tables, plot and images into the page on how to choose, between the marks of their experiment."""
-    figure.savefig(docs / "pictures" / f"{name}.png", dpi=110)
-    shown = [f"![Gain, and the share of images that pass, against cost](pictures/{name}.png)", ""]
-    if images is not None:
-        images.save(docs / "pictures" / f"{name}_images.png", optimize=True)
-        shown += [f"![What each method returns at the largest cost](pictures/{name}_images.png)", ""]
+    """Put plot, tables and images, a sheet per reward, into the page on how to choose, between the experiment's marks.
+    Sheets that are not given stay as they are."""
+    draw(results, marks).savefig(docs / "pictures" / f"{name}.png", dpi=110)
+    shown = [mark for mark in marks if mark in SHOWN] or marks
+    text = ["", f"![Gain, and the share of images that pass, against cost](pictures/{name}.png)", ""]
+    for reward, by in results.items():
+        sheet = docs / "pictures" / f"{name}_{reward}.png"
+        if reward in images:
+            images[reward].save(sheet, optimize=True)
+        text += lines({reward: by}, shown)
+        if sheet.exists():
+            text += [f"![What each method returns under {reward} at the largest cost](pictures/{sheet.name})", ""]
     page = docs / "how-to-choose.md"
-    text = insert(page.read_text(encoding="utf-8"), name, "\n".join(["", *shown, *text, ""]))
-    page.write_text(text, encoding="utf-8")
+    page.write_text(insert(page.read_text(encoding="utf-8"), name, "\n".join(text)), encoding="utf-8")
 
 
 def draw(results: Results, marks: Sequence[int]) -> Figure:

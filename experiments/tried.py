@@ -17,7 +17,7 @@ from noiseward.loop.objective import Evaluation
 from noiseward.loop.optimizer import Move, State
 from noiseward.noise.layout import Layout
 from noiseward.optimizers.automatic import GUIDED, LUCKY
-from noiseward.optimizers.candidates import draw_movable, drop_implausible, evaluate, keep_fixed, select_best
+from noiseward.optimizers.candidates import choose, draw_movable, evaluate, keep_fixed
 from noiseward.optimizers.guidance import FKSteering
 from noiseward.optimizers.guidance.guided import guide_rows, run_seed
 from noiseward.optimizers.search import turn
@@ -160,11 +160,12 @@ class GradientRegion(Optimizer):
             return turn(noise[row], way, math.asin(min(0.95, size * float(sine[row]))), layout)
 
         found = evaluate(objective, make, rows=len(noise), count=count, chunk=16)
-        values = drop_implausible(objective, evaluation.value, found.value, make)
+        choice = choose(objective, noise, evaluation.value, found.value, make)
+        values = choice.values
         better, which = values.amax(1) > evaluation.value, values.argmax(1)
         factor = torch.where(better, torch.where(which < len(self.mixes), 0.75, 1.5), 0.5)
         after = {"sine": (sine * factor).clamp(0.005, 0.9)}
-        return Move(evaluation, select_best(noise, evaluation.value, values, make), after)
+        return Move(evaluation, choice.select(noise, make), after)
 
 
 @final
@@ -199,10 +200,10 @@ class TurnedFK(Optimizer):
         def make(row: int, i: int) -> Tensor:
             return noises[row, i]
 
-        values = drop_implausible(objective, evaluation.value, new.value.unflatten(0, (rows, k)).clone(), make)
-        better = values.amax(1) > evaluation.value
+        choice = choose(objective, noise, evaluation.value, new.value.unflatten(0, (rows, k)), make)
+        better = choice.values.amax(1) > evaluation.value
         resized = torch.where(better, sine * 1.2, sine / 1.2).clamp(0.05, 0.95) if around else sine
-        return Move(evaluation, select_best(noise, evaluation.value, values, make), {"sine": resized})
+        return Move(evaluation, choice.select(noise, make), {"sine": resized})
 
 
 @final
@@ -233,7 +234,8 @@ class PrunedBestOfN(Optimizer):
         with count_calls(apart=True):
             found = evaluate(objective, make, rows=rows, count=self.keep, chunk=16)
         current_meter().count(NFE(n * at + self.keep * (layout.steps - at)))  # as if it had stopped there
-        return Move(evaluation, select_best(noise, evaluation.value, found.value, make), {})
+        choice = choose(objective, noise, evaluation.value, found.value, make)
+        return Move(evaluation, choice.select(noise, make), {})
 
 
 @final

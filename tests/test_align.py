@@ -190,7 +190,7 @@ def test_a_mapping_takes_names_and_none_watches_nothing(pipe):
 def test_a_reward_without_a_gradient_is_searched_and_a_line_says_so(pipe, capsys):
     solution = align(pipe, "a", ["brightness", "jpeg"], steps=1, **CALL)
     says = capsys.readouterr().err.splitlines()[0]
-    what = "auto: trust regions around the best of 10 noises, since reward '1 brightness + 1 jpeg' has no gradient"
+    what = "auto: trust regions around the best of 9 noises, since reward '1 brightness + 1 jpeg' has no gradient"
     assert says == what == solution.method and f"  {what}" in repr(solution).splitlines()
     assert solution.nfe.backward == 0 and solution.nfe.forward >= 11 * 4
     align(pipe, "a", "jpeg", steps=0, method="dno:estimator=hybrid1", **CALL)

@@ -177,7 +177,7 @@ def test_an_empty_prompt_is_a_usage_error(run, small, tmp_path):
 def test_a_reward_without_a_gradient_is_searched_and_a_line_names_the_method(run, small, tmp_path):
     status, out, err = run("align", "a", "--reward", "jpeg", "--steps", "1", "--out", "here", *small)
     assert status == 0, err
-    assert any(line.startswith("auto: trust regions around the best of 10 noises") for line in err.splitlines())
+    assert any(line.startswith("auto: trust regions around the best of 9 noises") for line in err.splitlines())
     steps = RunFolder(tmp_path / "here").steps()
     assert steps[0]["nfe"]["backward"] == 0 and steps[0]["nfe"]["forward"] >= 4 * 10  # of 4 sampler steps, and tests
     options = (

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
+
+from PIL import Image
 
 from experiments import frontier, frontier_report, image_tests
 from noiseward import ImageTest
@@ -50,11 +53,19 @@ def test_the_report_compares_each_image_with_its_own_start_and_with_luck(tmp_pat
     (tmp_path / "pictures").mkdir()
     page = tmp_path / "how-to-choose.md"
     page.write_text("a\n<!-- frontier -->\nold\n<!-- end -->\nz\n")
-    for _ in range(2):  # what was there is replaced
-        frontier_report.publish("frontier", ["table"], figure, docs=tmp_path)
-    image = "![Gain, and the share of images that pass, against cost](pictures/frontier.png)"
-    assert page.read_text() == f"a\n<!-- frontier -->\n\n{image}\n\ntable\n\n<!-- end -->\nz\n"
+    for images in ({"light": Image.new("RGB", (8, 8))}, {}):  # what was there is replaced, or kept
+        frontier_report.publish("frontier", results, [1], images, docs=tmp_path)
+    begin, plot, table = page.read_text().partition("![Gain, and the share of images that pass, against cost]")
+    assert begin == "a\n<!-- frontier -->\n\n" and plot and table.endswith("<!-- end -->\nz\n")
+    assert text in table and "(pictures/frontier_light.png)" in table and "old" not in table
     assert (tmp_path / "pictures" / "frontier.png").stat().st_size > 1000
+
+
+def test_rewards_that_were_run_before_with_the_same_settings_are_kept(tmp_path):
+    (tmp_path / "frontier.json").write_text(json.dumps({"settings": {"marks": [1]}, "results": {"light": {}}}))
+    assert frontier_report.stored("frontier", {"marks": (1,)}, folder=tmp_path) == {"light": {}}
+    assert frontier_report.stored("frontier", {"marks": (1, 3)}, folder=tmp_path) == {}
+    assert frontier_report.stored("other", {"marks": (1,)}, folder=tmp_path) == {}
 
 
 def test_the_image_test_is_measured_on_a_caption(monkeypatch):

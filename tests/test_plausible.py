@@ -8,10 +8,11 @@ import torch
 from noiseward import Budget, DiffusersSampler, GradientAscent, Objective, Plausible, Steady, Tilting, iterate, optimize
 from noiseward.errors import ArgumentError, GradientError
 from noiseward.loop.budget import Status
+from noiseward.loop.optimizer import KNOWN
 from noiseward.loop.plausible import Verdict
 from noiseward.methods import choose_method, read_method
 from noiseward.noise.layout import Seeds
-from noiseward.optimizers.candidates import drop_implausible
+from noiseward.optimizers.candidates import choose
 from noiseward.optimizers.relay import Relay
 from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch
 from noiseward.optimizers.zeroth_order import ZerothOrder
@@ -322,17 +323,47 @@ def test_candidates_that_would_be_chosen_are_tested_the_best_first():
         objective.test = lambda *_: Verdict(torch.tensor([strict], dtype=f64), torch.tensor([0.5], dtype=f64))
 
     answer(1.0)
-    assert torch.equal(drop_implausible(objective, torch.tensor([1.0]), values, make), values) and asked == [0]
+    choice = choose(objective, noise, torch.tensor([1.0]), values, make)
+    assert torch.equal(choice.values, values) and asked == [0] and choice.image.item() == 0.5
     answer(0.0)
-    kept = drop_implausible(objective, torch.tensor([1.0]), values, make)
-    assert asked == [0, 0, 1, 2] and kept.tolist() == [[-torch.inf] * 4 + [0.0]]
+    choice = choose(objective, noise, torch.tensor([1.0]), values, make)
+    assert asked == [0, 0, 1, 2] and choice.values.tolist() == [[-torch.inf] * 4 + [0.0]]
+    assert choice.value.item() == 1.0 and choice.image.item() == choice.own.item() == -1.0
 
 
-def test_fresh_candidates_need_no_tests():
-    objective = problem()
-    relay = Relay(BestOfN(4), Steady(GradientAscent(lr=0.1)))
-    steps = run(objective, relay, steps=4)
-    assert steps[0].spent.forward == 6 * (1 + 4) and (steps[0].best.image < 0).all()  # nor does the start
+def test_noise_in_doubt_is_tested_where_it_would_be_chosen_and_gives_way_where_it_fails():
+    objective, start = problem(), model().init(1)
+    values = torch.tensor([[0.5, 0.8]])
+
+    def make(row, i):
+        return start[row] + 1 + i
+
+    objective.rows = lambda rows: objective
+    objective.test = lambda noise, *_: Verdict(torch.ones(1, dtype=f64), (noise[:, 0, 0] != start[:, 0, 0]).double())
+    cases = (
+        (1.0, True, None, True), (1.0, False, None, False), (0.7, True, None, True),
+        (1.0, True, 0.9, False), (1.0, True, 0.0, True), (1.0, False, 0.0, True),
+    )  # fmt: skip
+    for value, doubt, known, gives_way in cases:
+        said = None if known is None else torch.tensor([known], dtype=f64)
+        choice = choose(objective, start, torch.tensor([value]), values, make, known=said, doubt=doubt)
+        expected = make(0, 1) if gives_way else start[0]
+        assert torch.equal(choice.select(start, make)[0], expected), (value, doubt, known)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [BestOfN(9), TrustRegion(9, 3), Relay(BestOfN(9), Steady(GradientAscent(lr=0.1)))]
+)
+def test_luck_is_held_to_the_tests_and_what_they_said_is_not_found_out_again(optimizer):
+    """Half of all fresh samples fail here, the seed's own among them."""
+    tests = Plausible(fresh=8, image=0.5)
+    steps = run(problem(plausible=tests), optimizer, rows=16, steps=3)
+    first = steps[0].best
+    assert (first.image >= 0).any() and ((first.image >= 0) & ~tests.passes(first.strict, first.image)).any()
+    assert all(passed(step.best, tests) and (step.best.image >= 0).all() for step in steps[1:])
+    assert (steps[1].verdict.image == steps[0].state[KNOWN]).all()  # a row may have failed, and its noise stayed
+    lower = steps[1].evaluation.value < steps[0].evaluation.value
+    assert lower.any() and not tests.passes(first.strict, first.image)[lower].any()
 
 
 def test_a_pipelines_run_is_tested():

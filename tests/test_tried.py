@@ -32,7 +32,7 @@ def test_what_was_tried_raises_the_reward_of_plausible_images_whatever_stands_ne
 
 
 def test_a_pruned_candidate_costs_half_a_run():
-    objective = problem(BLACK)
+    objective = Objective(problem(BLACK).sampler, BLACK)  # without tests, which cost runs of their own
     (step, _) = iterate(
         objective, objective.sampler.init(2), optimizer=tried.PrunedBestOfN(8, keep=2), budget=Budget(steps=1)
     )

@@ -31,7 +31,7 @@ from torch import Tensor
 from noiseward.errors import RewardError
 from noiseward.loop.budget import Budget, Status, update_pace
 from noiseward.loop.objective import Evaluation, Objective
-from noiseward.loop.optimizer import FRESH, Move, Optimizer, State
+from noiseward.loop.optimizer import KNOWN, Move, Optimizer, State
 from noiseward.loop.plausible import UNTESTED, Verdict
 from noiseward.loop.step import Best, Checkpoint, Step, select_rows
 from noiseward.noise.layout import Seeds
@@ -168,12 +168,10 @@ def _compute(
         return evaluation, move, verdict or objective.test(at.noise)
     rows = _running(at.status, evaluation.value) & evaluation.value.isfinite()
     known = objective.plausible.passes(at.best.strict, at.best.image).to(rows.device)
-    if FRESH in at.state:
-        rows = rows & ~at.state[FRESH].to(rows.device)
     better = rows & ((evaluation.value > at.best.value) | ~known)
     if verdict is None:
         again = (at.best.index == at.index).to(rows.device)  # the step that ended a run, made once more
-        verdict = objective.test(at.noise, evaluation.state, better | (rows & again))
+        verdict = objective.test(at.noise, evaluation.state, better | (rows & again), known=at.state.get(KNOWN))
     elif (missed := better.cpu() & (verdict.image == UNTESTED)).any():  # an optimizer that compares with something else
         more = objective.test(at.noise, evaluation.state, missed)
         verdict = Verdict(verdict.strict, torch.where(missed, more.image, verdict.image)) if more else verdict

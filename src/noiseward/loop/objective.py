@@ -139,20 +139,28 @@ class Objective:
         penalty = self.penalty(noise)
         return Evaluation(sample, reward, terms, penalty, reward - penalty.to(reward.dtype), state)
 
-    def test(self, noise: Tensor, state: Tensor | None = None, rows: Tensor | None = None) -> Verdict | None:
+    def test(
+        self,
+        noise: Tensor,
+        state: Tensor | None = None,
+        rows: Tensor | None = None,
+        *,
+        known: Tensor | None = None,
+    ) -> Verdict | None:
         """Test noise and, for some rows `(B,)`, its samples; None where results need not pass anything.
 
         Arguments:
             noise: `(B, *noise_shape)`.
             state: `Evaluation.state`; None: it is found out.
             rows: which samples to test; default: none.
+            known: what the image test said before, `(B,)`; those rows are not tested again.
         """
         if self.plausible is None:
             return None
         layout, prompt = self.sampler.layout, expand_prompts(self.prompt, noise.shape[0])
         with torch.no_grad():
             return self.plausible.judge(
-                noise.detach(), state, layout, prompt=prompt, rows=rows, image_test=self.image_test
+                noise.detach(), state, layout, prompt=prompt, rows=rows, image_test=self.image_test, known=known
             )
 
     def penalty(self, noise: Tensor) -> Tensor:

@@ -11,13 +11,13 @@ from noiseward.loop.objective import Evaluation, Objective
 from noiseward.loop.plausible import Verdict
 from noiseward.noise.layout import Seeds
 
-__all__ = ["FRESH", "Move", "Optimizer", "State"]
+__all__ = ["KNOWN", "Move", "Optimizer", "State"]
 
 State = dict[str, Tensor]
 """What an optimizer needs for its next step, each of its parts with the row as first axis."""
 
-FRESH = "fresh"
-"""The part of a state that says which rows' noise `(B,)` is fresh: its image is the model's own, and needs no test."""
+KNOWN = "known"
+"""The part of a state that says what the image test said of the next noise, `(B,)`, float64: it is not tested again."""
 
 
 @dataclasses.dataclass(frozen=True)

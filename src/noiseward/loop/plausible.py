@@ -7,10 +7,11 @@ the plausible: of the steps that score higher than the best so far, only those c
 * the image test (`samplers/image_tests.py`), which costs a run of the sampler, and is made for those alone.
 
 The level of the image test is not that of a test for errors: what is optimized ends at the edge of what it is allowed,
-and that edge should still look like a sample. Fresh noise is not tested at all.
+and that edge should still look like a sample. The best of several fresh noises is tested like anything else, for to
+choose the most extreme of many samples finds the model's outliers.
 
-The start counts until something else passes; its image is not tested, for it is a sample of the model's own. What
-scored highest and failed is kept as the *peak*, and shown as such.
+The start counts until something else passes; it is what was asked for, and its image is not tested unless a search that
+draws fresh noise would choose it. What scored highest and failed is kept as the *peak*, and shown as such.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ class Plausible:
         prompt: list[str] | None,
         rows: Tensor | None,
         image_test: ImageTest | None,
+        known: Tensor | None = None,
     ) -> Verdict:
         """Test some noise, and the samples of those rows that are asked for and pass.
 
@@ -102,11 +104,12 @@ class Plausible:
             prompt: one per row, or None.
             rows: which samples to test, `(B,)`; None for none.
             image_test: of the sampler.
+            known: what it said of some before, `(B,)`; `UNTESTED` for the others.
         """
         strict = strict_probability(noise, layout)[0].cpu()
-        image = torch.full_like(strict, UNTESTED)
-        passed = strict >= self.strict
-        chosen = [] if rows is None else (rows.cpu() & passed).nonzero().flatten().tolist()
+        image = torch.full_like(strict, UNTESTED) if known is None else known.cpu().clone()
+        open_rows = (strict >= self.strict) & (image == UNTESTED)
+        chosen = [] if rows is None else (rows.cpu() & open_rows).nonzero().flatten().tolist()
         if image_test is not None and chosen:
             texts = None if prompt is None else [prompt[row] for row in chosen]
             found = image_test(noise[chosen], None if state is None else state[chosen], texts)

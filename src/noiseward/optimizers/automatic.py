@@ -1,6 +1,7 @@
 r"""What to do where nobody says how: explore first, then refine, by what model and reward offer.
 
-* First nine fresh noises, next to the seed's: where luck is cheap, this is never behind it.
+* First eight fresh noises, next to the seed's: the best that passes the tests. With the test that makes the cost of ten
+  samples, and where luck is cheap, it is not behind luck.
 * With a gradient and noise at the sampler's steps, two guided runs (`tilting.py`), the first from the best noise so
   far, the second from fresh noise. They raise what the colors of an image decide at once.
 * With a gradient, steady ascent from the best of all that (`steady.py`), until nothing more is gained. Where the budget
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from noiseward.errors import GradientError, TapeError
 from noiseward.loop.objective import Objective
-from noiseward.loop.optimizer import FRESH, Move, Optimizer, State
+from noiseward.loop.optimizer import KNOWN, Move, Optimizer, State
 from noiseward.noise.layout import Seeds
 from noiseward.optimizers.ascend import GradientAscent
 from noiseward.optimizers.candidates import check_counts
@@ -37,7 +38,7 @@ from noiseward.samplers.sampler import expand_prompts
 
 __all__ = ["Automatic"]
 
-LUCKY, GUIDED = 9, 2  # candidates of the first step, and steps of tilting after it
+LUCKY, GUIDED = 8, 2  # candidates of the first step, and steps of tilting after it
 
 
 @final
@@ -55,7 +56,7 @@ class Automatic(Optimizer):
         >>> sampler = GaussianModel(steps=4, dim=64).sampler()
         >>> objective = Objective(sampler, Linear(1.0), plausible=Plausible())
         >>> Automatic().describe(objective)
-        'the best of 10 noises, 2 guided runs, then steady gradient ascent'
+        'the best of 9 noises, 2 guided runs, then steady gradient ascent'
     """
 
     def __init__(self, *, keep_seed: bool = False, explore: bool = True, chunk: int = 16) -> None:
@@ -75,7 +76,7 @@ class Automatic(Optimizer):
         ends = itertools.accumulate(math.inf if steps is None else steps for _, steps, _ in stages)
         optimizer = next(one for (_, _, one), end in zip(stages, ends, strict=True) if seeds.step < end)
         ascent = stages[-1][2]
-        if isinstance(optimizer, Tilting) and (state.keys() <= {FRESH} or optimizer.owns(state)):
+        if isinstance(optimizer, Tilting) and (state.keys() <= {KNOWN} or optimizer.owns(state)):
             with contextlib.suppress(TapeError, GradientError):  # what cannot be guided shows when it is tried
                 return optimizer.step(objective, noise, state, seeds)
         if isinstance(optimizer, BestOfN | TrustRegion | ZeroOrderSearch):
@@ -83,7 +84,7 @@ class Automatic(Optimizer):
             if objective.reward.differentiable and seeds.step == 0:
                 _require_gradient(objective, move)
             return move
-        other = Tilting.owns(state) or FRESH in state  # another's state
+        other = Tilting.owns(state) or KNOWN in state  # another's state
         return ascent.step(objective, noise, {} if other else state, seeds)
 
     def _stages(self, objective: Objective) -> list[tuple[str, int | None, Optimizer]]:

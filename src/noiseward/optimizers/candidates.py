@@ -11,6 +11,7 @@ them at the same time. A differentiable one is usually a network on this device,
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError, shorten
 from noiseward.loop.objective import Evaluation, Objective
+from noiseward.loop.optimizer import KNOWN, Move, State
+from noiseward.loop.plausible import UNTESTED
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.rewards.reward import score
 from noiseward.samplers.cost import NFE, current_meter
@@ -26,17 +29,17 @@ from noiseward.samplers.entries import plain_prompts
 from noiseward.samplers.sampler import Prompt, expand_prompts
 
 __all__ = [
+    "Choice",
     "Make",
     "check_counts",
     "check_positive",
+    "choose",
     "comparable",
     "compare",
     "draw_movable",
-    "drop_implausible",
     "evaluate",
     "keep_fixed",
     "score_chunks",
-    "select_best",
 ]
 
 TRIES = 3  # candidates of a row that are tested in one step
@@ -114,43 +117,100 @@ def comparable(value: Tensor) -> Tensor:
     return torch.where(value.isfinite(), value, -torch.inf)
 
 
-def select_best(noise: Tensor, value: Tensor, values: Tensor, make: Make) -> Tensor:
-    """Per row the candidate of the highest of `values` `(B, q)` if that beats the noise's `value`, else the noise."""
-    highest, which = comparable(values).max(1)
-    wins = (highest > comparable(value)).tolist()
-    return torch.stack([make(row, i) if wins[row] else noise[row] for row, i in enumerate(which.tolist())])
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What the tests leave to choose from, row by row.
+
+    Attributes:
+        value: of the noise, `(B,)`; -inf where it was tested and failed.
+        values: of the candidates, `(B, q)`; -inf where they may not be chosen.
+        own: what the image test said of the noise, `(B,)`; `UNTESTED` where it was not made.
+        image: what it said of the highest of all, `(B,)`.
+    """
+
+    value: Tensor
+    values: Tensor
+    own: Tensor
+    image: Tensor
+
+    def select(self, noise: Tensor, make: Make) -> Tensor:
+        """Per row the candidate of the highest value if that beats the noise's, else the noise."""
+        highest, which = self.values.max(1)
+        wins = (highest > comparable(self.value)).tolist()
+        return torch.stack([make(row, i) if wins[row] else noise[row] for row, i in enumerate(which.tolist())])
+
+    def move(
+        self, objective: Objective, evaluation: Evaluation, noise: Tensor, chosen: Tensor, state: State | None = None
+    ) -> Move:
+        """What a step returns that ends with this choice.
+
+        Arguments:
+            objective: of the batch.
+            evaluation: of the noise the step started from.
+            noise, chosen: that noise, and the next one.
+            state: of the optimizer; default: none.
+        """
+        state = state or {}
+        if objective.plausible is None:
+            return Move(evaluation, chosen, state)
+        verdict = objective.test(noise, known=self.own)
+        return Move(evaluation, chosen, {**state, KNOWN: self.image.to(noise.device)}, verdict=verdict)
 
 
-def drop_implausible(objective: Objective, value: Tensor, values: Tensor, make: Make) -> Tensor:
-    """The values of candidates `(B, q)`, with -inf for those that may not be chosen.
+def choose(
+    objective: Objective,
+    noise: Tensor,
+    value: Tensor,
+    values: Tensor,
+    make: Make,
+    *,
+    known: Tensor | None = None,
+    doubt: bool = False,
+) -> Choice:
+    """Choose among candidates, where results must pass tests among those that pass.
 
-    Where results must pass tests, the candidate that would be chosen is tested, then the next, a few per row. If none
-    passes, none that is better than what there is may be chosen.
+    The highest is tested, then the next, a few per row, or all where the noise itself is in doubt. If none passes, none
+    that is better than what there is may be chosen.
 
     Arguments:
         objective: of the batch.
+        noise: what there is, `(B, *noise_shape)`.
         value: what a candidate has to beat, `(B,)`.
-        values: `(B, q)`.
+        values: of the candidates, `(B, q)`.
         make: the candidates.
+        known: what the image test said of the noise, `(B,)`.
+        doubt: whether the noise is tested, too, where it would be chosen and nothing is known.
     """
-    values = comparable(values)
-    if objective.plausible is None:
-        return values
-    open_rows = torch.ones_like(value, dtype=torch.bool)
-    for _ in range(TRIES):
+    rows = len(noise)
+    own = torch.full((rows,), UNTESTED, dtype=torch.float64) if known is None else known.cpu()
+    value, values = comparable(value), comparable(values)
+    tests = objective.plausible
+    if tests is None:
+        return Choice(value, values, own, own)
+    value = torch.where(tests.passes(torch.ones_like(own), own).to(value.device), value, -torch.inf)
+    own, image, open_rows = own.clone(), own.clone(), torch.ones(rows, dtype=torch.bool)
+    for _ in range(values.shape[1] + 1 if doubt else TRIES):
         highest, which = values.max(1)
-        open_rows = open_rows & (highest > comparable(value))
-        rows = open_rows.nonzero().flatten().tolist()
-        if not rows:
-            return values
-        noise = torch.stack([make(row, int(which[row])) for row in rows])
-        verdict = objective.rows(rows).test(noise, None, torch.ones(len(rows), dtype=torch.bool))
+        stays = (value >= highest).cpu()
+        open_rows = open_rows & ~(stays & (own != UNTESTED)) if doubt else open_rows & ~stays
+        places = open_rows.nonzero().flatten().tolist()
+        if not places:
+            break
+        tried = torch.stack([noise[row] if stays[row] else make(row, int(which[row])) for row in places])
+        verdict = objective.rows(places).test(tried, None, torch.ones(len(places), dtype=torch.bool))
         assert verdict is not None
-        for row, passed in zip(rows, objective.plausible.passes(verdict.strict, verdict.image).tolist(), strict=True):
-            open_rows[row] = not passed
-            if not passed:
+        passed = tests.passes(verdict.strict, verdict.image)
+        for row, fine, p in zip(places, passed.tolist(), verdict.image.tolist(), strict=True):
+            open_rows[row] = not fine
+            if stays[row]:
+                own[row] = image[row] = p
+                value[row] = value[row] if fine else -torch.inf
+            elif fine:
+                image[row] = p
+            else:
                 values[row, which[row]] = -torch.inf
-    return torch.where(open_rows[:, None] & (values > comparable(value)[:, None]), -torch.inf, values)
+    untried = open_rows.to(values.device)[:, None] & (values > value[:, None])
+    return Choice(value, torch.where(untried, -torch.inf, values), own, image)
 
 
 def keep_fixed(new: Tensor, old: Tensor, layout: Layout) -> Tensor:

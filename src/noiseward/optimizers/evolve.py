@@ -30,16 +30,15 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.objective import Objective
-from noiseward.loop.optimizer import Move, Optimizer, State
+from noiseward.loop.optimizer import KNOWN, Move, Optimizer, State
 from noiseward.noise.layout import Draw, Layout, Seeds
 from noiseward.optimizers.candidates import (
     check_counts,
     check_positive,
+    choose,
     comparable,
     compare,
-    drop_implausible,
     keep_fixed,
-    select_best,
 )
 
 __all__ = ["ChannelEvolution", "rotate_channels"]
@@ -95,10 +94,11 @@ class ChannelEvolution(Optimizer):
         layout = objective.sampler.layout
         channels = _channels(_first(layout))
         size = channels + channels**2
-        state = state or {
+        own = {
             "base": noise,
             "mean": noise.new_zeros(noise.shape[0], size),
             "deviation": noise.new_full((noise.shape[0], size), self.scale),
+            **state,
         }
 
         def shift(row: int, i: int) -> Tensor:
@@ -106,19 +106,19 @@ class ChannelEvolution(Optimizer):
             return torch.randn(size, generator=generator, dtype=noise.dtype).to(noise.device)
 
         def candidate(row: int, i: int) -> Tensor:
-            unknowns = state["mean"][row] + state["deviation"][row] * shift(row, i)
-            return rotate_channels(state["base"][row], unknowns, layout)
+            unknowns = own["mean"][row] + own["deviation"][row] * shift(row, i)
+            return rotate_channels(own["base"][row], unknowns, layout)
 
         evaluation, found = compare(objective, noise, candidate, count=self.samples, chunk=self.chunk)
-        mean, deviation = state["mean"].clone(), state["deviation"].clone()
+        mean, deviation = own["mean"].clone(), own["deviation"].clone()
         rate = (3 + math.log(size)) / (5 * math.sqrt(size))
         for row, weight in enumerate(rank_utilities(comparable(found.value)).to(noise.dtype)):
             shifts = torch.stack([shift(row, i) for i in range(self.samples)])
             mean[row] += deviation[row] * (weight @ shifts)
             deviation[row] *= (rate / 2 * (weight @ (shifts.square() - 1))).exp()
-        after = {"base": state["base"], "mean": mean, "deviation": deviation}
-        values = drop_implausible(objective, evaluation.value, found.value, candidate)
-        return Move(evaluation, select_best(noise, evaluation.value, values, candidate), after)
+        after = {"base": own["base"], "mean": mean, "deviation": deviation}
+        choice = choose(objective, noise, evaluation.value, found.value, candidate, known=state.get(KNOWN))
+        return choice.move(objective, evaluation, noise, choice.select(noise, candidate), after)
 
 
 def rotate_channels(noise: Tensor, unknowns: Tensor, layout: Layout) -> Tensor:

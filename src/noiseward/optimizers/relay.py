@@ -18,7 +18,7 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.objective import Objective
-from noiseward.loop.optimizer import FRESH, Move, Optimizer, State
+from noiseward.loop.optimizer import KNOWN, Move, Optimizer, State
 from noiseward.noise.layout import Seeds
 
 __all__ = ["Relay"]
@@ -57,8 +57,8 @@ class Relay(Optimizer):
 
     def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
         if seeds.step >= self.steps:
-            own = {name: part for name, part in state.items() if name != FRESH}
+            own = {name: part for name, part in state.items() if name != KNOWN}
             return self.then.step(objective, noise, own, seeds)
         move = self.first.step(objective, noise, state, seeds)
-        kept = {name: part for name, part in move.state.items() if name == FRESH}
+        kept = {name: part for name, part in move.state.items() if name == KNOWN}
         return dataclasses.replace(move, state=kept) if seeds.step == self.steps - 1 else move

@@ -16,7 +16,9 @@ All keep candidates Gaussian by construction. A *turn* by the angle :math:`\alph
 draw by draw, mixes two Gaussians into a third and puts it back on the sphere the draw came from: however many turns are
 chosen one after the other, no draw's norm changes. That holds for the candidates. Choosing is another matter: a reward
 that likes one direction, a color say, pulls the noise along it choice by choice, on the sphere but far out. The
-strict test (`noise/typicality.py`) sees that, the norm cannot; `BestOfN` alone is safe from it.
+strict test (`noise/typicality.py`) sees that, the norm cannot; `BestOfN` alone is safe from it. But the most extreme of
+many fresh samples are the model's outliers, which the image test sees. So where results must pass the tests, what would
+be chosen is tested, and then the next best; where candidates are fresh, the seed's own noise, too.
 
 What a step costs, in denoiser calls per row: q + 1 runs of the sampler, all forward. The one more is the evaluation of
 the noise itself, repeated in the batch it is reported in.
@@ -35,16 +37,15 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError
 from noiseward.loop.objective import Objective
-from noiseward.loop.optimizer import FRESH, Move, Optimizer, State
+from noiseward.loop.optimizer import KNOWN, Move, Optimizer, State
 from noiseward.noise.layout import Layout, Seeds
 from noiseward.optimizers.candidates import (
     check_counts,
+    choose,
     comparable,
     compare,
     draw_movable,
-    drop_implausible,
     keep_fixed,
-    select_best,
 )
 
 __all__ = ["BestOfN", "TrustRegion", "ZeroOrderSearch"]
@@ -55,7 +56,7 @@ class _Search(Optimizer):
 
     samples: int
     chunk: int
-    fresh = False  # whether candidates are the model's own samples, and pass all tests as far as any do
+    fresh = False  # whether candidates are as good as the seed's own noise
 
     @abc.abstractmethod
     def _candidate(self, noise: Tensor, xi: Tensor, layout: Layout) -> Tensor:
@@ -69,15 +70,8 @@ class _Search(Optimizer):
             return self._candidate(noise[row], draw_movable(noise, layout, seeds, row, f"candidate {i}"), layout)
 
         evaluation, found = compare(objective, noise, make, count=self.samples, chunk=self.chunk)
-        if not self.fresh:
-            values = drop_implausible(objective, evaluation.value, found.value, make)
-            return Move(evaluation, select_best(noise, evaluation.value, values, make), {})
-        best = select_best(noise, evaluation.value, found.value, make)
-        if objective.plausible is None:
-            return Move(evaluation, best, {})
-        old = state.get(FRESH, torch.full((len(noise),), seeds.step == 0))
-        chosen = (best != noise).flatten(1).any(1)
-        return Move(evaluation, best, {FRESH: chosen | old.to(chosen.device)})
+        choice = choose(objective, noise, evaluation.value, found.value, make, known=state.get(KNOWN), doubt=self.fresh)
+        return choice.move(objective, evaluation, noise, choice.select(noise, make))
 
 
 @final
@@ -188,7 +182,7 @@ class TrustRegion(Optimizer):
         self.samples, self.regions, self.sine, self.chunk = samples, regions, sine, chunk
 
     def step(self, objective: Objective, noise: Tensor, state: State, seeds: Seeds) -> Move:
-        layout, known = objective.sampler.layout, bool(state)
+        layout, known = objective.sampler.layout, "center" in state
 
         def candidate(row: int, i: int) -> Tensor:
             xi = draw_movable(noise, layout, seeds, row, f"candidate {i}")
@@ -206,13 +200,17 @@ class TrustRegion(Optimizer):
         else:
             centers, rewards, held = noise[:, None], evaluation.reward[:, None], comparable(evaluation.value[:, None])
             sine, streak = torch.full_like(held, self.sine), torch.zeros_like(held)
-        value = drop_implausible(objective, held.amax(1), found.value, candidate)
+        choice = choose(objective, noise, held.amax(1), found.value, candidate, known=state.get(KNOWN), doubt=not known)
+        value = choice.values
+        if not known:
+            held = comparable(choice.value[:, None])
         parent = torch.arange(self.samples, device=value.device) % held.shape[1]
         if known:
             best_child = torch.stack([value[:, parent == k].amax(1) for k in range(self.regions)], 1)
             streak = torch.where(best_child > held, streak.clamp(min=0) + 1, streak.clamp(max=0) - 1)
             sine, streak = self._resize(sine, streak)
-        order = torch.cat([held, value], 1).sort(dim=1, descending=True, stable=True).indices[:, : self.regions]
+        values = torch.cat([held, value], 1)
+        order = values.sort(dim=1, descending=True, stable=True).indices[:, : self.regions]
         source = torch.cat([torch.arange(held.shape[1], device=value.device), parent])[order]
         chosen = [
             torch.stack([centers[row, k] if k < held.shape[1] else candidate(row, k - held.shape[1]) for k in of_row])
@@ -220,11 +218,13 @@ class TrustRegion(Optimizer):
         ]
         after = {
             "center": torch.stack(chosen),
-            "reward": torch.cat([rewards, found.reward], 1).gather(1, order),
+            "reward": torch.where(values.isfinite(), torch.cat([rewards, found.reward], 1), -torch.inf).gather(
+                1, order
+            ),
             "sine": sine.gather(1, source),
             "streak": streak.gather(1, source),
         }
-        return Move(evaluation, after["center"][:, 0], after)
+        return choice.move(objective, evaluation, noise, after["center"][:, 0], after)
 
     def _resize(self, sine: Tensor, streak: Tensor) -> tuple[Tensor, Tensor]:
         grown = torch.where(streak >= self.patience, (sine * self.factor).clamp(max=1.0), sine)

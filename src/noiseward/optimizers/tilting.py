@@ -21,7 +21,7 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError, TapeError
 from noiseward.loop.objective import Evaluation, Objective, join_evaluations
-from noiseward.loop.optimizer import FRESH, Move, Optimizer, State
+from noiseward.loop.optimizer import KNOWN, Move, Optimizer, State
 from noiseward.loop.plausible import Verdict
 from noiseward.loop.step import select_rows
 from noiseward.noise.layout import Layout, Seeds
@@ -77,8 +77,8 @@ class Tilting(Optimizer):
             state = {name: part.cpu() for name, part in state.items()}  # a resumed run has it where the noise is
             verdict = Verdict(state["strict"], state["image"]) if "strict" in state else None
         else:
-            fresh = state.get(FRESH, torch.full((rows,), seeds.step == 0)).cpu()
-            verdict = objective.test(noise, evaluation.state, evaluation.value.isfinite().cpu() & ~fresh)
+            asked = evaluation.value.isfinite() & (seeds.step > 0)  # the start is what was asked for
+            verdict = objective.test(noise, evaluation.state, asked, known=state.get(KNOWN))
             numbers = {"runs": 0.0, "share": self.share, "turned_share": self.share, "sine": FIRST_SINE}
             state = {name: torch.full((rows,), number, dtype=torch.float64) for name, number in numbers.items()}
             state |= vars(verdict) if verdict else {}

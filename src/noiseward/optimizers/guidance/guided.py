@@ -17,9 +17,9 @@ from torch import Tensor
 
 from noiseward.errors import ArgumentError, GradientError
 from noiseward.loop.objective import Evaluation, Objective
-from noiseward.loop.optimizer import Move, Optimizer, State
+from noiseward.loop.optimizer import KNOWN, Move, Optimizer, State
 from noiseward.noise.layout import Seeds
-from noiseward.optimizers.candidates import check_counts, draw_movable, drop_implausible, keep_fixed, select_best
+from noiseward.optimizers.candidates import check_counts, choose, draw_movable, keep_fixed
 from noiseward.rewards.reward import score
 from noiseward.samplers.cost import NFE, count_calls, current_meter
 from noiseward.samplers.guide import Guide
@@ -77,8 +77,8 @@ class Guided(Optimizer):
         def make(row: int, i: int) -> Tensor:
             return noises[row, i]
 
-        values = drop_implausible(objective, evaluation.value, values, make)
-        return Move(evaluation, select_best(noise, evaluation.value, values, make), {})
+        choice = choose(objective, noise, evaluation.value, values, make, known=state.get(KNOWN))
+        return choice.move(objective, evaluation, noise, choice.select(noise, make))
 
     def _propose(self, objective: Objective, noise: Tensor, seeds: Seeds) -> tuple[Tensor, Tensor]:
         """Guided noises `(B, q, *noise_shape)` and their values `(B, q)`."""
