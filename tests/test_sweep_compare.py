@@ -23,6 +23,7 @@ from noiseward.sweep.measure import measure
 from noiseward.sweep.pack_task import PackTask
 from noiseward.sweep.packs import Pack, cut
 from noiseward.sweep.prompt_files import read_prompts
+from noiseward.sweep.tables import format_lines
 from tests.tiny import CALL
 
 BRIGHT = RunSpec(reward="brightness")
@@ -73,6 +74,8 @@ def test_what_was_paid_for_counts(whole):
             paid = [best for cost, best in zip(found.cost, found.reward, strict=True) if cost <= share * 40]
             assert found.at[str(share)]["reward"] == (paid[-1] if paid else found.start["reward"])
         assert set(found.at["1.0"]["held"]) == {"contrast"} and len(found.features) == 2
+        assert "image" not in found.at["0.25"] and "image" not in found.start
+        assert len(image := found.at["1.0"]["image"]) == 2 and all(0 <= p <= 1 for p in image)  # best-of-n's, too
     ascent = PackTask(whole.packs[1], whole.out).inspect().measurements
     assert ascent is not None and ascent.at["1.0"]["reward"] > ascent.start["reward"] and ascent.cost[-1] <= 40
 
@@ -225,6 +228,17 @@ def test_tables_rank_by_differences_within_cases():
     costs, gains = table.curves["dno"]
     assert [gain.mean for gain, cost in zip(gains, costs, strict=True) if cost < 5] == [0.0] * 19
     assert gains[-1].mean == 1.5
+
+
+def test_images_that_fail_are_counted_where_any_was_tested():
+    plain, some = make_measurements([1.0, 2.0]), make_measurements([1.0, 2.0])
+    some.at["1.0"] = {**some.at["1.0"], "image": [0.05, 0.5]}
+    none = dataclasses.replace(some, at={"1.0": {**some.at["1.0"], "image": [None, None]}})
+    shares = {line.method: line.implausible for line in make_tables(a=plain, b=some, c=none).rows("1.0")}
+    assert shares == {"a": None, "b": 0.5, "c": None}
+    head, table = format_lines(make_tables(a=plain, b=some).rows("1.0"))
+    assert [row[head.index("P(image) < 0.1")] for row in table] == ["not tested", "50%"]
+    assert "P(image) < 0.1" not in format_lines(make_tables(a=plain).rows("1.0"))[0]
 
 
 def test_a_best_found_after_the_budget_was_spent_is_noted():

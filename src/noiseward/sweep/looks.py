@@ -10,15 +10,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, final
+from typing import Any, NotRequired, TypedDict, final
 
 import torch
 from torch import Tensor
 
 from noiseward.errors import RunError
+from noiseward.loop.plausible import Plausible
 from noiseward.loop.step import Best, Checkpoint, Step
 from noiseward.noise.typicality import strict_probability
 from noiseward.options.run import RunSpec
@@ -30,7 +32,8 @@ from noiseward.runs.record import RunRecord
 from noiseward.runs.schema import check
 from noiseward.runs.spec import run_id
 from noiseward.runs.store import RunFolder
-from noiseward.samplers.cost import NFE
+from noiseward.samplers.cost import NFE, count_calls
+from noiseward.samplers.reference_store import ReferenceStore
 from noiseward.sweep.packs import Pack
 
 __all__ = ["SHARES", "Look", "Looks", "Measurements", "read_looks"]
@@ -40,12 +43,14 @@ FILE = "looks.json"
 
 
 class Look(TypedDict):
-    """The best so far, with an entry per row: reward, held-out rewards by name, P(z) and the strict probability."""
+    """The best so far, with an entry per row: reward, held-out rewards by name, P(z), the strict probability, and at
+    the end of the budget P(image), None where there is no such test."""
 
     reward: list[float]
     held: dict[str, list[float]]
     probability: list[float]
     strict: list[float]
+    image: NotRequired[list[float | None]]
 
 
 class LooksFile(TypedDict):
@@ -91,7 +96,7 @@ class Looks:
     """
 
     def __init__(self, problem: Problem, spec: RunSpec, path: Path) -> None:
-        self._panel, self._layout = problem.panel, problem.objective.sampler.layout
+        self._panel, self._objective = problem.panel, problem.objective
         self._spec, self._device = spec, problem.noise.device
         self._path, self._run = path / FILE, run_id(spec.replace(method=problem.method))
         self._read()
@@ -117,7 +122,7 @@ class Looks:
             limit = self._spec.nfe if self._spec.nfe is not None else self._spec.seconds or 0.0
             crossed = [share for share in SHARES if spent > share * limit and str(share) not in content["at"]]
             if crossed:
-                content["at"] |= dict.fromkeys(map(str, crossed), self._look(best))
+                content["at"] |= self._look_at(crossed, best)
             is_start = "start" not in content
             if is_start:
                 content["start"] = self._look(step.best)
@@ -126,20 +131,38 @@ class Looks:
             best = step.best
             yield step
         if best is not None and "features" not in content:
-            if left := [str(share) for share in SHARES if str(share) not in content["at"]]:
-                content["at"] |= dict.fromkeys(left, self._look(best))
+            content["at"] |= self._look_at([share for share in SHARES if str(share) not in content["at"]], best)
             content["memory"] = memory.read()
             self._write({**content, "features": _features(best.sample, self._spec.model).tolist()})
 
     def _read(self) -> dict[str, Any] | None:
         return _read(self._path, self._run, self._spec.rows) if self._path.exists() else None
 
+    def _look_at(self, shares: Sequence[float], best: Best) -> dict[str, Look]:
+        """The best at some shares of the budget; images are tested at its end, where that takes nothing from it."""
+        if not shares:
+            return {}
+        looks = dict.fromkeys(map(str, shares), self._look(best))
+        if shares[-1] == SHARES[-1]:
+            looks[str(shares[-1])] = {**looks[str(shares[-1])], "image": self._test_images(best)}
+        return looks
+
+    def _test_images(self, best: Best) -> list[float | None]:
+        """P(image) of each row, by the default test, whatever the method itself is held to."""
+        own = self._objective
+        known = own.plausible is not None and own.plausible.fresh == Plausible.fresh
+        test = known and own.image_test or Plausible().image_test(own.sampler, store=ReferenceStore.default())
+        assert test
+        with count_calls(apart=True):
+            found = test(best.noise, None, own.prompt)
+        return [None if math.isnan(p) else p for p in found.tolist()]
+
     def _look(self, best: Best) -> Look:
         return {
             "reward": best.reward.tolist(),
             "held": {name: scores.tolist() for name, scores in self._panel.scores(best.sample).items()},
             "probability": best.probability.tolist(),
-            "strict": strict_probability(best.noise, self._layout)[0].tolist(),
+            "strict": strict_probability(best.noise, self._objective.sampler.layout)[0].tolist(),
         }
 
     def _write(self, content: dict[str, Any]) -> None:

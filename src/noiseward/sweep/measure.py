@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 
 from noiseward.loop.describe import SUSPECT
+from noiseward.loop.plausible import Plausible
 from noiseward.sweep.intervals import Interval, interval, rank
 from noiseward.sweep.looks import Measurements
 from noiseward.sweep.packs import Pack
@@ -37,6 +38,8 @@ class Line:
         held: by held-out reward, what it is now and how much it changed since the start.
         probability, strict: P(z) and the strict probability of the best noise.
         suspect: share of cases whose strict probability says that the noise is out of distribution.
+        implausible: share of cases whose image fails the image test; at the end of the budget only, None where no image
+            was tested.
         diversity: mean distance of two seeds' features, over prompts; at the end of the budget only.
         memory: peak in bytes, in addition to what was there before; of the whole run.
         seconds: of a pack, for the whole budget.
@@ -50,6 +53,7 @@ class Line:
     probability: Interval
     strict: Interval
     suspect: float
+    implausible: float | None
     diversity: float | None
     memory: int | None
     seconds: float
@@ -155,6 +159,7 @@ def _summarize(method: str, cases: Cases, share: str, rank: int, gains: Sequence
         for name in at[0][0]["held"]
     }
     strict = [now["strict"][row] for now, _, row in at]
+    image = [p for now, _, row in at if "image" in now and (p := now["image"][row]) is not None]
     memory = [found.memory for found, _ in cases.values() if found.memory is not None]
     return Line(
         method=method,
@@ -165,6 +170,7 @@ def _summarize(method: str, cases: Cases, share: str, rank: int, gains: Sequence
         probability=interval([now["probability"][row] for now, _, row in at]),
         strict=interval(strict),
         suspect=sum(one < SUSPECT for one in strict) / len(strict),
+        implausible=sum(p < Plausible.image for p in image) / len(image) if image else None,
         diversity=_measure_diversity(cases) if share == "1.0" else None,
         memory=max(memory) if memory else None,
         seconds=statistics.fmean([found.seconds[-1] for found, _ in cases.values()]),

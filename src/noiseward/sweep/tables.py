@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from noiseward.loop.plausible import Plausible
 from noiseward.sweep.comparison import Comparison
 from noiseward.sweep.measure import Line, Measured
 
@@ -33,11 +34,22 @@ def format_lines(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """Head and lines of a table as text."""
     held = list(lines[0].held) if lines else []
     diverse = any(line.diversity is not None for line in lines)
-    head = ["rank", "method", "gain", "strict < 0.001", *(f"{name}, change" for name in held), "reward", "P(z)"]
+    tested = [f"P(image) < {Plausible.image:g}"] if any(line.implausible is not None for line in lines) else []
+    head = [
+        "rank",
+        "method",
+        "gain",
+        "strict < 0.001",
+        *tested,
+        *(f"{name}, change" for name in held),
+        "reward",
+        "P(z)",
+    ]
     head += [*(["diversity"] if diverse else []), "peak MiB", "s"]
     table = []
     for line in lines:
         cells = [str(line.rank), line.method, str(line.gain), f"{line.suspect:.0%}"]
+        cells += ["not tested" if line.implausible is None else f"{line.implausible:.0%}"] if tested else []
         cells += [f"{now}, {change.mean:+.2g}" for now, change in line.held.values()]
         cells += [str(line.reward), f"{line.probability.mean:.2g}"]
         cells += [f"{line.diversity:.3g}" if line.diversity is not None else ""] if diverse else []
