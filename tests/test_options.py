@@ -157,11 +157,16 @@ def flags(**given: Any) -> RunSpec:
 
 def test_flags_go_over_a_toml_file_and_an_option_has_one_value_everywhere(tmp_path):
     (tmp_path / "run.toml").write_text(
-        'reward = ["brightness:2", "contrast"]\nsteps = 5\neta = 0.5\nmethod = "dno:lr=0.02"\n[call]\nclip_skip = 1\n'
+        'reward = ["brightness:2", "contrast"]\nsteps = 5\neta = 0.5\nmethod = "dno:lr=0.02"\n'
+        "[call]\nclip_skip = 1\nx = 1\n"
     )
-    spec = flags(reward=None, steps="7", call=["guidance_rescale=0.7"], spec_file=tmp_path / "run.toml")
+    spec = flags(reward=None, steps="7", call=["guidance_rescale=0.7", "x=2"], spec_file=tmp_path / "run.toml")
     assert (spec.steps, spec.eta, spec.method) == (7, 0.5, "dno:lr=0.02")
-    assert spec.reward == ("brightness:2", "contrast") and spec.call == {"guidance_rescale": 0.7}
+    assert spec.reward == ("brightness:2", "contrast") and spec.call == {
+        "clip_skip": 1,
+        "x": 2,
+        "guidance_rescale": 0.7,
+    }
     assert spec == RunSpec(
         **{name: value for name, value in json.loads(to_text(spec)).items() if name in spec.values()}
     )

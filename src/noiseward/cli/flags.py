@@ -69,11 +69,17 @@ def expand(command: Callable[..., None]) -> Callable[..., None]:
                 raise ArgumentError(f"--spec has '{misplaced[0]}', which this command does not take; leave it out")
             if issubclass(kind, CallOptions):
                 file, own = lift_call(file), {one: value for one, value in lift_call(own).items() if value != {}}
-            built[name] = kind.read({**file, **own}, spell=functools.partial(_spell, kind, file.keys() - own.keys()))
+            built[name] = kind.read(_over(file, own), spell=functools.partial(_spell, kind, file.keys() - own.keys()))
         command(**built, **{name: value for name, value in given.items() if name not in flags or name in known})
 
     setattr(run, "__signature__", inspect.Signature(list(flags.values())))  # noqa: B010
     return run
+
+
+def _over(file: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Flags over a file; of a table, key by key."""
+    tables = {name for name, value in own.items() if isinstance(value, dict) and isinstance(file.get(name), dict)}
+    return {**file, **own, **{name: {**file[name], **own[name]} for name in tables}}
 
 
 def _spell(kind: type[Options], keys: Set[str], name: str) -> str:
