@@ -87,9 +87,10 @@ def test_the_image_test_is_that_of_the_processor(both):
     torch.testing.assert_close(slow, fast, rtol=0.1, atol=0.02)
 
 
-def test_a_resumed_run_goes_where_it_would_have_gone(tmp_path):
+@pytest.mark.parametrize("method", ["dno", "auto", "ntrk", "trust-region", "walk"])
+def test_a_resumed_run_goes_where_it_would_have_gone(tmp_path, method):
     def run(folder, **more):
-        return align("stickers", "a duck", "clip", method="dno", out=tmp_path / folder, seed=1, progress=False,
+        return align("stickers", "a duck", "clip", method=method, out=tmp_path / folder, seed=1, progress=False,
                      dtype="float32", **SHORT, **more)  # fmt: skip
 
     whole, first = run("whole", steps=6), run("part", steps=3)

@@ -178,5 +178,5 @@ class Step:
 
 
 def select_rows(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """Rows of `yes` where `rows` is true, of `no` elsewhere."""
-    return torch.where(rows.to(yes.device).view(-1, *(1,) * (yes.ndim - 1)), yes, no)
+    """Rows of `yes` where `rows` is true, of `no` elsewhere, where `yes` is."""
+    return torch.where(rows.to(yes.device).view(-1, *(1,) * (yes.ndim - 1)), yes, no.to(yes.device))

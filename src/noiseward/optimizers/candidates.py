@@ -154,7 +154,7 @@ class Choice:
         if objective.plausible is None:
             return Move(evaluation, chosen, state)
         verdict = objective.test(noise, known=self.own)
-        return Move(evaluation, chosen, {**state, KNOWN: self.image.to(noise.device)}, verdict=verdict)
+        return Move(evaluation, chosen, {**state, KNOWN: self.image}, verdict=verdict)
 
 
 def choose(
