@@ -1,4 +1,4 @@
-r"""What to do where nobody says how: explore first, then refine, by what model and reward offer.
+r"""The default method: explore first, then refine, by whatever model and reward offer.
 
 * First nine fresh noises, next to the seed's: where luck is cheap, this is never behind it.
 * With a gradient and noise at the sampler's steps, two guided runs (`tilting.py`), the first from the best noise so
