@@ -31,9 +31,7 @@ def main() -> None:
 def make(names: list[str], models: dict[str, str | None]) -> None:
     """Make entries; those of models that are not given stay as they are."""
     stored = json.loads(page.RESULT.read_text(encoding="utf-8"))["results"] if page.RESULT.exists() else {}
-    for entry in ENTRIES:
-        if entry.name not in names:
-            continue
+    for entry in sorted((one for one in ENTRIES if one.name in names), key=lambda one: names.index(one.name)):
         if entry.model and not models[entry.model]:
             print(f"{entry.name}: left as it is; give its model with --{entry.model} FILE.py:FUNCTION")
             continue

@@ -84,7 +84,7 @@ def terrain(runs: Runs) -> Image.Image:
         water = np.array([0.35, 0.65, 0.85]) * (1 - depth) + np.array([0.05, 0.2, 0.45]) * depth
         color = np.where(heights[..., None] < level, water, color)
         tile = Image.fromarray((np.clip(color, 0, 1) * 255).astype(np.uint8))
-        tiles.append(tile.resize((256, 256), Image.Resampling.BICUBIC))
+        tiles.append(tile.resize((224, 224), Image.Resampling.BICUBIC))
     return draw_grid([tiles], ["start", "best"])
 
 

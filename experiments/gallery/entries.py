@@ -60,7 +60,7 @@ FEW = "--num-inference-steps 10"
 SAME_COST = f'noiseward align "an umbrella" --reward colorfulness {FEW} --nfe 400 --seed 0'
 METHODS = ("best-of-n", "trust-region", "ntrk", "dno", "auto")
 LEMON = f'noiseward align "a lemon" --reward darkness {FEW} --steps 15 --seed 0'
-UNGUARDED = f"{LEMON} --method dno:lr=0.1,guard=none"
+UNGUARDED = f"{LEMON} --method dno:lr=0.3,guard=none"
 
 ENTRIES = (
     Entry(

@@ -94,7 +94,8 @@ class Page(HTMLParser):
 def find_file(site: Path, name: str) -> Path:
     """The HTML file of a page named as in `QUESTIONS`."""
     path = site / name.partition("#")[0]
-    return path / "index.html" if path.is_dir() else path.with_name(f"{path.name}.html") if name else path
+    alone = path.with_name(f"{path.name}.html")
+    return alone if name and alone.exists() else path / "index.html"
 
 
 def resolve(site: Path, page: Path, link: str) -> Path | None:
