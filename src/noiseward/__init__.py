@@ -13,7 +13,7 @@ import ast
 import os
 import warnings
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # from tqdm, in notebooks without ipywidgets
 
