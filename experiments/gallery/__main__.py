@@ -38,7 +38,7 @@ def make(names: list[str], models: dict[str, str | None]) -> None:
         model = models[entry.model] if entry.model else None
         stored[entry.name] = {one.name: run(one.name, one.line.format(model=model)) for one in entry.runs}
         image = entry.draw([(one.label, FOLDER / one.name) for one in entry.runs])
-        image.save(page.picture(entry), optimize=True)
+        image.quantize(256).save(page.picture(entry), optimize=True)
         results = {each.name: stored[each.name] for each in ENTRIES if each.name in stored}
         report.write("gallery", settings={"seed": 0}, results=results, verdict=f"{entry.name}: done")
 

@@ -67,7 +67,7 @@ ENTRIES = (
         "rabbit",
         "A darker rabbit",
         "`auto`, the default method, and nothing else set. It starts from the image of seed 0, finds a darker one "
-        "among ten fresh samples, and refines it.",
+        "among ten samples, and refines it.",
         (Run("rabbit", 'noiseward align "a rabbit" --reward darkness --steps 30 --seed 0'),),
     ),
     Entry(
@@ -95,9 +95,10 @@ ENTRIES = (
     Entry(
         "lemon",
         "A failure, and two ways to prevent it",
-        "**The first line is a failure.** With `guard=none` nothing keeps the image plausible: the reward rises most, "
-        "and the lemon is lost. This is reward hacking. The second line requires that the image still fits its prompt "
-        "(`--require`). The third is the default, whose tests refuse what the model would not have made.",
+        "**The first line is a failure.** With `guard=none` and a high rate nothing keeps the image plausible: the "
+        "reward rises, and the lemon dissolves. This is reward hacking; the strict test of the noise says so. The "
+        "second line requires that the image still fits its prompt (`--require`). The third is the default, whose "
+        "tests refuse what the model would hardly have made.",
         (
             Run("lemon-none", UNGUARDED, "guard=none: reward hacking"),
             Run("lemon-require", f"{UNGUARDED} --require 'clip>=0.4'", "guard=none, with clip>=0.4 required"),
@@ -114,10 +115,10 @@ ENTRIES = (
         (
             Run(
                 "faces",
-                f"noiseward align --model {{model}} --reward {HERE}/rewards.py:left {FEW} --nfe 200 --seed 0",
+                f"noiseward align --model {{model}} --reward {HERE}/rewards.py:left {FEW} --nfe 600 --seed 0",
             ),
         ),
-        unit="left",
+        unit="left minus right",
         model="faces",
         group=OTHERS,
     ),
@@ -127,7 +128,7 @@ ENTRIES = (
         "A diffusion model of handwritten digits (the 1797 of scikit-learn, 8 x 8 pixels), which the script trains "
         "itself; MNIST is not used. It has no prompt and no classes: only the reward, a small classifier's "
         "probability of an 8, says what to draw. Ten seeds, 0 to 9. A second classifier, which is not optimized, is "
-        "watched.",
+        "watched: both are sure of every best. To the eye, some are more of an X.",
         (
             Run(
                 "digits",

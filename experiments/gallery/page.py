@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def block(results: dict[str, Any]) -> str:
 
 def section(entry: Entry, found: dict[str, Any]) -> list[str]:
     """One entry: title, text, image, commands, numbers."""
-    lines = [f"### {entry.title}", "", entry.text, "", f"![{entry.title}](pictures/{picture(entry).name})", ""]
+    text = textwrap.fill(entry.text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    lines = [f"### {entry.title}", "", text, "", f"![{entry.title}](pictures/{picture(entry).name})", ""]
     for run in entry.runs:
         command = run.line.format(model=f"{entry.model}.py:pipeline") if entry.model else run.line
         lines += ["    " + line for line in wrap(command)]
@@ -48,8 +50,9 @@ def section(entry: Entry, found: dict[str, Any]) -> list[str]:
 
 def wrap(command: str) -> list[str]:
     """A command in lines that end with a backslash where they are continued."""
-    lines = textwrap.wrap(command, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
+    together = re.sub(r"(--[\w-]+) (?!--)", "\\1\0", command)  # an option stays with its value
+    lines = textwrap.wrap(together, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return [f"{line} \\".replace("\0", " ") for line in lines[:-1]] + [lines[-1].replace("\0", " ")]
 
 
 def table(entry: Entry, found: dict[str, Any]) -> list[str]:
@@ -80,7 +83,7 @@ def mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
     known = [row["strict"] for row in rows if row["strict"] is not None]
     images = [row["image"] for row in rows if row["image"] is not None]
     return {
-        "seed": f"{rows[0]['seed']} to {rows[-1]['seed']}, mean",
+        "seed": f"{rows[0]['seed']} to {rows[-1]['seed']}: means, and the lowest of the test",
         "before": interval([row["before"] for row in rows])["mean"],
         "best": interval([row["best"] for row in rows])["mean"],
         "strict": min(known, default=None),
