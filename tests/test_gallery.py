@@ -27,7 +27,8 @@ def test_every_entry_has_results_and_a_small_image():
     for entry in ENTRIES:
         path = page.picture(entry)
         assert path.stat().st_size < 100_000, path.name
-        assert Image.open(path).width <= 1200, path.name
+        with Image.open(path) as image:
+            assert image.width <= 1200, path.name
         assert set(RESULTS[entry.name]) == {run.name for run in entry.runs}
 
 
@@ -56,7 +57,7 @@ def test_a_basin_is_lower_in_the_middle():
     side = torch.linspace(-1, 1, 128)
     bowl = (side[:, None] ** 2 + side**2)[None, None]
     assert terrain.basin(bowl).item() > 1 and terrain.basin(-bowl).item() < -1
-    assert terrain.basin(torch.ones(1, 1, 128, 128)).item() == 0
+    assert terrain.basin(side.expand(1, 1, 128, 128)).item() == pytest.approx(0, abs=1e-4)  # a slope
     assert terrain.basin(3 * bowl + 7).item() == pytest.approx(terrain.basin(bowl).item(), rel=1e-4)
 
 
@@ -76,7 +77,7 @@ def test_commands_are_wrapped_so_that_a_shell_reads_the_same():
     line = "noiseward align " + " ".join(f"--option-{number} value" for number in range(30))
     wrapped = "\n".join(page.wrap(line))
     assert max(map(len, wrapped.splitlines())) <= 120 and wrapped.count("\\\n") > 1
-    assert shlex.split(wrapped) == shlex.split(line)
+    assert shlex.split(wrapped.replace("\\\n", "")) == shlex.split(line)
 
 
 def test_small_images_are_shown_in_large_pixels():

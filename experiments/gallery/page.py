@@ -16,7 +16,7 @@ __all__ = ["PAGE", "RESULT", "block", "picture", "write"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, RESULT = ROOT / "docs" / "gallery.md", RESULTS / "gallery.json"
-WIDTH = 118  # of a line of code
+WIDTH, COMMAND = 118, 84  # of a line of text, and of one of a command, which fits its box
 
 
 def picture(entry: Entry) -> Path:
@@ -51,7 +51,7 @@ def section(entry: Entry, found: dict[str, Any]) -> list[str]:
 def wrap(command: str) -> list[str]:
     """A command in lines that end with a backslash where they are continued."""
     together = re.sub(r"(--[\w-]+) (?!--)", "\\1\0", command)  # an option stays with its value
-    lines = textwrap.wrap(together, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(together, COMMAND, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
     return [f"{line} \\".replace("\0", " ") for line in lines[:-1]] + [lines[-1].replace("\0", " ")]
 
 
