@@ -36,7 +36,7 @@ from noiseward.sweep.ray import RayEngine
 
 GOAL = 1.7
 
-# A cluster nobody here has: each of these is an assumption, and the page says so.
+# A cluster that is not available here: each of these is an assumption, and the page says so.
 GPUS = 1000
 PACK_SECONDS = 300.0  # per pack of one image: five minutes, the longest budget of the DNO paper's comparison
 PACK_STEPS = 50
@@ -194,7 +194,7 @@ the run directory of a pack ends with {results["run directory"]["files"]} files.
 
 ## Arithmetic: {GPUS} GPUs
 
-Nobody here has such a cluster: nothing below was run. Assumed:
+No such cluster is available: nothing below was run. Assumed:
 
 * one image per pack, {PACK_SECONDS:.0f} s and {PACK_STEPS} steps each;
 * {WEIGHTS / 1e9:g} GB of weights;

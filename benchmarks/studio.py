@@ -1,7 +1,7 @@
 """How soon is a step on the pages that look at it, and what does the server need for many of them?
 
 `noiseward studio` in a process of its own, on the built-in model; N clients hold the stream of the page, as browsers
-do, while runs go on one after the other. A delay is from the time that a step's line was written to the log until a
+do, while runs continue one after the other. A delay is from the time that a step's line was written to the log until a
 client has the page's update of it. Memory is that of the server's process, without its worker.
 
     python -m benchmarks.studio --clients 1 20 --minutes 2

@@ -4,7 +4,7 @@ The built-in model at 10 denoising steps; three captions, four tastes that a per
 strong contrast, detail, green), two seeds each. In every look the player sees 6 images, likes the two her taste rates
 highest, and one click in ten is on a random image. After 5, 10 and 15 looks the best image shown so far is rated, in
 standard deviations of the taste among 720 fresh images of the caption. Next to it: what the best of as many fresh
-images is rated, and of four times as many, without any wrong click; and two other ways to go on from a look, a fixed
+images is rated, and of four times as many, without any wrong click; and two other ways to continue from a look, a fixed
 angle around the image that is liked best, which is what tools that "vary" an image do, and the search without its
 discount.
 

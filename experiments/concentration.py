@@ -225,7 +225,7 @@ def table(seen: dict[str, Any]) -> list[list[str]]:
 
 
 def draw(curves: dict[str, Any], seen: dict[str, Any]) -> Figure:
-    """Tails under their bounds, and how often each flaw is seen, as a table in shades of grey."""
+    """Tails under their bounds, and how often each flaw is seen, as a table in shades of gray."""
     figure = Figure(figsize=(13, 7.2), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1))
     panels = left.subplots(len(curves) // 2, 4)

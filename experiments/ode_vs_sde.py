@@ -1,10 +1,10 @@
 r"""ODE or SDE: does noise in every step, not only at the start, make optimization faster?
 
 *Speed.* The same samplers at eta 0, 0.25, 0.5 and 1 optimize the same rewards from the same starts, with Adam, as the
-published code does, and on the toys also by plain steps of 1 / L, each map with its own L. Adam moves every element of
-the noise by about its rate, so that with more elements it also goes further at each step; it is compared with an ODE
-whose rate is raised until its steps are as long. Rewards are compared at equal steps, which is what the
-paper plots, and at equal denoiser calls and seconds.
+published code does, and on the toys also by plain steps of 1 / L, each map with its own L. Adam changes every element
+of the noise by about its rate, so that with more elements it also goes further at each step; it is compared with an ODE
+whose rate is raised until its steps are as long. Rewards are compared at equal steps, which is what the paper plots,
+and at equal denoiser calls and seconds.
 
 *Why.* The paper argues that the gradient with respect to all noise is longer than its part at the start, and the gain
 guaranteed by Theorem 1 grows with it. That compares two sets of variables of one map, where it is trivially so. What

@@ -64,7 +64,8 @@ def section(name: str, claim: Claim, found: dict[str, Any] | None, results: Path
         if (results / f"{name}.{end}").exists():
             lines += [f"![{claim.title}](../experiments/results/{name}.{end})", ""]
     for path in sorted(results.glob(f"{name}_*.png")):
-        lines += [f"![{path.stem.removeprefix(name + '_')}](../experiments/results/{path.name})", ""]
+        shows = path.stem.removeprefix(f"{name}_").replace("pictures", "images")
+        lines += [f"![{shows}](../experiments/results/{path.name})", ""]
     settings = "; ".join(f"{key} {format_setting(value)}" for key, value in found["settings"].items())
     versions = ", ".join(f"{key} {value}" for key, value in found["versions"].items())
     return "\n".join([*lines, fill(f"*How*: {command}. Settings: {settings}. Versions: {versions}."), ""])

@@ -3,7 +3,7 @@
 A denoiser of a ring is trained here (`ring_model.py`); the noise of 1000 samples is optimized for sin 4 pi x + sin 4 pi
 y - ((x - 1)^2 - y^2) / 5 all at once, by the exact gradient and by Hybrid-2 with 2 candidates, with DDIM and, for
 comparison, with the sampler of the published notebook. Where that notebook prints numbers, they stand next to ours;
-they are not expected digit for digit, since its denoiser is not at hand and it clips the gradient of all samples
+they are not expected digit for digit, since its denoiser is not available and it clips the gradient of all samples
 together, and we each by its own norm.
 """
 
@@ -27,7 +27,7 @@ from noiseward import Budget, GradientAscent, Hybrid2, Objective, iterate
 
 CLAIM = Claim(
     title="The sample distribution of a toy model while its noise is optimized (Figure 3)",
-    paper="running DNO moves the whole sample distribution of a toy model to high values of a non-convex reward; the "
+    paper="running DNO shifts the whole sample distribution of a toy model to high values of a non-convex reward; the "
     "published notebook does so with the gradient and with Hybrid-2",
     source="caption of Figure 3; the numbers next to ours are the notebook's",
     minutes=30,
@@ -116,7 +116,7 @@ def table(runs: dict[str, Any], steps: dict[str, int]) -> list[list[str]]:
 
 
 def backdrop(axes: Any) -> None:
-    """The reward in grey, dark where it is high, and the two circles between which data lie."""
+    """The reward in gray, dark where it is high, and the two circles between which data lie."""
     side = torch.linspace(-1.7, 1.7, 171)
     y, x = torch.meshgrid(side, side, indexing="ij")
     height = waves(torch.stack([x, y], -1).view(-1, 2), None).view_as(x)

@@ -5,7 +5,7 @@ method makes one run per noun, which is read off at 1, 3 and 5 times a unit of t
 the process's own, so that what else the machine does does not count. Reported next to the reward: what was not
 optimized, the other rewards, and the held-out judge's verdict.
 
-The paper's own form, Stable Diffusion 1.5 on 45 animals, with the weights of model and rewards at hand and a GPU:
+The paper's own form, Stable Diffusion 1.5 on 45 animals, with the weights of model and rewards and a GPU:
 
     python -m experiments.table1 --model sd15 --rewards aesthetic hpsv2 pickscore --prompts animals --seeds 1 \\
         --unit 60 --steps 50 --guidance 5

@@ -8,6 +8,7 @@ from noiseward.methods import METHODS, Recipe
 from noiseward.options.run import RunSpec
 from noiseward.options.table import to_markdown
 from noiseward.rewards.catalog import ENTRIES, list_repos
+from tests import reference
 
 __all__ = ["COMMANDS", "PAGE", "REWARDS", "commands_page", "options_page", "rewards_page"]
 
@@ -30,7 +31,7 @@ This page follows from `src/noiseward/options` and `src/noiseward/methods`: `pyt
 COMMANDS_HEAD = """# Commands
 
 What `noiseward COMMAND --help` prints. Options that several commands share are explained in [options](options.md),
-exit codes and JSON in [scripting](scripting.md).
+[exit codes](reference/exit-codes.md) and [JSON](scripting.md) have pages of their own.
 
 This page follows from `src/noiseward/cli`: `python -m tests.pages` writes it again.
 """
@@ -111,3 +112,5 @@ if __name__ == "__main__":
     PAGE.write_text(options_page(), encoding="utf-8")
     COMMANDS.write_text(commands_page(), encoding="utf-8")
     REWARDS.write_text(rewards_page(), encoding="utf-8")
+    reference.RUN_DIRECTORY.write_text(reference.run_directory_page(), encoding="utf-8")
+    reference.SCHEMAS.write_text(reference.schemas_page(), encoding="utf-8")

@@ -111,7 +111,7 @@ REFUSED = {
     "KarrasVeScheduler": ("also needs sample_hat", OWN),
     "LMSDiscreteScheduler": ("requires the scipy library", "without scipy; with it, it works"),
     "PiflowScheduler": ("does not fit a model that came with", OWN),
-    "RFD4ProteinaScheduler": ("cannot be made here", "it moves proteins"),
+    "RFD4ProteinaScheduler": ("cannot be made here", "it is for proteins"),
     "RePaintScheduler": ("also needs original_image", OWN),
     "SCMScheduler": ("it has no scale_model_input", OWN),
     "ScoreSdeVeScheduler": ("it has no step", OWN),

@@ -1,4 +1,4 @@
-"""Git LFS pointers in the place of weights, wherever weights are read."""
+"""Git LFS pointers instead of weights, wherever weights are read."""
 
 from __future__ import annotations
 

@@ -164,11 +164,6 @@ def test_exit_codes(run, arguments, status):
     assert run(*arguments)[0] == status
 
 
-def test_the_page_lists_the_exit_codes():
-    text = PAGE.read_text()
-    assert re.findall(r"^\| (\d+) \|", text, re.MULTILINE) == ["0", "1", "2", "130", "143"]
-
-
 def test_show_replay_and_export_work_on_a_batch_and_a_comparison(run, small, tmp_path):
     (tmp_path / "p.txt").write_text("a\nb\n")
     assert (

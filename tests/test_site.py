@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,31 @@ def test_nothing_is_fetched_from_another_host():
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     assert config["theme"]["font"] is False
     assert all((DOCS / path).is_file() for path in (*config["extra"]["polyfills"], *config["extra_css"]))
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    found = {
+        name: re.findall(pattern, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)[0]
+        for name, pattern in {
+            "CITATION.cff": r"^version: (\S+)$",
+            "docs/help/citing.md": r"version = \{([^}]+)\}",
+            "docs/start/install.md": r"noiseward-([\d.]+)-py3",
+            "CHANGELOG.md": r"^## \[(\d[^\]]*)\]",
+        }.items()
+    }
+    assert set(found.values()) == {noiseward.__version__}, found
+
+
+def test_each_question_of_a_newcomer_has_a_page():
+    pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES} | {"tutorial", "source/CHANGELOG"}
+    for question, answer in read_questions().items():
+        assert answer.partition("#")[0].rstrip("/") in pages | {""}, question
+
+
+def read_questions() -> dict[str, str]:
+    """What `scripts/docs` asks of the built site; the script itself is not a package."""
+    spec = spec_from_file_location("questions", ROOT / "scripts" / "site" / "questions.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.QUESTIONS

@@ -1,4 +1,4 @@
-"""The page of tasks: its examples are run as they stand, on tiny models in the place of those that it names."""
+"""The page of tasks: its examples are run as they stand, on tiny models instead of those that it names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def models(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def place(models, tmp_path, monkeypatch):
-    """A function that puts tiny models and small settings in the place of the page's; images are where it has them."""
+    """A function that puts tiny models and small settings instead of the page's; images are where it has them."""
     from PIL import Image
 
     for name, target in (("photo", "photo.jpg"), ("photo", "style.jpg"), ("mask", "mask.png"), ("edges", "edges.png")):

@@ -125,7 +125,9 @@ class Unreachable(Notes):
 
 def test_a_tracker_that_fails_does_not_end_the_run(model):
     lost, other = Unreachable(), Notes()
-    with pytest.warns(NoisewardWarning, match="Unreachable raised ConnectionError: no route to host; the run goes on"):
+    with pytest.warns(
+        NoisewardWarning, match="Unreachable raised ConnectionError: no route to host; the run continues"
+    ):
         solution = align(model, "a", "brightness", steps=2, log=[lost, other], **HOW)
     assert solution.status[0].name == "STEPS" and len(lost.numbers) == 1 and lost.closed == 0
     assert len(other.numbers) == 3 and other.closed == 1

@@ -1,23 +1,25 @@
 """The docs are written as the field writes: words that readers stumble over are not in them.
 
-Pages and tables that a script writes are left out; their words are those of the script.
+That holds for pages that a script writes, too, and for whatever else a user may read: docstrings, help of options and
+error messages. So all text of the package and of the experiments is searched, but for its examples.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-GENERATED = {"commands.md", "options.md", "paper.md"}
 PAGES = [
-    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name not in GENERATED),
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")),
 ]
-TABLE = re.compile(r"<!-- (?!end|not run)[^>]*-->\n.*?<!-- (?:end|table: end)[^>]*-->", re.DOTALL)
-CODE = re.compile(r"^```.*?^```|`[^`]*`|\]\([^)]*\)", re.MULTILINE | re.DOTALL)
+MODULES = [path for part in ("src", "experiments", "integrations") for path in sorted((ROOT / part).rglob("*.py"))]
+CODE = re.compile(r"^```(?!text).*?^```|`[^`\n]*`|\]\([^)]*\)?", re.MULTILINE | re.DOTALL)
+EXAMPLE = re.compile(r"^\s*(?:>>>|\.\.\.) .*$", re.MULTILINE)
 WORDS = {
     r"ane[w]|whoeve[r]|for ever|of late|unasked|oftener": "again, anyone who, forever, recently, by default",
     r"wanted": "expected, needed",
@@ -29,6 +31,8 @@ WORDS = {
     r"pictures?": "image",
     r"moves?|moved|moving": "step, change",
     r"told": "say what is meant: by default, an error",
+    r"nobody|somebody|anybody|everybody": "no one, someone, anyone, everyone",
+    r"in the place of|(?:and|or) the like": "instead of, similar",
     r"go(?:es|ing)? on|gone on|went on": "continue",
     r"needs? not|worth its trouble|at hand|hungr\w+|yardsticks?|there stands": "plain words",
     r"licence|colour\w*|behaviour|grey|whilst|learnt": "American spelling",
@@ -37,8 +41,7 @@ WORDS = {
 
 def find(text: str) -> list[str]:
     """The words in a page that should not be there, each with its line and what to write."""
-    blank = TABLE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
-    blank = CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), blank)
+    blank = CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
     return [
         f"line {blank[: match.start()].count(chr(10)) + 1}: {match[0]!r} ({instead})"
         for pattern, instead in WORDS.items()
@@ -51,6 +54,16 @@ def test_a_page_has_no_word_that_readers_stumble_over(page):
     assert not find(page.read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_text_of_a_module_has_such_a_word(path):
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
+            found += [f"{path.name}:{node.lineno}, {word}" for word in find(EXAMPLE.sub("", node.value))]
+    assert not found
+
+
 def test_words_are_found_in_prose_alone():
     assert find("a\nBeside it.\n") == ["line 2: 'Beside' (next to, in addition to)"]
-    assert not find("`beside` [a](pictures/a.png)\n```\nwanted\n```\n<!-- cards -->\na move\n<!-- end -->\n")
+    assert not find("`beside` [a](pictures/a.png)\n```\nwanted\n```\n")
+    assert find("```text\nWhat is wanted.\n```\n"), "what a command prints is prose"

@@ -6,7 +6,7 @@ The order is part of the recipe: version 0.1 trains its denoiser on the first 48
 all of them. New nouns go to the end, so that the tokens of the old ones stay what they are.
 
 0.3 completes the 45 "simple animals" of DDPO, as far as the font has one glyph for each. Where it has two, the face
-or the body was taken that is told apart best: the mouse is a face because the rat is a body.
+or the body was taken that is easiest to distinguish: the mouse is a face because the rat is a body.
 
 References:
     Kevin Black et al., Training Diffusion Models with Reinforcement Learning, https://arxiv.org/abs/2305.13301

@@ -16,7 +16,7 @@ class NoisewardAlign:
     """A model, a prompt and rewards in; the aligned images, their noise and a plot out."""
 
     CATEGORY = "sampling/noiseward"
-    DESCRIPTION = "Raise a reward by moving the sampler's own noise."
+    DESCRIPTION = "Raise a reward by optimizing its noise."
     FUNCTION = "align"
     RETURN_TYPES = ("IMAGE", "IMAGE", NOISE, "IMAGE", "STRING")
     RETURN_NAMES = ("images", "before", "noise", "plot", "report")

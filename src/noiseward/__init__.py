@@ -1,4 +1,4 @@
-"""Align any diffusion or flow model with any reward while it generates, by moving the sampler's own noise.
+"""Align any diffusion or flow model with any reward while it generates, by optimizing its noise.
 
 A **sampler** turns **noise** into a sample; a **reward** scores it; an **optimizer** changes the noise so that the
 reward rises; a **regularizer** keeps it looking like noise.
@@ -13,7 +13,7 @@ import ast
 import os
 import warnings
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # from tqdm, in notebooks without ipywidgets
 

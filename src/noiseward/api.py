@@ -136,7 +136,7 @@ def _begin(
     log: Log,
     progress: bool,
 ) -> Generator[Step, None, Solution]:
-    """Set a run up, whose steps are yet to be made."""
+    """Set up a run without making its steps."""
     settings = Settings.read(_sort(options))
     check_trackers(log)
     spec = None if out is None else describe_call(model, prompt, reward, settings, method=method, watch=watch)
@@ -179,7 +179,7 @@ def align(
     progress: bool = True,
     **options: Any,
 ) -> Solution:
-    """Raise the reward of the samples of a prompt by moving the sampler's own noise.
+    """Raise the reward of the samples of a prompt by optimizing the noise that the sampler draws.
 
     Arguments:
         model: a diffusers pipeline, a `Sampler`, or a name as below.

@@ -1,4 +1,4 @@
-"""Large models of the last years, with embeddings in the place of what reads their prompts."""
+"""Large models of the last years, with embeddings instead of what reads their prompts."""
 
 from __future__ import annotations
 

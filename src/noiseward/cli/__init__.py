@@ -41,7 +41,7 @@ __all__ = ["app", "command", "main"]
 
 app = typer.Typer(
     name="noiseward",
-    help="Align any diffusion model with any reward while it generates, by moving the sampler's own noise.",
+    help="Align any diffusion model with any reward while it generates, by optimizing its noise.",
     no_args_is_help=True,
     cls=Group,
     pretty_exceptions_enable=False,

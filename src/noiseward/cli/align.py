@@ -19,7 +19,7 @@ __all__ = ["align"]
 
 @expand
 def align(spec: RunSpec, output: AlignOptions) -> None:
-    """Raise a reward by moving the sampler's own noise, and keep images and noise in a run directory."""
+    """Raise a reward by optimizing the sampler's noise, and keep images and noise in a run directory."""
     if any(not prompt.strip() for prompt in spec.prompt):
         raise typer.BadParameter("PROMPT must not be empty; say what to draw, as in 'a duck'")
     if not spec.prompt and (card := card_of(spec.model)) and card.needs_prompt:

@@ -32,7 +32,7 @@ def run_sweep(
     Arguments:
         sweep: to run.
         workers: who does the work.
-        log: trackers that are told of every pack that ends.
+        log: trackers that log every pack that ends.
         quiet: print nothing.
         json: print a line of JSON per beat.
     """

@@ -1,7 +1,7 @@
 r"""Likely reward hacking, found in the records of a run whose held-out rewards were watched (`panel.py`).
 
-A reward that is optimized for long enough is raised by images that nobody else would rate higher. A panel of held-out
-rewards :math:`w_1 \dots w_n` shows it: the optimized reward still rises, and they fall. For one row, with the
+A reward that is optimized for long enough is raised by images that no other judge would rate higher. A panel of
+held-out rewards :math:`w_1 \dots w_n` shows it: the optimized reward still rises, and they fall. For one row, with the
 optimized reward :math:`r_k` and held-out scores :math:`w_k` at the watched steps k, and p the last step at which w was
 highest, w **falls** if
 

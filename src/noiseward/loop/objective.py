@@ -1,10 +1,13 @@
-r"""The equation: a **sampler** turns **noise** into a sample; a **reward** scores it; a **regularizer** keeps it noise.
+r"""The equation that is maximized.
+
+A **sampler** turns **noise** into a sample, a **reward** scores the sample, and a **regularizer** keeps the noise
+plausible:
 
 .. math::
     \max_z \; r(M(z, c), c) - \rho(z), \qquad z \sim N(0, I) \text{ a priori.}
 
-M is the sampler, c the prompt, r the reward, :math:`\rho` the penalty. What an **optimizer** maximizes is the *value*,
-the reward less the penalty.
+M is the sampler, c the prompt, r the reward, :math:`\rho` the penalty. An **optimizer** maximizes the *value*,
+the reward minus the penalty.
 """
 
 from __future__ import annotations
@@ -147,7 +150,7 @@ class Objective:
         *,
         known: Tensor | None = None,
     ) -> Verdict | None:
-        """Test noise and, for some rows `(B,)`, its samples; None where results need not pass anything.
+        """Test noise and, for some rows `(B,)`, its samples; None where results do not have to pass anything.
 
         Arguments:
             noise: `(B, *noise_shape)`.

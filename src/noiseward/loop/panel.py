@@ -1,8 +1,8 @@
 r"""The panel: held-out rewards. They score the samples of a run, are never optimized, and warn when they drop.
 
-A reward that is optimized for long enough is raised by images that nobody else would rate higher. A panel of held-out
-rewards shows it; the rule is in `hacking.py`. The best before that is the step with the highest value up to there; its
-noise is kept along the way.
+A reward that is optimized for long enough is raised by images that no other judge would rate higher. A panel of
+held-out rewards shows it; the rule is in `hacking.py`. The best before that is the step with the highest value up to
+there; its noise is kept along the way.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ class Solution:
 
     @classmethod
     def load(cls, folder: str | Path) -> Solution:
-        """Read what `save` wrote, or the directory of a run, also of one that still goes on.
+        """Read what `save` wrote, or the directory of a run, also of one that is still running.
 
         Raises:
             ArgumentError: the folder holds neither, or a file of it cannot be read.

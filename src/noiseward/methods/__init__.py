@@ -1,4 +1,4 @@
-"""Methods: how the noise moves, by name. One registry for `align`, `batch`, `compare`, the docs and the studio.
+"""Methods: how the noise is changed, by name. One registry for `align`, `batch`, `compare`, the docs and the studio.
 
     NAME                             a method with its defaults
     NAME:ARG=VALUE,ARG=VALUE         with arguments; the first may stand without its name, as in best-of-n:8

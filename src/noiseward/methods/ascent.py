@@ -32,7 +32,7 @@ class DNORecipe(Recipe, name="dno", needs=("gradient",), paper="https://arxiv.or
     )
     project: str | None = option(
         None,
-        help="Keep each draw on its sphere (norm) or white (spectral), or move the first draw alone (start); with + "
+        help="Keep each draw on its sphere (norm) or white (spectral), or change the first draw alone (start); with + "
         "between several.",
     )
     best_of: int | None = option(

@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """How the noise moves.
+    """How the noise is changed.
 
     Arguments:
         optimizer: what changes it.

@@ -17,7 +17,7 @@ does not show in the image, so it is listed, never changed, and left out of ever
 noise is.
 
 Random choices (initial noise, search directions, permutations) come from :class:`Seeds`: each has a row, a step and a
-purpose, hence no generator state is ever stored and a row's choices do not depend on its neighbors.
+purpose, so no generator state is ever stored and a row's choices do not depend on its neighbors.
 """
 
 from __future__ import annotations

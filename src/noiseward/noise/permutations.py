@@ -7,7 +7,7 @@ Cut into blocks of k after each permutation, noise is described by the mean bloc
 and the gradient of a function of those two is :math:`\nabla_{z^i} = c + s \, u u^\top z^i` (`concentration.py`).
 :class:`Permutations` computes the moments for all of them, and sums such gradients.
 
-A permutation is random access, which takes nearly all the time. So there are two families:
+To permute is to read memory in random order, and that takes nearly all of the time. So there are two families:
 
 * `random`: J stored random permutations, as published;
 * `strided`: four stored random permutations, each read J/4 times with another stride s and shift t, so that a block is

@@ -5,17 +5,17 @@ point of a set on which (almost) all Gaussian noise lies, draw by draw and row b
 
 * :class:`NormProjection`: the sphere :math:`\|z\|_2 = \sqrt N` of each draw of N elements. Gaussian noise lies within
   :math:`1/\sqrt{2N}` of it.
-* :class:`SpectralProjection`: white noise is white. The unitary discrete Fourier transform of a draw, its redundant
-  half dropped, is N/2 complex numbers :math:`y_j`, independent and standard complex normal if z is Gaussian: the real
-  :math:`X_0, X_{N/2}` become :math:`y_0 = (X_0 + i X_{N/2})/\sqrt2`. In blocks of b = 16 neighboring frequencies their
-  magnitudes are moved to the nearest point with the expected sums,
+* :class:`SpectralProjection`: the flat spectrum of white noise. The unitary discrete Fourier transform of a draw, its
+  redundant half dropped, is N/2 complex numbers :math:`y_j`, independent and standard complex normal if z is Gaussian:
+  the real :math:`X_0, X_{N/2}` become :math:`y_0 = (X_0 + i X_{N/2})/\sqrt2`. In blocks of b = 16 neighboring
+  frequencies their magnitudes are projected to the nearest point with the expected sums,
 
   .. math::
       \sum_j |y_j| = \tfrac{\sqrt\pi}{2} b, \qquad \sum_j |y_j|^2 = b,
 
   phases kept. The nearest point is a soft threshold, :math:`|y_j| \mapsto s \, (|y_j| - \tau)_+`, with s and
   :math:`\tau` in closed form once the magnitudes are sorted. A wave, a checkerboard or a shift concentrates power in
-  few frequencies, and loses it here. The same is done to the direction before the optimizer sees it.
+  few frequencies, and the projection removes it. The same is done to the direction before the optimizer sees it.
 
 :class:`StartOnly` constrains what may change at all: the draws made before the first step.
 

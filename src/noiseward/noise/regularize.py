@@ -1,8 +1,9 @@
-r"""Regularizers: how implausible some noise is. Zero at its most plausible, subtracted from the reward.
+r"""Regularizers: penalties for implausible noise, subtracted from the reward; zero at the most plausible noise.
 
-Ascent may push the noise where no Gaussian would be, and the sample with it out of the model's distribution. The paper
-measures that with two concentration inequalities, :math:`p_1(M_1)` on the mean and :math:`p_2(M_2)` on the covariance
-of the noise cut into blocks, in the given order and after random permutations (`concentration.py`):
+Ascent may push the noise to values that are very unlikely under a Gaussian, and with it the sample out of the model's
+distribution. The paper measures that with two concentration inequalities, :math:`p_1(M_1)` on the mean and
+:math:`p_2(M_2)` on the covariance of the noise cut into blocks, in the given order and after random permutations
+(`concentration.py`):
 
 * :func:`probability`, the paper's P(z), is the smallest of these bounds;
 * :class:`Concentration` is the mean of :math:`-(\log p_1 + \log p_2)`.

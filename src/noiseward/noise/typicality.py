@@ -19,8 +19,8 @@ and all draws together
 * `blocks`: the paper's bounds for blocks of 4 and of 16 consecutive elements;
 * `copies`: the same for draws i < j of one size.
 
-Each gives a number that is at most a with probability at most a. With T of them, T times the smallest has the same
-property (Bonferroni): that is the strict probability.
+Each test gives a p-value: a number that, for Gaussian noise, is at most a with probability at most a. With T tests, T
+times the smallest p-value is a p-value, too (Bonferroni): that is the strict probability.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _blocks(flat: Tensor, block: int) -> Tensor:
 
 
 def _copies(stack: Tensor) -> Tensor:
-    """Whether any two of the vectors `(B, count, N)` are alike."""
+    """Whether any two of the vectors `(B, count, N)` are nearly equal."""
     product = stack @ stack.transpose(1, 2) / stack.norm(dim=2, keepdim=True).clamp(min=1e-300)
     first, second = torch.triu_indices(stack.shape[1], stack.shape[1], 1, device=stack.device)
     return (normal(product[:, first, second].abs().amax(1)) * len(first)).clamp(max=1)

@@ -1,4 +1,4 @@
-r"""What to do where nobody says how: explore first, then refine, by what model and reward offer.
+r"""The default method: explore first, then refine, by whatever model and reward offer.
 
 * First eight fresh noises, next to the seed's: the best that passes the tests. With the test that makes the cost of ten
   samples, and where luck is cheap, it is not behind luck.

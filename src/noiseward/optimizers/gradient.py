@@ -15,10 +15,10 @@ Optional cheaper gradients are biased. A step of most samplers is
     x_{t-1} = a_t x_t + b_t \, \epsilon_\theta(x_t, t) + \sigma_t z_t, \qquad
     \frac{\partial x_{t-1}}{\partial x_t} = a_t I + b_t \frac{\partial \epsilon_\theta}{\partial x_t},
 
-and what costs is the denoiser's Jacobian. `Backprop(steps=K)` differentiates the last K of N steps and changes the
-draws made in them alone, with their exact gradient. `Backprop(through="linear")` drops the Jacobian and keeps
-:math:`a_t I`, the sampler's own path, so that every draw changes and none exactly; with `steps=K` the last K steps keep
-their Jacobian all the same. :class:`Annealed` begins with K = 0 and ends with K = N.
+and nearly all of the cost is the denoiser's Jacobian. `Backprop(steps=K)` differentiates the last K of N steps and
+changes only the draws made in them, by their exact gradient. `Backprop(through="linear")` drops the Jacobian and keeps
+:math:`a_t I`, the sampler's own path, so every draw gets a gradient, and none of them is exact; with `steps=K` the last
+K steps still keep their Jacobian. :class:`Annealed` begins with K = 0 and ends with K = N.
 
     cost in denoiser calls      forward     backward    (recomputed)
     Backprop()                  N           N           (N)
@@ -156,7 +156,7 @@ class Backprop(Estimator):
             return 0
         if not layout.steps:
             raise GradientError(
-                "the sampler's steps cannot be told apart, its denoiser is not known: make it with "
+                "the sampler's steps cannot be distinguished because its denoiser is not known; make it with "
                 "FunctionSampler(fn, denoiser=module), or take Backprop()"
             )
         skipped = max(layout.steps - (self.steps or 0), 0)

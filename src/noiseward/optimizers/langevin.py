@@ -1,7 +1,7 @@
-r"""Langevin steps with a Metropolis test: samples of noise by how good their images are, instead of the one best noise.
+r"""Langevin steps with a Metropolis test: samples of noise, weighted by reward, instead of the best one alone.
 
-Ascent ends where the reward does, however unlikely that noise is. Of all distributions of noise with the same mean
-value v, the one nearest to :math:`N(0, I)` is
+Ascent ends at a maximum of the reward, however unlikely the noise is there. Of all distributions of noise with the same
+mean value v, the one nearest to :math:`N(0, I)` is
 
 .. math:: p(z) \propto e^{-\|z\|^2 / 2} \, e^{v(z) / \tau}.
 
@@ -11,16 +11,16 @@ This optimizer draws from it, by the preconditioned Crank-Nicolson Langevin sche
 .. math:: z' = \frac{(2 - d) \, z + 2 d \, g + \sqrt{8 d} \, w}{2 + d}, \qquad w \sim N(0, I),
 
 and accepts with the probability that makes p stationary. Without a reward, or with a linear one, that is 1 for every
-step size d and in any dimension: the prior is built into the proposal, and fresh noise flows in with every step. Noise
+step size d and in any dimension: the prior is built into the proposal, and every step mixes in fresh noise. Noise
 and images that fail the tests (`loop/plausible.py`) are never accepted: p is then restricted to those that pass.
 
 The temperature :math:`\tau` trades value for likelihood. A linear value with a slope of norm s is raised by
-:math:`s^2 / \tau` on the average, at a divergence from the prior of :math:`s^2 / 2 \tau^2`. Where none is given, it is
+:math:`s^2 / \tau` on average, at a divergence from the prior of :math:`s^2 / 2 \tau^2`. Where none is given, it is
 the norm of the first gradient over 10, and falls by 15 % with every accepted step: annealing, no sampling. A step size
 that is not given grows with acceptance and shrinks without, towards the rate of 0.57 that is best in high dimensions.
 
 What a step costs, per row: an evaluation with its gradient, and where it is accepted the image test. When not to use
-it: for the last bit of reward, which steady ascent (`steady.py`) gets sooner; measured in docs/compare.md.
+it: for the last bit of reward, which steady ascent (`steady.py`) reaches sooner; measured in docs/compare.md.
 """
 
 from __future__ import annotations

@@ -1,25 +1,25 @@
-r"""A person as the reward: search over noise by looks at images that are liked or not.
+r"""A person as the reward: search over noise by choosing among images, round by round.
 
-A look shows n variations of a center c, each turned from it by the same angle,
+A round, called a *look*, shows n variations of a center c, each turned from it by the same angle,
 
 .. math:: z_i = \cos\theta \, c + \sin\theta \, \xi_i, \qquad \xi_i \sim N(0, I),
 
-and the person says which she likes, in whatever detail: a click, several, a rank, a rating. All that is used is the
-order, as the normal scores :math:`w_i` of it: where the taste is linear in the noise, :math:`u(z) = \langle a, z
-\rangle`, the variations' tastes are n independent normal numbers, and w_i is what the i-th is expected to be of those
-that are ordered so. Images that are liked alike share the mean. The sum over all looks and its evidence,
+and the person says which they like: by a click, several clicks, a ranking or ratings. Only the order is used, as its
+normal scores :math:`w_i`. If the person's taste is linear in the noise, :math:`u(z) = \langle a, z \rangle`, then the
+tastes of the variations are n independent normal numbers, and :math:`w_i` is the expected value of the one with the
+rank of image i. Images with equal ratings share the mean. The sum over all looks and its evidence,
 
 .. math:: S = \sum w_i \, \xi_i, \qquad V = \sum w_i^2,
 
-point to a, for :math:`\langle a, S \rangle` is expected to be V |a|. So the center is :math:`S / \sqrt V`, which is
-standard normal noise again and expected to be liked by :math:`\sqrt V` standard deviations: it grows with the root of
-the looks, where the best of N images grows with the root of the logarithm of N. Variations are liked best at
+point towards a: the expected value of :math:`\langle a, S \rangle` is V |a|. So the center is :math:`S / \sqrt V`,
+which is standard normal noise again and expected to be liked by :math:`\sqrt V` standard deviations: it grows with the
+root of the looks, where the best of N images grows with the root of the logarithm of N. Variations are liked best at
 :math:`\tan\theta = m / \sqrt V`, m the expected largest of n normal numbers; the first look, which has no center, shows
 fresh noise.
 
-Tastes are not linear: what was said of images far from the center counts less, so S and V are discounted from look to
+Tastes are not linear: choices among images far from the present center say less, so S and V are discounted from look to
 look. That is an evolution strategy with the weighted recombination of CMA-ES (Hansen and Ostermeier, 2001), on the
-sphere and for interactive use (Takagi, 2001), with an angle that follows from the model in the place of one that is
+sphere and for interactive use (Takagi, 2001), with an angle that follows from the model instead of one that is
 adapted.
 """
 

@@ -1,7 +1,7 @@
 r"""One optimizer after the other: search first, then ascend.
 
-Ascent is local: where it ends depends on where it starts. N fresh noises cost N runs of the sampler forward, as much as
-N / 3 steps of backpropagation, and where rewards are Gaussian the best of many is about :math:`\sqrt{2 \log N}`
+Ascent is local: where it ends depends on where it starts. N fresh draws of noise cost N runs of the sampler forward, as
+much as N / 3 steps of backpropagation, and where rewards are Gaussian the best of many is about :math:`\sqrt{2 \log N}`
 deviations above the mean. So a few may be worth trying before the ascent begins. The result is still one noise that was
 drawn as the sampler draws it, changed as far as the ascent changed it.
 

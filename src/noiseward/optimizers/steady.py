@@ -1,14 +1,14 @@
-r"""Steady ascent: steps that are taken back where they lead nowhere good, and are as long as the model allows.
+r"""Steady ascent: undo a step that does not improve or fails a test, and adapt the step length to the model.
 
-How long a step may be depends on the model, on the reward and on the row, by factors of ten. So none is fixed: from a
+How long a step may be depends on the model, on the reward and on the row, by factors of ten. So it is not fixed: from a
 center c with the proposal p of another optimizer the next noise is
 
 .. math:: z = c + s \, (p - c),
 
-and what becomes of it decides about s. If the value is higher and the tests pass (`loop/plausible.py`), z is the next
-center and s grows by half. If not, the center stays, its optimizer's state too, and s shrinks to 0.4 of what it was.
+and the outcome decides s. If the value is higher and the tests pass (`loop/plausible.py`), z is the next center and s
+grows by half. If not, the center and its optimizer's state stay as they are, and s shrinks to 0.4 of what it was.
 Before a step is made, s shrinks until its noise passes the strict test, which needs no sampling. A row whose s has
-become too small to matter has settled; so has one whose proposal is its center, unless proposals are random.
+become too small to matter has settled; so has a row whose proposal is its center, unless proposals are random.
 
 Without tests to pass, the other optimizer's steps are made as they are.
 """

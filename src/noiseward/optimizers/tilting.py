@@ -1,10 +1,10 @@
-r"""Tilting: guided runs whose share is as large as the tests allow, each row's own.
+r"""Tilting: guided runs, as strong as the tests allow, with a strength that each row adapts for itself.
 
 One step makes one guided run per row (`guidance/ntrk.py`) and keeps it where it scores higher and passes the tests.
 What it starts from changes by turns: the noise itself at first, then fresh noise, which explores, and the best noise so
-far turned by an angle, which refines. Three numbers per row adapt: the share :math:`\rho` of either kind of run grows
-by 1.3, and shrinks to 0.4 of itself where the tests fail; the sine of the angle grows by 1.2 with success and shrinks
-without.
+far turned by an angle, which refines. Three numbers per row adapt: the share :math:`\rho` of the gradient in the noise,
+one for each of the two kinds of run, is multiplied by 1.3 after a run that passes the tests and by 0.4 after one that
+fails; the sine of the angle is multiplied by 1.2 after a success and divided by it otherwise.
 
 What a step costs, per row: the evaluation of the noise, a guided run with a backward per denoiser call, and a run for
 the image test where the result scores higher. When not to use it: the reward is a black box, or the sampler has no

@@ -22,8 +22,8 @@ with an error that falls as :math:`q^{-1/2}`.
 What a step costs, in denoiser calls per row: :class:`ZerothOrder` q + 1 forward; `Hybrid1` 1 forward and backward;
 `Hybrid2` q + 1 forward and 1 backward. In scores of the reward: q + 1.
 
-When all candidates score the same, as happens with rewards that come in steps, the direction is zero and the row stays
-where it is; the run reports that at its end. A candidate whose score is not finite is left out.
+When all candidates score the same, as happens with rewards that take few values, the direction is zero and the row
+stays where it is; the run reports that at its end. A candidate whose score is not finite is left out.
 """
 
 from __future__ import annotations

@@ -194,7 +194,7 @@ class RunSpec(Settings, ModelOptions):
     )
     method: str | None = option(
         None,
-        help="How the noise moves: NAME or NAME:ARG=VALUE,..., as in dno:lr=0.02,guard=shell:0.01. "
+        help="How the noise is optimized: NAME or NAME:ARG=VALUE,..., as in dno:lr=0.02,guard=shell:0.01. "
         "'noiseward methods' lists them; path/to/file.py:Class is one of your own (this runs that file). "
         "Default: auto.",
     )

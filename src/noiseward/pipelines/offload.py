@@ -297,7 +297,7 @@ def _diffusers_hooks(part: Module) -> list[Any]:
 
 
 def _has_hook(part: Module) -> bool:
-    """Whether a hook moves or casts the weights of a part."""
+    """Whether a hook transfers or casts the weights of a part."""
     kinds = {type(hook).__name__ for hook in _diffusers_hooks(part)}
     return not kinds.isdisjoint({"GroupOffloadingHook", "LayerwiseCastingHook"}) or any(
         type(hook).__name__ in _WHOLE or getattr(hook, "offload", False) is True for hook in _accelerate_hooks(part)

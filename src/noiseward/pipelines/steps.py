@@ -141,7 +141,7 @@ class _State:
 
 
 def _bind(scheduler: Any, own: Callable[..., Any], step: Callable[..., Any]) -> Callable[..., Any]:
-    """A step in the place of a scheduler's own, with its signature, which pipelines ask for.
+    """A step that replaces a scheduler's own, with its signature, which pipelines ask for.
 
     It is a method: pipelines with several states copy their scheduler for each, and a copy has its own step.
     """
@@ -156,7 +156,7 @@ def _bind(scheduler: Any, own: Callable[..., Any], step: Callable[..., Any]) -> 
 
 
 def _watch_step(scheduler: Any, own: Callable[..., Any], call: inspect.BoundArguments) -> Any:
-    """Make a step that nobody steers, and show what it predicts; where a scheduler does not say, nothing."""
+    """Make a step without guidance, and show what it predicts; where a scheduler does not say, nothing."""
     values, clean = call.arguments, None
     levels = None
     with contextlib.suppress(Exception):  # no run fails because it is watched

@@ -1,8 +1,8 @@
 """Which task a pipeline does: another pipeline class around the same models, as the images that are given ask for.
 
 A text-to-image model starts from an image (img2img), draws a part of one again (inpaint), or follows one (controlnet)
-with the classes that diffusers has for its family: `AutoPipelineForImage2Image.from_pipe` and the like, which share the
-models. A pipeline that takes all images by itself is left as it is, unless a task is named.
+with the classes that diffusers has for its family: `AutoPipelineForImage2Image.from_pipe` and similar classes, which
+share the models. A pipeline that takes all images by itself is left as it is, unless a task is named.
 
 Where a ControlNet takes part, `image` is what is started from, and `control_image` what the ControlNet follows, also in
 pipelines that call the latter `image`.

@@ -24,7 +24,7 @@ _LONG = "Token indices sequence length is longer than"
 
 @contextlib.contextmanager
 def report_truncation() -> Iterator[None]:
-    """In the body of a `with`, warn in one line of what is cut off prompts, in the place of what libraries log."""
+    """In the body of a `with`, warn in one line of what is cut off prompts, instead of what libraries log."""
     catch = _Catch()
     handlers = [one for name in ("diffusers", "transformers") for one in logging.getLogger(name).handlers]
     for handler in handlers:

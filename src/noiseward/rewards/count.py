@@ -1,4 +1,4 @@
-r"""How many of a thing an image shows, by a detector that is told what to look for (OWLv2).
+r"""How many of a thing an image shows, by a detector that takes the name of what to look for (OWLv2).
 
 The detector gives each of its boxes a logit :math:`\ell` of being the thing. Of boxes that overlap, the most likely one
 is kept. With the logit t of a threshold and a slope k, the number of things and the reward are

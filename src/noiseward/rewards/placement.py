@@ -1,7 +1,8 @@
 """Where a reward is computed, and in how much memory.
 
-A large reward model need not be on the device of the sampler: images are sent to the reward's own, and its gradient
-comes back the same way. A 1 B model on a CPU takes seconds per image, which is little next to many sampler steps.
+A large reward model does not have to be on the device of the sampler: images are sent to the reward's own, and its
+gradient comes back the same way. A 1 B model on a CPU takes seconds per image, which is little next to many sampler
+steps.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class RewardServer(ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address[:2]  # pyright: ignore[reportAttributeAccessIssue]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore a connection that broke off, print anything else in one line, and go on."""
+        """Ignore a connection that broke off, print anything else in one line, and continue."""
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, OSError):
             text = f"noiseward: a request failed ({describe_error(error, kind=True)})"
@@ -286,7 +286,7 @@ def _shut_down(connection: socket.socket) -> None:
 
 
 def _read(body: bytes | bytearray) -> tuple[list[str], Tensor, list[str] | None]:
-    """Ids, images `(B, 3, H, W)` and prompts of a request; a faulty one raises a ValueError or the like."""
+    """Ids, images `(B, 3, H, W)` and prompts of a request; a faulty one raises a ValueError or a similar error."""
     values = sum(body.count(mark) for mark in (b",", b"[", b"{"))  # each value but the first follows one of these
     if values > VALUES:
         raise ValueError(f"expected at most {VALUES} values, got {values} commas and brackets; send fewer items")

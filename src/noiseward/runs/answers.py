@@ -1,7 +1,7 @@
 """What judges answered during a run: `answers.jsonl`, a line per image and question, with reason, tokens and cost.
 
 A line names its image by a digest of its pixels, so that the reason for any image of the run is found by the image.
-Images that a judge compares others with are kept in `answers/`, by their digest: a run that is resumed goes on from
+Images that a judge compares others with are kept in `answers/`, by their digest: a run that is resumed continues from
 these. The file is no part of what a run is bound to: a line that is lost costs a question, no more.
 """
 

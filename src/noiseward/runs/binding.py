@@ -7,12 +7,12 @@ is the same for the same question, so equal runs still write equal files, to the
 sealed file was not changed since it was written, and says whose it is.
 
 *The log is the manifest.* Each line of `steps.jsonl` ends with a `sum` over itself and the sum of the line before (the
-first over the run's id): lines can be neither changed, nor left out, nor moved. In `bound` it has the digests of the
-noise to continue from, of the best, and of the panel's peaks as they are after that step. The line is written first. So
-at any instant `best`, `peaks` and `latest` are those of the last line or of the line before it; the first line after a
-resume, which may stand in for one that was there, says in `from` what the files were. Anything else is not this run,
-or not this instant of it. What an image must look like follows from the tensors, and for those along the way from
-`pixels`, a digest per row.
+first over the run's id): lines can be neither changed, nor left out, nor reordered. In `bound` it has the digests of
+the noise to continue from, of the best, and of the panel's peaks as they are after that step. The line is written
+first. So at any instant `best`, `peaks` and `latest` are those of the last line or of the line before it; the first
+line after a resume, which may stand in for one that was there, says in `from` what the files were. Anything else is not
+this run, or not this instant of it. What an image must look like follows from the tensors, and for those along the way
+from `pixels`, a digest per row.
 
 Runs of format 1 have none of this. They are held to what their numbers say of each other.
 """

@@ -168,7 +168,7 @@ def _follows(lines: list[Line], history: list[Line], loop: Mapping[str, Any], pa
 
 
 def _sound(latest: Mapping[str, Tensor], loop: Mapping[str, Any], path: Path) -> None:
-    """The noise must be finite, and the state without holes, in rows that move."""
+    """The noise must be finite, and the state without holes, in rows that are still optimized."""
     rows = len(loop["status"])
     if "noise" not in latest:
         raise RunError(f"{path}: expected a tensor 'noise', got nothing; {AGAIN}")

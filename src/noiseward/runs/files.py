@@ -2,7 +2,7 @@
 
 *Writing* replaces regular files only. A link is followed, so that what it points to is replaced and the link stays; a
 directory, a device, a pipe or a socket is refused. *Reading* takes regular files of a limited size only: reading a pipe
-in the place of a file would block, and a device never ends.
+instead of a file would block, and a device never ends.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class DirectoryBusy(RunError):
 
 
 def replace_file(target: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file next to its place, then move it there.
+    """Write a file next to its place, then rename it.
 
     Raises:
         RunError: the disk is full, the directory cannot be written, or something other than a file is there.

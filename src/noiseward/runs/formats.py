@@ -1,6 +1,6 @@
 """Specs of earlier formats, in today's words.
 
-Formats 1 and 2 said how the noise moves in seven fields, which are one method now. Up to format 3, results had to pass
+Formats 1 and 2 described the method in seven fields, which are one method now. Up to format 3, results had to pass
 no tests unless a guard was named. Such a file is read forever; one that is written again, with a larger budget, keeps
 its form.
 """

@@ -68,13 +68,13 @@ class Interruptible:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ours = {number: before for number, before in self._before.items() if signal.getsignal(number) == self._note}
-        set_handlers(ours)  # one that was put in the place of ours stays
+        set_handlers(ours)  # one that replaced ours stays
 
     def within(self, steps: Iterator[Step]) -> Iterator[Step]:
         """The same steps; a Ctrl-C stops the one being made.
 
         Raises:
-            RewardError: code that a step ran raised `SystemExit`, `KeyboardInterrupt` or the like by itself.
+            RewardError: code that a step ran raised `SystemExit`, `KeyboardInterrupt` or a similar exception by itself.
         """
         while True:
             if self.asked:

@@ -48,7 +48,7 @@ def read_lines(path: Path, *, run: str | None, rows: int | None) -> list[Line]:
         rows: of the run, if known.
 
     Raises:
-        RunError: it cannot be read, or a line was changed, lost, repeated, moved, or lacks something.
+        RunError: it cannot be read, or a line was changed, lost, repeated, reordered, or lacks something.
     """
     try:
         text = read_bytes(path).decode()

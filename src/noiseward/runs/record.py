@@ -75,7 +75,7 @@ def tolerance(folder: RunFolder, spec: RunSpec) -> float:
     """How far apart numbers of one evaluation may be in two files of a run.
 
     A resumed run evaluates its last step again, which may round differently, on a GPU above all. Where there are
-    checksums, numbers need not be compared.
+    checksums, numbers are not compared.
     """
     if run_id(spec) is not None:
         return math.inf

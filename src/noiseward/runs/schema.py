@@ -22,7 +22,13 @@ Rows = list[float]
 
 
 class Nfe(TypedDict):
-    """Denoiser calls."""
+    """Denoiser calls per row.
+
+    Attributes:
+        forward: calls.
+        backward: calls that a gradient went back through.
+        recomputed: calls that were repeated for a gradient, to save memory.
+    """
 
     forward: int
     backward: int
@@ -30,7 +36,24 @@ class Nfe(TypedDict):
 
 
 class Record(TypedDict):
-    """A line of `steps.jsonl`; lists have an entry per row."""
+    """A line of `steps.jsonl`; lists have an entry per row.
+
+    Attributes:
+        index: the step, from 0.
+        seconds: wall time of the run up to here.
+        nfe: denoiser calls up to here.
+        reward: of this step's noise.
+        terms: the rewards and requirements that it is made of, by name.
+        penalty: what is subtracted for implausible noise.
+        value: reward minus penalty.
+        probability: P(z).
+        grad_norm: norm of the direction before clipping; null if there was none.
+        watched: scores of held-out rewards, by name; only at steps that watched them.
+        silent: names of held-out rewards that do not count for reward hacking.
+        found: the step of the best so far.
+        strict: probability by the strict test of the noise; null where it was not tested.
+        image: P(image), by the image test; null where it was not tested.
+    """
 
     index: int
     seconds: float
@@ -49,7 +72,22 @@ class Record(TypedDict):
 
 
 class StatusFile(TypedDict):
-    """`status.json`; one of a run that failed at its first step has a state and an error only."""
+    """`status.json`; one of a run that failed at its first step has a state and an error only.
+
+    Attributes:
+        state: where the run is.
+        step: the last step that was written.
+        seconds: wall time up to here.
+        best: the best reward so far, by row.
+        found: the step of the best, by row.
+        rows: why each row stopped, or RUNNING.
+        strict: at the end, the strict probability of each best.
+        image: at the end, P(image) of each best; null where it was not tested.
+        untested: why images were not tested, if they should have been.
+        suspect: at the end, the part of the strict test that each best is closest to failing.
+        dead_draws: at the end, draws of the sampler that have no effect on the sample.
+        error: why the run failed.
+    """
 
     state: State
     step: NotRequired[int]
@@ -66,7 +104,15 @@ class StatusFile(TypedDict):
 
 
 class Loop(TypedDict):
-    """The metadata `loop` of `latest.safetensors`."""
+    """The metadata `loop` of `latest.safetensors`.
+
+    Attributes:
+        index: the step.
+        status: of each row, as in `status.json`.
+        nfe: denoiser calls up to here.
+        pace_nfe: calls of the most expensive recent step, by which the budget is kept.
+        untested: why images are not tested, if they should be.
+    """
 
     index: int
     status: list[str]
@@ -76,7 +122,14 @@ class Loop(TypedDict):
 
 
 class PackFile(TypedDict):
-    """A pack in `batch.json`."""
+    """A pack in `batch.json`.
+
+    Attributes:
+        name: of its run directory in `packs/`.
+        ids: one per prompt.
+        spec: what was asked, as in `spec.json`.
+        measure: in a comparison, the held-out rewards that are measured.
+    """
 
     name: str
     ids: list[str]
@@ -85,7 +138,12 @@ class PackFile(TypedDict):
 
 
 class BatchFile(TypedDict):
-    """`batch.json`."""
+    """`batch.json`.
+
+    Attributes:
+        format: of the directory.
+        packs: runs of a few rows each.
+    """
 
     format: int
     packs: list[PackFile]

@@ -19,7 +19,7 @@
     first/               with few steps first: their optimization, a run directory of its own
 
 *Order.* A step is written as a line of the log, then best and peaks, then its frame, then latest, then status. Files
-other than the log are replaced in one move, so each is whole at any instant, and `latest` never runs ahead of the
+other than the log are replaced atomically, so each is whole at any instant, and `latest` never runs ahead of the
 others: resuming from `latest` may repeat the last step, and finds the same again. A log whose last line was cut short
 is read up to that line; lines after `latest` are replaced when the run is resumed.
 

@@ -102,5 +102,5 @@ def count_calls(*, apart: bool = False) -> Iterator[Meter]:
 
 
 def current_meter() -> Meter:
-    """The meter that is open; one that nobody reads where none is."""
+    """The meter that is open; an unused one where none is."""
     return _METER.get() or Meter()

@@ -60,10 +60,10 @@ class FunctionSampler(Sampler):
     """A sampler made of a function that draws its noise with torch.
 
     Arguments:
-        fn: the sampler, told apart by the names of its parameters: `fn(batch, prompt)`, `fn(batch)`, `fn(prompt)` or
-            `fn()`. `batch` is a number of rows, `prompt` a list with one string per row, or None. It returns samples
-            `(batch, *X)`; without `batch`, one sample, with or without a leading axis of 1. Where it runs under
-            `torch.no_grad()`, pass `differentiable()(fn)`.
+        fn: the sampler; the names of its parameters say which form it has: `fn(batch, prompt)`, `fn(batch)`,
+            `fn(prompt)` or `fn()`. `batch` is a number of rows, `prompt` a list with one string per row, or None. It
+            returns samples `(batch, *X)`; without `batch`, one sample, with or without a leading axis of 1. Where it
+            runs under `torch.no_grad()`, pass `differentiable()(fn)`.
         denoiser: the module it calls at each step, or several of them. They are frozen for as long as this sampler
             lives, taken off the tape, counted (`cost.py`) and, if asked, recomputed. Without it, whole runs are
             counted instead.

@@ -10,12 +10,12 @@ of freedom:
     \frac{n}{n + 1} \, (\ell - m)^\top A^{-1} (\ell - m) \, \frac{n}{d (n + d - 1)} \sim F(d, n), \qquad
     A = \frac{S + d \, \Psi}{n + d - 1}.
 
-Its tail is the probability: two-sided, joint over the profile, and uniform for a fresh sample as far as profiles are
-Gaussian (measured in docs/guards.md, with what the test sees and what it misses). Of several profiles the smallest
-counts, times their number.
+The tail of that distribution is P(image): two-sided, for the whole profile at once, and uniform for fresh samples if
+their profiles are Gaussian (docs/guards.md measures that, and what the test sees and misses). If there are several
+profiles, P(image) is the smallest of their probabilities times their number.
 
-What it costs: a run without a gradient, two where there is a prompt; and once per prompt, apart from any run, n samples
-and their profiles, which are stored for the next time (`reference_store.py`).
+Cost: one run of the sampler without a gradient, or two if there is a prompt. Once per prompt there are also n fresh
+samples and their profiles, which are cached (`reference_store.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FIRST_SEED = 2_000_000_000
 LEAST = 0.02  # smallest spread of a log energy that is believed in
 
 
-_REPORT: ContextVar[Callable[[int, int], None] | None] = ContextVar("what is told of fresh samples", default=None)
+_REPORT: ContextVar[Callable[[int, int], None] | None] = ContextVar("what is known of fresh samples", default=None)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ mean over the batch, or something of the first row for all. It shows when a row 
     g = \|M(z)_i - M(z_i)\|, \qquad g \gg \text{rounding}.
 
 Matrix kernels round differently for other batch sizes, and a chaotic sampler makes much of little, so g is compared
-with two yardsticks: how far the other rows' samples are, which is what a neighbor's influence is a share of, and, where
+with two scales: how far the other rows' samples are, which is what a neighbor's influence is a share of, and, where
 that is not small, how far row i alone changes when its noise changes by as much as rounding would.
 """
 

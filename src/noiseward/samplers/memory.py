@@ -47,7 +47,7 @@ MARGIN = 1.5  # of what is kept: gradients on their way, workspaces, and what a 
 
 T = TypeVar("T")
 
-_NOTE = contextvars.ContextVar[Callable[[Tensor], object] | None]("what is told of each saved tensor", default=None)
+_NOTE = contextvars.ContextVar[Callable[[Tensor], object] | None]("what is recorded of each saved tensor", default=None)
 
 
 def lower_mode(mode: str) -> str | None:

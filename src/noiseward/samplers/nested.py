@@ -17,7 +17,7 @@ levels :math:`t = u_0, \dots, u_m = s`, and as long as :math:`\hat x_0` stays th
 
 (For m = 2 these are :math:`c = A(u \to s) \sigma(t \to u) / \sigma(t \to s)` and
 :math:`d = \sigma(u \to s) / \sigma(t \to s)`.) The first draw, where the fine sampler starts from a noisier state, is
-such a sum too, with :math:`\sqrt{1 - a}` in the place of :math:`\sigma`. With the rows q of all coarse draws as a
+such a sum too, with :math:`\sqrt{1 - a}` instead of :math:`\sigma`. With the rows q of all coarse draws as a
 matrix Q, whose rows are orthonormal,
 
 .. math::
@@ -25,16 +25,17 @@ matrix Q, whose rows are orthonormal,
     \text{fine} = Q^\top \text{coarse} + (I - Q^\top Q) \cdot \text{rest}.
 
 Both keep Gaussian noise exactly Gaussian, since :math:`Q Q^\top = I` and :math:`[Q^\top, I - Q^\top Q]` has orthonormal
-rows as well. `rest` is fresh noise, or the noise one came from: then going down and up again changes nothing, and a
-change in between leaves alone all that the coarse sampler does not see.
+rows as well. `rest` is fresh noise, or the fine noise that the coarse one was made from: going down and up
+again then changes nothing, and a change of the coarse noise does not affect what the coarse sampler does not see.
 
-What carries over is as good as :math:`\hat x_0` is steady: the images are close, not equal. Other samplers do not mix
+How close the two images are depends on how little :math:`\hat x_0` changes within a coarse step: they are similar, not
+equal. Other samplers do not mix
 their noise this way, and are refused.
 
 *Step length.* Adam changes every element by about its rate. m fine draws that all change by it change the coarse draw
 they make up by :math:`\sum_j q_j \le \sqrt m` times as much. At :math:`\sqrt{M / N}` times the rate, for N coarse and M
-fine draws (`Nested.stretch`), steps on the coarse sampler are as long; a plain gradient step keeps its length by
-itself. It is off by default: see docs/compare.md.
+fine draws (`Nested.stretch`), steps on the coarse sampler have the same length; a plain gradient step needs no
+correction. It is off by default: see docs/compare.md.
 """
 
 from __future__ import annotations

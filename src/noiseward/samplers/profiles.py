@@ -183,7 +183,7 @@ class _Levels(Guide):
 
 
 class _Probe(Guide):
-    """Puts a finished sample, noised, in the place of each state, and notes what the prediction misses."""
+    """Replaces each state by a finished sample, noised, and notes what the prediction misses."""
 
     def __init__(self, state: Tensor, levels: Sequence[tuple[float, float]]) -> None:
         self.state, self.levels = state, levels

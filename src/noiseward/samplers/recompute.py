@@ -2,11 +2,11 @@ r"""The denoiser's calls: counted, taken off the tape, and their activations kep
 
 A sampler calls its denoiser :math:`\epsilon_\theta` once or more per step. Backpropagating through N calls keeps N sets
 of activations. With `recompute=True` each call keeps only its inputs and is run again when the gradient comes back:
-memory stays that of one call, at the price of one more forward per call. This is one explicit autograd function around
+memory stays that of one call, for one more forward per call. This is one explicit autograd function around
 the call. (`torch.utils.checkpoint` in its reentrant form loses the graph of object outputs and closed-over tensors, the
 defect behind a published implementation whose gradient never reached its denoiser; in its other form its memory grows
 with the number of calls.) Only what goes in and comes out as a tensor, or as a nesting of containers that hold tensors,
-has a gradient then; an object that hides tensors is refused rather than cut off.
+has a gradient then; an object that contains tensors otherwise is refused, so that no gradient is lost silently.
 
 What is recomputed must be what was computed. A call's module is restored to the state it had (`state.py`), with the
 same context variables and autocast; and of each output up to 4096 values, spread evenly, are kept and compared with

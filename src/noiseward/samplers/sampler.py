@@ -35,7 +35,7 @@ class Sampler(abc.ABC):
 
     Attributes:
         lighter: the argument with which it needs less memory, if there is one; named when memory runs out.
-        stand_in: what its gradients go through in the place of a part of it, which makes them biased; None for none.
+        stand_in: what its gradients go through instead of a part of it, which makes them biased; None for none.
     """
 
     lighter: str | None = None

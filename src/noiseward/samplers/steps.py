@@ -1,4 +1,4 @@
-r"""Sampler steps: where a sampler may be watched and steered on its way from noise to sample.
+r"""Sampler steps: where a sampler can be observed and guided on its way from noise to sample.
 
 Between two calls of its denoiser a sampler holds a noisy state :math:`x_t`, predicts the sample :math:`\hat x_0` it is
 heading for, and steps on to :math:`x_{t-1} = m(x_t, o) + s z`, o being the denoiser's output and z this step's draw.
@@ -6,17 +6,17 @@ It announces that by calling :func:`announce`; the diffusers adapter does for ev
 can. Without a guide, that costs nothing and changes nothing.
 
 A **guide** (`optimizers/guidance/`) sees a :class:`SamplerStep` and answers with nothing, with a :class:`StateShift` c
-of the next state, with a :class:`Redraw` of this step's draw z, or with a :class:`Resampling` of rows that continue
-in the place of others. It knows no pipeline.
+of the next state, with a :class:`Redraw` of this step's draw z, or with a :class:`Resampling`, which replaces
+rows by copies of others. It knows no pipeline.
 
-*Whatever a guide does is a choice of noise.* A shifted step is a step with another draw,
+*Everything a guide does can be expressed as other noise.* A shifted step is a step with another draw,
 
 .. math:: m + s z + c = m + s z', \qquad z' = z + c / s,
 
-and a row that takes another's place has that row's draws up to there. So a guided run is nothing but a way to propose
-noise :math:`z'`, for which the sampler alone, unguided, gives the guided sample: it can be judged, stored, replayed and
-asked how plausible it is like any other. Where a step has no draw, s = 0 (the last step of many samplers, every step of
-an ODE), a shift cannot be expressed and is left out.
+and a row that replaces another has that row's draws up to there. So a guided run is a way to propose noise :math:`z'`:
+the unguided sampler gives the guided sample for it. It can be scored, stored, replayed and tested like any other noise.
+Where a step has no draw, s = 0 (the last step of many samplers, every step of an ODE), a shift cannot be expressed and
+is left out.
 
 :func:`run_guided` makes such a run. The weights s are found by differentiating the step with respect to the noise; no
 scheduler is asked for them.
@@ -186,7 +186,7 @@ def is_guided() -> bool:
 
 @contextlib.contextmanager
 def unobserved() -> Iterator[None]:
-    """For the body of a `with`, no guide steers and nobody watches: what runs there is no part of the run."""
+    """For the body of a `with`, no guide steers and nothing is observed: what runs there is not part of the run."""
     steering, watch = _STEERING.set(None), _WATCH.set(None)
     try:
         yield

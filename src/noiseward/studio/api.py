@@ -62,7 +62,7 @@ def add_api(desk: Desk) -> None:
 
 @contextlib.contextmanager
 def _as_error_of_the_page() -> Iterator[None]:
-    """What is wrong with a request is told to who asked."""
+    """What is wrong with a request is said in the answer."""
     try:
         yield
     except NoisewardError as error:

@@ -128,7 +128,7 @@ def serve(
         port: 0 takes a free one.
         token: what others must show, where `host` is not local.
         allow_code: whether functions can be written in the page; only where `host` is local.
-        opened: is told the address of the page.
+        opened: called with the address of the page.
 
     Raises:
         ArgumentError: the port is taken, or a token is missing.

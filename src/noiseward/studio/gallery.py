@@ -160,7 +160,7 @@ class Gallery:
             return {}
 
     def delete(self, names: Sequence[str]) -> int:
-        """Move runs to the trash; returns how many.
+        """Put runs into the trash; returns how many.
 
         Raises:
             ArgumentError: one is being worked on.

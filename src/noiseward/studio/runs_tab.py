@@ -175,7 +175,7 @@ class RunsTab:
             count = self.gallery.delete([path.name for path in self._paths(chosen)])
         except NoisewardError as error:
             return say_error(error)
-        return f'<span class="nw-small">{count} moved to the trash; Undo delete brings them back</span>'
+        return f'<span class="nw-small">{count} put into the trash; Undo delete brings them back</span>'
 
     def _restore(self, chosen: str) -> str:
         names = self.gallery.restore()

@@ -193,7 +193,7 @@ class _Preview:
 
 
 def _wait(out: Path) -> None:
-    """Wait until nobody holds a directory."""
+    """Wait until no process holds a directory."""
     until = time.monotonic() + PATIENCE
     while out.is_dir() and time.monotonic() < until:
         try:

@@ -43,8 +43,8 @@ def interval(values: Sequence[float]) -> Interval:
 def rank(values: Mapping[str, Sequence[float]]) -> dict[str, int]:
     """Ranks of methods from their values for the same cases: one more than the number of those significantly better.
 
-    Significantly: the 95 % interval of the mean difference is above zero. Methods that cannot be told apart share a
-    rank. Of many pairs some differ by chance.
+    Significantly: the 95 % interval of the mean difference is above zero. Methods whose difference is not significant
+    share a rank. Of many pairs some differ by chance.
 
     Example:
         >>> rank({"a": [1.0, 2.0, 3.0], "b": [2.0, 3.1, 4.0], "c": [2.1, 3.0, 4.1]})

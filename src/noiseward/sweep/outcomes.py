@@ -81,7 +81,7 @@ def find_outcomes(sweep: Sweep, ended: Mapping[str, Beat] | None = None) -> list
 
     Arguments:
         sweep: whose directories are read; one that is damaged is an outcome too.
-        ended: the last beats of packs, by name: why they failed, where their directory does not say so.
+        ended: the last beats of packs, by name: why they failed, where their directory does not say why.
     """
     found = []
     for pack in sweep.parts():

@@ -156,7 +156,7 @@ class PackTask:
         return dataclasses.replace(problem, panel=Panel(())), looks
 
     def _wait(self, patience: float) -> None:
-        """Wait until nobody holds the directory: after a worker was lost, another may come before that one is dead."""
+        """Wait until no process holds the directory: a lost worker's replacement may start before that one is dead."""
         until = time.monotonic() + patience
         while self.folder.path.is_dir() and time.monotonic() < until:
             try:

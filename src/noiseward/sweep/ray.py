@@ -199,7 +199,7 @@ class RayEngine(Engine):
                     del running[beats]
                     self._free += [actor, *helpers]
                     if not waiting and not running.keys() <= alive:
-                        self._dismiss()  # one hired in the place of a lost one may wait for its room
+                        self._dismiss()  # one that replaces a lost one may wait for its room
                 if beat is not None:
                     yield beat
                     if beat.state == "interrupted":

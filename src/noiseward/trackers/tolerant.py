@@ -1,4 +1,4 @@
-"""A tracker that may fail: the run goes on without it."""
+"""A tracker that may fail: the run continues without it."""
 
 from __future__ import annotations
 
@@ -49,4 +49,4 @@ class Tolerant(Tracker):
                 method(self._tracker)
         except NoisewardError as error:
             self._tracker = None
-            warnings.warn(f"{error}; the run goes on without it", NoisewardWarning, stacklevel=3)
+            warnings.warn(f"{error}; the run continues without it", NoisewardWarning, stacklevel=3)

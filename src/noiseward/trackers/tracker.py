@@ -16,7 +16,7 @@ __all__ = ["TrackedRun", "Tracker"]
 
 @dataclasses.dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of a run.
+    """What a tracker receives of a run.
 
     Attributes:
         name: of the run; the same again where it is resumed, which continues the run of trackers that can do so.

@@ -178,7 +178,7 @@ def _read(answer: Any) -> Reply:
     choices = getattr(answer, "choices", None)
     if not isinstance(choices, list) or len(choices) != 1 or getattr(choices[0], "message", None) is None:
         count = len(choices) if isinstance(choices, list) else 0
-        return Reply(f"({count} answers in the place of one)", tokens=tokens)
+        return Reply(f"({count} answers instead of one)", tokens=tokens)
     choice = choices[0]
     refusal = getattr(choice.message, "refusal", None) or ""
     if choice.finish_reason == "content_filter":

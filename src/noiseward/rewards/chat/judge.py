@@ -5,7 +5,7 @@ it. Or *yes* or no: the reward is the probability of the word, from the logits o
 
 .. math:: r(x, c) = \frac{p(\text{yes})}{p(\text{yes}) + p(\text{no})},
 
-which moves where a score would stay at 7 (VQAScore's idea). It needs a server that tells log-probabilities.
+which changes where a score would stay at 7 (VQAScore's idea). It needs a server that returns log-probabilities.
 
 Each image is a request of its own, so the order of images cannot be mixed up, and is asked about once: answers are kept
 by the digest of the image, the prompt and the rubric. An image that the model refuses to judge, or gives no usable

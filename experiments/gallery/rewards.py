@@ -1,0 +1,11 @@
+"""Rewards of a user's own, as a file: `--reward experiments/gallery/rewards.py:left`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def left(sample: Tensor) -> Tensor:
+    """The left half as bright, and the right half as dark, as can be."""
+    half = sample.shape[-1] // 2
+    return sample[..., :half].mean((1, 2, 3)) - sample[..., half:].mean((1, 2, 3))
