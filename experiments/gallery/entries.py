@@ -67,7 +67,7 @@ ENTRIES = (
         "rabbit",
         "A darker rabbit",
         "`auto`, the default method, and nothing else set. It starts from the image of seed 0, finds a darker one "
-        "among ten samples, and refines it.",
+        "among nine samples, and refines it.",
         (Run("rabbit", 'noiseward align "a rabbit" --reward darkness --steps 30 --seed 0'),),
     ),
     Entry(
