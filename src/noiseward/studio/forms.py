@@ -18,6 +18,7 @@ from noiseward.options.option import Options, extra_of
 from noiseward.options.parts import read_assignments
 from noiseward.options.table import describe_option, type_of
 from noiseward.options.task import IMAGES
+from noiseward.studio.words import LABELS, PLAIN
 
 __all__ = ["Form", "label_of", "make_command", "make_field"]
 
@@ -43,15 +44,22 @@ class Form:
         self.options, self.names, self._choices, self._prefix = options, list(names), choices or {}, prefix
         self.fields: dict[str, Any] = {}
 
-    def show(self, *, open: Sequence[str] = ()) -> None:
-        """Put the fields on the page, in a section per group."""
+    def show(self) -> None:
+        """Put the fields on the page, in a section per group that is opened by who needs it."""
         groups: dict[str, list[str]] = {}
         for name in self.names:
             groups.setdefault(self.options.group(name) or "Other", []).append(name)
         for group, names in groups.items():
-            with gr.Accordion(group, open=group in open):
-                for name in names:
-                    self.fields[name] = make_field(self.options, name, self._choices.get(name), prefix=self._prefix)
+            with gr.Accordion(group, open=False):
+                self._show(names)
+
+    def show_plainly(self) -> None:
+        """Put the fields on the page without sections."""
+        self._show(self.names)
+
+    def _show(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.fields[name] = make_field(self.options, name, self._choices.get(name), prefix=self._prefix)
 
     @property
     def components(self) -> list[Any]:
@@ -84,7 +92,7 @@ def make_field(
     kind, label = type_of(field), label_of(name)
     more: dict[str, Any] = {
         "label": label,
-        "info": describe_option(field),
+        "info": PLAIN.get(name) or describe_option(field),
         "elem_id": f"{prefix}-{name.replace('_', '-')}",
     }
     known = _literals(field)
@@ -117,10 +125,10 @@ def label_of(name: str) -> str:
     """The name of an option as a label.
 
     Example:
-        >>> label_of("num_inference_steps")
-        'Num inference steps'
+        >>> label_of("num_inference_steps"), label_of("watch_every")
+        ('Denoising steps', 'Watch every')
     """
-    return name.replace("_", " ").capitalize()
+    return LABELS.get(name) or name.replace("_", " ").capitalize()
 
 
 def _literals(field: FieldInfo) -> list[str]:
