@@ -21,6 +21,7 @@ from noiseward.studio.session import Session
 __all__ = ["ChooseTab"]
 
 EMPTY = "Write a prompt and press Begin: you see variations, and the next ones follow what you like."
+FIRST = "After your first answer, the image that you should like best is here."
 MODES = {"Like": "click the ones you like", "Rank": "click them from best to worst", "Rate": "click for stars, 1 to 5"}
 TILES = """
 <div class="nw-tiles">${(value || []).map((tile, i) => `<button type="button" class="nw-tile" data-i="${i}"
@@ -101,7 +102,7 @@ class ChooseTab:
                     info="1 is what learns fastest; smaller for finer choices, larger for other ideas.",
                 )  # fmt: skip
                 with gr.Accordion("What you are expected to like best", open=True):
-                    self.center = gr.HTML("", elem_id="look-center")
+                    self.center = gr.HTML(draw_empty(FIRST), elem_id="look-center")
 
     def connect(self, start: gr.Textbox, prompt: gr.Textbox, tabs: gr.Tabs) -> None:
         """Say what happens.
@@ -174,7 +175,7 @@ class ChooseTab:
 
     def _draw_center(self, session: Session, there: tuple[bool, ...], file: Path) -> str:
         if not there[-1]:
-            return draw_empty("Answer a look first: then the image that you should like best is here.")
+            return draw_empty(FIRST)
         address = to_address(self.desk.places, file)
         return (
             f'<div class="nw-row"><figure><img src="{address}" alt="what you are expected to like best"></figure></div>'

@@ -18,7 +18,7 @@ from noiseward.loop.span import format_span
 from noiseward.runs.page import escape
 from noiseward.studio.live import Snapshot
 from noiseward.studio.places import Places
-from noiseward.studio.words import ENDED, STATES, describe_numbers, say_state
+from noiseward.studio.words import ENDED, NUMBERS, STATES, describe_numbers, say_state
 
 __all__ = [
     "draw_card", "draw_empty", "draw_error", "draw_frame", "draw_note", "draw_plot", "draw_plots", "draw_run",
@@ -82,7 +82,8 @@ def _head(snapshot: Snapshot) -> str:
     if last is not None:
         limit = spec.limits["steps"] if spec else None
         facts.append(f"step {last['index']:,}" + (f" of {limit:,}" if limit is not None else ""))
-        facts.append(f"{format_span(last['seconds'])} so far")
+        spent = format_span(last["seconds"])
+        facts.append(f"{spent} so far" if snapshot.is_open else f"took {spent}")
     if (left := snapshot.seconds_left) is not None:
         facts.append(f"at most about {format_span(math.ceil(left))} left")
     elif snapshot.state == "running":
@@ -181,26 +182,22 @@ def draw_plots(snapshot: Snapshot) -> str:
     rows, steps = range(min(snapshot.rows, len(COLORS))), snapshot.steps
     index = [step["index"] for step in steps]
     rewards = {snapshot.title(row): [step["reward"][row] for step in steps] for row in rows}
-    plots = [draw_plot("Reward", index, rewards)]
-    plots.append(
-        draw_plot(
-            "Typical noise, P(z)",
-            index,
-            {snapshot.title(r): [s["probability"][r] for s in steps] for r in rows},
-            least=0,
-        )
-    )
+    plots = [draw_plot("Reward", index, rewards, meaning=NUMBERS["reward"])]
+    noises = {snapshot.title(row): [step["probability"][row] for step in steps] for row in rows}
+    plots.append(draw_plot("Typical noise", index, noises, least=0, meaning=NUMBERS["typical noise"]))
     tested = [step for step in steps if any((value or -1) >= 0 for value in step.get("image") or ())]
     if len(tested) > 1:
         values = {snapshot.title(row): [_tested(step["image"][row]) for step in tested] for row in rows}
-        plots.append(draw_plot("Typical image, P(image)", [step["index"] for step in tested], values, least=0))
+        at = [step["index"] for step in tested]
+        plots.append(draw_plot("Typical image", at, values, least=0, meaning=NUMBERS["typical image"]))
     watched = [step for step in steps if step.get("watched")]
     for name in watched[0]["watched"] if watched else ():
         values = {
             snapshot.title(row): [step["watched"].get(name, [None] * snapshot.rows)[row] for step in watched]
             for row in rows
         }
-        plots.append(draw_plot(f"Watched: {name}", [step["index"] for step in watched], values))
+        at = [step["index"] for step in watched]
+        plots.append(draw_plot(f"Watched: {name}", at, values, meaning=NUMBERS["watched"]))
     return f'<div class="nw-plots">{"".join(plots)}</div>'
 
 
@@ -210,7 +207,7 @@ def _tested(value: Any) -> float | None:
 
 def draw_plot(
     title: str, index: Sequence[int], lines: Mapping[str, Sequence[float | None]], *, least: float | None = None,
-    legend: bool = False,
+    legend: bool = False, meaning: str = "",
 ) -> str:  # fmt: skip
     """Lines against steps as SVG, in the colors of the page.
 
@@ -220,6 +217,7 @@ def draw_plot(
         lines: values by name; what is None or not finite is left out.
         least: the lower end of the axis; None for the smallest value.
         legend: whether the names are written below, in the colors of their lines.
+        meaning: of the values, in a sentence.
     """
     values = [v for line in lines.values() for v in line if v is not None and math.isfinite(v)]
     if not values:
@@ -251,9 +249,10 @@ def draw_plot(
         f'<text x="{WIDE - 6}" y="{HIGH - 3}" text-anchor="end">step {index[-1]}</text>'
     )
     svg = f'<svg viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape(title)}">{axis}{"".join(drawn)}</svg>'
+    caption = f'<abbr title="{escape(meaning)}">{escape(title)}</abbr>' if meaning else escape(title)
     named = zip(COLORS, lines, strict=False) if legend else ()
     names = " ".join(f'<span class="nw-key" style="--c:{color}">{escape(name)}</span>' for color, name in named)
-    return f'<figure class="nw-plot"><figcaption>{escape(title)}</figcaption>{svg}{names}</figure>'
+    return f'<figure class="nw-plot"><figcaption>{caption}</figcaption>{svg}{names}</figure>'
 
 
 def draw_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -54,7 +54,7 @@ def draw_note(prompt: str | None, model: str | None) -> str:
     Example:
         >>> draw_note("a duck", "stickers"), draw_note("a duck", "owner/name")
         ('', '')
-        >>> "does not know <q>dukc</q>" in draw_note("a dukc", "stickers")
+        >>> "does not know 'dukc'" in draw_note("a dukc", "stickers")
         True
     """
     name = model or DEFAULT_MODEL
@@ -69,7 +69,7 @@ def draw_note(prompt: str | None, model: str | None) -> str:
             f"{html.escape(one)}</button>"
             for one in close
         )
-        said = f"{html.escape(name)} does not know <q>{html.escape(word)}</q>"
+        said = f"{html.escape(name)} does not know '{html.escape(word)}'"
         lines.append(f"{said}; did you mean {offers}?" if offers else f"{said}, and draws the rest.")
     known = "".join(
         f"<p>{html.escape(kind)}: {html.escape(', '.join(words))}</p>" for kind, words in card.words.items()

@@ -34,7 +34,7 @@ class RewardsTab:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.form = Form(JudgeOptions, JudgeOptions.names(), prefix="chat")
+        self.form = Form(JudgeOptions, JudgeOptions.names(), prefix="chat", plain={})
 
     def show(self) -> None:
         """Put the components on the page."""
