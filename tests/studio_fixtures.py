@@ -34,7 +34,7 @@ def browser():
 def page(browser, server):
     """A page, and what went wrong in it."""
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     page.errors, page.foreign = [], []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("request", lambda request: None if is_local(request.url) else page.foreign.append(request.url))
