@@ -50,6 +50,7 @@ class Client(threading.Thread):
         self.closed = False
 
     def run(self) -> None:
+        threading.Thread(target=self._beat, daemon=True).start()
         api = f"{self.address}gradio_api/queue"
         body = {
             "data": [],
@@ -66,6 +67,14 @@ class Client(threading.Thread):
                         return
                     for found in STEP.findall(line):
                         self.seen.setdefault(int(found), time.time())
+
+    def _beat(self) -> None:
+        """Say that the page is open, as browsers do; where that ends, the server lets go of it."""
+        with httpx.Client(timeout=None) as client:
+            with client.stream("GET", f"{self.address}gradio_api/heartbeat/{self.session}") as answer:
+                for _ in answer.iter_lines():
+                    if self.closed:
+                        return
 
 
 def memory(pid: int) -> float:

@@ -43,6 +43,8 @@ def start(page, prompt, **options):
     set_options(page, **{"steps": 900, "num_inference_steps": 3, "method": "dno:guard=none", **options})
     field(page, "prompt").fill(prompt)
     page.click("#start-run")
+    if not str(options.get("steps", "")).isdigit():  # one that lasts
+        wait_for_text(page, "#queue", prompt.replace(" ", "-"))
 
 
 def stop_all(page):
@@ -117,6 +119,7 @@ def test_steps_beyond_reason_are_refused_and_many_are_remarked_on(page):
     page.click("#start-run")
     wait_for_text(page, "#create-said", "Steps must be <= 1000000, got '1000000000'")
     start(page, "a duck", steps=900_000)
+    page.wait_for_selector("#queue li")
     wait_for_text(page, "#create-said .nw-note", "900,000 steps")
     assert "Stop keeps the best so far" in page.locator("#create-said").inner_text()
     stop_all(page)
@@ -245,12 +248,13 @@ def test_methods_are_compared_from_the_page(page):
     field(page, "compare-budget").fill("nfe=24")
     field(page, "compare-seeds").fill("1")
     page.click("#begin-compare")
+    wait_for_text(page, "#many-said", "started: compare-a-duck-brightness", timeout=60_000)
     wait_for_text(page, "#sweep .nw-error", "unknown method 'nonsense'", timeout=SLOW)
     field(page, "compare-methods").fill("best-of-n")
     page.click("#begin-compare")
     wait_for_text(page, "#many-said", "started: compare-a-duck-brightness")
     page.wait_for_selector("#sweep iframe", timeout=SLOW)
-    assert "finished" in page.locator("#sweep").inner_text()
+    wait_for_text(page, "#sweep", "finished")
 
 
 def test_a_chat_model_is_added_as_a_judge_by_a_form(page):

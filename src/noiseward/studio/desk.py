@@ -32,6 +32,7 @@ class View:
         session: the looks of the tab on choosing.
         sweep: the batch or comparison.
         seen: what each part of the page has shown, by its name.
+        is_open: false once the page was closed, which ends its stream.
     """
 
     run: Path | None = None
@@ -39,6 +40,7 @@ class View:
     session: Path | None = None
     sweep: Path | None = None
     seen: dict[str, Any] = dataclasses.field(default_factory=dict)
+    is_open: bool = True
 
 
 class Desk:
@@ -70,7 +72,9 @@ class Desk:
     def forget(self, key: str | None) -> None:
         """Let go of a page that was closed."""
         with self._lock:
-            self._views.pop(key or "", None)
+            view = self._views.pop(key or "", None)
+        if view is not None:
+            view.is_open = False
 
     def show(self, key: str | None, path: Path) -> str:
         """Have a page look at a run, a session or a sweep; returns the id of the tab that shows it."""

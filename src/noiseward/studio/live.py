@@ -116,7 +116,8 @@ class Snapshot:
     @property
     def pace(self) -> tuple[float, float] | None:
         """Seconds and denoiser calls of a step by now; None where two of a kind were not made yet."""
-        recent = self.steps[1:][-RECENT - 1 :]
+        made = self.steps[1:] if self.is_open else self.steps[1:-1]  # the last of all has no gradient
+        recent = made[-RECENT - 1 :]
         gaps = [(b["seconds"] - a["seconds"], _cost(b["nfe"]) - _cost(a["nfe"])) for a, b in itertools.pairwise(recent)]
         cost = gaps[-1][1] if gaps else 0.0
         alike = list(itertools.takewhile(lambda gap: cost <= ALIKE * gap[1] and gap[1] <= ALIKE * cost, reversed(gaps)))

@@ -66,7 +66,7 @@ def build_page(desk: Desk) -> gr.Blocks:
 
         async def stream(request: gr.Request) -> AsyncIterator[list[Any]]:
             view = desk.view(request.session_hash)
-            while True:
+            while view.is_open:
                 found = [part.poll(view) for part in parts]
                 if any(one is not None for one in found):
                     updates = [
@@ -81,6 +81,15 @@ def build_page(desk: Desk) -> gr.Blocks:
 
         def forget(request: gr.Request) -> None:
             desk.forget(request.session_hash)
+            _drop_session(request)
 
         page.unload(forget)
     return page
+
+
+def _drop_session(request: gr.Request) -> None:
+    """Let go of what Gradio keeps of a page that was closed, half a megabyte, which it would keep for an hour."""
+    holder = getattr(getattr(request.request, "app", None), "state_holder", None)
+    sessions = getattr(holder, "session_data", None)
+    if sessions is not None:
+        sessions.pop(request.session_hash, None)
