@@ -6,98 +6,14 @@ other tests, one at a time, where there is a browser.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if CHROMIUM is None:
-    pytest.skip("there is no Chromium on this machine", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="the studio's tests need playwright")
-pytest.importorskip("gradio", reason="the studio needs the extra 'studio'")
+from tests.studio_server import SLOW, Server, field, open_tab
 
-SLOW = 180_000  # milliseconds for what a model does
-
-
-class Server:
-    """A studio in a process of its own."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        here = {**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "noiseward", "studio", "--runs", str(folder), "--port", "0", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=here)
-        self.address, self.said = "", []
-        for line in self.process.stdout:
-            self.said.append(line)
-            if found := re.search(r"http://\S+", line):
-                self.address = found[0]
-                break
-        assert self.address, "".join(self.said)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(20)
-        self.process.stdout.close()
-
-    def end(self) -> str:
-        self.process.send_signal(signal.SIGINT)
-        rest = self.process.communicate(timeout=60)[0]
-        return "".join(self.said) + rest
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("studio") / "runs"
-
-
-@pytest.fixture(scope="module")
-def server(folder):
-    server = Server(folder)
-    yield server
-    if server.process.poll() is None:
-        server.end()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser, server):
-    """A page, and what went wrong in it."""
-    page = browser.new_page(viewport={"width": 1200, "height": 1000})
-    page.set_default_timeout(20_000)
-    page.errors, page.foreign = [], []
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on("request", lambda request: None if is_local(request.url) else page.foreign.append(request.url))
-    page.goto(server.address)
-    page.wait_for_selector("#start-run")
-    yield page
-    assert page.errors == [] and page.foreign == []
-    page.close()
-
-
-def is_local(url: str) -> bool:
-    return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))
-
-
-def field(page, name):
-    return page.locator(f"#{name} textarea, #{name} input").first
-
-
-def open_tab(page, name):
-    page.get_by_role("tab", name=name, exact=True).click()
+pytest_plugins = ["tests.studio_fixtures"]
 
 
 def test_an_artist_starts_a_run_sees_it_improve_stops_and_goes_on_from_a_frame(page, folder):

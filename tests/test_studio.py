@@ -257,7 +257,9 @@ def test_a_form_has_a_field_for_every_option_and_leaves_out_what_is_empty():
         "low",
     )
     values[form.names.index("call")] = "what"
-    with pytest.raises(ArgumentError, match="Call must be KEY=VALUE, as in guidance_rescale=0.7, got 'what'"):
+    with pytest.raises(
+        ArgumentError, match="Other arguments must be KEY=VALUE, as in guidance_rescale=0.7, got 'what'"
+    ):
         form.read(values)
 
 

@@ -40,6 +40,7 @@ FORMAT = 4  # of spec.json: 1 has no ids and checksums (`runs/binding.py`); for 
 ADDED = ("require", "stop_when", "start", "offload", "decoder", "compile", *TaskOptions.names())
 DEFAULT_MODEL = "stickers"
 DEFAULT_STEPS = 30
+MOST_STEPS = 1_000_000  # more is a slip of the hand, and would never end
 Memory = Literal["auto", "fast", "balanced", "low"]
 Offload = Literal["models", "layers"]
 
@@ -129,7 +130,9 @@ class BudgetOptions(Options):
 
     listed_in: ClassVar[str | None] = "Budget"
 
-    steps: int | None = option(None, ge=0, help="Optimization steps. Default: 30 if no other limit is set.")
+    steps: int | None = option(
+        None, ge=0, le=MOST_STEPS, help="Optimization steps. Default: 30 if no other limit is set."
+    )
     seconds: float | None = option(None, ge=0, unit="s", help="Stop before this much time has passed.")
     nfe: int | None = option(None, ge=0, help="Stop before this many denoiser calls per row; a backward counts 2.")
     target: float | None = option(None, help="Stop optimizing a row when its reward reaches this.")

@@ -48,7 +48,8 @@ def type_of(field: FieldInfo) -> str:
         ['number >= 0 <= 1', 'integer > 0, pixels']
     """
     extra = extra_of(field)
-    bounds = [f"{sign} {bound:g}" for sign, bound in bounds_of(field) if abs(bound) < 2**31]
+    known = [(sign, bound) for sign, bound in bounds_of(field) if abs(bound) < 2**31]
+    bounds = [f"{sign} {bound:{'d' if isinstance(bound, int) else 'g'}}" for sign, bound in known]
     unit = f", {extra['unit']}" if "unit" in extra else ""
     return " ".join([_name(field.annotation), *bounds]) + unit
 

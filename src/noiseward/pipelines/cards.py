@@ -25,7 +25,8 @@ class Card:
         revision: branch, tag or commit.
         module: instead of an id, a Python module that comes with the model's files: its `path(part)` is the folder of
             the `model`, and of the `judge`, a CLIP trained independently; `words()` lists what the model can draw, by
-            kind; `check_prompt(prompt)` warns of other words. Imported when one of them is used.
+            kind; `check_prompt(prompt)` warns of other words, which `find_unknown(prompt)` lists. Imported when one of
+            them is used.
         dtype: precision of its weights, by name; None: the device's.
         scheduler: a name `--scheduler` takes; None: the model's own.
         call: arguments of its call.
@@ -69,6 +70,10 @@ class Card:
         """Warn of words that mean nothing to the model, where its words are known."""
         if self.module:
             self._module.check_prompt(prompt)
+
+    def find_unknown(self, prompt: str) -> Mapping[str, tuple[str, ...]]:
+        """Words that mean nothing to the model, where its words are known, each with those it knows that are close."""
+        return self._module.find_unknown(prompt) if self.module else {}
 
     @property
     def _module(self) -> Any:

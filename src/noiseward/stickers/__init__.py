@@ -18,7 +18,7 @@ import difflib
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -26,10 +26,11 @@ from unicodedata import category
 
 from noiseward.errors import NoisewardWarning
 
-__all__ = ["check_prompt", "colors", "nouns", "path", "words"]
+__all__ = ["check_prompt", "colors", "find_unknown", "nouns", "path", "words"]
 
 GRAMMAR = ("a", "an", "on", "background")
 SHOWN = 8  # unknown words that are named
+NEAR = 3  # known words that are close to one
 
 _HERE = Path(__file__).resolve().parent
 
@@ -72,17 +73,33 @@ def check_prompt(prompt: str) -> None:
         >>> print(*(warning.message for warning in caught))
         stickers does not know 'two', 'ducks'; did you mean 'duck'? 'noiseward models stickers' lists what it knows
     """
-    known = [*nouns(), *colors()]
-    parts = re.findall(r"[\w'-]+|[^\w\s]", prompt.lower())
-    words = dict.fromkeys(part for part in parts if len(part) > 1 or part.isalnum() or category(part) == "So")
-    unknown = [word for word in words if word not in (*known, *GRAMMAR)]
-    if not unknown:
+    found = find_unknown(prompt)
+    if not found:
         return
-    near = dict.fromkeys(one for word in unknown for one in difflib.get_close_matches(word, known, n=1, cutoff=0.7))
+    unknown, near = list(found), dict.fromkeys(one for close in found.values() for one in close[:1])
     more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
     hint = f"did you mean {' or '.join(map(repr, list(near)[:SHOWN]))}? " if near else ""
     text = f"stickers does not know {', '.join(map(repr, unknown[:SHOWN]))}{more}; {hint}"
     warnings.warn(f"{text}'noiseward models stickers' lists what it knows", NoisewardWarning, stacklevel=2)
+
+
+def find_unknown(prompt: str) -> dict[str, tuple[str, ...]]:
+    """Words and emoji of a prompt that mean nothing to the model, each with up to three that it knows and are close.
+
+    Example:
+        >>> find_unknown("a dukc on a gray background")
+        {'dukc': ('duck',)}
+    """
+    known = [*nouns(), *colors()]
+    parts = re.findall(r"[\w'-]+|[^\w\s]", prompt.lower())
+    words = dict.fromkeys(part for part in parts if len(part) > 1 or part.isalnum() or category(part) == "So")
+    return {word: _find_close(word, known) for word in words if word not in (*known, *GRAMMAR)}
+
+
+def _find_close(word: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Known words that a word may be a slip of: 'and' is none of 'panda'."""
+    alike = [one for one in known if abs(len(one) - len(word)) <= max(1, len(word) // 3)]
+    return tuple(difflib.get_close_matches(word, alike, n=NEAR, cutoff=0.7))
 
 
 def nouns() -> tuple[str, ...]:

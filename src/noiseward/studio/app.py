@@ -21,7 +21,7 @@ from noiseward.errors import ArgumentError, RunError
 from noiseward.runs.files import lock
 from noiseward.studio.desk import Desk
 from noiseward.studio.jobs import Jobs
-from noiseward.studio.page import CSS, JS, build_page
+from noiseward.studio.page import CSS, JS, build_page, make_theme
 from noiseward.studio.places import Places
 
 __all__ = ["build_app", "serve"]
@@ -97,7 +97,8 @@ def build_app(desk: Desk, *, token: str = "") -> FastAPI:
 
     page = build_page(desk)
     return gr.mount_gradio_app(
-        app, page, path="/", css_paths=CSS, js=JS.read_text(encoding="utf-8"), ssr_mode=False, show_error=True,
+        app, page, path="/", css_paths=CSS, theme=make_theme(),
+        js=JS.read_text(encoding="utf-8"), ssr_mode=False, show_error=True,
         allowed_paths=[str(desk.places.runs.resolve())], blocked_paths=[str(desk.places.own.resolve())],
         footer_links=[], max_file_size="64mb", app_kwargs={"openapi_url": None},
     )  # fmt: skip

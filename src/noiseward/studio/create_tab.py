@@ -11,10 +11,13 @@ import gradio as gr
 from noiseward.errors import ArgumentError, NoisewardError
 from noiseward.options.run import RunSpec
 from noiseward.studio.desk import Desk
+from noiseward.studio.draw import draw_error, draw_note
+from noiseward.studio.forecast import forecast
 from noiseward.studio.forms import Form, make_field
+from noiseward.studio.prompt_note import PromptNote
 from noiseward.studio.run_view import RunView
 
-__all__ = ["CreateTab", "list_choices", "list_rewards", "say_error"]
+__all__ = ["CreateTab", "describe_rewards", "list_choices", "list_rewards"]
 
 WEIGHTS = 6  # rewards that have a slider
 PRESETS: dict[str, dict[str, Any]] = {
@@ -57,7 +60,7 @@ class CreateTab:
     """
 
     def __init__(self, desk: Desk) -> None:
-        self.desk, self.view = desk, RunView(desk)
+        self.desk, self.view, self.note = desk, RunView(desk), PromptNote("prompt-note")
         choices = list_choices()
         self.form = Form(RunSpec, [name for name in RunSpec.names() if name not in OWN], choices)
         self._choices = choices
@@ -73,16 +76,22 @@ class CreateTab:
                     value="a duck",
                     elem_id="prompt",
                 )
+                self.note.show()
                 self.reward = gr.Dropdown(
                     list_rewards(), value=["brightness"], multiselect=True, allow_custom_value=True, label="Rewards",
-                    info="What to raise: names, http://host:port, or path/to/file.py:function.", elem_id="reward",
+                    info="What the image should have more of; the tab Rewards adds others.", elem_id="reward",
                     max_choices=WEIGHTS,
                 )  # fmt: skip
+                self.meaning = gr.HTML(describe_rewards(["brightness"]), elem_id="reward-note")
                 self.weights = [
                     gr.Slider(-2, 2, value=1, step=0.05, label=f"Weight {k + 1}", visible=False, elem_id=f"weight-{k}")
                     for k in range(WEIGHTS)
                 ]
-                self.preset = gr.Radio(list(PRESETS), value="Balanced", label="Preset", elem_id="preset")
+                self.preset = gr.Radio(
+                    list(PRESETS), value="Balanced", label="Preset", elem_id="preset",
+                    info="Balanced has 30 steps, Quick look 8, Best quality 60. Stay close improves the first image "
+                    "and looks at no others.",
+                )  # fmt: skip
                 self.model = make_field(RunSpec, "model", self._choices["model"])
                 self.origin = make_field(RunSpec, "start")
                 self.start = gr.Button("Start", variant="primary", elem_id="start-run")
@@ -95,7 +104,9 @@ class CreateTab:
     def connect(self) -> None:
         """Say what happens."""
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        self.reward.change(_show_weights, self.reward, self.weights, api_visibility="private", **quiet)
+        self.note.connect(self.prompt, self.model)
+        shown = [*self.weights, self.meaning]
+        self.reward.change(_show_weights, self.reward, shown, api_visibility="private", **quiet)
         names = ["steps", "method"]
         fields = [self.form.fields[name] for name in names]
         self.preset.change(
@@ -105,7 +116,9 @@ class CreateTab:
             api_visibility="private",
             **quiet,
         )
-        self.start.click(self._start, self.inputs, [self.said], api_visibility="private", **quiet)
+        self.start.click(self._start, self.inputs, [self.said], api_visibility="private", **quiet).then(
+            None, None, None, js="() => noiseward.show('run', 'create-said')", api_visibility="private"
+        )
 
     @property
     def inputs(self) -> list[Any]:
@@ -135,16 +148,14 @@ class CreateTab:
         try:
             found = self.read(prompt, reward, model, values)
             _check(found, model)
-            run = self.desk.begin(self.desk.read_spec(found))
+            spec = self.desk.read_spec(found)
+            long = forecast(spec, self.desk.places, self.desk.watcher)
+            run = self.desk.begin(spec)
         except NoisewardError as error:
-            return say_error(error)
+            return draw_error(error)
         self.desk.view(request.session_hash).run = run
-        return f'<span class="nw-small">started: {run.name}</span>'
-
-
-def say_error(error: Exception) -> str:
-    """An error as the page shows it, in the words of the command line."""
-    return f'<p class="nw-error" role="alert">{html.escape(str(error))}</p>'
+        note = f'<p class="nw-note" role="status">{html.escape(long)}</p>' if long else ""
+        return draw_note(self.desk.place(run)) + note
 
 
 def _check(found: dict[str, Any], model: str) -> None:
@@ -156,14 +167,26 @@ def _check(found: dict[str, Any], model: str) -> None:
     card = card_of(model or RunSpec.model_fields["model"].default)
     if not found["prompt"] and card and card.needs_prompt:
         raise ArgumentError("write a prompt: what to draw, as in 'a duck'")
-    if found["prompt"] and card:
-        for text in found["prompt"]:
-            card.check_prompt(text)
+
+
+def describe_rewards(names: Sequence[str]) -> str:
+    """What rewards measure, a line each, as HTML.
+
+    Example:
+        >>> describe_rewards(["brightness", "darkness"])
+        '<div class="nw-small">brightness: mean of all pixels<br>darkness: 1 - brightness</div>'
+    """
+    from noiseward.rewards.catalog import ENTRIES
+
+    known = [(name, ENTRIES[name].measures) for name in names if name in ENTRIES]
+    lines = "<br>".join(f"{html.escape(name)}: {html.escape(measures)}" for name, measures in known)
+    return f'<div class="nw-small">{lines}</div>' if lines else ""
 
 
 def _show_weights(rewards: list[str]) -> list[Any]:
     several = len(rewards) > 1
-    return [
+    sliders = [
         gr.Slider(visible=several and k < len(rewards), label=f"Weight of {rewards[k]}" if k < len(rewards) else "")
         for k in range(WEIGHTS)
     ]
+    return [*sliders, describe_rewards(rewards)]

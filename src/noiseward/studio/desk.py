@@ -15,6 +15,7 @@ from noiseward.runs.check import check_names, list_paths
 from noiseward.studio.jobs import Job, Jobs
 from noiseward.studio.live import Watcher
 from noiseward.studio.places import Places
+from noiseward.studio.session import FILE as SESSION
 
 __all__ = ["Desk", "View"]
 
@@ -27,15 +28,19 @@ class View:
 
     Attributes:
         run: the run on the right; None for none yet.
+        row: which of its images.
         session: the looks of the tab on choosing.
         sweep: the batch or comparison.
         seen: what each part of the page has shown, by its name.
+        is_open: false once the page was closed, which ends its stream.
     """
 
     run: Path | None = None
+    row: int = 0
     session: Path | None = None
     sweep: Path | None = None
     seen: dict[str, Any] = dataclasses.field(default_factory=dict)
+    is_open: bool = True
 
 
 class Desk:
@@ -67,7 +72,30 @@ class Desk:
     def forget(self, key: str | None) -> None:
         """Let go of a page that was closed."""
         with self._lock:
-            self._views.pop(key or "", None)
+            view = self._views.pop(key or "", None)
+        if view is not None:
+            view.is_open = False
+
+    def show(self, key: str | None, path: Path) -> str:
+        """Have a page look at a run, a session or a sweep; returns the id of the tab that shows it."""
+        view = self.view(key)
+        if (path / SESSION).exists():
+            view.session = path
+            return "choose"
+        job = self.jobs.find(path)
+        if (path / "batch.json").exists() or (job is not None and job.kind == "command" and job.is_open):
+            view.sweep = path
+            return "many"
+        view.run = path
+        return "create"
+
+    def place(self, out: Path) -> str:
+        """Where in the queue a run is, as a sentence."""
+        jobs = self.jobs.list_open()
+        at = next((k for k, job in enumerate(jobs) if job.out == out), 0)
+        if at == 0:
+            return f"started: {out.name}"
+        return f"{out.name} waits in the queue at the top of the page, behind {at} other{'s' if at > 1 else ''}"
 
     def _newest(self) -> Path | None:
         from noiseward.runs.store import find_runs

@@ -16,14 +16,22 @@ from noiseward.loop.describe import describe_peak, describe_stall
 from noiseward.loop.hacking import find_hacking
 from noiseward.loop.span import format_span
 from noiseward.runs.page import escape
-from noiseward.studio.live import LABELS, Snapshot
+from noiseward.studio.live import Snapshot
 from noiseward.studio.places import Places
+from noiseward.studio.words import ENDED, NUMBERS, STATES, describe_numbers, say_state
 
-__all__ = ["draw_card", "draw_empty", "draw_frame", "draw_plot", "draw_plots", "draw_run", "draw_table", "to_address"]
+__all__ = [
+    "draw_card", "draw_empty", "draw_error", "draw_frame", "draw_note", "draw_plot", "draw_plots", "draw_run",
+    "draw_state", "draw_table", "to_address",
+]  # fmt: skip
 
 WIDE, HIGH, LEFT, BOTTOM = 460, 150, 48, 18
 COLORS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ef4444", "#14b8a6", "#eab308", "#64748b")
 SHOWN = 16  # rows at most
+FIRST = "It explores first, and draws images to compare with; how long the rest takes is known after a few steps."
+HIGHER = "Some steps scored higher with images unlike the model's own. The best of the others was kept."
+STILL = "At some steps the reward did not say what to change, so the image stayed as it was."
+FOOLED = "The reward was perhaps being fooled: watched rewards fell while it rose. Look at the frames before that."
 
 
 def to_address(places: Places, file: Path, version: Any = "") -> str:
@@ -42,11 +50,22 @@ def draw_empty(text: str) -> str:
     return f'<div class="nw-empty">{escape(text)}</div>'
 
 
+def draw_error(error: Exception) -> str:
+    """An error as the page shows it, in the words of the command line."""
+    return f'<p class="nw-error" role="alert">{escape(str(error))}</p>'
+
+
+def draw_note(text: str) -> str:
+    """What was done, or is to be known; empty for nothing."""
+    return f'<span class="nw-small" role="status">{escape(text)}</span>' if text else ""
+
+
 def draw_run(snapshot: Snapshot, places: Places) -> str:
     """A run: its state, the images of each row, and plots."""
     parts = [_head(snapshot)]
     if snapshot.error:
         parts.append(f'<p class="nw-error" role="alert">{escape(snapshot.error)}</p>')
+    parts += [f'<p class="nw-note">{escape(remark)}</p>' for remark in snapshot.remarks]
     if snapshot.steps:
         rows = range(min(snapshot.rows, SHOWN))
         parts += [_row(snapshot, places, row) for row in rows]
@@ -59,21 +78,28 @@ def draw_run(snapshot: Snapshot, places: Places) -> str:
 
 def _head(snapshot: Snapshot) -> str:
     spec, last = snapshot.spec, snapshot.steps[-1] if snapshot.steps else None
-    facts = [f'<span class="nw-state nw-{snapshot.state}">{LABELS.get(snapshot.state, snapshot.state)}</span>']
+    facts = [draw_state(snapshot.state)]
     if last is not None:
         limit = spec.limits["steps"] if spec else None
-        facts.append(f"step {last['index']}" + (f" of {limit}" if limit is not None else ""))
-        facts.append(f"{format_span(last['seconds'])}")
+        facts.append(f"step {last['index']:,}" + (f" of {limit:,}" if limit is not None else ""))
+        spent = format_span(last["seconds"])
+        facts.append(f"{spent} so far" if snapshot.is_open else f"took {spent}")
     if (left := snapshot.seconds_left) is not None:
-        facts.append(f"about {format_span(math.ceil(left))} left")
+        facts.append(f"at most about {format_span(math.ceil(left))} left")
+    elif snapshot.state == "running":
+        facts.append(f'<abbr title="{escape(FIRST)}">the first steps take longest</abbr>')
     title = escape(" + ".join(spec.prompt) if spec and spec.prompt else snapshot.path.name)
-    asked = "" if spec is None else f"{' + '.join(spec.reward)}; {spec.method or 'auto'}; {spec.model}"
+    asked = ""
+    if spec is not None:
+        method = spec.method or "auto"
+        asked = f"more {escape(' + '.join(spec.reward))} · model {escape(spec.model)} · "
+        asked += f'<abbr title="{escape(method)}">method {escape(method.partition(":")[0])}</abbr>'
     bar = ""
     if last is not None and spec is not None and spec.limits["steps"]:
         part = min(last["index"] / spec.limits["steps"], 1.0)
         bar = f'<div class="nw-bar"><div style="width:{100 * part:.1f}%"></div></div>'
     return (
-        f'<div class="nw-head"><strong>{title}</strong> <span class="nw-small">{escape(asked)}</span>'
+        f'<div class="nw-head"><strong>{title}</strong> <span class="nw-small">{asked}</span>'
         f'<div role="status">{" · ".join(facts)}</div>{bar}</div>'
     )
 
@@ -93,7 +119,7 @@ def _row(snapshot: Snapshot, places: Places, row: int) -> str:
         for title, file, version, numbers in images
         if file.exists()
     )
-    remarks = "".join(f'<div class="nw-small">{escape(text)}</div>' for text in _remarks(snapshot, row))
+    remarks = "".join(_remark(plain, exact) for plain, exact in _remarks(snapshot, row))
     return f'<div class="nw-row"><div class="nw-small">{escape(snapshot.title(row))}</div>{figures}{remarks}</div>'
 
 
@@ -102,37 +128,47 @@ def _figure(address: str, name: str, caption: str) -> str:
     return f'<figure><img src="{address}" alt="{escape(name)}"><figcaption>{caption}</figcaption></figure>'
 
 
-def _remarks(snapshot: Snapshot, row: int) -> list[str]:
-    """Why a row ended, and what is to be known of its best."""
+def _remark(plain: str, exact: str) -> str:
+    """A sentence, and the exact one of the command line for who opens it."""
+    return f'<details class="nw-small"><summary>{escape(plain)}</summary>{escape(exact)}</details>'
+
+
+def _remarks(snapshot: Snapshot, row: int) -> list[tuple[str, str]]:
+    """Why a row ended, and what is to be known of its best: in plain words, and exactly."""
     if snapshot.is_open:
         return []
-    found = [describe_peak(snapshot.steps, row), describe_stall(snapshot.steps, row)]
-    ended = snapshot.status.get("rows")
+    found, ended = [], snapshot.status.get("rows")
     if ended and ended[row] in Status.__members__:
-        found.insert(0, Status[ended[row]].value)
+        status = Status[ended[row]]
+        found.append((ENDED[status], f"{status.name.lower()}: {status.value}"))
     hacking = find_hacking(snapshot.steps, row)
-    return [text for text in (*found, str(hacking) if hacking else None) if text]
-
-
-def draw_frame(snapshot: Snapshot, places: Places, index: int) -> str:
-    """The images of a step that was kept, with their numbers."""
-    step = snapshot.at(index)
-    figures = "".join(
-        _figure(to_address(places, file), f"step {index}", _numbers(step, row))
-        for row in range(min(snapshot.rows, SHOWN))
-        if (file := snapshot.path / "frames" / f"{index:05d}-{row:02d}.png").exists()
+    others = (
+        (HIGHER, describe_peak(snapshot.steps, row)),
+        (STILL, describe_stall(snapshot.steps, row)),
+        (FOOLED, str(hacking) if hacking else None),
     )
+    return found + [(plain, exact) for plain, exact in others if exact]
+
+
+def draw_state(state: str) -> str:
+    """A state of a run in a word or two, with what it means."""
+    meaning = STATES.get(state, ("", ""))[1]
+    return f'<span class="nw-state nw-{escape(state)}" title="{escape(meaning)}">{escape(say_state(state))}</span>'
+
+
+def draw_frame(snapshot: Snapshot, places: Places, index: int, row: int = 0) -> str:
+    """The image of a row at a step that was kept, with its numbers."""
+    file = snapshot.path / "frames" / f"{index:05d}-{row:02d}.png"
+    figures = _figure(to_address(places, file), f"step {index}", _numbers(snapshot.at(index), row))
     return f'<div class="nw-small">step {index}</div><div class="nw-row" data-frame="{index}">{figures}</div>'
 
 
 def _numbers(step: Mapping[str, Any], row: int) -> str:
     """The numbers of a row at a step."""
-    parts = [f"reward <b>{_show(step['reward'][row])}</b>", f"P(z) {_show(step['probability'][row])}"]
-    image = step.get("image")
-    if image and image[row] is not None and image[row] >= 0:
-        parts.append(f"P(image) {_show(image[row])}")
-    parts += [f"{escape(name)} {_show(scores[row])}" for name, scores in step.get("watched", {}).items()]
-    return "<br>".join(parts)
+    return "<br>".join(
+        f'<abbr title="{escape(meaning)}">{escape(name)}</abbr> <b>{_show(value)}</b>'
+        for name, value, meaning in describe_numbers(step, row)
+    )
 
 
 def _show(value: Any) -> str:
@@ -146,26 +182,22 @@ def draw_plots(snapshot: Snapshot) -> str:
     rows, steps = range(min(snapshot.rows, len(COLORS))), snapshot.steps
     index = [step["index"] for step in steps]
     rewards = {snapshot.title(row): [step["reward"][row] for step in steps] for row in rows}
-    plots = [draw_plot("Reward", index, rewards)]
-    plots.append(
-        draw_plot(
-            "P(z), of the noise",
-            index,
-            {snapshot.title(r): [s["probability"][r] for s in steps] for r in rows},
-            least=0,
-        )
-    )
+    plots = [draw_plot("Reward", index, rewards, meaning=NUMBERS["reward"])]
+    noises = {snapshot.title(row): [step["probability"][row] for step in steps] for row in rows}
+    plots.append(draw_plot("Typical noise", index, noises, least=0, meaning=NUMBERS["typical noise"]))
     tested = [step for step in steps if any((value or -1) >= 0 for value in step.get("image") or ())]
     if len(tested) > 1:
         values = {snapshot.title(row): [_tested(step["image"][row]) for step in tested] for row in rows}
-        plots.append(draw_plot("P(image)", [step["index"] for step in tested], values, least=0))
+        at = [step["index"] for step in tested]
+        plots.append(draw_plot("Typical image", at, values, least=0, meaning=NUMBERS["typical image"]))
     watched = [step for step in steps if step.get("watched")]
     for name in watched[0]["watched"] if watched else ():
         values = {
             snapshot.title(row): [step["watched"].get(name, [None] * snapshot.rows)[row] for step in watched]
             for row in rows
         }
-        plots.append(draw_plot(f"Watched: {name}", [step["index"] for step in watched], values))
+        at = [step["index"] for step in watched]
+        plots.append(draw_plot(f"Watched: {name}", at, values, meaning=NUMBERS["watched"]))
     return f'<div class="nw-plots">{"".join(plots)}</div>'
 
 
@@ -174,8 +206,9 @@ def _tested(value: Any) -> float | None:
 
 
 def draw_plot(
-    title: str, index: Sequence[int], lines: Mapping[str, Sequence[float | None]], *, least: float | None = None
-) -> str:
+    title: str, index: Sequence[int], lines: Mapping[str, Sequence[float | None]], *, least: float | None = None,
+    legend: bool = False, meaning: str = "",
+) -> str:  # fmt: skip
     """Lines against steps as SVG, in the colors of the page.
 
     Arguments:
@@ -183,6 +216,8 @@ def draw_plot(
         index: the steps.
         lines: values by name; what is None or not finite is left out.
         least: the lower end of the axis; None for the smallest value.
+        legend: whether the names are written below, in the colors of their lines.
+        meaning: of the values, in a sentence.
     """
     values = [v for line in lines.values() for v in line if v is not None and math.isfinite(v)]
     if not values:
@@ -214,7 +249,10 @@ def draw_plot(
         f'<text x="{WIDE - 6}" y="{HIGH - 3}" text-anchor="end">step {index[-1]}</text>'
     )
     svg = f'<svg viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape(title)}">{axis}{"".join(drawn)}</svg>'
-    return f'<figure class="nw-plot"><figcaption>{escape(title)}</figcaption>{svg}</figure>'
+    caption = f'<abbr title="{escape(meaning)}">{escape(title)}</abbr>' if meaning else escape(title)
+    named = zip(COLORS, lines, strict=False) if legend else ()
+    names = " ".join(f'<span class="nw-key" style="--c:{color}">{escape(name)}</span>' for color, name in named)
+    return f'<figure class="nw-plot"><figcaption>{caption}</figcaption>{svg}{names}</figure>'
 
 
 def draw_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -14,10 +14,11 @@ from typing import Any, Literal
 import gradio as gr
 from pydantic.fields import FieldInfo
 
-from noiseward.options.option import Options, extra_of
+from noiseward.options.option import Options
 from noiseward.options.parts import read_assignments
 from noiseward.options.table import describe_option, type_of
 from noiseward.options.task import IMAGES
+from noiseward.studio.words import LABELS, PLAIN
 
 __all__ = ["Form", "label_of", "make_command", "make_field"]
 
@@ -32,26 +33,43 @@ class Form:
         names: which of its options, in order; those that another field takes are left out by who calls.
         choices: what to offer for an option, by name.
         prefix: of the fields' ids on the page.
+        plain: help by option instead of the option's own.
 
     Attributes:
         fields: a component per option, by name; made when `show` is called.
     """
 
     def __init__(
-        self, options: type[Options], names: Iterable[str], choices: Choices | None = None, *, prefix: str = "option"
+        self,
+        options: type[Options],
+        names: Iterable[str],
+        choices: Choices | None = None,
+        *,
+        prefix: str = "option",
+        plain: Mapping[str, str] = PLAIN,
     ) -> None:
-        self.options, self.names, self._choices, self._prefix = options, list(names), choices or {}, prefix
+        self.options, self.names, self._choices = options, list(names), choices or {}
+        self._prefix, self._plain = prefix, plain
         self.fields: dict[str, Any] = {}
 
-    def show(self, *, open: Sequence[str] = ()) -> None:
-        """Put the fields on the page, in a section per group."""
+    def show(self) -> None:
+        """Put the fields on the page, in a section per group that is opened by who needs it."""
         groups: dict[str, list[str]] = {}
         for name in self.names:
             groups.setdefault(self.options.group(name) or "Other", []).append(name)
         for group, names in groups.items():
-            with gr.Accordion(group, open=group in open):
-                for name in names:
-                    self.fields[name] = make_field(self.options, name, self._choices.get(name), prefix=self._prefix)
+            with gr.Accordion(group, open=False):
+                self._show(names)
+
+    def show_plainly(self) -> None:
+        """Put the fields on the page without sections."""
+        self._show(self.names)
+
+    def _show(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.fields[name] = make_field(
+                self.options, name, self._choices.get(name), prefix=self._prefix, plain=self._plain
+            )
 
     @property
     def components(self) -> list[Any]:
@@ -77,14 +95,19 @@ class Form:
 
 
 def make_field(
-    options: type[Options], name: str, choices: Callable[[], Sequence[str]] | None = None, *, prefix: str = "option"
+    options: type[Options],
+    name: str,
+    choices: Callable[[], Sequence[str]] | None = None,
+    *,
+    prefix: str = "option",
+    plain: Mapping[str, str] = PLAIN,
 ) -> Any:
     """The field of an option."""
     field = options.model_fields[name]
     kind, label = type_of(field), label_of(name)
     more: dict[str, Any] = {
         "label": label,
-        "info": describe_option(field),
+        "info": plain.get(name) or describe_option(field),
         "elem_id": f"{prefix}-{name.replace('_', '-')}",
     }
     known = _literals(field)
@@ -105,7 +128,8 @@ def make_field(
     if choices:
         default = field.default if isinstance(field.default, str) else ""
         return gr.Dropdown(["", *choices()], value=default, allow_custom_value=True, **more)
-    return gr.Textbox(placeholder="default" if not extra_of(field).get("argument") else "", **more)
+    empty = "" if field.is_required() else "default" if field.default in (None, "") else str(field.default)
+    return gr.Textbox(placeholder=empty, **more)
 
 
 def make_command(name: str) -> Any:
@@ -117,10 +141,10 @@ def label_of(name: str) -> str:
     """The name of an option as a label.
 
     Example:
-        >>> label_of("num_inference_steps")
-        'Num inference steps'
+        >>> label_of("num_inference_steps"), label_of("watch_every")
+        ('Denoising steps', 'Watch every')
     """
-    return name.replace("_", " ").capitalize()
+    return LABELS.get(name) or name.replace("_", " ").capitalize()
 
 
 def _literals(field: FieldInfo) -> list[str]:

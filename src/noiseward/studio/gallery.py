@@ -18,11 +18,17 @@ from noiseward.studio.jobs import Jobs
 from noiseward.studio.live import Reader
 from noiseward.studio.places import Places
 from noiseward.studio.session import FILE as SESSION
+from noiseward.studio.words import say_state
 
 __all__ = ["SORTS", "STATES", "Entry", "Gallery"]
 
-SORTS = ("newest", "name", "gain", "best")
-STATES = ("any", "running", "done", "stopped", "killed", "failed")
+SORTS = {"newest": "newest", "name": "name", "largest gain": "gain", "highest reward": "best"}
+"""What to sort by, as the page says it, and its name."""
+STATES = {
+    "any": ("any",), "waiting": ("waiting",), "running": ("running", "loading"), "finished": ("done",),
+    "stopped": ("interrupted", "paused"), "cut off": ("killed",), "failed": ("failed",),
+}  # fmt: skip
+"""What to filter by, as the page says it, and the states that this means."""
 SWEEP = "batch.json"
 
 
@@ -57,7 +63,8 @@ class Entry:
     def lines(self) -> list[str]:
         """What to write below the image."""
         change = "" if self.best is None or self.before is None else f"{self.before:.3g} to {self.best:.3g}"
-        return [text for text in (self.prompt[:60], f"{self.reward} {change}".strip(), self.state) if text]
+        state = say_state(self.state)
+        return [text for text in (self.prompt[:60], f"{self.reward} {change}".strip(), state) if text]
 
 
 class Gallery:
@@ -78,7 +85,7 @@ class Gallery:
         Arguments:
             text: must be in the name, the prompt, the reward or a tag.
             state: of `STATES`.
-            sort: one of `SORTS`.
+            sort: a name in `SORTS`.
         """
         tags, found = self._read_tags(), []
         for path in self.places.runs.iterdir() if self.places.runs.is_dir() else ():
@@ -91,7 +98,7 @@ class Gallery:
         chosen = [
             one
             for one in found
-            if state in ("any", one.state)
+            if (state == "any" or one.state in STATES.get(state, (state,)))
             and all(w in " ".join([one.path.name, one.prompt, one.reward, *one.tags]).lower() for w in words)
         ]
         if sort == "name":
@@ -118,12 +125,16 @@ class Gallery:
         return entry
 
     def _read(self, path: Path, stamps: Sequence[int]) -> Entry | None:
-        changed = max(stamps) / 1e9
+        changed = max(stamps) / 1e9 or time.time()  # one that waits has no files
         if (path / SWEEP).exists():
             job = self._jobs.find(path)
             image = path / "contact.png"
             state = (
-                job.state if job is not None and job.is_open else "done" if (path / "index.csv").exists() else "stopped"
+                job.state
+                if job is not None and job.is_open
+                else "done"
+                if (path / "index.csv").exists()
+                else "interrupted"
             )
             return Entry(path, "sweep", changed, state, image if image.exists() else None, "batch or comparison")
         if (path / SESSION).exists():
@@ -138,11 +149,10 @@ class Gallery:
         if found.spec is None:
             return None
         image = path / "best" / "00.png"
-        state = {"interrupted": "stopped", "paused": "stopped"}.get(found.state, found.state)
         best = found.best(0)[0] if found.steps else None
         before = found.before(0)
         prompt, reward = ", ".join(found.spec.prompt), " + ".join(found.spec.reward)
-        return Entry(path, "run", changed, state, image if image.exists() else None, prompt, reward, before, best)
+        return Entry(path, "run", changed, found.state, image if image.exists() else None, prompt, reward, before, best)
 
     def tag(self, names: Sequence[str], tags: Sequence[str]) -> None:
         """Replace the tags of some runs."""

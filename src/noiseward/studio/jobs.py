@@ -39,6 +39,7 @@ class Job:
         state: `waiting`, `running`, then how it ended: `done`, `paused`, `interrupted`, `failed`.
         error: why it failed.
         result: what it found.
+        remarks: what the worker warned of.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Job:
     state: State = "waiting"
     error: str | None = None
     result: Any = None
+    remarks: tuple[str, ...] = ()
     attempts: int = 0
     pausing: bool = False
 
@@ -96,6 +98,30 @@ class Jobs:
                     job.pausing = pause
                     self._interrupt(job)
             self._note()
+
+    def cancel(self, id: str) -> Job | None:
+        """Stop one job, or take it out of the queue; None if it is neither running nor waiting any more."""
+        with self._changed:
+            job = next((one for one in self._jobs if one.id == id and one.is_open), None)
+            if job is not None and job.state == "waiting":
+                job.state = "interrupted"
+            elif job is not None:
+                job.pausing = False
+                self._interrupt(job)
+            self._note()
+            return job
+
+    def move(self, id: str, by: int) -> bool:
+        """Put a job that waits before (-1) or behind (1) the next one that waits; whether there was one."""
+        with self._changed:
+            waiting = [at for at, job in enumerate(self._jobs) if job.state == "waiting"]
+            place = next((k for k, at in enumerate(waiting) if self._jobs[at].id == id), None)
+            if place is None or not 0 <= place + by < len(waiting):
+                return False
+            one, other = waiting[place], waiting[place + by]
+            self._jobs[one], self._jobs[other] = self._jobs[other], self._jobs[one]
+            self._note()
+            return True
 
     def find(self, out: Path) -> Job | None:
         """The last job about a run."""
@@ -200,8 +226,14 @@ class Jobs:
             print(json.dumps({**job.request, "id": job.id, "kind": job.kind}), file=worker.stdin, flush=True)
         for line in worker.stdout:
             event = json.loads(line)
-            if event["id"] == job.id and event["event"] == "ended":
+            if event["id"] != job.id:
+                continue
+            if event["event"] == "ended":
                 return event["state"], event["error"], event["result"]
+            if event["event"] == "warned" and event["text"] not in job.remarks:
+                with self._changed:
+                    job.remarks = (*job.remarks, event["text"])
+                    self._note()
         code = worker.wait()
         _close(worker)
         why = f"the worker ended (status {code}), perhaps for lack of memory"

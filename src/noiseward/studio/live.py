@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -26,18 +27,8 @@ from noiseward.studio.jobs import Job, Jobs
 
 __all__ = ["Reader", "Snapshot", "Watcher"]
 
-RECENT = 8  # steps whose mean time says how long the next ones take
-LABELS = {
-    "waiting": "waiting for its turn",
-    "loading": "loading the model",
-    "running": "running",
-    "done": "done",
-    "interrupted": "stopped",
-    "paused": "paused",
-    "killed": "killed",
-    "failed": "failed",
-    "missing": "not begun",
-}
+RECENT = 8  # steps whose median time says how long the next ones take
+ALIKE = 1.25  # factor up to which the denoiser calls of two steps are those of one kind of step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +37,13 @@ class Snapshot:
 
     Attributes:
         path: its directory.
-        state: one of `LABELS`.
+        state: one of `words.STATES`.
         spec: what was asked; None before anything is known.
         steps: the records of all steps, `Step.record()`.
         status: the content of `status.json`.
         error: why it failed.
         frames: steps whose images are kept, in order.
+        remarks: what the worker warned of.
     """
 
     path: Path
@@ -61,6 +53,7 @@ class Snapshot:
     status: dict[str, Any] = dataclasses.field(default_factory=dict)
     error: str | None = None
     frames: tuple[int, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def is_open(self) -> bool:
@@ -102,21 +95,33 @@ class Snapshot:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long it will run, at the pace of the last steps; None where that is not known."""
-        if self.spec is None or self.state != "running" or len(self.steps) < 2:
+        """How long it will run at most, at the pace of the last steps; None where that is not known.
+
+        The first steps say nothing of it: methods explore before they refine, and fresh samples are drawn to compare
+        with. So the pace is that of steps which cost as many denoiser calls as the last one, and of two at least.
+        """
+        if self.spec is None or self.state != "running" or not self.steps:
             return None
-        times = [step["seconds"] for step in self.steps[-RECENT - 1 :]]
-        pace = statistics.mean(b - a for a, b in zip(times, times[1:], strict=False))
-        last, left = self.steps[-1], []
-        limits = self.spec.limits
-        if limits["steps"] is not None:
-            left.append((limits["steps"] - last["index"]) * pace)
+        last, limits, left = self.steps[-1], self.spec.limits, []
         if limits["seconds"] is not None:
             left.append(limits["seconds"] - last["seconds"])
-        if limits["nfe"] is not None:
-            spent = _cost(last["nfe"])
-            left.append(last["seconds"] * (limits["nfe"] - spent) / spent if spent else math.inf)
+        if (pace := self.pace) is not None:
+            seconds, cost = pace
+            if limits["steps"] is not None:
+                left.append((limits["steps"] - last["index"]) * seconds)
+            if limits["nfe"] is not None and cost:
+                left.append((limits["nfe"] - _cost(last["nfe"])) * seconds / cost)
         return max(min(left), 0.0) if left else None
+
+    @property
+    def pace(self) -> tuple[float, float] | None:
+        """Seconds and denoiser calls of a step by now; None where two of a kind were not made yet."""
+        made = self.steps[1:] if self.is_open else self.steps[1:-1]  # the last of all has no gradient
+        recent = made[-RECENT - 1 :]
+        gaps = [(b["seconds"] - a["seconds"], _cost(b["nfe"]) - _cost(a["nfe"])) for a, b in itertools.pairwise(recent)]
+        cost = gaps[-1][1] if gaps else 0.0
+        alike = list(itertools.takewhile(lambda gap: cost <= ALIKE * gap[1] and gap[1] <= ALIKE * cost, reversed(gaps)))
+        return (statistics.median(seconds for seconds, _ in alike), cost) if len(alike) > 1 else None
 
 
 def _cost(nfe: dict[str, int]) -> float:
@@ -150,7 +155,7 @@ class Reader:
         files = ("spec.json", "status.json", "steps.jsonl", "frames", "best/00.png", "plot.png")
         stamps = tuple(_stamp(self.path / name) for name in files)
         state = job.state if job is not None and job.kind == "run" else None
-        known = (*stamps, state, job.error if job else None)
+        known = (*stamps, state, job.error if job else None, job.remarks if job else ())
         if self._last is not None and known == self._known and not self._may_have_died(state):
             return self._last
         self._known, self._last = known, self._read(state, job)
@@ -172,7 +177,8 @@ class Reader:
         self._follow(self.path / "steps.jsonl")
         error = (job.error if job else None) or status.get("error")
         frames = sorted({int(file.name[:5]) for file in (self.path / "frames").glob("[0-9]*-00.png")})
-        return Snapshot(self.path, self._state(state, status), spec, tuple(self._steps), status, error, tuple(frames))
+        state, remarks = self._state(state, status), job.remarks if job else ()
+        return Snapshot(self.path, state, spec, tuple(self._steps), status, error, tuple(frames), remarks)
 
     def _state(self, state: str | None, status: dict[str, Any]) -> str:
         if state == "waiting":

@@ -12,10 +12,11 @@ from noiseward.options.command_line import to_arguments, to_command
 from noiseward.options.commands import BatchOptions, CompareOptions
 from noiseward.options.run import RunSpec, shorten_to_slug
 from noiseward.runs.files import replace_file
-from noiseward.studio.create_tab import CreateTab, say_error
+from noiseward.studio.create_tab import CreateTab
 from noiseward.studio.desk import Desk, View
-from noiseward.studio.draw import draw_empty, to_address
+from noiseward.studio.draw import draw_empty, draw_error, draw_note, draw_state, to_address
 from noiseward.studio.forms import Form, make_command
+from noiseward.studio.prompt_note import PromptNote
 
 __all__ = ["ManyTab"]
 
@@ -33,8 +34,9 @@ class ManyTab:
 
     def __init__(self, desk: Desk, create: CreateTab) -> None:
         self.desk, self.create = desk, create
-        self.batch_form = Form(BatchOptions, ["template", "seeds", "pack"])
-        self.compare_form = Form(CompareOptions, ["methods", "budget", "seeds"])
+        self.note = PromptNote("many-note")
+        self.batch_form = Form(BatchOptions, ["seeds", "template", "pack"], prefix="batch")
+        self.compare_form = Form(CompareOptions, ["methods", "budget", "seeds"], prefix="compare")
 
     def show(self) -> None:
         """Put the components on the page."""
@@ -43,12 +45,14 @@ class ManyTab:
                 self.prompts = gr.Textbox(
                     label="Prompts", lines=6, value="a duck\na frog", info="One per line.", elem_id="many-prompts"
                 )
+                self.note.show()
+                self.with_what = gr.HTML("", elem_id="many-with")
                 with gr.Tabs():
                     with gr.Tab("Batch"):
-                        self.batch_form.show(open=["Model", "Budget"])
+                        self.batch_form.show_plainly()
                         self.begin_batch = gr.Button("Begin batch", variant="primary", elem_id="begin-batch")
                     with gr.Tab("Compare methods"):
-                        self.compare_form.show(open=["Method", "Budget"])
+                        self.compare_form.show_plainly()
                         self.begin_compare = gr.Button("Begin comparison", variant="primary", elem_id="begin-compare")
                 self.stop = gr.Button("Stop", elem_id="stop-sweep")
                 self.said = gr.HTML("", elem_id="many-said")
@@ -56,12 +60,23 @@ class ManyTab:
                 self.command = make_command("sweep-command")
                 self.panel = gr.HTML(draw_empty(EMPTY), elem_id="sweep")
 
-    def connect(self) -> None:
-        """Say what happens."""
+    def connect(self, tab: gr.Tab) -> None:
+        """Say what happens.
+
+        Arguments:
+            tab: this one.
+        """
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        self.note.connect(self.prompts, self.create.model)
+        taken = [self.create.reward, self.create.model, self.create.preset]
+        tab.select(_say_with, taken, self.with_what, **quiet)
         inputs, out = self.create.inputs, [self.command, self.said]
         self.begin_batch.click(self._batch, [self.prompts, *self.batch_form.components, *inputs], out, **quiet)
         self.begin_compare.click(self._compare, [self.prompts, *self.compare_form.components, *inputs], out, **quiet)
+        for button in (self.begin_batch, self.begin_compare):
+            button.click(
+                None, None, None, js="() => setTimeout(() => noiseward.show('sweep', 'many-said'), 600)", **quiet
+            )
         self.stop.click(self._stop, None, self.said, **quiet)
 
     @property
@@ -93,9 +108,9 @@ class ManyTab:
             total = len(read_json(path / "batch.json")["packs"])
         except (NoisewardError, KeyError):
             total = 0
-        head = f'<div class="nw-head"><strong>{html.escape(path.name)}</strong> <span class="nw-state">{state}</span>'
-        head += f" {begun} of {total} packs begun</div>" if total else "</div>"
-        parts = [head, say_error(NoisewardError(error)) if error else ""]
+        head = f'<div class="nw-head"><strong>{html.escape(path.name)}</strong> {draw_state(state)}'
+        head += f" {begun} of {total} groups of images begun</div>" if total else "</div>"
+        parts = [head, draw_error(NoisewardError(error)) if error else ""]
         if report.exists():
             address = to_address(self.desk.places, report, report.stat().st_mtime_ns)
             parts.append(f'<iframe class="nw-frame" src="{address}" title="report" sandbox="allow-scripts"></iframe>')
@@ -127,7 +142,7 @@ class ManyTab:
         arguments = [kind, *source, *own, *to_arguments(spec), "--out", str(path)]
         self.desk.jobs.submit("command", path, arguments=arguments)
         self.desk.view(request.session_hash).sweep = path
-        return gr.Code(to_command("noiseward", *arguments), visible=True), ""
+        return gr.Code(to_command("noiseward", *arguments), visible=True), draw_note(self.desk.place(path))
 
     def _batch(self, request: gr.Request, prompts: str, *values: Any) -> tuple[Any, str]:
         count = len(self.batch_form.names)
@@ -138,7 +153,7 @@ class ManyTab:
             words = to_arguments(options, leave_out=("prompts", "out"))
             return self._begin("batch", spec, words, lines, request)
         except NoisewardError as error:
-            return gr.skip(), say_error(error)
+            return gr.skip(), draw_error(error)
 
     def _compare(self, request: gr.Request, prompts: str, *values: Any) -> tuple[Any, str]:
         count = len(self.compare_form.names)
@@ -150,10 +165,17 @@ class ManyTab:
             _ = options.limit
             return self._begin("compare", spec, to_arguments(options, leave_out=("prompts", "out")), lines, request)
         except NoisewardError as error:
-            return gr.skip(), say_error(error)
+            return gr.skip(), draw_error(error)
 
     def _stop(self, request: gr.Request) -> str:
         path = self.desk.view(request.session_hash).sweep
-        if path is not None:
-            self.desk.jobs.stop(path)
-        return '<span class="nw-small">the same command continues it</span>'
+        job = None if path is None else self.desk.jobs.find(path)
+        if path is None or job is None or not job.is_open:
+            return draw_error(ArgumentError("nothing is running here; Begin starts a batch or a comparison"))
+        self.desk.jobs.stop(path)
+        return draw_note("being stopped; the command on the right continues it")
+
+
+def _say_with(reward: list[str], model: str, preset: str) -> str:
+    """What the tab Create has, which holds here, too."""
+    return draw_note(f"As in Create: more {' + '.join(reward) or '(no reward)'}, model {model}, preset {preset}.")

@@ -11,9 +11,11 @@ import gradio as gr
 
 from noiseward.errors import ArgumentError, NoisewardError
 from noiseward.runs.files import replace_file
-from noiseward.studio.create_tab import list_rewards, say_error
+from noiseward.studio.create_tab import list_rewards
 from noiseward.studio.desk import Desk
-from noiseward.studio.draw import draw_empty, draw_table
+from noiseward.studio.draw import draw_empty, draw_error, draw_note, draw_table
+from noiseward.studio.forms import Form
+from noiseward.studio.judge_form import JudgeOptions, write_judge
 
 __all__ = ["RewardsTab"]
 
@@ -32,6 +34,7 @@ class RewardsTab:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
+        self.form = Form(JudgeOptions, JudgeOptions.names(), prefix="chat", plain={})
 
     def show(self) -> None:
         """Put the components on the page."""
@@ -46,19 +49,26 @@ class RewardsTab:
                     label="Rewards", elem_id="score-rewards",
                 )  # fmt: skip
                 self.score = gr.Button("Score", variant="primary", elem_id="score")
+                self.said = gr.HTML("", elem_id="rewards-said")
             with gr.Column(min_width=300):
                 self.table = gr.HTML(draw_empty(EMPTY), elem_id="scores")
-        with gr.Accordion("Add a judge", open=False):
+        with gr.Accordion("Add a chat model as a judge", open=False, elem_id="chat-section"):
+            gr.Markdown("It looks at each image and says how good it is. Images leave this machine if its server does.")
+            self.form.show_plainly()
+            self.add_chat = gr.Button("Add to the rewards of Create", elem_id="add-chat")
+            self.chat_said = gr.HTML("", elem_id="chat-said")
+        with gr.Accordion("Add a judge by its address", open=False, elem_id="judge-section"):
             self.address = gr.Textbox(
                 label="Address", placeholder="http://127.0.0.1:8000", elem_id="judge-address",
-                info="A server of noiseward serve-reward, or a chat model's as docs/judges.md writes it.",
+                info="A server of 'noiseward serve-reward'; or any reward as the command line takes it.",
             )  # fmt: skip
             self.add = gr.Button("Add to the rewards of Create", elem_id="add-judge")
+            self.judge_said = gr.HTML("", elem_id="judge-said")
         if self.desk.allow_code:
             with gr.Accordion("Write a reward", open=False):
                 self.code = gr.Code(EXAMPLE, language="python", label="A function of images", elem_id="code")
                 self.save = gr.Button("Save and add to the rewards of Create", elem_id="save-code")
-        self.said = gr.HTML("", elem_id="rewards-said")
+                self.code_said = gr.HTML("", elem_id="code-said")
 
     def connect(self, reward: gr.Dropdown) -> None:
         """Say what happens.
@@ -68,9 +78,11 @@ class RewardsTab:
         """
         quiet: dict[str, Any] = {"api_visibility": "private"}
         self.score.click(self._score, [self.images, self.names, self.prompt], [self.table, self.said], **quiet)
-        self.add.click(self._add, [self.address, reward], [reward, self.said], show_progress="hidden", **quiet)
+        self.add.click(self._add, [self.address, reward], [reward, self.judge_said], show_progress="hidden", **quiet)
+        fields = [reward, *self.form.components]
+        self.add_chat.click(self._add_chat, fields, [reward, self.chat_said], show_progress="hidden", **quiet)
         if self.desk.allow_code:
-            self.save.click(self._save, [self.code, reward], [reward, self.said], show_progress="hidden", **quiet)
+            self.save.click(self._save, [self.code, reward], [reward, self.code_said], show_progress="hidden", **quiet)
 
     def _score(self, images: list[str] | None, names: list[str], prompt: str) -> tuple[Any, str]:
         try:
@@ -78,13 +90,13 @@ class RewardsTab:
                 raise ArgumentError("give at least one image, and choose at least one reward")
             self.desk.read_spec({"reward": tuple(names)})
         except NoisewardError as error:
-            return gr.skip(), say_error(error)
+            return gr.skip(), draw_error(error)
         job = self.desk.jobs.submit(
             "score", self.desk.places.own / "scores", rewards=names, images=images, prompt=prompt
         )
         self.desk.jobs.wait(job)
         if job.state != "done":
-            return gr.skip(), say_error(NoisewardError(job.error or "stopped"))
+            return gr.skip(), draw_error(NoisewardError(job.error or "stopped"))
         files = [Path(image) for image in images]
         rows = [[file, *(job.result[name][k] for name in names)] for k, file in enumerate(files)]
         return draw_table(["image", *names], rows), ""
@@ -92,22 +104,41 @@ class RewardsTab:
     def _add(self, address: str, reward: list[str]) -> tuple[Any, str]:
         text = (address or "").strip()
         if not re.match(r"https?://[^/]+|[a-z][a-z0-9-]*:", text):
-            return gr.skip(), say_error(
+            return gr.skip(), draw_error(
                 ArgumentError(f"expected an address as http://127.0.0.1:8000, got '{text[:60]}'")
             )
-        return [*reward, text], '<span class="nw-small">added to the rewards of Create</span>'
+        return self._put(reward, text)
+
+    def _add_chat(self, reward: list[str], *values: Any) -> tuple[Any, str]:
+        try:
+            text = write_judge(self.form.read(values))
+        except NoisewardError as error:
+            return gr.skip(), draw_error(error)
+        return self._put(reward, text)
+
+    def _put(self, reward: list[str], text: str) -> tuple[Any, str]:
+        """Add a reward to those of the tab Create."""
+        from noiseward.rewards.names import check_reward
+
+        try:
+            check_reward(text)
+            self.desk.read_spec({"reward": (text,)})
+        except NoisewardError as error:
+            return gr.skip(), draw_error(error)
+        chosen = reward if text in reward else [*reward, text]
+        return chosen, draw_note(f"added to the rewards of Create: {text}")
 
     def _save(self, code: str, reward: list[str]) -> tuple[Any, str]:
         try:
             name = find_function(code)
         except NoisewardError as error:
-            return gr.skip(), say_error(error)
+            return gr.skip(), draw_error(error)
         file = self.desk.places.own / "rewards" / f"{name}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, lambda path: path.write_text(code, encoding="utf-8"))
         text = f"{file}:{name}"
         chosen = reward if text in reward else [*reward, text]
-        return chosen, f'<span class="nw-small">saved as {name}; it is among the rewards of Create</span>'
+        return chosen, draw_note(f"saved as {name}; it is among the rewards of Create")
 
 
 def find_function(code: str) -> str:

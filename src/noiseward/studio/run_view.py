@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from noiseward.errors import NoisewardError
+from noiseward.errors import ArgumentError, NoisewardError
 from noiseward.options.command_line import to_command
 from noiseward.studio.desk import Desk, View
-from noiseward.studio.draw import draw_empty, draw_frame, draw_plots, draw_run
+from noiseward.studio.draw import draw_empty, draw_error, draw_frame, draw_note, draw_plots, draw_run
 from noiseward.studio.forms import make_command
 from noiseward.studio.live import Snapshot
+from noiseward.studio.words import NUMBERS
 
 __all__ = ["RunView"]
 
 DRAWN = 16  # runs whose drawing is kept
 EMPTY = "Nothing yet: write a prompt, choose a reward, and press Start."
+NO_FRAMES = "No frames yet: each step leaves one here, to look at and to go back to."
+NO_PAIR = "When the run has ended, wipe here between its first image and its best."
 
 
 class RunView:
@@ -39,34 +44,43 @@ class RunView:
             self.resume = gr.Button("Resume", interactive=False, elem_id="resume-run", min_width=80)
             self.stop = gr.Button("Stop", interactive=False, elem_id="stop-run", min_width=80)
             self.more = gr.Button("20 more steps", interactive=False, elem_id="more-steps", min_width=80)
+        self.said = gr.HTML("", elem_id="run-said")
         self.plots = gr.HTML("", elem_id="plots")
-        self.command = make_command("command")
+        with gr.Accordion("What the numbers mean", open=False, elem_id="meanings"):
+            gr.Markdown("\n".join(f"* **{name}**: {meaning}" for name, meaning in NUMBERS.items()))
+        self.row = gr.Dropdown(
+            [("", 0)], value=0, label="Which image", info="For the sections below.", visible=False, elem_id="row"
+        )
         with gr.Accordion("Frames along the way", open=False, elem_id="frames"):
             self.slider = gr.Slider(0, 1, value=0, step=1, label="Frame", elem_id="frame")
-            self.frame = gr.HTML("", elem_id="frame-image")
+            self.frame = gr.HTML(draw_empty(NO_FRAMES), elem_id="frame-image")
             with gr.Row():
                 self.go_on = gr.Button("Continue from here", elem_id="continue-here", min_width=120)
                 self.use = gr.Button("Start another reward from here", elem_id="use-start", min_width=120)
                 self.vary = gr.Button("Vary it by choosing", elem_id="vary", min_width=120)
-            self.row = gr.Number(
-                0, precision=0, minimum=0, label="Row", info="Of a run with several images.", visible=False
-            )
+            self.frame_said = gr.HTML("", elem_id="frame-said")
         with gr.Accordion("Before and after", open=False, elem_id="wipe-section"):
-            self.wipe = gr.ImageSlider(label="Start and best", type="filepath", interactive=False, elem_id="wipe")
+            self.no_pair = gr.HTML(draw_empty(NO_PAIR), elem_id="no-pair")
+            self.wipe = gr.ImageSlider(
+                label="Start and best", type="filepath", interactive=False, visible=False, elem_id="wipe"
+            )
             self.download = gr.DownloadButton("Download the best image", interactive=False, elem_id="download")
         with gr.Accordion("Render with more steps", open=False, elem_id="render-section"):
             with gr.Row():
                 self.steps = gr.Number(
-                    40, precision=0, minimum=1, label="Denoising steps", info="A multiple of the run's."
-                )
+                    40, precision=0, minimum=1, label="Denoising steps", info="A multiple of the run's.",
+                    elem_id="render-steps",
+                )  # fmt: skip
                 self.seeds = gr.Number(
-                    0, precision=0, minimum=0, maximum=16, label="Neighbors", info="Of the best noise."
-                )
+                    0, precision=0, minimum=0, maximum=16, label="Relatives", elem_id="render-relatives",
+                    info="How many images close to the best to render, too.",
+                )  # fmt: skip
             self.render = gr.Button("Render", elem_id="render")
+            self.render_said = gr.HTML("", elem_id="render-said")
             self.rendered = gr.Gallery(
-                label="Rendered", columns=4, height="auto", elem_id="rendered", interactive=False
+                label="Rendered", columns=4, height="auto", elem_id="rendered", interactive=False, visible=False
             )
-        self.said = gr.HTML("", elem_id="run-said")
+        self.command = make_command("command")
 
     def connect(self, start: gr.Textbox, choose_start: gr.Textbox, tabs: gr.Tabs) -> None:
         """Say what happens.
@@ -82,20 +96,29 @@ class RunView:
         self.resume.click(self._resume, None, self.said, **quiet)
         self.more.click(self._more, None, self.said, **quiet)
         self.slider.change(self._frame, self.slider, self.frame, trigger_mode="always_last", queue=False, **quiet)
-        where = [self.slider, self.row]
-        self.go_on.click(self._continue, where, self.said, **quiet)
-        self.use.click(self._name_start, where, [start, self.said], **quiet)
-        self.vary.click(self._name_start, where, [choose_start, self.said], **quiet).then(
-            lambda: gr.Tabs(selected="choose"), None, tabs, **quiet
+        self.row.input(self._choose_row, [self.row, self.slider], [self.frame, *self._pair], **quiet)
+        self.go_on.click(self._continue, self.slider, self.frame_said, **quiet).then(
+            None, None, None, js="() => noiseward.show('run', 'frame-said')", **quiet
         )
-        self.render.click(self._render, [self.steps, self.seeds], [self.rendered, self.said], api_visibility="private")
+        self.use.click(self._name_start, self.slider, [start, self.frame_said], **quiet).then(
+            None, None, None, js="() => noiseward.show('option-start', 'frame-said')", **quiet
+        )
+        self.vary.click(self._vary, self.slider, [choose_start, tabs, self.frame_said], **quiet)
+        self.render.click(
+            self._render, [self.steps, self.seeds], [self.rendered, self.render_said], api_visibility="private"
+        )
+
+    @property
+    def _pair(self) -> list[Any]:
+        return [self.no_pair, self.wipe, self.download]
 
     @property
     def outputs(self) -> list[Any]:
         """What `poll` updates."""
         return [
-            self.panel, self.plots, self.pause, self.resume, self.stop, self.more, self.command, self.slider, self.row,
-            self.wipe, self.download,
+            self.panel, self.plots, self.pause, self.resume, self.stop, self.more, self.command, self.row, self.slider,
+            self.frame, self.go_on, self.use, self.vary, *self._pair, self.rendered, self.said, self.frame_said,
+            self.render_said,
         ]  # fmt: skip
 
     def poll(self, view: View) -> list[Any] | None:
@@ -109,13 +132,9 @@ class RunView:
         view.seen["run"] = found
         before = seen if seen is not None and seen.path == found.path else None
         is_new = before is None
+        view.row = 0 if is_new else min(view.row, max(found.rows - 1, 0))
         ended = not found.is_open and (before is None or before.is_open)
-        best = found.path / "best" / "00.png"
-        pair = (str(found.path / "initial" / "00.png"), str(best))
-        both = best.exists() and Path(pair[0]).exists()
         command = to_command("noiseward", "resume", str(found.path)) if found.can_resume else self._command(found)
-        last = max(len(found.frames) - 1, 1)
-        frames_changed = before is None or before.frames != found.frames
         return [
             *self._draw(found),
             gr.update(interactive=found.is_open),
@@ -123,10 +142,35 @@ class RunView:
             gr.update(interactive=found.is_open),
             gr.update(interactive=found.state in ("done", "interrupted", "paused")),
             gr.update(value=command, visible=bool(command)) if is_new or ended else gr.skip(),
-            gr.update(maximum=last) if frames_changed else gr.skip(),
-            gr.update(visible=found.rows > 1, maximum=max(found.rows - 1, 0)) if is_new else gr.skip(),
-            (pair if both else None) if is_new or ended else gr.skip(),
-            gr.update(value=str(best) if both else None, interactive=both) if is_new or ended else gr.skip(),
+            self._list_rows(found) if before is None or before.rows != found.rows else gr.skip(),
+            *self._update_frames(found, before, view.row),
+            *(self._show_pair(found, view.row) if is_new or ended else [gr.skip()] * len(self._pair)),
+            *([gr.update(value=None, visible=False), "", "", ""] if is_new else [gr.skip()] * 4),
+        ]
+
+    def _list_rows(self, found: Snapshot) -> Any:
+        choices = [(found.title(row) or f"image {row + 1}", row) for row in range(max(found.rows, 1))]
+        return gr.Dropdown(choices, value=0, visible=found.rows > 1)
+
+    def _update_frames(self, found: Snapshot, before: Snapshot | None, row: int) -> list[Any]:
+        """The slider, the frame and the buttons below it; the frame is its user's own while the run goes on."""
+        if before is not None and before.frames == found.frames:
+            return [gr.skip()] * 5
+        last, some = max(len(found.frames) - 1, 1), bool(found.frames)
+        buttons = [gr.update(interactive=some)] * 3
+        if before is not None and before.frames:
+            return [gr.update(maximum=last), gr.skip(), *buttons]
+        frame = draw_frame(found, self.desk.places, found.frames[0], row) if some else draw_empty(NO_FRAMES)
+        return [gr.update(value=0, maximum=last), frame, *buttons]
+
+    def _show_pair(self, found: Snapshot, row: int) -> list[Any]:
+        """The wipe between start and best of a row, and what to download."""
+        start, best = (str(found.path / which / f"{row:02d}.png") for which in ("initial", "best"))
+        both = Path(start).exists() and Path(best).exists() and not found.is_open
+        return [
+            gr.update(visible=not both),
+            gr.update(value=(start, best) if both else None, visible=both),
+            gr.update(value=best if both else None, interactive=both),
         ]
 
     def _draw(self, found: Snapshot) -> tuple[str, str]:
@@ -152,19 +196,25 @@ class RunView:
         return self._end(request, pause=False)
 
     def _end(self, request: gr.Request, *, pause: bool) -> str:
-        if (run := self.desk.view(request.session_hash).run) is not None:
-            self.desk.jobs.stop(run, pause=pause)
-        return ""
+        found = self._snapshot(request)
+        if found is None or not found.is_open:
+            return ""
+        self.desk.jobs.stop(found.path, pause=pause)
+        if found.state == "waiting":
+            return draw_note("taken out of the queue; Resume puts it back")
+        return draw_note(f"{'pauses' if pause else 'stops'} after the step that it is doing")
 
     def _resume(self, request: gr.Request) -> str:
-        if (run := self.desk.view(request.session_hash).run) is not None:
-            self.desk.resume(run)
-        return ""
+        return self._go_on(request)
 
     def _more(self, request: gr.Request) -> str:
-        if (run := self.desk.view(request.session_hash).run) is not None:
-            self.desk.resume(run, steps="+20")
-        return ""
+        return self._go_on(request, steps="+20")
+
+    def _go_on(self, request: gr.Request, **more: str) -> str:
+        if (run := self.desk.view(request.session_hash).run) is None:
+            return ""
+        self.desk.resume(run, **more)
+        return draw_note(self.desk.place(run))
 
     def _snapshot(self, request: gr.Request) -> Snapshot | None:
         run = self.desk.view(request.session_hash).run
@@ -173,43 +223,71 @@ class RunView:
     def _frame(self, at: float, request: gr.Request) -> str:
         found = self._snapshot(request)
         if found is None or not found.frames:
-            return ""
-        return draw_frame(found, self.desk.places, found.frames[min(int(at), len(found.frames) - 1)])
+            return draw_empty(NO_FRAMES)
+        row = self.desk.view(request.session_hash).row
+        return draw_frame(found, self.desk.places, _index(found.frames, at), row)
 
-    def _place(self, at: float, row: float, request: gr.Request) -> tuple[Snapshot, str]:
-        """The run, and its frame as a place to start from."""
+    def _choose_row(self, row: float | None, at: float, request: gr.Request) -> list[Any]:
+        view, found = self.desk.view(request.session_hash), self._snapshot(request)
+        view.row = int(row or 0)
+        pair = [gr.skip()] * len(self._pair) if found is None else self._show_pair(found, view.row)
+        return [self._frame(at, request), *pair]
+
+    def _place(self, at: float, request: gr.Request) -> tuple[Snapshot, int, str]:
+        """The run, the row, and the frame as a place to start from.
+
+        Raises:
+            ArgumentError: there is no frame yet.
+        """
         found = self._snapshot(request)
         if found is None or not found.frames:
-            raise gr.Error("there is no frame yet to start from; wait for the first step")
-        index = found.frames[min(int(at), len(found.frames) - 1)]
-        text = f"{found.path}@{index}"
-        return found, text if found.rows == 1 else f"{text}:{int(row or 0)}"
+            raise ArgumentError("there is no frame yet to start from; wait for the first step")
+        row = self.desk.view(request.session_hash).row
+        text = f"{found.path}@{_index(found.frames, at)}"
+        return found, row, text if found.rows == 1 else f"{text}:{row}"
 
-    def _continue(self, at: float, row: float, request: gr.Request) -> str:
-        found, place = self._place(at, row, request)
-        if found.spec is None:
-            return ""
-        values = {**found.spec.values(), "start": place, "method": None, "batch": 1}
-        values["prompt"] = found.spec.prompt[int(row or 0) // found.spec.batch :][:1]
+    def _continue(self, at: float, request: gr.Request) -> str:
         try:
+            found, row, place = self._place(at, request)
+            if found.spec is None:
+                return ""
+            values = {**found.spec.values(), "start": place, "method": None, "batch": 1}
+            values["prompt"] = found.spec.prompt[row // found.spec.batch :][:1]
             run = self.desk.begin(self.desk.read_spec(values))
         except NoisewardError as error:
-            raise gr.Error(str(error)) from None
+            return draw_error(error)
         self.desk.view(request.session_hash).run = run
-        return ""
+        return draw_note(self.desk.place(run))
 
-    def _name_start(self, at: float, row: float, request: gr.Request) -> tuple[str, str]:
-        _, place = self._place(at, row, request)
-        return place, "The start is set: choose another reward, then press Start."
+    def _name_start(self, at: float, request: gr.Request) -> tuple[Any, str]:
+        try:
+            place = self._place(at, request)[2]
+        except NoisewardError as error:
+            return gr.skip(), draw_error(error)
+        return place, draw_note("The field Start from is filled in: choose another reward, then press Start.")
 
-    def _render(self, steps: float, seeds: float, request: gr.Request) -> tuple[Any, str]:
+    def _vary(self, at: float, request: gr.Request) -> tuple[Any, Any, str]:
+        try:
+            place = self._place(at, request)[2]
+        except NoisewardError as error:
+            return gr.skip(), gr.skip(), draw_error(error)
+        return place, gr.Tabs(selected="choose"), ""
+
+    def _render(self, steps: float | None, seeds: float | None, request: gr.Request) -> tuple[Any, str]:
         found = self._snapshot(request)
-        if found is None or found.is_open:
-            raise gr.Error("wait until the run has ended, then render it")
-        changes, out = {"num_inference_steps": int(steps)}, found.path / "render" / f"steps-{int(steps)}"
+        if found is None or found.is_open or not found.steps:
+            return gr.skip(), draw_error(ArgumentError("wait until the run has ended, then render it"))
+        count = int(steps or 1)
+        changes, out = {"num_inference_steps": count}, found.path / "render" / f"steps-{count}"
         job = self.desk.jobs.submit("render", out, run=str(found.path), changes=changes, seeds=int(seeds or 0))
         self.desk.jobs.wait(job)
         if job.state != "done":
-            raise gr.Error(job.error or "stopped")
+            return gr.skip(), draw_error(NoisewardError(job.error or "it was stopped"))
         files = zip(job.result["files"], job.result["rewards"], strict=True)
-        return [(file, f"reward {reward:.3g}") for file, reward in files], ""
+        shown = [(file, f"reward {reward:.3g}") for file, reward in files]
+        return gr.update(value=shown, visible=True), draw_note(f"kept in {html.escape(out.name)} of the run")
+
+
+def _index(frames: Sequence[int], at: float) -> int:
+    """The step of a frame by its place."""
+    return frames[min(int(at), len(frames) - 1)]

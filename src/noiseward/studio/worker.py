@@ -1,7 +1,8 @@
 """The process that works for a studio: one job after the other, with models and rewards kept between them.
 
 It reads a line of JSON per request from its standard input, `{"id": ..., "kind": ..., ...}` or `{"stop": id}`, and
-writes a line per event to its standard output, `{"id": ..., "event": "begun" | "ended", "state": ..., "error": ...}`.
+writes a line per event to its standard output: `{"id": ..., "event": "begun"}`, `{..., "event": "warned", "text": ...}`
+and `{..., "event": "ended", "state": ..., "error": ..., "result": ...}`.
 When its input ends, because the server has ended or was killed, it stops the run that it does, which can then be
 resumed, and ends too.
 """
@@ -9,12 +10,15 @@ resumed, and ends too.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import json
 import os
 import queue
 import signal
 import sys
 import threading
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 __all__ = ["main"]
@@ -49,6 +53,24 @@ class _Inbox:
         _thread.interrupt_main()
 
 
+@contextlib.contextmanager
+def _pass_warnings(tell: Callable[[str], None]) -> Iterator[None]:
+    """For the body of a `with`, say what this library warns of, where the log alone would have it."""
+    from noiseward.errors import NoisewardWarning, describe_error
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", NoisewardWarning)
+        show = warnings.showwarning
+
+        def pass_on(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            show(message, category, *where, **more)
+            if issubclass(category, NoisewardWarning):
+                tell(describe_error(message, 600) if isinstance(message, Warning) else message)
+
+        warnings.showwarning = pass_on
+        yield
+
+
 def main() -> None:
     """Work until the input ends."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -68,7 +90,8 @@ def main() -> None:
     while (request := inbox.jobs.get()) is not None and not inbox.ended:
         inbox.current = request["id"]
         emit(id=request["id"], event="begun")
-        state, error, result = work.do(request, inbox.is_stopped)
+        with _pass_warnings(lambda text, id=request["id"]: emit(id=id, event="warned", text=text)):
+            state, error, result = work.do(request, inbox.is_stopped)
         inbox.current = None
         emit(id=request["id"], event="ended", state=state, error=error, result=result)
 
