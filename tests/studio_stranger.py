@@ -185,7 +185,7 @@ def test_comparing_and_deleting_say_what_they_did_where_it_is_seen(page, folder)
     count = page.locator(".nw-card").count()
     assert page.locator(".nw-card[aria-pressed=true]").count() == 2  # what was chosen stays so
     page.click("#delete-runs")
-    wait_for_text(page, "#runs-said", "moved to the trash: a-duck")
+    wait_for_text(page, "#runs-said", "put into the trash: a-duck")
     page.wait_for_function(f"document.querySelectorAll('.nw-card').length === {count - 2}")
     page.wait_for_function("document.querySelector('#chosen textarea, #chosen input').value === ''")
     assert is_in_view(page, "#runs-said")

@@ -153,7 +153,7 @@ class RunView:
         return gr.Dropdown(choices, value=0, visible=found.rows > 1)
 
     def _update_frames(self, found: Snapshot, before: Snapshot | None, row: int) -> list[Any]:
-        """The slider, the frame and the buttons below it; the frame is its user's own while the run goes on."""
+        """The slider, the frame and the buttons below it; the frame is its user's own while the run continues."""
         if before is not None and before.frames == found.frames:
             return [gr.skip()] * 5
         last, some = max(len(found.frames) - 1, 1), bool(found.frames)

@@ -218,7 +218,7 @@ class RunsTab:
         except NoisewardError as error:
             return draw_error(error)
         names = ", ".join(path.name for path in paths)
-        return draw_note(f"moved to the trash: {names}. Undo delete brings {'them' if len(paths) > 1 else 'it'} back.")
+        return draw_note(f"put into the trash: {names}. Undo delete brings {'them' if len(paths) > 1 else 'it'} back.")
 
     def _restore(self, chosen: str) -> str:
         names = self.gallery.restore()

@@ -89,7 +89,7 @@ PLAIN = {
     "methods": "What to compare, with commas: best-of-n,reno,dno. Empty: the usual ones.",
     "budget": "The same for each method: seconds=60, or nfe=2000 for as many questions to the model.",
 }
-"""Help of options that everybody sees, where that of the command line has words of the field."""
+"""Help of options that everyone sees, where that of the command line has words of the field."""
 
 
 def say_state(state: str) -> str:
