@@ -87,7 +87,7 @@ def replace_word(prompt: str, old: str, new: str) -> str:
         >>> replace_word("A Dukc, a dukclike", "dukc", "duck")
         'A duck, a dukclike'
     """
-    return re.sub(rf"(?<![\\w'-]){re.escape(old)}(?![\\w'-])", lambda _: new, prompt, flags=re.IGNORECASE)
+    return re.sub(rf"(?<![\w'-]){re.escape(old)}(?![\w'-])", lambda _: new, prompt, flags=re.IGNORECASE)
 
 
 def _replace(prompt: str, event: gr.EventData) -> str:
