@@ -6,8 +6,8 @@ client has the page's update of it. Memory is that of the server's process, with
 
     python -m benchmarks.studio --clients 1 20 --minutes 2
 
-Does memory grow? A page stays open, and every two minutes a run is begun and another page opened that looks at it; the resident memory of the server and of its
-worker is read four times a minute:
+Does memory grow? A page stays open, and every two minutes a run is begun and another page opened that looks at it; the
+resident memory of the server and of its worker is read four times a minute:
 
     nice -n 19 python -m benchmarks.studio --memory --minutes 30
 

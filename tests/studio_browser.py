@@ -1,7 +1,7 @@
 """The studio in a real browser, on the built-in model: what an artist does, and what goes wrong.
 
-Needs Chromium (`apt-get install chromium`). `scripts/studio-test` runs this file, and `scripts/test` does after all
-other tests, one at a time, where there is a browser.
+Needs Chromium (`apt-get install chromium`). `scripts/studio-test` runs this file and `studio_stranger.py`, and `scripts/test` does
+after all other tests, one at a time, where there is a browser.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def test_a_page_that_is_reloaded_finds_its_run_still_running_and_so_do_two_tabs(
 
 def test_a_person_chooses_twice_and_takes_an_image_back(page, folder):
     open_tab(page, "You choose")
-    page.get_by_text("Num inference steps", exact=True).wait_for()
+    page.get_by_role("button", name="More options").click()
+    page.get_by_text("Denoising steps", exact=True).last.wait_for()
     field(page, "choose-prompt").fill("a heart")
     field(page, "choose-num-inference-steps").fill("6")
     page.locator("#choose-count input[type=number]").fill("4")
@@ -218,7 +219,7 @@ def test_code_is_written_only_where_it_was_allowed(browser, tmp_path):
     open_tab(page, "Rewards")
     page.get_by_text("Write a reward").click()
     page.click("#save-code")
-    page.wait_for_function("document.querySelector('#rewards-said').innerText.includes('saved as redness')")
+    page.wait_for_function("document.querySelector('#code-said').innerText.includes('saved as redness')")
     open_tab(page, "Create")
     assert "redness" in page.locator("#reward").inner_text()
     page.close()
