@@ -206,6 +206,30 @@ def test_a_limit_on_costs_holds_for_concurrent_requests_too():
         make_reward("chat:model=m,base_url=http://127.0.0.1:9/v1,max_cost=1")
 
 
+def test_an_option_limits_what_all_judges_of_a_run_cost_together():
+    with serve_chat() as server:
+        text = f"chat:model=m,base_url={server.url},price_in=1,price_out=4,cache=none"  # 0.0012 a call
+        how = {"method": "best-of-n:samples=2", "steps": 20, "num_inference_steps": 2, "progress": False}
+        with pytest.warns(NoisewardWarning, match=r"judges have cost 0.00\d+, the next call would pass 0.007; incr"):
+            solution = align("stickers", "a duck", text, watch=[f"{text},name=other"], max_cost=0.007, **how)
+        assert solution.status == (Status.COST,) and len(server.asked) == 5
+        assert solution.reward >= solution.initial.reward
+        with pytest.raises(ArgumentError, match="max_cost 0.1 needs a reward that spends money, as chat, got none"):
+            align("stickers", "a duck", "brightness", watch=(), max_cost=0.1, **how)
+        with pytest.raises(ArgumentError, match="max_cost 0.1 needs the prices .* as in chat:price_in"):
+            align("stickers", "a duck", f"chat:model=m,base_url={server.url}", watch=(), max_cost=0.1, **how)
+
+
+def test_a_sweep_is_limited_as_a_whole(run, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a duck\na goose\na moon\n")
+    with serve_chat() as server:
+        text = f"chat:model=m,base_url={server.url},price_in=1,price_out=4,cache=none"
+        words = ["batch", str(tmp_path / "prompts.txt"), "--reward", text, "--watch", "none", "--max-cost", "0.007"]
+        words += ["--method", "best-of-n:samples=2", "--steps", "1", "--num-inference-steps", "2", "--pack", "1"]
+        status, out, err = run(*words, "--out", str(tmp_path / "out"))
+    assert status == 1 and len(server.asked) == 5 and "judges have cost" in out + err, out + err
+
+
 # ---- what is asked for ----
 
 

@@ -147,6 +147,11 @@ class ChatJudge(Reward):
         """What was answered."""
         return self.questions.journal
 
+    @property
+    def spending(self) -> Spending:
+        """What it has cost."""
+        return self.questions.client.spending
+
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         images = prepare_images(sample, self.side)
         texts = [None] * len(images) if prompt is None else list(prompt)
