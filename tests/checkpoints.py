@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import BertTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import (
+    BertTokenizer,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from noiseward import stickers
 
@@ -113,3 +121,14 @@ def bert_tokenizer() -> BertTokenizer:
     """Letters and a few words."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "duck", "heart", "on", "red", "the", "background"]
     return BertTokenizer(vocab={word: index for index, word in enumerate(words)})
+
+
+def qwen_tokenizer() -> PreTrainedTokenizerFast:
+    """A few words, and the tokens of a Qwen-VL."""
+    special = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    words = ["Yes", "No", "a", "duck", "heart", "red", "figure", "show", "Please", "answer", "yes", "or", "no", "user",
+             "?", ".", '"', "on", "background", "assistant", "system"]  # fmt: skip
+    vocabulary = {word: place for place, word in enumerate([*special, *words, "[UNK]"])}
+    plain = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="[UNK]", additional_special_tokens=special)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from noiseward import lfs
 from noiseward.errors import ModelError, choices, describe_error
 
-__all__ = ["Source", "build_head", "count_layers", "get_tensor", "load_weights", "read_checkpoint", "summarize"]
+__all__ = [
+    "Source", "build_head", "build_layers", "count_layers", "get_tensor", "load_weights", "read_checkpoint", "summarize",
+]  # fmt: skip
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -139,4 +141,28 @@ def build_head(state: Mapping[str, Tensor], path: Path, prefix: str = "") -> nn.
     places = dict(zip("01234", "02467", strict=True))
     own = {key: part for key, part in state.items() if key.startswith(prefix)}
     load_weights(layers, own, lambda name: Source(f"{prefix}layers.{places[name[0]]}{name[1:]}"), path)
+    return layers.eval().requires_grad_(False)
+
+
+def build_layers(
+    state: Mapping[str, Tensor], path: Path, prefix: str, places: Sequence[int], between: type[nn.Module]
+) -> nn.Sequential:
+    """Linear layers with a nonlinearity between them, of the sizes that a checkpoint has.
+
+    Arguments:
+        state: weights and biases by place in a sequence, as `0.weight`.
+        path: the checkpoint's, for messages.
+        prefix: of these names.
+        places: of the linear layers, among layers without weights.
+        between: the nonlinearity.
+    """
+    linear = [nn.Linear(*get_tensor(state, f"{prefix}{place}.weight", path).shape[::-1]) for place in places]
+    sources = {f"{2 * number}": place for number, place in enumerate(places)}
+
+    def source_of(name: str) -> Source:
+        number, _, kind = name.partition(".")
+        return Source(f"{prefix}{sources[number]}.{kind}")
+
+    layers = nn.Sequential(*[layer for one in linear for layer in (one, between())][:-1])
+    load_weights(layers, {key: part for key, part in state.items() if key.startswith(prefix)}, source_of, path)
     return layers.eval().requires_grad_(False)

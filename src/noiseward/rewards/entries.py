@@ -101,6 +101,10 @@ ENTRIES = {
         "open_clip:hpsv2", "repos:list_hpsv2", "human preference (HPSv2; version=2.0 or 2.1)", "about 0.2 to 0.35",
         kind="preference", prompted=True, license="Apache-2.0, MIT (tokenizer)",
     ),
+    "hpsv3": _hub(
+        "hpsv3:hpsv3", "repos:list_hpsv3", "human preference (HPSv3, a Qwen2-VL)", "about 0 to 12",
+        kind="preference", prompted=True, license="MIT (HPSv3), Apache-2.0 (Qwen2-VL)",
+    ),
     "imagereward": _hub(
         "image_reward:imagereward", "repos:list_imagereward", "human preference (ImageReward v1.0)", "about -2 to 2",
         kind="preference", prompted=True, license="Apache-2.0",

@@ -10,6 +10,8 @@ __all__ = [
     "CLIP",
     "HPSV2",
     "HPSV2_TOKENIZER",
+    "HPSV3",
+    "HPSV3_BACKBONE",
     "IMAGE_REWARD",
     "IMAGE_REWARD_TOKENIZER",
     "PICKSCORE",
@@ -24,6 +26,7 @@ __all__ = [
     "list_clip",
     "list_count",
     "list_hpsv2",
+    "list_hpsv3",
     "list_imagereward",
     "list_judge",
     "list_pickscore",
@@ -49,6 +52,8 @@ HPSV2 = {
     "2.1": Repo("xswu/HPSv2", ("HPS_v2.1_compressed.pt",), (), 1972),
 }
 HPSV2_TOKENIZER = Repo("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", BERT, JSON, 3)
+HPSV3 = Repo("MizzenAI/HPSv3", ("HPSv3.safetensors",), (), 16600)
+HPSV3_BACKBONE = Repo("Qwen/Qwen2-VL-7B-Instruct", ("config.json", "preprocessor_config.json"), JSON, 11)
 IMAGE_REWARD = Repo("THUDM/ImageReward", ("ImageReward.pt",), (), 1790)
 IMAGE_REWARD_TOKENIZER = Repo("google-bert/bert-base-uncased", BERT, JSON, 1)
 
@@ -113,6 +118,11 @@ def list_pickscore(path: str = "") -> tuple[Repo, ...]:
 def list_hpsv2(version: str = "2.1", *, path: str = "", tokenizer: str = "") -> tuple[Repo, ...]:
     """What `hpsv2` takes from the hub."""
     return (*(() if path else (HPSV2[check_version(version)],)), *(() if tokenizer else (HPSV2_TOKENIZER,)))
+
+
+def list_hpsv3(path: str = "", *, backbone: str = "", question: str = "", dtype: str = "bfloat16") -> tuple[Repo, ...]:
+    """What `hpsv3` takes from the hub."""
+    return (*(() if path else (HPSV3,)), *(() if backbone else (HPSV3_BACKBONE,)))
 
 
 def list_imagereward(path: str = "", *, tokenizer: str = "") -> tuple[Repo, ...]:
