@@ -66,6 +66,15 @@ def linear_head(width: int, prefix: str = "") -> dict[str, Tensor]:
     return _random(shapes)
 
 
+def gelu_head(width: int, prefix: str = "") -> dict[str, Tensor]:
+    """CycleReward's head for vectors of some width."""
+    sizes = (width, 1024, 128, 64, 16, 1)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number, (columns, rows) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        shapes |= _linear(f"{prefix}layers.{2 * number}", rows, columns)
+    return _random(shapes)
+
+
 def _linear(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
 

@@ -19,7 +19,8 @@ from noiseward import lfs
 from noiseward.errors import ModelError, choices, describe_error
 
 __all__ = [
-    "Source", "build_head", "build_layers", "count_layers", "get_tensor", "load_weights", "read_checkpoint", "summarize",
+    "Source", "build_head", "build_layers", "count_layers", "get_tensor", "load_weights", "read_checkpoint",
+    "summarize",
 ]  # fmt: skip
 
 
@@ -156,7 +157,8 @@ def build_layers(
         places: of the linear layers, among layers without weights.
         between: the nonlinearity.
     """
-    linear = [nn.Linear(*get_tensor(state, f"{prefix}{place}.weight", path).shape[::-1]) for place in places]
+    shapes = [get_tensor(state, f"{prefix}{place}.weight", path).shape for place in places]
+    linear = [nn.Linear(columns, rows) for rows, columns in shapes]
     sources = {f"{2 * number}": place for number, place in enumerate(places)}
 
     def source_of(name: str) -> Source:

@@ -109,6 +109,11 @@ ENTRIES = {
         "image_reward:imagereward", "repos:list_imagereward", "human preference (ImageReward v1.0)", "about -2 to 2",
         kind="preference", prompted=True, license="Apache-2.0",
     ),
+    "cyclereward": _hub(
+        "cycle_reward:cyclereward", "repos:list_cyclereward",
+        "fit to the prompt, by how well each can be made from the other (CycleReward)", "not stated", kind="fit",
+        prompted=True, license="MIT",
+    ),
     "chat": Entry(
         f"{_HERE}chat.judge:chat", "a rubric, by a chat model: chat:model=NAME,base_url=URL", "0 to 1", False,
         prompted=True, kind="judge", extra="chat", license="as the model", ran="no; against a server of its protocol",

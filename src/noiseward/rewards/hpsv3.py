@@ -1,7 +1,7 @@
 r"""HPSv3: human preference, read by a Qwen2-VL from an image and its prompt.
 
-The model is asked to rate the image, and the question ends with a token of its own. Three linear layers turn the vector at
-that token into the mean and the spread of a normal distribution of ratings; the reward is the mean,
+The model is asked to rate the image, and the question ends with a token of its own. Three linear layers turn the vector
+at that token into the mean and the spread of a normal distribution of ratings; the reward is the mean,
 
 .. math:: r(x, c) = \mu(h_{\text{Reward}}(x, c)).
 

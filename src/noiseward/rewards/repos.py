@@ -8,6 +8,7 @@ from noiseward.rewards.hub import JSON, Repo, is_folder
 __all__ = [
     "AESTHETIC",
     "CLIP",
+    "CYCLE_REWARD",
     "HPSV2",
     "HPSV2_TOKENIZER",
     "HPSV3",
@@ -16,6 +17,7 @@ __all__ = [
     "IMAGE_REWARD_TOKENIZER",
     "PICKSCORE",
     "QUESTION",
+    "check_cycle",
     "check_version",
     "classifier_repo",
     "clip_repo",
@@ -25,6 +27,7 @@ __all__ = [
     "list_classifier",
     "list_clip",
     "list_count",
+    "list_cyclereward",
     "list_hpsv2",
     "list_hpsv3",
     "list_imagereward",
@@ -55,6 +58,10 @@ HPSV2_TOKENIZER = Repo("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", BERT, JSON, 3)
 HPSV3 = Repo("MizzenAI/HPSv3", ("HPSv3.safetensors",), (), 16600)
 HPSV3_BACKBONE = Repo("Qwen/Qwen2-VL-7B-Instruct", ("config.json", "preprocessor_config.json"), JSON, 11)
 IMAGE_REWARD = Repo("THUDM/ImageReward", ("ImageReward.pt",), (), 1790)
+CYCLE_REWARD = {
+    version: Repo(f"NagaSaiAbhinay/CycleReward-{name}", ("model.safetensors",), (), 1790)
+    for version, name in (("combo", "Combo"), ("t2i", "T2I"), ("i2t", "I2T"))
+}
 IMAGE_REWARD_TOKENIZER = Repo("google-bert/bert-base-uncased", BERT, JSON, 1)
 
 
@@ -128,6 +135,19 @@ def list_hpsv3(path: str = "", *, backbone: str = "", question: str = "", dtype:
 def list_imagereward(path: str = "", *, tokenizer: str = "") -> tuple[Repo, ...]:
     """What `imagereward` takes from the hub."""
     return (*(() if path else (IMAGE_REWARD,)), *(() if tokenizer else (IMAGE_REWARD_TOKENIZER,)))
+
+
+def check_cycle(version: str) -> str:
+    """A version of CycleReward, by the name it is listed under."""
+    if version not in CYCLE_REWARD:
+        raise ArgumentError(f"unknown version '{version}' of reward 'cyclereward'; {choices(version, CYCLE_REWARD)}")
+    return version
+
+
+def list_cyclereward(path: str = "", *, version: str = "combo", tokenizer: str = "") -> tuple[Repo, ...]:
+    """What `cyclereward` takes from the hub."""
+    weights = () if path else (CYCLE_REWARD[check_cycle(version)],)
+    return (*weights, *(() if tokenizer else (IMAGE_REWARD_TOKENIZER,)))
 
 
 def list_similarity(path: str = "", *, model: str = CLIP.id) -> tuple[Repo, ...]:
