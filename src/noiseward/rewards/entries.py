@@ -82,8 +82,9 @@ ENTRIES = {
         license="MIT (CLIP), Apache-2.0 (DINOv2)",
     ),
     "vqa": _hub(
-        "vqa:vqa", "repos:list_vqa", "probability that a Qwen-VL answers Yes to whether it shows the prompt", "0 to 1",
-        kind="fit", prompted=True, license="Apache-2.0 (Qwen2.5-VL-7B), Qwen Research (3B)",
+        "vqa:vqa", "repos:list_vqa", "probability that a Qwen-VL or CLIP-FlanT5 answers Yes to whether it shows the "
+        "prompt", "0 to 1", kind="fit", prompted=True,
+        license="Apache-2.0 (Qwen2.5-VL-7B, CLIP-FlanT5), Qwen Research (3B)",
     ),
     "count": _hub(
         "count:count", "repos:list_count", "how near the number of a thing is to number=3, target=duck (OWLv2)",

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from noiseward import lfs
 from noiseward.errors import ArgumentError, ModelError, describe_error
-from noiseward.rewards.checkpoints import build_layers, get_tensor, read_checkpoint, summarize
+from noiseward.rewards.checkpoints import build_layers, get_tensor, load_network, read_checkpoint
 from noiseward.rewards.hub import find_checkpoint, find_folder
 from noiseward.rewards.preprocess import check_images
 from noiseward.rewards.repos import HPSV3, HPSV3_BACKBONE
@@ -159,22 +159,10 @@ def _load_backbone(state: Mapping[str, Tensor], path: Path, folder: Path, dtype:
     try:
         with silence("transformers"):
             config = Qwen2VLConfig.from_pretrained(folder)
-            config.get_text_config().vocab_size = len(words)
-            with torch.device("meta"):
-                shapes = {name: tuple(one.shape) for name, one in Qwen2VLModel(config).named_parameters()}
     except Exception as error:  # transformers raises kinds of its own
         raise ModelError(f"{folder} is no configuration of a Qwen2-VL: {describe_error(error, 200)}") from None
-    problems = [f"'{name}' is missing" for name in shapes if name not in own]
-    problems += [f"'{name}' is unknown" for name in own if name not in shapes]
-    problems += [
-        f"'{name}' is {tuple(part.shape)}, not {shapes[name]}"
-        for name, part in own.items()
-        if name in shapes and tuple(part.shape) != shapes[name]
-    ]
-    if problems:
-        raise ModelError(f"{path} does not fit: {summarize(problems)}")
-    with silence("transformers"):
-        return Qwen2VLModel.from_pretrained(None, config=config, state_dict=own, dtype=dtype)
+    config.get_text_config().vocab_size = len(words)
+    return load_network(Qwen2VLModel, config, own, path, dtype)
 
 
 def _rename(name: str) -> str:

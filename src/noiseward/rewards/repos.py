@@ -17,6 +17,8 @@ __all__ = [
     "IMAGE_REWARD_TOKENIZER",
     "PICKSCORE",
     "QUESTION",
+    "T5_TOKENIZER",
+    "T5_VISION",
     "check_cycle",
     "check_version",
     "classifier_repo",
@@ -55,6 +57,8 @@ HPSV2 = {
     "2.1": Repo("xswu/HPSv2", ("HPS_v2.1_compressed.pt",), (), 1972),
 }
 HPSV2_TOKENIZER = Repo("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", BERT, JSON, 3)
+T5_TOKENIZER = Repo("google/flan-t5-xl", BERT, JSON, 3)
+T5_VISION = Repo("openai/clip-vit-large-patch14-336", ("config.json", "pytorch_model.bin"), (), 1712)
 HPSV3 = Repo("MizzenAI/HPSv3", ("HPSv3.safetensors",), (), 16600)
 HPSV3_BACKBONE = Repo("Qwen/Qwen2-VL-7B-Instruct", ("config.json", "preprocessor_config.json"), JSON, 11)
 IMAGE_REWARD = Repo("THUDM/ImageReward", ("ImageReward.pt",), (), 1790)
@@ -82,7 +86,10 @@ def dino_repo(model: str) -> Repo:
 
 
 def vqa_repo(model: str) -> Repo:
-    """The files of a Qwen-VL on the hub."""
+    """The files of a Qwen-VL or a CLIP-FlanT5 on the hub."""
+    if "flant5" in model:
+        weights = (*JSON, "*.safetensors", "pytorch_model*.bin")
+        return Repo(model, ("config.json",), weights, SIZES.get(model, 0))
     return Repo(model, ("config.json", "preprocessor_config.json"), (*JSON, "*.safetensors"), SIZES.get(model, 0))
 
 
@@ -161,10 +168,14 @@ def list_classifier(model: str = "", *, target: str = "") -> tuple[Repo, ...]:
 
 
 def list_vqa(
-    model: str = "Qwen/Qwen2.5-VL-3B-Instruct", *, question: str = QUESTION, dtype: str = "bfloat16"
-) -> tuple[Repo, ...]:
+    model: str = "Qwen/Qwen2.5-VL-3B-Instruct", *, question: str = QUESTION, dtype: str = "bfloat16",
+    tokenizer: str = "", vision: str = "",
+) -> tuple[Repo, ...]:  # fmt: skip
     """What `vqa` takes from the hub."""
-    return () if is_folder(model) else (vqa_repo(model),)
+    if is_folder(model):
+        return ()
+    more = ((tokenizer, T5_TOKENIZER), (vision, T5_VISION)) if "flant5" in model else ()
+    return (vqa_repo(model), *(repo for given, repo in more if not given))
 
 
 def list_count(

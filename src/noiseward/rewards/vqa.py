@@ -3,10 +3,10 @@ r"""VQAScore: the probability that a vision-language model answers Yes when aske
 .. math:: r(x, c) = p(\text{Yes} \mid x, \text{'Does this figure show "c"? Please answer yes or no.'})
 
 It reads compositions, such as who holds what and how many of them there are, where a dual encoder sees a bag of words.
-The model is Qwen2-VL or Qwen2.5-VL as transformers has them, loaded from a folder or the local cache of the hub. Its
-image processor works outside torch; here the same steps keep the graph: both sides are resized to multiples of a
-merged patch, within the model's bounds on pixels, normalized, doubled in time, and cut into patches in the order of its
-merging.
+The model is a CLIP-FlanT5 (`vqa_t5.py`), or a Qwen2-VL or Qwen2.5-VL as transformers has them, loaded from a folder or
+the local cache of the hub. The image processor of these works outside torch; here the same steps keep the graph: both
+sides are resized to multiples of a merged patch, within the model's bounds on pixels, normalized, doubled in time, and
+cut into patches in the order of its merging.
 
 References:
     Evaluating Text-to-Visual Generation with Image-to-Text Generation
@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from noiseward import lfs
 from noiseward.errors import ArgumentError, ModelError, describe_error
+from noiseward.rewards.dino import read_kind
 from noiseward.rewards.hub import find_model
 from noiseward.rewards.preprocess import check_images
 from noiseward.rewards.repos import QUESTION, vqa_repo
@@ -123,18 +124,27 @@ class VqaScore(Reward):
         return logits[:, -1].float().softmax(1)[:, self._yes]
 
 
-def vqa(model: str = "Qwen/Qwen2.5-VL-3B-Instruct", *, question: str = QUESTION, dtype: str = "bfloat16") -> VqaScore:
-    """The probability that a Qwen-VL answers Yes.
+def vqa(
+    model: str = "Qwen/Qwen2.5-VL-3B-Instruct", *, question: str = QUESTION, dtype: str = "bfloat16",
+    tokenizer: str = "", vision: str = "",
+) -> Reward:  # fmt: skip
+    """The probability that a Qwen-VL or a CLIP-FlanT5 answers Yes.
 
     Arguments:
         model: its hub id or folder.
         question: with {} for the prompt.
         dtype: of its weights.
+        tokenizer, vision: for a CLIP-FlanT5, folders with T5's tokenizer and the CLIP; default: the local cache.
     """
     folder = find_model(model, vqa_repo(model), "vqa")
     precision = getattr(torch, dtype, None)
     if not isinstance(precision, torch.dtype) or not precision.is_floating_point:
         raise ArgumentError(f"dtype must be float32, bfloat16 or float16, got '{dtype}'")
+    if read_kind(Path(folder)) == "clip_t5":
+        from noiseward.rewards.vqa_t5 import load_t5
+
+        own = {"tokenizer": tokenizer, "vision": vision}
+        return load_t5(Path(folder), f"vqa:model={model}", question=question, dtype=precision, **own)
     from transformers import AutoModelForImageTextToText, AutoTokenizer
 
     try:
@@ -146,5 +156,7 @@ def vqa(model: str = "Qwen/Qwen2.5-VL-3B-Instruct", *, question: str = QUESTION,
         lfs.check_pointers(Path(folder))
         raise ModelError(f"{folder} cannot be loaded as a Qwen-VL: {describe_error(error, 200)}") from None
     if network.config.model_type not in ("qwen2_vl", "qwen2_5_vl"):
-        raise ModelError(f"expected a Qwen2-VL or Qwen2.5-VL in {folder}, got a {network.config.model_type}")
+        raise ModelError(
+            f"expected a Qwen2-VL, Qwen2.5-VL or CLIP-FlanT5 in {folder}, got a {network.config.model_type}"
+        )
     return VqaScore(network, tokenizer, Patches(config), question=question)
