@@ -106,6 +106,10 @@ ENTRIES = {
         "hpsv3:hpsv3", "repos:list_hpsv3", "human preference (HPSv3, a Qwen2-VL)", "about 0 to 12",
         kind="preference", prompted=True, license="MIT (HPSv3), Apache-2.0 (Qwen2-VL)",
     ),
+    "mps": _hub(
+        "mps:mps", "repos:list_mps", "human preference (MPS, overall)", "not stated", kind="preference",
+        prompted=True, license="Apache-2.0 (code); weights: none stated",
+    ),
     "imagereward": _hub(
         "image_reward:imagereward", "repos:list_imagereward", "human preference (ImageReward v1.0)", "about -2 to 2",
         kind="preference", prompted=True, license="Apache-2.0",

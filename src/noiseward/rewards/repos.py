@@ -15,6 +15,7 @@ __all__ = [
     "HPSV3_BACKBONE",
     "IMAGE_REWARD",
     "IMAGE_REWARD_TOKENIZER",
+    "MPS",
     "PICKSCORE",
     "QUESTION",
     "T5_TOKENIZER",
@@ -34,6 +35,7 @@ __all__ = [
     "list_hpsv3",
     "list_imagereward",
     "list_judge",
+    "list_mps",
     "list_pickscore",
     "list_similarity",
     "list_vqa",
@@ -61,6 +63,7 @@ T5_TOKENIZER = Repo("google/flan-t5-xl", BERT, JSON, 3)
 T5_VISION = Repo("openai/clip-vit-large-patch14-336", ("config.json", "pytorch_model.bin"), (), 1712)
 HPSV3 = Repo("MizzenAI/HPSv3", ("HPSv3.safetensors",), (), 16600)
 HPSV3_BACKBONE = Repo("Qwen/Qwen2-VL-7B-Instruct", ("config.json", "preprocessor_config.json"), JSON, 11)
+MPS = Repo("RE-N-Y/mpsv1", ("model.safetensors",), (), 4170)
 IMAGE_REWARD = Repo("THUDM/ImageReward", ("ImageReward.pt",), (), 1790)
 CYCLE_REWARD = {
     version: Repo(f"NagaSaiAbhinay/CycleReward-{name}", ("model.safetensors",), (), 1790)
@@ -149,6 +152,11 @@ def check_cycle(version: str) -> str:
     if version not in CYCLE_REWARD:
         raise ArgumentError(f"unknown version '{version}' of reward 'cyclereward'; {choices(version, CYCLE_REWARD)}")
     return version
+
+
+def list_mps(path: str = "", *, tokenizer: str = "", condition: str = "", threshold: float = 0.01) -> tuple[Repo, ...]:
+    """What `mps` takes from the hub."""
+    return (*(() if path else (MPS,)), *(() if tokenizer else (HPSV2_TOKENIZER,)))
 
 
 def list_cyclereward(path: str = "", *, version: str = "combo", tokenizer: str = "") -> tuple[Repo, ...]:
