@@ -13,7 +13,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VL
 from noiseward import ArgumentError, ModelError
 from noiseward.images import to_images
 from noiseward.rewards.hpsv3 import TOKEN, read_question
-from noiseward.rewards.parse import make_reward
+from noiseward.rewards.parse import parse_rewards
 from noiseward.rewards.vqa import ASKED, IMAGE
 from tests.checkpoints import make_images, qwen_tokenizer
 
@@ -61,7 +61,9 @@ def rename(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def reward(folder):
-    return make_reward(f"hpsv3:path={folder[0]},backbone={folder[0]},question={folder[0]}/question.txt,dtype=float32")
+    return parse_rewards(
+        [f"hpsv3:path={folder[0]},backbone={folder[0]},question={folder[0]}/question.txt,dtype=float32"]
+    )
 
 
 def test_the_score_is_that_of_transformers_with_the_official_processor_and_a_head_by_hand(folder, reward):
@@ -108,14 +110,14 @@ def test_names_of_later_versions_fit_too_and_a_wrong_checkpoint_is_named(folder,
     text = f"hpsv3:path={tmp_path},backbone={place},question={place}/question.txt,dtype=float32"
     save_file(state, tmp_path / "HPSv3.safetensors")
     sample = make_images(1)
-    torch.testing.assert_close(make_reward(text)(sample, PROMPTS[:1]), reward(sample, PROMPTS[:1]))
+    torch.testing.assert_close(parse_rewards([text])(sample, PROMPTS[:1]), reward(sample, PROMPTS[:1]))
     wrong = {name: part for name, part in state.items() if "layers.1.mlp.up_proj" not in name}
     save_file(wrong | {"more": torch.zeros(1)}, tmp_path / "HPSv3.safetensors")
     with pytest.raises(ModelError, match="layers.1.mlp.up_proj.weight' is missing; 'language_model.more' is unknown"):
-        make_reward(text)
+        parse_rewards([text])
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_vl"}))
     with pytest.raises(ModelError, match=r"has no preprocessor_config.json: backbone= of reward 'hpsv3'"):
-        make_reward(text.replace(f"backbone={place}", f"backbone={tmp_path}"))
+        parse_rewards([text.replace(f"backbone={place}", f"backbone={tmp_path}")])
 
 
 def test_the_question_is_read_from_the_package_without_running_it(monkeypatch, tmp_path):

@@ -26,7 +26,7 @@ from transformers import (
 
 from noiseward import ModelError, RewardError, stickers
 from noiseward.images import to_images
-from noiseward.rewards.parse import make_reward
+from noiseward.rewards.parse import make_reward, parse_rewards
 from noiseward.rewards.vqa import ASKED, IMAGE, Patches
 from tests.checkpoints import make_images, qwen_tokenizer
 
@@ -101,7 +101,7 @@ def zoo(siglip, dino, qwen):
     return {
         "clip": make_reward(f"clip:model={siglip}"),
         "similarity": make_reward(f"similarity:path={dino}/reference.png,model={dino}"),
-        "vqa": make_reward(f"vqa:model={qwen},dtype=float32"),
+        "vqa": parse_rewards([f"vqa:model={qwen},dtype=float32"]),
     }
 
 

@@ -23,7 +23,7 @@ from transformers import (
 from noiseward import ModelError
 from noiseward.images import to_images
 from noiseward.rewards.catalog import list_repos
-from noiseward.rewards.parse import make_reward
+from noiseward.rewards.parse import parse_rewards
 from noiseward.rewards.preprocess import CLIP_MEAN
 from noiseward.rewards.vqa_t5 import BEFORE
 from tests.checkpoints import make_images
@@ -79,7 +79,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reward(folder):
-    return make_reward(f"vqa:model={folder[0]},dtype=float32")
+    return parse_rewards([f"vqa:model={folder[0]},dtype=float32"])
 
 
 def pad(image: Image.Image) -> Image.Image:
@@ -148,13 +148,15 @@ def test_a_clip_of_its_own_folder_does_for_weights_without_one(folder, reward, t
     )
     text = f"vqa:model={tmp_path},dtype=float32,tokenizer={place}"
     sample = make_images(1)
-    torch.testing.assert_close(make_reward(f"{text},vision={own}")(sample, PROMPTS[:1]), reward(sample, PROMPTS[:1]))
+    torch.testing.assert_close(
+        parse_rewards([f"{text},vision={own}"])(sample, PROMPTS[:1]), reward(sample, PROMPTS[:1])
+    )
     with pytest.raises(
         ModelError, match="reward 'vqa' needs config.json and pytorch_model.bin of openai/clip-vit-large"
     ):
-        make_reward(text)
+        parse_rewards([text])
     ids = [repo.id for repo in list_repos("vqa:model=zhiqiulin/clip-flant5-xl")]
     assert ids == ["zhiqiulin/clip-flant5-xl", "google/flan-t5-xl", "openai/clip-vit-large-patch14-336"]
     (tmp_path / "config.json").write_text(json.dumps({**TEXT, "model_type": "clip_t5", "mm_vision_select_layer": -1}))
     with pytest.raises(ModelError, match="takes 'patch' of layer -1 of its CLIP; expected 'patch' of layer -2"):
-        make_reward(text)
+        parse_rewards([text])

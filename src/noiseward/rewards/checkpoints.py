@@ -193,15 +193,15 @@ def build_layers(
     return layers.eval().requires_grad_(False)
 
 
-def load_network(kind: Any, config: Any, state: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> Any:
-    """A transformers model with the weights of a checkpoint, which must be all of its own and no others.
+def load_network(kind: Any, config: Any, state: Mapping[str, Tensor], path: Path) -> Any:
+    """A transformers model with the weights of a checkpoint, which must be all of its own and no others; in the
+    precision of the largest.
 
     Arguments:
         kind: its class.
         config: its configuration.
         state: weights under the names of the class.
         path: the checkpoint's, for messages.
-        dtype: of the model.
 
     Raises:
         ModelError: a tensor is missing, unknown or has another shape, or the configuration is of another model.
@@ -221,5 +221,6 @@ def load_network(kind: Any, config: Any, state: Mapping[str, Tensor], path: Path
     ]
     if problems:
         raise ModelError(f"{path} does not fit: {summarize(problems)}")
+    dtype = max(state.values(), key=lambda part: part.numel()).dtype
     with silence("transformers"):
         return kind.from_pretrained(None, config=config, state_dict=dict(state), dtype=dtype)

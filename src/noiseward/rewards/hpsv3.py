@@ -51,11 +51,14 @@ class Hpsv3(Reward):
     """The mean rating.
 
     Arguments:
-        model: a transformers `Qwen2VLModel`; it is put into evaluation mode and frozen, and keeps its precision.
+        model: a transformers `Qwen2VLModel`; it is put into evaluation mode and frozen.
         head: from its vectors `(B, D)` to `(B, 2)`, in float32.
         tokenizer: its tokenizer, which knows the token of the head.
         patches: its image processor.
         question: with {text_prompt} for the prompt, and the token.
+
+    Attributes:
+        dtype: of the model's weights.
     """
 
     differentiable = True
@@ -63,7 +66,7 @@ class Hpsv3(Reward):
 
     def __init__(self, model: Any, head: nn.Module, tokenizer: Any, patches: Patches, *, question: str) -> None:
         self.model, self.head = model.eval().requires_grad_(False), head.eval().requires_grad_(False)
-        self.tokenizer, self.patches, self.question = tokenizer, patches, question
+        self.tokenizer, self.patches, self.question, self.dtype = tokenizer, patches, question, torch.bfloat16
         self._token, self._image = (tokenizer.convert_tokens_to_ids(text) for text in (TOKEN, IMAGE))
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
@@ -72,34 +75,30 @@ class Hpsv3(Reward):
         return torch.cat([self._rate(image[None], text) for image, text in rows]).to(sample.dtype)
 
     def _rate(self, image: Tensor, text: str) -> Tensor:
-        model, head = self.model.to(image.device), self.head.to(image.device)
+        model, head = self.model.to(image.device, self.dtype), self.head.to(image.device, torch.float32)
         patches, grid = self.patches(image)
         places = IMAGE * (len(patches) // self.patches.merge**2)
         asked = ASKED.format(image=places, question=self.question.replace(PLACE, text.replace(TOKEN, "")))
         ids = self.tokenizer(asked, return_tensors="pt", add_special_tokens=False).input_ids.to(image.device)
         found = model(
-            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=patches.to(model.dtype),
+            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=patches.to(self.dtype),
             image_grid_thw=grid, mm_token_type_ids=(ids == self._image).int(), use_cache=False,
             position_ids=torch.arange(ids.shape[1], device=ids.device).expand(3, 1, -1),
         ).last_hidden_state  # fmt: skip
         return head(found[ids == self._token].float())[:, 0]
 
 
-def hpsv3(path: str = "", *, backbone: str = "", question: str = "", dtype: str = "bfloat16") -> Hpsv3:
+def hpsv3(path: str = "", *, backbone: str = "", question: str = "") -> Hpsv3:
     """HPSv3.
 
     Arguments:
         path: `HPSv3.safetensors`, or a folder with it; default: the local cache.
         backbone: a folder with configuration and tokenizer of Qwen2-VL-7B-Instruct; default: the local cache.
         question: a text file with what the model is asked; default: that of the installed package hpsv3.
-        dtype: of its weights.
     """
     asked = read_question(question)
     file = find_checkpoint(HPSV3, path, "hpsv3")
     folder = find_folder(HPSV3_BACKBONE, backbone, "hpsv3", argument="backbone")
-    precision = getattr(torch, dtype, None)
-    if not isinstance(precision, torch.dtype) or not precision.is_floating_point:
-        raise ArgumentError(f"dtype must be float32, bfloat16 or float16, got '{dtype}'")
     from transformers import AutoTokenizer
 
     try:
@@ -114,7 +113,7 @@ def hpsv3(path: str = "", *, backbone: str = "", question: str = "", dtype: str 
     state = read_checkpoint(file)
     head = build_layers({key: one for key, one in state.items() if key.startswith("rm_head.")}, file, "rm_head.",
                         LAYERS, nn.ReLU)  # fmt: skip
-    return Hpsv3(_load_backbone(state, file, folder, precision), head, tokenizer, patches, question=asked)
+    return Hpsv3(_load_backbone(state, file, folder), head, tokenizer, patches, question=asked)
 
 
 def read_question(path: str = "") -> str:
@@ -150,7 +149,7 @@ def _read_constants(source: str, *names: str) -> list[str]:
     return [found[name] for name in names]
 
 
-def _load_backbone(state: Mapping[str, Tensor], path: Path, folder: Path, dtype: torch.dtype) -> Any:
+def _load_backbone(state: Mapping[str, Tensor], path: Path, folder: Path) -> Any:
     """A `Qwen2VLModel` with a checkpoint's weights, whose names may be of transformers before or after 4.52."""
     from transformers import Qwen2VLConfig, Qwen2VLModel
 
@@ -162,7 +161,7 @@ def _load_backbone(state: Mapping[str, Tensor], path: Path, folder: Path, dtype:
     except Exception as error:  # transformers raises kinds of its own
         raise ModelError(f"{folder} is no configuration of a Qwen2-VL: {describe_error(error, 200)}") from None
     config.get_text_config().vocab_size = len(words)
-    return load_network(Qwen2VLModel, config, own, path, dtype)
+    return load_network(Qwen2VLModel, config, own, path)
 
 
 def _rename(name: str) -> str:

@@ -137,7 +137,7 @@ def list_hpsv2(version: str = "2.1", *, path: str = "", tokenizer: str = "") -> 
     return (*(() if path else (HPSV2[check_version(version)],)), *(() if tokenizer else (HPSV2_TOKENIZER,)))
 
 
-def list_hpsv3(path: str = "", *, backbone: str = "", question: str = "", dtype: str = "bfloat16") -> tuple[Repo, ...]:
+def list_hpsv3(path: str = "", *, backbone: str = "", question: str = "") -> tuple[Repo, ...]:
     """What `hpsv3` takes from the hub."""
     return (*(() if path else (HPSV3,)), *(() if backbone else (HPSV3_BACKBONE,)))
 
@@ -176,9 +176,8 @@ def list_classifier(model: str = "", *, target: str = "") -> tuple[Repo, ...]:
 
 
 def list_vqa(
-    model: str = "Qwen/Qwen2.5-VL-3B-Instruct", *, question: str = QUESTION, dtype: str = "bfloat16",
-    tokenizer: str = "", vision: str = "",
-) -> tuple[Repo, ...]:  # fmt: skip
+    model: str = "Qwen/Qwen2.5-VL-3B-Instruct", *, question: str = QUESTION, tokenizer: str = "", vision: str = ""
+) -> tuple[Repo, ...]:
     """What `vqa` takes from the hub."""
     if is_folder(model):
         return ()

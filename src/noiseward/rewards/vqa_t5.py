@@ -71,12 +71,14 @@ class VqaT5(Reward):
     """The probability of Yes and the end of the answer, from 0 to 1.
 
     Arguments:
-        model: a `T5ForConditionalGeneration`; like the next two, it is put into evaluation mode and frozen, and keeps
-            its precision.
+        model: a `T5ForConditionalGeneration`; like the next two, it is put into evaluation mode and frozen.
         vision: a `CLIPVisionModel`.
         projector: from its vectors to those of words.
         tokenizer: T5's, which ends each text with a token.
         question: with {} for the prompt.
+
+    Attributes:
+        dtype: of its weights.
     """
 
     differentiable = True
@@ -87,17 +89,17 @@ class VqaT5(Reward):
     ) -> None:
         parts = {"model": model, "vision": vision, "projector": projector}
         self.network = nn.ModuleDict(parts).eval().requires_grad_(False)
-        self.tokenizer, self.question = tokenizer, question
+        self.tokenizer, self.question, self.dtype = tokenizer, question, torch.bfloat16
         side = vision.config.image_size
         self.preprocess = Preprocess(None, (side, side), CLIP_MEAN, CLIP_STD)
         self._before, self._answer = self._read(BEFORE), self._read("Yes")
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
-        texts, parts = require_prompt(self.name, prompt), self.network.to(sample.device)
+        texts, parts = require_prompt(self.name, prompt), self.network.to(sample.device, self.dtype)
         images = self.preprocess(pad_square(check_images(sample.float())))
-        model, vision = parts["model"], parts["vision"]
-        seen = vision(pixel_values=images.to(vision.dtype), output_hidden_states=True).hidden_states[-2][:, 1:]
-        patches = parts["projector"](seen).to(model.dtype)
+        vision = parts["vision"]
+        seen = vision(pixel_values=images.to(self.dtype), output_hidden_states=True).hidden_states[-2][:, 1:]
+        patches = parts["projector"](seen)
         return torch.stack([self._ask(*each) for each in zip(patches, texts, strict=True)]).to(sample.dtype)
 
     def _ask(self, patches: Tensor, text: str) -> Tensor:
@@ -115,16 +117,13 @@ class VqaT5(Reward):
         return torch.tensor(self.tokenizer(text).input_ids)
 
 
-def load_t5(
-    folder: Path, reward: str, *, question: str, dtype: torch.dtype, tokenizer: str = "", vision: str = ""
-) -> VqaT5:
+def load_t5(folder: Path, reward: str, *, question: str, tokenizer: str = "", vision: str = "") -> VqaT5:
     """Load a CLIP-FlanT5 from a folder, as it is published.
 
     Arguments:
         folder: with its configuration and weights.
         reward: the reward on the command line, for messages.
         question: see `VqaT5`.
-        dtype: of its weights.
         tokenizer: a folder with T5's tokenizer; default: that of the model if it is there, or the local cache.
         vision: a folder with the CLIP, where the model's weights do not hold its own; default: the local cache.
 
@@ -146,7 +145,7 @@ def load_t5(
         raise ModelError(f"{folder} takes '{feature}' of layer {layer} of its CLIP; expected 'patch' of layer -2")
     config.vocab_size = len(get_tensor(state, "shared.weight", path))
     text = {key: part for key, part in state.items() if not key.startswith((TOWER, PROJECTOR, "embed_tokens."))}
-    model = load_network(T5ForConditionalGeneration, config, text, path, dtype)
+    model = load_network(T5ForConditionalGeneration, config, text, path)
     projector = build_layers(
         {key: part for key, part in state.items() if key.startswith(PROJECTOR)}, path, PROJECTOR, (0, 2), nn.GELU
     )
@@ -154,7 +153,7 @@ def load_t5(
     tower = {key: part for key, part in state.items() if key.startswith(TOWER)}
     if not tower:
         tower, path = read_shards(find_folder(T5_VISION, vision, reward, argument="vision"))
-    return VqaT5(model, load_vision(tower, path).to(dtype), projector.to(dtype), words, question=question)
+    return VqaT5(model, load_vision(tower, path), projector, words, question=question)
 
 
 def load_vision(state: Mapping[str, Tensor], path: Path) -> Any:
