@@ -87,7 +87,8 @@ ENTRIES = {
         license="Apache-2.0 (Qwen2.5-VL-7B, CLIP-FlanT5), Qwen Research (3B)",
     ),
     "count": _hub(
-        "count:count", "repos:list_count", "how near the number of a thing is to number=3, target=duck (OWLv2)",
+        "count:count", "repos:list_count", "how near the number of a thing is to number=3, target=duck (OWLv2, "
+        "Grounding DINO)",
         "0 and below", kind="fit", license="Apache-2.0",
     ),
     "aesthetic": _hub(

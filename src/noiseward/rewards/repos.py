@@ -47,6 +47,7 @@ SIZES = {
     "google/siglip2-base-patch16-224": 1501, "google/siglip-so400m-patch14-384": 3511,
     "facebook/dinov2-small": 88, "facebook/dinov2-base": 346, "facebook/dinov2-large": 1217,
     "Qwen/Qwen2-VL-2B-Instruct": 4418, "Qwen/Qwen2.5-VL-3B-Instruct": 7510,
+    "IDEA-Research/grounding-dino-tiny": 689, "IDEA-Research/grounding-dino-base": 933,
     "google/owlv2-base-patch16-ensemble": 620, "google/owlv2-large-patch14-ensemble": 1760,
 }  # fmt: skip  # MB
 QUESTION = 'Does this figure show "{}"? Please answer yes or no.'
@@ -97,7 +98,7 @@ def vqa_repo(model: str) -> Repo:
 
 
 def count_repo(model: str) -> Repo:
-    """The files of an OWLv2 on the hub."""
+    """The files of an OWLv2 or a Grounding DINO on the hub."""
     return Repo(model, ("config.json", "preprocessor_config.json", "model.safetensors"), JSON, SIZES.get(model, 0))
 
 
