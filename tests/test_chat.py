@@ -53,6 +53,31 @@ def test_scores_are_a_tenth_of_the_models_and_come_with_reasons():
     assert journal.take() == []
 
 
+def test_questions_with_weights_are_added_up_and_named_as_the_reason(tmp_path):
+    def behave(handler, number, asked):
+        red = brightness(asked.images[0].split()[0])
+        p = red if "Is it red?" in asked.text else brightness(asked.images[0])
+        return completion("Yes", first={"Yes": max(p, 1e-6), "No": max(1 - p, 1e-6)})
+
+    (tmp_path / "rubric.txt").write_text("3 Is it red?\n\n -1.5 Is it bright?\n")
+    sample = torch.rand(3, 3, 1, 1, generator=torch.Generator().manual_seed(0)).expand(-1, -1, 4, 4)
+    with serve_chat(behave) as server:
+        reward = judge(server, answer="yes", rubric=tmp_path / "rubric.txt")
+        found = reward(sample, ["a duck"] * 3)
+        (_, journal), *_ = find_journals(reward)
+        one = judge(server, answer="yes", rubric="3 Is it red? 2")  # one line is a question with a weight, too
+        torch.testing.assert_close(one(sample[:1], None), sample[:1, 0, 0, 0], rtol=0, atol=0.01)
+    expected = (2 * sample[:, 0, 0, 0] - sample.mean((1, 2, 3))) / 3
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.01)
+    assert len(server.asked) == 7 and all("weight" not in each.text and "1.5" not in each.text for each in server.asked)
+    first = journal.take()[0]
+    assert (
+        first["tokens"] == [2000, 100]
+        and first["reason"].startswith("Is it red? 0.")
+        and "bright? 0." in first["reason"]
+    )
+
+
 def test_the_question_holds_rubric_and_prompt_and_asks_for_json():
     with serve_chat() as server:
         reward = parse_rewards([f'chat:model=vlm,base_url={server.url},rubric="red, round {{prompt}}",weight=1'])
