@@ -149,13 +149,13 @@ class Mps(Reward):
         return words, words[torch.arange(len(ids), device=device), ids.argmax(1)]
 
 
-def mps(path: str = "", *, tokenizer: str = "", condition: str = OVERALL, threshold: float = 0.01) -> Mps:
+def mps(path: str = "", *, tokenizer: str = "", condition: str = "", threshold: float = 0.01) -> Mps:
     """MPS.
 
     Arguments:
         path: its safetensors file, or a folder with `model.safetensors`; default: the local cache.
         tokenizer: a folder with CLIP's tokenizer; default: that of the checkpoint if it is there, or the local cache.
-        condition: what to judge by; the published weights know the default.
+        condition: what to judge by; default: overall preference, which the published weights know.
         threshold: the share from which a word of the prompt concerns it.
     """
     from transformers import CLIPTokenizer
@@ -172,7 +172,7 @@ def mps(path: str = "", *, tokenizer: str = "", condition: str = OVERALL, thresh
     clip, layers = convert_mps(state, file)
     side = clip.config.vision_config.image_size
     prepare = Preprocess(side, (side, side), CLIP_MEAN, CLIP_STD)
-    return Mps(clip, layers, words, prepare, condition=condition, threshold=threshold)
+    return Mps(clip, layers, words, prepare, condition=condition or OVERALL, threshold=threshold)
 
 
 def convert_mps(state: Mapping[str, Tensor], path: Path) -> tuple[Any, nn.ModuleList]:
