@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import BertTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import (
+    BertTokenizer,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from noiseward import stickers
 
@@ -55,6 +63,15 @@ def linear_head(width: int, prefix: str = "") -> dict[str, Tensor]:
     for number, (rows, columns) in HEAD.items():
         shapes[f"{prefix}layers.{number}.weight"] = (rows, columns or width)
         shapes[f"{prefix}layers.{number}.bias"] = (rows,)
+    return _random(shapes)
+
+
+def gelu_head(width: int, prefix: str = "") -> dict[str, Tensor]:
+    """CycleReward's head for vectors of some width."""
+    sizes = (width, 1024, 128, 64, 16, 1)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number, (columns, rows) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        shapes |= _linear(f"{prefix}layers.{2 * number}", rows, columns)
     return _random(shapes)
 
 
@@ -109,7 +126,50 @@ def blip(vocab: int, *, width: int = 32, hidden: int = 24, places: int = 40) -> 
     return _random(shapes) | linear_head(hidden, "mlp.")
 
 
+def mps(vocab: int, *, width: int = 32, dim: int = 24, places: int = 16, head: int = 4) -> dict[str, Tensor]:
+    """A state dict of MPS, as imscore converts it, for images of 28 x 28 in patches of 14."""
+    model, heads, inner = "mps.model", 3, 40
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{model}.logit_scale": (), f"{model}.visual_projection.weight": (dim, width),
+        f"{model}.text_projection.weight": (dim, width),
+        f"{model}.vision_model.embeddings.class_embedding": (width,),
+        f"{model}.vision_model.embeddings.patch_embedding.weight": (width, 3, 14, 14),
+        f"{model}.vision_model.embeddings.position_embedding.weight": (5, width),
+        f"{model}.text_model.embeddings.token_embedding.weight": (vocab, width),
+        f"{model}.text_model.embeddings.position_embedding.weight": (places, width),
+        **_norm(f"{model}.vision_model.pre_layrnorm", width), **_norm(f"{model}.vision_model.post_layernorm", width),
+        **_norm(f"{model}.text_model.final_layer_norm", width),
+    }  # fmt: skip
+    for block in (
+        f"{model}.{tower}_model.encoder.layers.{number}" for tower in ("vision", "text") for number in (0, 1)
+    ):
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= _linear(f"{block}.self_attn.{part}", width, width)
+        shapes |= {**_linear(f"{block}.mlp.fc1", 48, width), **_linear(f"{block}.mlp.fc2", width, 48)}
+        shapes |= {**_norm(f"{block}.layer_norm1", width), **_norm(f"{block}.layer_norm2", width)}
+    for layer in (f"mps.cross_model.layers.{number}" for number in (0, 1)):
+        one, other = f"{layer}.0.fn", f"{layer}.1.fn"
+        shapes |= {**_norm(f"{one}.norm", dim), **_norm(f"{other}.norm", dim)}
+        shapes |= {f"{one}.to_q.weight": (heads * head, dim), f"{one}.to_kv.weight": (2 * head, dim)}
+        shapes |= {f"{one}.to_out.weight": (dim, heads * head), f"{one}.ff.0.weight": (2 * inner, dim)}
+        shapes |= {f"{one}.ff.2.weight": (dim, inner), f"{other}.rotary_emb.inv_freq": (head // 2,)}
+        shapes |= {f"{other}.fused_attn_ff_proj.weight": (heads * head + 2 * head + 2 * inner, dim)}
+        shapes |= {f"{other}.attn_out.weight": (dim, heads * head), f"{other}.ff_out.1.weight": (dim, inner)}
+    return _random(shapes)
+
+
 def bert_tokenizer() -> BertTokenizer:
     """Letters and a few words."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "duck", "heart", "on", "red", "the", "background"]
     return BertTokenizer(vocab={word: index for index, word in enumerate(words)})
+
+
+def qwen_tokenizer() -> PreTrainedTokenizerFast:
+    """A few words, and the tokens of a Qwen-VL."""
+    special = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    words = ["Yes", "No", "a", "duck", "heart", "red", "figure", "show", "Please", "answer", "yes", "or", "no", "user",
+             "?", ".", '"', "on", "background", "assistant", "system"]  # fmt: skip
+    vocabulary = {word: place for place, word in enumerate([*special, *words, "[UNK]"])}
+    plain = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="[UNK]", additional_special_tokens=special)

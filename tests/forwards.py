@@ -52,6 +52,20 @@ def open_clip_forward(state: dict[str, Tensor], pixels: Tensor, ids: Tensor) -> 
 
 def blip_forward(state: dict[str, Tensor], pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
     """ImageReward's forward pass on its own names."""
+    return (head(state, blip_vectors(state, pixels, ids, mask), "mlp.") - 0.16717362830052426) / 1.0333394966054072
+
+
+def cycle_forward(state: dict[str, Tensor], pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """CycleReward's forward pass on its own names."""
+    x = blip_vectors(state, pixels, ids, mask)
+    for number in (0, 2, 4, 6, 8):
+        x = F.gelu(x) if number else x
+        x = x @ state[f"mlp.layers.{number}.weight"].T + state[f"mlp.layers.{number}.bias"]
+    return x[:, 0]
+
+
+def blip_vectors(state: dict[str, Tensor], pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """BLIP's vectors of an image and a text, on its own names."""
 
     def norm(name, x, eps):
         return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], eps)
@@ -81,4 +95,4 @@ def blip_forward(state: dict[str, Tensor], pixels: Tensor, ids: Tensor, mask: Te
             y = norm(f"{layer}.{kind}.output.LayerNorm", new + y, 1e-12)
         new = linear(f"{layer}.output.dense", F.gelu(linear(f"{layer}.intermediate.dense", y)))
         y = norm(f"{layer}.output.LayerNorm", new + y, 1e-12)
-    return (head(state, y[:, 0], "mlp.") - 0.16717362830052426) / 1.0333394966054072
+    return y[:, 0]

@@ -53,6 +53,31 @@ def test_scores_are_a_tenth_of_the_models_and_come_with_reasons():
     assert journal.take() == []
 
 
+def test_questions_with_weights_are_added_up_and_named_as_the_reason(tmp_path):
+    def behave(handler, number, asked):
+        red = brightness(asked.images[0].split()[0])
+        p = red if "Is it red?" in asked.text else brightness(asked.images[0])
+        return completion("Yes", first={"Yes": max(p, 1e-6), "No": max(1 - p, 1e-6)})
+
+    (tmp_path / "rubric.txt").write_text("3 Is it red?\n\n -1.5 Is it bright?\n")
+    sample = torch.rand(3, 3, 1, 1, generator=torch.Generator().manual_seed(0)).expand(-1, -1, 4, 4)
+    with serve_chat(behave) as server:
+        reward = judge(server, answer="yes", rubric=tmp_path / "rubric.txt")
+        found = reward(sample, ["a duck"] * 3)
+        (_, journal), *_ = find_journals(reward)
+        one = judge(server, answer="yes", rubric="3 Is it red? 2")  # one line is a question with a weight, too
+        torch.testing.assert_close(one(sample[:1], None), sample[:1, 0, 0, 0], rtol=0, atol=0.01)
+    expected = (2 * sample[:, 0, 0, 0] - sample.mean((1, 2, 3))) / 3
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.01)
+    assert len(server.asked) == 7 and all("weight" not in each.text and "1.5" not in each.text for each in server.asked)
+    first = journal.take()[0]
+    assert (
+        first["tokens"] == [2000, 100]
+        and first["reason"].startswith("Is it red? 0.")
+        and "bright? 0." in first["reason"]
+    )
+
+
 def test_the_question_holds_rubric_and_prompt_and_asks_for_json():
     with serve_chat() as server:
         reward = parse_rewards([f'chat:model=vlm,base_url={server.url},rubric="red, round {{prompt}}",weight=1'])
@@ -204,6 +229,30 @@ def test_a_limit_on_costs_holds_for_concurrent_requests_too():
     assert len(server.asked) == 5
     with pytest.raises(ArgumentError, match="max_cost needs the prices"):
         make_reward("chat:model=m,base_url=http://127.0.0.1:9/v1,max_cost=1")
+
+
+def test_an_option_limits_what_all_judges_of_a_run_cost_together():
+    with serve_chat() as server:
+        text = f"chat:model=m,base_url={server.url},price_in=1,price_out=4,cache=none"  # 0.0012 a call
+        how = {"method": "best-of-n:samples=2", "steps": 20, "num_inference_steps": 2, "progress": False}
+        with pytest.warns(NoisewardWarning, match=r"judges have cost 0.00\d+, the next call would pass 0.007; incr"):
+            solution = align("stickers", "a duck", text, watch=[f"{text},name=other"], max_cost=0.007, **how)
+        assert solution.status == (Status.COST,) and len(server.asked) == 5
+        assert solution.reward >= solution.initial.reward
+        with pytest.raises(ArgumentError, match="max_cost 0.1 needs a reward that spends money, as chat, got none"):
+            align("stickers", "a duck", "brightness", watch=(), max_cost=0.1, **how)
+        with pytest.raises(ArgumentError, match="max_cost 0.1 needs the prices .* as in chat:price_in"):
+            align("stickers", "a duck", f"chat:model=m,base_url={server.url}", watch=(), max_cost=0.1, **how)
+
+
+def test_a_sweep_is_limited_as_a_whole(run, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a duck\na goose\na moon\n")
+    with serve_chat() as server:
+        text = f"chat:model=m,base_url={server.url},price_in=1,price_out=4,cache=none"
+        words = ["batch", str(tmp_path / "prompts.txt"), "--reward", text, "--watch", "none", "--max-cost", "0.007"]
+        words += ["--method", "best-of-n:samples=2", "--steps", "1", "--num-inference-steps", "2", "--pack", "1"]
+        status, out, err = run(*words, "--out", str(tmp_path / "out"))
+    assert status == 1 and len(server.asked) == 5 and "judges have cost" in out + err, out + err
 
 
 # ---- what is asked for ----

@@ -8,7 +8,6 @@ import math
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
@@ -27,9 +26,9 @@ from transformers import (
 
 from noiseward import ModelError, RewardError, stickers
 from noiseward.images import to_images
-from noiseward.rewards.parse import make_reward
+from noiseward.rewards.parse import make_reward, parse_rewards
 from noiseward.rewards.vqa import ASKED, IMAGE, Patches
-from tests.checkpoints import make_images
+from tests.checkpoints import make_images, qwen_tokenizer
 
 PROMPTS = ["a duck", "a heart on a red background", "a duck"]
 SIDE = 32
@@ -73,13 +72,8 @@ def dino(tmp_path_factory):
 def qwen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("qwen")
     torch.manual_seed(0)
-    special = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", IMAGE, "<|video_pad|>"]
-    words = ["Yes", "No", "a", "duck", "heart", "red", "figure", "show", "Please", "answer", "yes", "or", "no", "user",
-             "?", ".", '"', "on", "background", "assistant", "system"]  # fmt: skip
-    vocabulary = {word: place for place, word in enumerate([*special, *words, "[UNK]"])}
-    plain = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    plain.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="[UNK]", additional_special_tokens=special)
+    tokenizer = qwen_tokenizer()
+    vocabulary = tokenizer.get_vocab()
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(vocabulary), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -107,7 +101,7 @@ def zoo(siglip, dino, qwen):
     return {
         "clip": make_reward(f"clip:model={siglip}"),
         "similarity": make_reward(f"similarity:path={dino}/reference.png,model={dino}"),
-        "vqa": make_reward(f"vqa:model={qwen},dtype=float32"),
+        "vqa": parse_rewards([f"vqa:model={qwen},dtype=float32"]),
     }
 
 

@@ -35,6 +35,7 @@ from noiseward.pipelines.cards import card_of
 from noiseward.pipelines.coarsen import coarsen
 from noiseward.pipelines.open import open_sampler
 from noiseward.rewards.catalog import is_available
+from noiseward.rewards.chat.spending import limit_cost
 from noiseward.rewards.convert import convert_reward, convert_watched, is_labeled
 from noiseward.rewards.parse import parse_requirements
 from noiseward.rewards.reward import Reward, find_leaves
@@ -229,6 +230,8 @@ def prepare(
     begin = settings.start
     moves = choose_method(method, score, earlier=earlier, started=begin is not None)
     held = loaded.get("watch", (watch, reward, required, model), lambda: _held_out(watch, score, model))
+    if settings.max_cost is not None:
+        limit_cost((score, *held), settings.max_cost)
     opening = {"memory": memory, "decoder": settings.decoder, "call": call}
     opening |= {"loading": settings.loading, "conversion": settings.conversion}
     asked = (model, opening)

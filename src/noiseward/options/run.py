@@ -37,7 +37,7 @@ __all__ = [
 
 FORMAT = 4  # of spec.json: 1 has no ids and checksums (`runs/binding.py`); for 1 to 3 see `runs/formats.py`
 # Added to format 4 later: not written where they are not set, so that ids of runs stay what they were.
-ADDED = ("require", "stop_when", "start", "offload", "decoder", "compile", *TaskOptions.names())
+ADDED = ("require", "stop_when", "max_cost", "start", "offload", "decoder", "compile", *TaskOptions.names())
 DEFAULT_MODEL = "stickers"
 DEFAULT_STEPS = 30
 MOST_STEPS = 1_000_000  # more is a slip of the hand, and would never end
@@ -159,6 +159,13 @@ class Settings(BudgetOptions, CallOptions, TaskOptions, LoadOptions):
         group="Budget",
         help="End an image early: plateau, once its reward has stopped rising; hacked, once the watched rewards show "
         "likely reward hacking, with the best before it.",
+    )
+    max_cost: float | None = option(
+        None,
+        gt=0,
+        group="Budget",
+        help="The most that chat judges may cost together, in the currency of their price_in= and price_out=; each "
+        "worker process counts for itself.",
     )
     batch: int = option(1, ge=1, help="Images per prompt, with seeds SEED, SEED + 1, ...")
     seed: int = option(0, ge=-(2**63), le=2**63 - 1, help="Start from the image the pipeline makes with this seed.")

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import json
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from noiseward import lfs
 from noiseward.errors import ModelError, choices, describe_error
+from noiseward.terminal import silence
 
-__all__ = ["Source", "build_head", "count_layers", "get_tensor", "load_weights", "read_checkpoint", "summarize"]
+__all__ = [
+    "Source", "build_head", "build_layers", "count_layers", "get_tensor", "load_network", "load_weights",
+    "read_checkpoint", "read_shards", "summarize",
+]  # fmt: skip
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -46,6 +52,26 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(one, Tensor) for one in content.values()):
         raise ModelError(f"{path} is no checkpoint: expected names and tensors, alone or under 'state_dict'")
     return dict(content)
+
+
+def read_shards(folder: Path) -> tuple[dict[str, Tensor], Path]:
+    """Read the weights of a folder as transformers saves them, in one file or several; and the file that was found.
+
+    Raises:
+        ModelError: there are none, or they cannot be read.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return read_checkpoint(folder / name), folder / name
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            try:
+                files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            except (OSError, ValueError, KeyError, AttributeError) as error:
+                raise ModelError(f"{index} is no index of weights: {describe_error(error, 100)}") from None
+            parts = (read_checkpoint(folder / Path(file).name) for file in files)
+            return {key: part for each in parts for key, part in each.items()}, index
+    raise ModelError(f"{folder} has no weights: expected model.safetensors or pytorch_model.bin, or an index of them")
 
 
 def get_tensor(state: Mapping[str, Tensor], key: str, path: Path) -> Tensor:
@@ -140,3 +166,61 @@ def build_head(state: Mapping[str, Tensor], path: Path, prefix: str = "") -> nn.
     own = {key: part for key, part in state.items() if key.startswith(prefix)}
     load_weights(layers, own, lambda name: Source(f"{prefix}layers.{places[name[0]]}{name[1:]}"), path)
     return layers.eval().requires_grad_(False)
+
+
+def build_layers(
+    state: Mapping[str, Tensor], path: Path, prefix: str, places: Sequence[int], between: type[nn.Module]
+) -> nn.Sequential:
+    """Linear layers with a nonlinearity between them, of the sizes that a checkpoint has.
+
+    Arguments:
+        state: weights and biases by place in a sequence, as `0.weight`.
+        path: the checkpoint's, for messages.
+        prefix: of these names.
+        places: of the linear layers, among layers without weights.
+        between: the nonlinearity.
+    """
+    shapes = [get_tensor(state, f"{prefix}{place}.weight", path).shape for place in places]
+    linear = [nn.Linear(columns, rows) for rows, columns in shapes]
+    sources = {f"{2 * number}": place for number, place in enumerate(places)}
+
+    def source_of(name: str) -> Source:
+        number, _, kind = name.partition(".")
+        return Source(f"{prefix}{sources[number]}.{kind}")
+
+    layers = nn.Sequential(*[layer for one in linear for layer in (one, between())][:-1])
+    load_weights(layers, {key: part for key, part in state.items() if key.startswith(prefix)}, source_of, path)
+    return layers.eval().requires_grad_(False)
+
+
+def load_network(kind: Any, config: Any, state: Mapping[str, Tensor], path: Path) -> Any:
+    """A transformers model with the weights of a checkpoint, which must be all of its own and no others; in the
+    precision of the largest.
+
+    Arguments:
+        kind: its class.
+        config: its configuration.
+        state: weights under the names of the class.
+        path: the checkpoint's, for messages.
+
+    Raises:
+        ModelError: a tensor is missing, unknown or has another shape, or the configuration is of another model.
+    """
+    try:
+        with silence("transformers"), torch.device("meta"):
+            empty = kind(config)
+    except Exception as error:  # transformers raises kinds of its own
+        raise ModelError(f"{path} does not fit its configuration: {describe_error(error, 200)}") from None
+    shapes = {name: tuple(part.shape) for name, part in empty.state_dict().items()}
+    problems = [f"'{name}' is missing" for name, _ in empty.named_parameters() if name not in state]
+    problems += [f"'{name}' is unknown" for name in state if name not in shapes]
+    problems += [
+        f"'{name}' is {tuple(part.shape)}, not {shapes[name]}"
+        for name, part in state.items()
+        if name in shapes and tuple(part.shape) != shapes[name]
+    ]
+    if problems:
+        raise ModelError(f"{path} does not fit: {summarize(problems)}")
+    dtype = max(state.values(), key=lambda part: part.numel()).dtype
+    with silence("transformers"):
+        return kind.from_pretrained(None, config=config, state_dict=dict(state), dtype=dtype)

@@ -82,11 +82,13 @@ ENTRIES = {
         license="MIT (CLIP), Apache-2.0 (DINOv2)",
     ),
     "vqa": _hub(
-        "vqa:vqa", "repos:list_vqa", "probability that a Qwen-VL answers Yes to whether it shows the prompt", "0 to 1",
-        kind="fit", prompted=True, license="Apache-2.0 (Qwen2.5-VL-7B), Qwen Research (3B)",
+        "vqa:vqa", "repos:list_vqa", "probability that a Qwen-VL or CLIP-FlanT5 answers Yes to whether it shows the "
+        "prompt", "0 to 1", kind="fit", prompted=True,
+        license="Apache-2.0 (Qwen2.5-VL-7B, CLIP-FlanT5), Qwen Research (3B)",
     ),
     "count": _hub(
-        "count:count", "repos:list_count", "how near the number of a thing is to number=3, target=duck (OWLv2)",
+        "count:count", "repos:list_count", "how near the number of a thing is to number=3, target=duck (OWLv2, "
+        "Grounding DINO)",
         "0 and below", kind="fit", license="Apache-2.0",
     ),
     "aesthetic": _hub(
@@ -101,9 +103,22 @@ ENTRIES = {
         "open_clip:hpsv2", "repos:list_hpsv2", "human preference (HPSv2; version=2.0 or 2.1)", "about 0.2 to 0.35",
         kind="preference", prompted=True, license="Apache-2.0, MIT (tokenizer)",
     ),
+    "hpsv3": _hub(
+        "hpsv3:hpsv3", "repos:list_hpsv3", "human preference (HPSv3, a Qwen2-VL)", "about 0 to 12",
+        kind="preference", prompted=True, license="MIT (HPSv3), Apache-2.0 (Qwen2-VL)",
+    ),
+    "mps": _hub(
+        "mps:mps", "repos:list_mps", "human preference (MPS, overall)", "not stated", kind="preference",
+        prompted=True, license="Apache-2.0 (code); weights: none stated",
+    ),
     "imagereward": _hub(
         "image_reward:imagereward", "repos:list_imagereward", "human preference (ImageReward v1.0)", "about -2 to 2",
         kind="preference", prompted=True, license="Apache-2.0",
+    ),
+    "cyclereward": _hub(
+        "cycle_reward:cyclereward", "repos:list_cyclereward",
+        "fit to the prompt, by how well each can be made from the other (CycleReward)", "not stated", kind="fit",
+        prompted=True, license="MIT",
     ),
     "chat": Entry(
         f"{_HERE}chat.judge:chat", "a rubric, by a chat model: chat:model=NAME,base_url=URL", "0 to 1", False,

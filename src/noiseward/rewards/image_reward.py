@@ -36,7 +36,7 @@ from noiseward.rewards.reward import Reward
 from noiseward.rewards.texts import require_prompt, warn_if_cut
 from noiseward.terminal import silence
 
-__all__ = ["ImageReward", "imagereward"]
+__all__ = ["ImageReward", "convert_blip", "crop_square", "imagereward"]
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 WORDS = 35  # tokens of a prompt that are read
@@ -69,6 +69,9 @@ class ImageReward(Reward):
         head: from its vectors `(B, D)` to `(B, 1)`.
         tokenizer: BERT's.
         preprocess: applied to images.
+        name: in tables and logs.
+        words: tokens of a prompt that are read.
+        mean, std: of the head's values.
 
     References:
         ImageReward: Learning and Evaluating Human Preferences for Text-to-Image Generation
@@ -76,22 +79,24 @@ class ImageReward(Reward):
     """
 
     differentiable = True
-    name = "imagereward"
 
-    def __init__(self, vision: Any, text: Any, head: nn.Module, tokenizer: Any, preprocess: Preprocess) -> None:
+    def __init__(
+        self, vision: Any, text: Any, head: nn.Module, tokenizer: Any, preprocess: Preprocess, *,
+        name: str = "imagereward", words: int = WORDS, mean: float = MEAN, std: float = STD,
+    ) -> None:  # fmt: skip
+        self.name, self.words, self.mean, self.std = name, words, mean, std
         self.network = nn.ModuleDict({"vision": vision, "text": text, "head": head}).eval().requires_grad_(False)
         self.tokenizer, self.preprocess = tokenizer, preprocess
         self._seen: set[str] = set()
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         texts = list(require_prompt(self.name, prompt))
-        warn_if_cut(self.name, self.tokenizer, list(dict.fromkeys(t for t in texts if t not in self._seen)), WORDS)
+        warn_if_cut(self.name, self.tokenizer, list(dict.fromkeys(t for t in texts if t not in self._seen)), self.words)
         self._seen.update(texts)
         parts = self.network.to(sample.device, torch.float32)
         patches = parts["vision"](pixel_values=self.preprocess(sample.float())).last_hidden_state
-        words = self.tokenizer(texts, padding="max_length", truncation=True, max_length=WORDS, return_tensors="pt").to(
-            sample.device
-        )
+        limits = {"padding": "max_length", "truncation": True, "max_length": self.words}
+        words = self.tokenizer(texts, **limits, return_tensors="pt").to(sample.device)
         joint = parts["text"](
             input_ids=words.input_ids,
             attention_mask=words.attention_mask,
@@ -99,7 +104,7 @@ class ImageReward(Reward):
             encoder_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long, device=sample.device),
         )
         scores = parts["head"](joint.last_hidden_state[:, 0]).squeeze(1)
-        return ((scores - MEAN) / STD).to(sample.dtype)
+        return ((scores - self.mean) / self.std).to(sample.dtype)
 
 
 def imagereward(path: str = "", *, tokenizer: str = "") -> ImageReward:
@@ -114,12 +119,19 @@ def imagereward(path: str = "", *, tokenizer: str = "") -> ImageReward:
     file = find_checkpoint(IMAGE_REWARD, path, "imagereward")
     words = load_tokenizer(BertTokenizer, TOKENIZER, tokenizer, "imagereward", checkpoint=file if path else None)
     vision, text, head = convert_blip(read_checkpoint(file), file)
-    side = vision.config.image_size
-    return ImageReward(vision, text, head, words, Preprocess(side, (side, side), CLIP_MEAN, CLIP_STD, rounded=True))
+    return ImageReward(vision, text, head, words, crop_square(vision.config.image_size))
 
 
-def convert_blip(state: Mapping[str, Tensor], path: Path) -> tuple[Any, Any, nn.Module]:
-    """Load a checkpoint into a vision model, a text model and a head.
+def crop_square(side: int) -> Preprocess:
+    """The preprocessing of BLIP."""
+    return Preprocess(side, (side, side), CLIP_MEAN, CLIP_STD, rounded=True)
+
+
+Build = Callable[[Mapping[str, Tensor], Path, str], nn.Module]
+
+
+def convert_blip(state: Mapping[str, Tensor], path: Path, build: Build = build_head) -> tuple[Any, Any, nn.Module]:
+    """Load a checkpoint into a vision model, a text model and a head, which `build` makes.
 
     Raises:
         ModelError: the checkpoint is of another kind.
@@ -164,7 +176,7 @@ def convert_blip(state: Mapping[str, Tensor], path: Path) -> tuple[Any, Any, nn.
     load_part(vision, VISION, _vision_source)
     load_part(text, TEXT, lambda name: Source(TEXT + name))
     unknown = {key: part for key, part in state.items() if not key.startswith((VISION, TEXT, "mlp."))}
-    head = build_head({key: part for key, part in state.items() if key.startswith("mlp.")}, path, "mlp.")
+    head = build({key: part for key, part in state.items() if key.startswith("mlp.")}, path, "mlp.")
     load_weights(nn.Module(), unknown, Source, path, ignored=UNUSED)
     return vision, text, head
 

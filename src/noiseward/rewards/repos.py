@@ -8,12 +8,19 @@ from noiseward.rewards.hub import JSON, Repo, is_folder
 __all__ = [
     "AESTHETIC",
     "CLIP",
+    "CYCLE_REWARD",
     "HPSV2",
     "HPSV2_TOKENIZER",
+    "HPSV3",
+    "HPSV3_BACKBONE",
     "IMAGE_REWARD",
     "IMAGE_REWARD_TOKENIZER",
+    "MPS",
     "PICKSCORE",
     "QUESTION",
+    "T5_TOKENIZER",
+    "T5_VISION",
+    "check_cycle",
     "check_version",
     "classifier_repo",
     "clip_repo",
@@ -23,9 +30,12 @@ __all__ = [
     "list_classifier",
     "list_clip",
     "list_count",
+    "list_cyclereward",
     "list_hpsv2",
+    "list_hpsv3",
     "list_imagereward",
     "list_judge",
+    "list_mps",
     "list_pickscore",
     "list_similarity",
     "list_vqa",
@@ -37,6 +47,7 @@ SIZES = {
     "google/siglip2-base-patch16-224": 1501, "google/siglip-so400m-patch14-384": 3511,
     "facebook/dinov2-small": 88, "facebook/dinov2-base": 346, "facebook/dinov2-large": 1217,
     "Qwen/Qwen2-VL-2B-Instruct": 4418, "Qwen/Qwen2.5-VL-3B-Instruct": 7510,
+    "IDEA-Research/grounding-dino-tiny": 689, "IDEA-Research/grounding-dino-base": 933,
     "google/owlv2-base-patch16-ensemble": 620, "google/owlv2-large-patch14-ensemble": 1760,
 }  # fmt: skip  # MB
 QUESTION = 'Does this figure show "{}"? Please answer yes or no.'
@@ -49,7 +60,16 @@ HPSV2 = {
     "2.1": Repo("xswu/HPSv2", ("HPS_v2.1_compressed.pt",), (), 1972),
 }
 HPSV2_TOKENIZER = Repo("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", BERT, JSON, 3)
+T5_TOKENIZER = Repo("google/flan-t5-xl", BERT, JSON, 3)
+T5_VISION = Repo("openai/clip-vit-large-patch14-336", ("config.json", "pytorch_model.bin"), (), 1712)
+HPSV3 = Repo("MizzenAI/HPSv3", ("HPSv3.safetensors",), (), 16600)
+HPSV3_BACKBONE = Repo("Qwen/Qwen2-VL-7B-Instruct", ("config.json", "preprocessor_config.json"), JSON, 11)
+MPS = Repo("RE-N-Y/mpsv1", ("model.safetensors",), (), 4170)
 IMAGE_REWARD = Repo("THUDM/ImageReward", ("ImageReward.pt",), (), 1790)
+CYCLE_REWARD = {
+    version: Repo(f"NagaSaiAbhinay/CycleReward-{name}", ("model.safetensors",), (), 1790)
+    for version, name in (("combo", "Combo"), ("t2i", "T2I"), ("i2t", "I2T"))
+}
 IMAGE_REWARD_TOKENIZER = Repo("google-bert/bert-base-uncased", BERT, JSON, 1)
 
 
@@ -70,12 +90,15 @@ def dino_repo(model: str) -> Repo:
 
 
 def vqa_repo(model: str) -> Repo:
-    """The files of a Qwen-VL on the hub."""
+    """The files of a Qwen-VL or a CLIP-FlanT5 on the hub."""
+    if "flant5" in model:
+        weights = (*JSON, "*.safetensors", "pytorch_model*.bin")
+        return Repo(model, ("config.json",), weights, SIZES.get(model, 0))
     return Repo(model, ("config.json", "preprocessor_config.json"), (*JSON, "*.safetensors"), SIZES.get(model, 0))
 
 
 def count_repo(model: str) -> Repo:
-    """The files of an OWLv2 on the hub."""
+    """The files of an OWLv2 or a Grounding DINO on the hub."""
     return Repo(model, ("config.json", "preprocessor_config.json", "model.safetensors"), JSON, SIZES.get(model, 0))
 
 
@@ -115,9 +138,32 @@ def list_hpsv2(version: str = "2.1", *, path: str = "", tokenizer: str = "") -> 
     return (*(() if path else (HPSV2[check_version(version)],)), *(() if tokenizer else (HPSV2_TOKENIZER,)))
 
 
+def list_hpsv3(path: str = "", *, backbone: str = "", question: str = "") -> tuple[Repo, ...]:
+    """What `hpsv3` takes from the hub."""
+    return (*(() if path else (HPSV3,)), *(() if backbone else (HPSV3_BACKBONE,)))
+
+
 def list_imagereward(path: str = "", *, tokenizer: str = "") -> tuple[Repo, ...]:
     """What `imagereward` takes from the hub."""
     return (*(() if path else (IMAGE_REWARD,)), *(() if tokenizer else (IMAGE_REWARD_TOKENIZER,)))
+
+
+def check_cycle(version: str) -> str:
+    """A version of CycleReward, by the name it is listed under."""
+    if version not in CYCLE_REWARD:
+        raise ArgumentError(f"unknown version '{version}' of reward 'cyclereward'; {choices(version, CYCLE_REWARD)}")
+    return version
+
+
+def list_mps(path: str = "", *, tokenizer: str = "", condition: str = "", threshold: float = 0.01) -> tuple[Repo, ...]:
+    """What `mps` takes from the hub."""
+    return (*(() if path else (MPS,)), *(() if tokenizer else (HPSV2_TOKENIZER,)))
+
+
+def list_cyclereward(path: str = "", *, version: str = "combo", tokenizer: str = "") -> tuple[Repo, ...]:
+    """What `cyclereward` takes from the hub."""
+    weights = () if path else (CYCLE_REWARD[check_cycle(version)],)
+    return (*weights, *(() if tokenizer else (IMAGE_REWARD_TOKENIZER,)))
 
 
 def list_similarity(path: str = "", *, model: str = CLIP.id) -> tuple[Repo, ...]:
@@ -131,10 +177,13 @@ def list_classifier(model: str = "", *, target: str = "") -> tuple[Repo, ...]:
 
 
 def list_vqa(
-    model: str = "Qwen/Qwen2.5-VL-3B-Instruct", *, question: str = QUESTION, dtype: str = "bfloat16"
+    model: str = "Qwen/Qwen2.5-VL-3B-Instruct", *, question: str = QUESTION, tokenizer: str = "", vision: str = ""
 ) -> tuple[Repo, ...]:
     """What `vqa` takes from the hub."""
-    return () if is_folder(model) else (vqa_repo(model),)
+    if is_folder(model):
+        return ()
+    more = ((tokenizer, T5_TOKENIZER), (vision, T5_VISION)) if "flant5" in model else ()
+    return (vqa_repo(model), *(repo for given, repo in more if not given))
 
 
 def list_count(

@@ -3,10 +3,10 @@ r"""VQAScore: the probability that a vision-language model answers Yes when aske
 .. math:: r(x, c) = p(\text{Yes} \mid x, \text{'Does this figure show "c"? Please answer yes or no.'})
 
 It reads compositions, such as who holds what and how many of them there are, where a dual encoder sees a bag of words.
-The model is Qwen2-VL or Qwen2.5-VL as transformers has them, loaded from a folder or the local cache of the hub. Its
-image processor works outside torch; here the same steps keep the graph: both sides are resized to multiples of a
-merged patch, within the model's bounds on pixels, normalized, doubled in time, and cut into patches in the order of its
-merging.
+The model is a CLIP-FlanT5 (`vqa_t5.py`), or a Qwen2-VL or Qwen2.5-VL as transformers has them, loaded from a folder or
+the local cache of the hub. The image processor of these works outside torch; here the same steps keep the graph: both
+sides are resized to multiples of a merged patch, within the model's bounds on pixels, normalized, doubled in time, and
+cut into patches in the order of its merging.
 
 References:
     Evaluating Text-to-Visual Generation with Image-to-Text Generation
@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noiseward import lfs
-from noiseward.errors import ArgumentError, ModelError, describe_error
+from noiseward.errors import ModelError, describe_error
+from noiseward.rewards.dino import read_kind
 from noiseward.rewards.hub import find_model
 from noiseward.rewards.preprocess import check_images
 from noiseward.rewards.repos import QUESTION, vqa_repo
@@ -90,10 +91,13 @@ class VqaScore(Reward):
 
     Arguments:
         model: a `Qwen2VLForConditionalGeneration` or `Qwen2_5_VLForConditionalGeneration`; it is put into evaluation
-            mode and frozen, and keeps its precision.
+            mode and frozen.
         tokenizer: its tokenizer.
         patches: its image processor.
         question: with {} for the prompt.
+
+    Attributes:
+        dtype: of its weights.
     """
 
     differentiable = True
@@ -101,7 +105,7 @@ class VqaScore(Reward):
 
     def __init__(self, model: Any, tokenizer: Any, patches: Patches, *, question: str = QUESTION) -> None:
         self.model, self.tokenizer, self.patches = model.eval().requires_grad_(False), tokenizer, patches
-        self.question = question
+        self.question, self.dtype = question, torch.bfloat16
         (self._yes,) = tokenizer("Yes", add_special_tokens=False).input_ids[:1]
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
@@ -110,41 +114,46 @@ class VqaScore(Reward):
         return torch.cat([self._ask(image[None], text) for image, text in rows]).to(sample.dtype)
 
     def _ask(self, image: Tensor, text: str) -> Tensor:
-        model = self.model.to(image.device)
+        model = self.model.to(image.device, self.dtype)
         patches, grid = self.patches(image)
         places = len(patches) // self.patches.merge**2
         asked = ASKED.format(image=IMAGE * places, question=self.question.replace("{}", text))
         words = self.tokenizer(asked, return_tensors="pt", add_special_tokens=False).to(image.device)
         kinds = (words.input_ids == self.tokenizer.convert_tokens_to_ids(IMAGE)).int()
         logits = model(
-            input_ids=words.input_ids, attention_mask=words.attention_mask, pixel_values=patches.to(model.dtype),
+            input_ids=words.input_ids, attention_mask=words.attention_mask, pixel_values=patches.to(self.dtype),
             image_grid_thw=grid, mm_token_type_ids=kinds, use_cache=False,
         ).logits  # fmt: skip
         return logits[:, -1].float().softmax(1)[:, self._yes]
 
 
-def vqa(model: str = "Qwen/Qwen2.5-VL-3B-Instruct", *, question: str = QUESTION, dtype: str = "bfloat16") -> VqaScore:
-    """The probability that a Qwen-VL answers Yes.
+def vqa(
+    model: str = "Qwen/Qwen2.5-VL-3B-Instruct", *, question: str = QUESTION, tokenizer: str = "", vision: str = ""
+) -> Reward:
+    """The probability that a Qwen-VL or a CLIP-FlanT5 answers Yes.
 
     Arguments:
         model: its hub id or folder.
         question: with {} for the prompt.
-        dtype: of its weights.
+        tokenizer, vision: for a CLIP-FlanT5, folders with T5's tokenizer and the CLIP; default: the local cache.
     """
     folder = find_model(model, vqa_repo(model), "vqa")
-    precision = getattr(torch, dtype, None)
-    if not isinstance(precision, torch.dtype) or not precision.is_floating_point:
-        raise ArgumentError(f"dtype must be float32, bfloat16 or float16, got '{dtype}'")
+    if read_kind(Path(folder)) == "clip_t5":
+        from noiseward.rewards.vqa_t5 import load_t5
+
+        return load_t5(Path(folder), f"vqa:model={model}", question=question, tokenizer=tokenizer, vision=vision)
     from transformers import AutoModelForImageTextToText, AutoTokenizer
 
     try:
         with silence("transformers"):
-            network = AutoModelForImageTextToText.from_pretrained(folder, dtype=precision)
+            network = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto")
             tokenizer = AutoTokenizer.from_pretrained(folder)
         config = json.loads((Path(folder) / "preprocessor_config.json").read_text(encoding="utf-8"))
     except Exception as error:  # transformers and safetensors raise kinds of their own
         lfs.check_pointers(Path(folder))
         raise ModelError(f"{folder} cannot be loaded as a Qwen-VL: {describe_error(error, 200)}") from None
     if network.config.model_type not in ("qwen2_vl", "qwen2_5_vl"):
-        raise ModelError(f"expected a Qwen2-VL or Qwen2.5-VL in {folder}, got a {network.config.model_type}")
+        raise ModelError(
+            f"expected a Qwen2-VL, Qwen2.5-VL or CLIP-FlanT5 in {folder}, got a {network.config.model_type}"
+        )
     return VqaScore(network, tokenizer, Patches(config), question=question)

@@ -12,7 +12,10 @@ from typing import Any
 
 from noiseward.errors import ArgumentError
 
-__all__ = ["HIGHEST", "PAIR", "RUBRIC", "SCORE", "fill", "read_better", "read_rubric", "read_score", "compute_share"]
+__all__ = [
+    "HIGHEST", "PAIR", "RUBRIC", "SCORE", "compute_share", "fill", "read_better", "read_questions", "read_rubric",
+    "read_score",
+]  # fmt: skip
 
 HIGHEST = 10  # score that the template asks for
 RUBRIC = (
@@ -42,6 +45,24 @@ def read_rubric(rubric: str) -> str:
         return Path(rubric).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentError(f"rubric must be text or a text file, got '{rubric}' ({error})") from None
+
+
+def read_questions(rubric: str) -> list[tuple[float, str]]:
+    """The questions of a rubric, each with its weight: lines of a number and a question, or the whole as one question.
+
+    The weights are divided by the sum of their sizes.
+
+    Example:
+        >>> read_questions("3 Is it red?\\n-1 Is it blurred?"), read_questions("Is it red?")
+        ([(0.75, 'Is it red?'), (-0.25, 'Is it blurred?')], [(1.0, 'Is it red?')])
+    """
+    lines = [line.strip() for line in rubric.splitlines() if line.strip()]
+    found = [re.fullmatch(r"([+-]?\d+(?:\.\d+)?)\s+(.+)", line) for line in lines]
+    pairs = [(float(match[1]), match[2]) for match in found if match]
+    total = sum(abs(weight) for weight, _ in pairs)
+    if len(pairs) < len(lines) or not total:
+        return [(1.0, rubric)]
+    return [(weight / total, question) for weight, question in pairs]
 
 
 def fill(template: str, *, rubric: str, prompt: str | None) -> str:

@@ -5,7 +5,8 @@ it. Or *yes* or no: the reward is the probability of the word, from the logits o
 
 .. math:: r(x, c) = \frac{p(\text{yes})}{p(\text{yes}) + p(\text{no})},
 
-which changes where a score would stay at 7 (VQAScore's idea). It needs a server that returns log-probabilities.
+which changes where a score would stay at 7 (VQAScore's idea). It needs a server that returns log-probabilities. Several
+questions with weights are added up, as VisionReward does.
 
 Each image is a request of its own, so the order of images cannot be mixed up, and is asked about once: answers are kept
 by the digest of the image, the prompt and the rubric. An image that the model refuses to judge, or gives no usable
@@ -16,6 +17,8 @@ The images leave this process, and the machine if the server is elsewhere.
 References:
     Evaluating Text-to-Visual Generation with Image-to-Text Generation
     https://arxiv.org/abs/2404.01291
+    VisionReward: Fine-Grained Multi-Dimensional Human Preference Learning for Image and Video Generation
+    https://arxiv.org/abs/2412.21059
 """
 
 from __future__ import annotations
@@ -30,7 +33,15 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, NoisewardWarning, RewardError, choices, shorten
-from noiseward.rewards.chat.answers import RUBRIC, SCORE, compute_share, fill, read_rubric, read_score
+from noiseward.rewards.chat.answers import (
+    RUBRIC,
+    SCORE,
+    compute_share,
+    fill,
+    read_questions,
+    read_rubric,
+    read_score,
+)
 from noiseward.rewards.chat.cache import AnswerCache, default_folder
 from noiseward.rewards.chat.client import ChatClient, Reply
 from noiseward.rewards.chat.judge_image import JudgeImage, prepare_images
@@ -126,11 +137,11 @@ class Questions:
 
 @final
 class ChatJudge(Reward):
-    """A score by a chat model, from 0 to 1. A black box.
+    """A score by a chat model, from 0 to 1, or from -1 where a question counts against an image. A black box.
 
     Arguments:
         questions: asks the model.
-        rubric: what a good image is; for yes and no, a question.
+        rubric: what a good image is; for yes and no, a question, or lines of a weight and a question each.
         answer: `score` or `yes`.
         side: the longest side of the images that are sent; 0 for them as they are.
         name: in tables and logs.
@@ -140,6 +151,7 @@ class ChatJudge(Reward):
 
     def __init__(self, questions: Questions, *, rubric: str, answer: str, side: int = 0, name: str = "chat") -> None:
         self.name, self.questions, self.rubric, self.answer, self.side = name, questions, rubric, answer, side
+        self._asked = read_questions(rubric) if answer == "yes" else [(1.0, rubric)]
         self._known: dict[tuple[str, str | None], float] = {}
 
     @property
@@ -147,18 +159,42 @@ class ChatJudge(Reward):
         """What was answered."""
         return self.questions.journal
 
+    @property
+    def spending(self) -> Spending:
+        """What it has cost."""
+        return self.questions.client.spending
+
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         images = prepare_images(sample, self.side)
         texts = [None] * len(images) if prompt is None else list(prompt)
         rows = [(image.digest, text) for image, text in zip(images, texts, strict=True)]
         new = {key: image for key, image in zip(rows, images, strict=True) if key not in self._known}
         template, schema, read = ("yes", None, _read_yes) if self.answer == "yes" else ("score", SCORE, _read_text)
-        asked = [(fill(template, rubric=self.rubric, prompt=text), [new[(key, text)]]) for key, text in new]
-        for (key, text), answer in zip(new, self.questions.ask(asked, read, schema), strict=True):
+        asked = [
+            (fill(template, rubric=rubric, prompt=key[1]), [image])
+            for key, image in new.items()
+            for _, rubric in self._asked
+        ]
+        answers, count = self.questions.ask(asked, read, schema), len(self._asked)
+        for number, (key, text) in enumerate(new):
+            answer = self._add_up(answers[number * count : (number + 1) * count])
             if "failed" not in answer:
                 self._known[(key, text)] = answer["score"]
             self.journal.add({"reward": self.name, "image": key, "prompt": text, **answer})
         return torch.tensor([self._known.get(key, 0.0) for key in rows], device=sample.device)
+
+    def _add_up(self, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """One answer from those to all questions about an image."""
+        if len(answers) == 1:
+            return dict(answers[0])
+        rows = list(zip(self._asked, answers, strict=True))
+        order = sorted(rows, key=lambda row: -abs(row[0][0]))
+        said = "; ".join(f"{question} {answer['score']:.2f}" for (_, question), answer in order)
+        bad = {name: one[name] for one in answers for name in ("failed", "refused") if one.get(name)}
+        tokens = [sum(one["tokens"][k] for one in answers) for k in (0, 1)]
+        score = sum(weight * answer["score"] for (weight, _), answer in rows)
+        cached = all(one["cached"] for one in answers)
+        return {"score": score, "reason": shorten(said, 500), "tokens": tokens, "cached": cached, **bad}
 
 
 def _read_yes(reply: Reply) -> tuple[float, str] | None:
@@ -196,7 +232,8 @@ def chat(
     Arguments:
         model: as the server calls it.
         base_url: of the server, up to `/v1`; default: OpenAI's.
-        rubric: what a good image is, as text or as the path of a text file; with `answer=yes`, a question.
+        rubric: what a good image is, as text or as the path of a text file; with `answer=yes`, a question, or lines of
+            a weight and a question each.
         answer: `score`, 0 to 10 with a reason; `yes`, the probability of Yes, where the server tells it.
         workers: concurrent requests.
         side: the longest side of the images that are sent, in pixels; default: as they are.

@@ -29,6 +29,7 @@ from noiseward.rewards.chat.answers import PAIR, RUBRIC, compute_share, fill, re
 from noiseward.rewards.chat.client import Reply
 from noiseward.rewards.chat.judge import Questions, make_questions
 from noiseward.rewards.chat.judge_image import JudgeImage, digest_image, prepare_images
+from noiseward.rewards.chat.spending import Spending
 from noiseward.rewards.journal import Journal
 from noiseward.rewards.reward import Reward
 
@@ -72,6 +73,11 @@ class ChatPair(Reward):
     def journal(self) -> Journal:
         """What was answered."""
         return self.questions.journal
+
+    @property
+    def spending(self) -> Spending:
+        """What it has cost."""
+        return self.questions.client.spending
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         images = prepare_images(sample, self.side)

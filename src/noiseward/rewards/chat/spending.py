@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import final
 
 from noiseward.errors import ArgumentError, SpendingLimit
+from noiseward.rewards.journal import find_parts
+from noiseward.rewards.reward import Reward
 
-__all__ = ["Spending"]
+__all__ = ["Spending", "limit_cost"]
 
 
 @final
@@ -52,6 +54,7 @@ class Spending:
         self.price_in, self.price_out = price_in, price_out
         self.calls = self.tokens_in = self.tokens_out = 0
         self._under_way, self._lock = 0, threading.Lock()
+        self._shared: tuple[Sequence[Spending], float] = ((), math.inf)
 
     @property
     def cost(self) -> float:
@@ -61,6 +64,10 @@ class Spending:
     def price(self, tokens_in: int, tokens_out: int) -> float:
         """What so many tokens cost."""
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
+
+    def share(self, judges: Sequence[Spending], most: float) -> None:
+        """Let several judges, this one among them, cost at most an amount together."""
+        self._shared = judges, most
 
     @contextlib.contextmanager
     def reserve(self) -> Iterator[None]:
@@ -73,11 +80,17 @@ class Spending:
             begun = self._under_way + 1
             if self.max_calls and self.calls + begun > self.max_calls:
                 raise SpendingLimit(f"reward '{self.name}' has made its {self.max_calls} calls; increase max_calls=")
-            expected = self.cost + begun * self.cost / self.calls if self.calls else 0.0
-            if self.max_cost and expected > self.max_cost:
+            ahead = begun * self.cost / self.calls if self.calls else 0.0
+            if self.max_cost and self.cost + ahead > self.max_cost:
                 raise SpendingLimit(
                     f"reward '{self.name}' has cost {self.cost:.4g}, the next call would pass {self.max_cost:g}; "
                     "increase max_cost="
+                )
+            judges, most = self._shared
+            spent = sum(each.cost for each in judges)
+            if spent + ahead > most:
+                raise SpendingLimit(
+                    f"judges have cost {spent:.4g}, the next call would pass {most:g}; increase max_cost"
                 )
             self._under_way = begun
         try:
@@ -96,3 +109,20 @@ class Spending:
     def __str__(self) -> str:
         calls = f"{self.calls} call{'' if self.calls == 1 else 's'}, {self.tokens_in + self.tokens_out:,} tokens"
         return calls + (f", {self.cost:.2g}" if self.price_in or self.price_out else "")
+
+
+def limit_cost(rewards: Iterable[Reward], most: float) -> None:
+    """Let all judges in some rewards cost at most an amount together.
+
+    Raises:
+        ArgumentError: none of them spends money.
+    """
+    found = [getattr(part, "spending", None) for reward in rewards for part in find_parts(reward)]
+    judges = [each for each in dict.fromkeys(found) if isinstance(each, Spending)]
+    if not judges:
+        raise ArgumentError(f"max_cost {most:g} needs a reward that spends money, as chat, got none; leave it out")
+    if not any(each.price_in or each.price_out for each in judges):
+        example = f"{judges[0].name}:price_in=0.15,price_out=0.6"
+        raise ArgumentError(f"max_cost {most:g} needs the prices of a million tokens, as in {example}")
+    for each in judges:
+        each.share(judges, most)
