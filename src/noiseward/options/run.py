@@ -77,7 +77,8 @@ class LoadOptions(MemoryOptions):
     decoder: str | None = option(
         None,
         help="Another decoder for gradients alone, which needs less time and memory and biases them: tiny for the "
-        "published one of that kind, half for half size, or the folder or hub id of an AutoencoderTiny.",
+        "published one of that kind, or the one that comes with the built-in model; half for half size; the folder or "
+        "hub id of an AutoencoderTiny; or a file such as taef2_decoder.pth.",
     )
 
     @property
