@@ -72,7 +72,9 @@ class LoadOptions(MemoryOptions):
     )
 
     compile: bool = option(
-        False, help="Compile the denoiser's blocks: setting a run up takes minutes then, and each step less time."
+        False,
+        help="Compile the denoiser's blocks: setting a run up takes minutes then, and so does its first step, which "
+        "counts in seconds; each later step takes less time.",
     )
     decoder: str | None = option(
         None,
