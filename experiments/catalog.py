@@ -2,6 +2,7 @@
 
     python -m experiments.catalog            # all of them, about ten minutes
     python -m experiments.catalog NAME ...   # some, printed and not written
+    python -m experiments.catalog --merge NAME ...   # some, written next to what was measured of the others
 
 The configurations are in `tests/catalog`, what is measured in `tests/sweep.py`. Classes of diffusers for which there is
 none are listed below the table.
@@ -11,15 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import diffusers
 import torch
 import transformers
 
-from experiments.report import write
+from experiments.report import RESULTS, write
 from experiments.support import PAGE, insert, table
 from tests.catalog import CASES
 from tests.sweep import EXACT, Result, sweep
@@ -56,8 +59,15 @@ def lines(swept: Sequence[Result]) -> list[list[str]]:
     return found
 
 
+def read(kept: Mapping[str, Any]) -> Result:
+    """What was measured before; numbers that were not finite are null there."""
+    numbers = {name: float("nan") for name in ("parity", "slope", "rows") if kept[name] is None}
+    return Result(**{**kept, **numbers, "shape": tuple(kept["shape"])})
+
+
 def main(names: Sequence[str]) -> None:
     """Measure, write the page, keep the numbers."""
+    merges, names = "--merge" in names, [name for name in names if name != "--merge"]
     torch.set_num_threads(1)
     diffusers.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()
@@ -65,8 +75,12 @@ def main(names: Sequence[str]) -> None:
     for name in names or sorted(CASES):
         swept.append(sweep(CASES[name]))
         print(" | ".join(lines(swept[-1:])[0]), flush=True)
-    if names:
+    if names and not merges:
         return
+    if merges:
+        before = json.loads((RESULTS / "catalog.json").read_text(encoding="utf-8"))["results"]
+        known = {name: read(each) for name, each in before.items() if name in CASES}
+        swept = [each for _, each in sorted({**known, **{each.name: each for each in swept}}.items())]
     head = ["class", "sample", "draws", "stock sample", "`generator=`", "gradient", "rows"]
     missing = [name for name in classes() if name not in CASES]
     text = table(head, lines(swept)) + f"\n\nNot built here: {', '.join(f'`{name}`' for name in missing)}."

@@ -21,6 +21,7 @@ from noiseward.optimizers.relay import Relay
 from noiseward.optimizers.search import BestOfN, TrustRegion, ZeroOrderSearch
 from noiseward.optimizers.walk import Walk
 from noiseward.optimizers.zeroth_order import ZerothOrder
+from noiseward.rewards.parse import make_reward
 from noiseward.rewards.reward import FunctionReward, WeightedSum
 from noiseward.samplers.function import FunctionSampler
 from noiseward.toys import GaussianModel, Linear, Quadratic
@@ -53,6 +54,11 @@ def make_sampler(recompute):
     return FunctionSampler(lambda batch: langevin(net, batch), net, recompute=recompute)
 
 
+def as_video(x):
+    """Samples as frames of one gray pixel."""
+    return x.sigmoid()[:, :, None, None, None].expand(-1, -1, 3, 1, 1)
+
+
 NET = network().requires_grad_(False)
 
 # name: how to make it; all in float64, samples (B, 3)
@@ -77,6 +83,9 @@ REWARDS = {
     "prompted": FunctionReward(
         lambda x, prompt: x[:, 0] * torch.tensor([len(text) / 10 for text in prompt], dtype=f64), name="prompted"
     ),
+    "motion": FunctionReward(lambda x: make_reward("motion")(as_video(x), None), name="motion"),
+    "motion smoothness": FunctionReward(lambda x: make_reward("motion-smoothness")(as_video(x), None), name="smooth"),
+    "loudness": make_reward("loudness"),
     "bumpy": FunctionReward(lambda x: (3 * x).sin().prod(1) - x.square().sum(1), name="bumpy"),
 }
 ESTIMATORS = {

@@ -179,6 +179,22 @@ def test_the_pace_is_that_of_the_slowest_recent_step():
     assert len(run(problem(clock.reward()), seconds=19.0, clock=clock)) == 3  # here there is none
 
 
+@pytest.mark.parametrize(("is_compiled", "count"), [(False, 1), (True, 16)])
+def test_the_first_step_of_a_compiled_model_is_spent_time_and_no_pace(is_compiled, count, monkeypatch):
+    net = torch.nn.Linear(1, 1)
+    if is_compiled:
+        net.compile(backend="eager")
+    monkeypatch.setattr(type(problem().sampler), "modules", property(lambda self: {"net": net}))
+    clock = Chore(lambda k: 100.0 if k == 0 else 2.0)
+    steps = run(problem(clock.reward()), seconds=132.0, clock=clock)
+    assert steps[0].seconds == 100.0  # counted in the time left
+    assert len(steps) == count + 1
+    assert steps[-1].seconds <= 132.0
+    clock = Chore(lambda k: 2.0)
+    rest = run(problem(clock.reward()), steps[-2], seconds=132.0, clock=clock)  # it compiles again, and knows the pace
+    assert not is_compiled or len(rest) == 1
+
+
 @pytest.mark.parametrize(("nfe", "count"), [(0, 1), (16, 1), (27, 1), (28, 2), (100, 8), (111, 8)])
 def test_no_step_begins_that_would_overrun_the_denoiser_calls(nfe, count):
     steps = run(problem(), nfe=nfe)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from noiseward import ArgumentError, FunctionReward, WeightedSum, align
+from noiseward import ArgumentError, DiffusersSampler, FunctionReward, WeightedSum, align
+from noiseward.pipelines.load import load_pipeline
 from noiseward.rewards.parse import make_reward, parse_weighted
 from noiseward.rewards.placement import Placed
 from tests.holding import peak
@@ -39,6 +40,26 @@ def test_recomputing_its_blocks_gives_the_same_gradient_from_less(clip):
     assert len(calls) == 2
     most, less = (peak(lambda each=each: gradient(each), models) for each in (clip, low))
     assert less < 0.5 * most
+
+
+@pytest.mark.parametrize("memory", ["fast", "low"])
+def test_memory_modes_leave_a_reward_alone_and_recompute_is_its_own_and_goes_with_them(memory):
+    """Of the block of a CLIP, calls are counted: one where its activations are kept, two where they are recomputed."""
+    found = {}
+    for text, times in (("clip", 1), ("clip:recompute=true", 2)):
+        reward, _ = parse_weighted(text)
+        owner = getattr(reward, "reward", reward)
+        calls = []
+        block = owner.model.vision_model.encoder.layers[0]
+        sampler = DiffusersSampler(load_pipeline("stickers"), memory=memory, num_inference_steps=2)
+        sampler.expect("a duck")
+        noise = sampler.init(1, seed=3).requires_grad_()
+        sample = sampler(noise, "a duck")
+        with block.mlp.register_forward_hook(lambda *_, calls=calls: calls.append(1)):
+            score = reward(sample, ["a duck"])
+            found[text] = torch.autograd.grad(score.sum(), noise)[0]
+        assert len(calls) == times
+    assert torch.equal(*found.values())
 
 
 def test_in_bfloat16_scores_and_gradients_are_near(clip):

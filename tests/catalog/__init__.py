@@ -5,9 +5,11 @@ Heavier than the families, which are measured in every mode; measured once, by `
 
 from __future__ import annotations
 
-from tests.catalog import cascades, flow, moving, newer, readers, stable, xl
+from tests.catalog import cascades, flow, latest, moving, newer, readers, stable, xl
 from tests.catalog.cases import Case
 
 __all__ = ["CASES", "Case"]
 
-CASES = {each.name: each for part in (stable, xl, flow, readers, cascades, moving, newer) for each in part.CASES}
+CASES = {
+    each.name: each for part in (stable, xl, flow, readers, cascades, moving, newer, latest) for each in part.CASES
+}

@@ -23,7 +23,7 @@ from diffusers import (
 from transformers import XLMRobertaTokenizer
 
 from tests.catalog.cases import case, make_embedding, mask, photo, reconfigure
-from tests.catalog.stable import image_processor, vision
+from tests.catalog.stable import VQ, image_processor, vision
 from tests.families import pixels, priors, raw
 from tests.families.text import LETTERS, WIDTH, clip, clip_tokenizer
 
@@ -239,24 +239,25 @@ CASES = [
          **STEPS),
     case("StableCascadeCombinedPipeline", lambda: join(of(priors.cascade_decoder()), priors.cascade_prior()),
          height=512, width=512, **PRIOR, **STEPS),
-    case("UnCLIPPipeline", unclip, refused="got ndarray", **PRIOR, decoder_num_inference_steps=2,
+    case("UnCLIPPipeline", unclip, **PRIOR, decoder_num_inference_steps=2,
          super_res_num_inference_steps=2),
-    case("UnCLIPImageVariationPipeline", unclip, refused="got ndarray", image=photo(32), decoder_num_inference_steps=2,
+    case("UnCLIPImageVariationPipeline", unclip, image=photo(32), decoder_num_inference_steps=2,
          super_res_num_inference_steps=2, prompts=None),
     case("WuerstchenPriorPipeline", wuerstchen, height=512, width=512, **STEPS),
     case("WuerstchenDecoderPipeline", wuerstchen, image_embeddings=make_embedding(1, 4, 4, 4), **STEPS),
     case("DDIMPipeline", lambda: unconditional(DDIMScheduler()), eta=1.0, prompts=None, **STEPS),
     case("DDPMPipeline", lambda: unconditional(DDPMScheduler()), prompts=None, **STEPS),
-    case("PNDMPipeline", refused="got ndarray", parts=lambda: unconditional(PNDMScheduler()), prompts=None,
+    case("PNDMPipeline", parts=lambda: unconditional(PNDMScheduler()), prompts=None,
          num_inference_steps=4),
-    case("LDMPipeline", latent, refused="got ndarray", eta=1.0, prompts=None, **STEPS),
-    case("ScoreSdeVePipeline", continuous, refused="got ndarray", prompts=None, **STEPS),
-    case("KarrasVePipeline", lambda: unconditional(KarrasVeScheduler()), refused="got ndarray", prompts=None, **STEPS),
-    case("RePaintPipeline", lambda: unconditional(RePaintScheduler()), refused="got ndarray", image=photo(32),
+    case("LDMPipeline", latent, noted=VQ, eta=1.0, prompts=None, **STEPS),
+    case("ScoreSdeVePipeline", continuous, prompts=None, **STEPS),
+    case("KarrasVePipeline", lambda: unconditional(KarrasVeScheduler(sigma_min=0.1, sigma_max=1.0)), prompts=None,
+         **STEPS),
+    case("RePaintPipeline", lambda: unconditional(RePaintScheduler()), image=photo(32),
          mask_image=mask(32), jump_length=1,
          jump_n_sample=1, prompts=None, **STEPS),
     case("ConsistencyModelPipeline", consistency, num_inference_steps=None, timesteps=[22, 0], prompts=None),
     case("DiTPipeline", lambda: {**of(pixels.dit()), "id2label": {1: "goldfish", 7: "cock"}}, prompts=("1", "7"),
          **STEPS),
-    case("DanceDiffusionPipeline", dance, refused="got ndarray", audio_length_in_s=0.03, prompts=None, **STEPS),
+    case("DanceDiffusionPipeline", dance, audio_length_in_s=0.03, prompts=None, **STEPS),
 ]  # fmt: skip

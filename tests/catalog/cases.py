@@ -29,6 +29,7 @@ class Case:
         prompts: two that tell rows apart; None where the class takes none.
         refused: what our refusal says, where the class cannot be driven; a regular expression.
         noted: what is wrong with it, where that is the pipeline's own affair.
+        single: whether its slope is measured in float32; in float64 its code would mix the two.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Case:
     prompts: tuple[str, str] | None = ("a b", "c d e")
     refused: str | None = None
     noted: str = ""
+    single: bool = False
 
 
 def case(

@@ -79,11 +79,14 @@ class Budget:
         return None
 
 
-def update_pace(pace: tuple[float, int], seconds: float, cost: int) -> tuple[float, int]:
+def update_pace(pace: tuple[float, int], seconds: float, cost: int, *, warms_up: bool = False) -> tuple[float, int]:
     """The pace after a step of that many seconds and calls: the step's own, or half of the pace before.
+
+    A step that warms up, as the first one of a compiled model, takes time that no other step takes: it is spent, and
+    says nothing about the next.
 
     Example:
         >>> update_pace((8.0, 300), 1.0, 60)
         (4.0, 150)
     """
-    return max(pace[0] / 2, seconds), max(pace[1] // 2, cost)
+    return pace[0] if warms_up else max(pace[0] / 2, seconds), max(pace[1] // 2, cost)

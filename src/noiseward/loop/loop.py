@@ -38,6 +38,7 @@ from noiseward.noise.layout import Seeds
 from noiseward.noise.regularize import adapt_multiplier, probability
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.memory import attempt
+from noiseward.samplers.state import is_compiled
 
 __all__ = ["iterate"]
 
@@ -93,6 +94,7 @@ def iterate(
     objective.regularizer.check(layout)
     seeds = seeds or Seeds(tuple(range(at.noise.shape[0])))
     began = clock() - at.seconds
+    warms_up = is_compiled(objective.sampler.modules.values())
     while True:
         now = clock()
         if ended:
@@ -139,12 +141,13 @@ def iterate(
             spent=meter.nfe,
             before=at.nfe,
             seconds=seconds,
-            pace=at.pace if over else update_pace(at.pace, own, meter.nfe.cost),
+            pace=at.pace if over else update_pace(at.pace, own, meter.nfe.cost, warms_up=warms_up),
             multiplier=multiplier,
             verdict=verdict,
             peak=peak,
             untested=at.untested or (objective.image_test and objective.image_test.trouble),
         )
+        warms_up = False
         yield step
         if next_noise is None:
             return

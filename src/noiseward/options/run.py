@@ -73,12 +73,15 @@ class LoadOptions(MemoryOptions):
     )
 
     compile: bool = option(
-        False, help="Compile the denoiser's blocks: setting a run up takes minutes then, and each step less time."
+        False,
+        help="Compile the denoiser's blocks: setting a run up takes minutes then, and so does its first step, which "
+        "counts in seconds; each later step takes less time.",
     )
     decoder: str | None = option(
         None,
         help="Another decoder for gradients alone, which needs less time and memory and biases them: tiny for the "
-        "published one of that kind, half for half size, or the folder or hub id of an AutoencoderTiny.",
+        "published one of that kind, or the one that comes with the built-in model; half for half size; the folder or "
+        "hub id of an AutoencoderTiny; or a file such as taef2_decoder.pth.",
     )
 
     @property

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -30,21 +29,28 @@ from torch.nn import Module
 
 from noiseward.errors import (
     ArgumentError,
+    GradientError,
     ModelError,
     NoisewardError,
-    NoisewardWarning,
     choices,
-    describe_error,
     is_out_of_memory,
 )
 from noiseward.noise.layout import Layout
 from noiseward.noise.tape import is_recording, off, record
 from noiseward.pipelines.arguments import build_arguments, check_call, count_entries, describe_misfits, runs_alone
+from noiseward.pipelines.arrays import is_array_maker, keep_tensors, lead_with_channels
 from noiseward.pipelines.autoencoders import exclude_posterior, upcast_copies
 from noiseward.pipelines.blocks import recompute_blocks
-from noiseward.pipelines.calls import hide_bars, list_parameters, list_pipelines, select_output
+from noiseward.pipelines.calls import describe_failure, hide_bars, list_parameters, list_pipelines, select_output
+from noiseward.pipelines.checkers import explain_guardrail, list_removable, warn_of_removal
 from noiseward.pipelines.decoders import open_decoder
 from noiseward.pipelines.denoisers import find_denoisers
+from noiseward.pipelines.in_place import (
+    add_experts_out_of_place,
+    copy_inputs,
+    list_out_of_place,
+    writes_into_latents,
+)
 from noiseward.pipelines.offload import OffloadedWeights
 from noiseward.pipelines.override import override
 from noiseward.pipelines.prompt_cache import PromptCache
@@ -63,7 +69,6 @@ from noiseward.samplers.steps import is_guided, is_watched, unobserved
 __all__ = ["DiffusersSampler"]
 
 MEMORY = (*MODES, "auto")
-_LEAVES_THE_GRAPH = {"safety_checker": "safety checker", "watermark": "watermark"}
 
 
 @final
@@ -115,15 +120,10 @@ class DiffusersSampler(Sampler):
         for module in modules.values():
             module.requires_grad_(False).eval()
             allow_gradients(module)
+            add_experts_out_of_place(module)
         self._names, self._denoisers = denoiser, find_denoisers(type(pipe).__name__, modules, denoiser)
-        for name, part in _LEAVES_THE_GRAPH.items():
-            if getattr(pipe, name, None) is not None:
-                warnings.warn(
-                    f"{type(pipe).__name__}'s {part} leaves the graph and is skipped while optimizing: "
-                    f"{'check the results' if name == 'safety_checker' else 'apply it to the results'} yourself",
-                    NoisewardWarning,
-                    stacklevel=2,
-                )
+        warn_of_removal(pipe)
+        self._makes_arrays, self._writes = is_array_maker(pipe), writes_into_latents(pipe)
         self._weights = OffloadedWeights(pipe, modules)
         self._decoder = None if decoder is None else open_decoder(decoder, pipe)
         self.stand_in = self._decoder and self._decoder.says
@@ -222,7 +222,7 @@ class DiffusersSampler(Sampler):
     def run_stock(self, prompt: Prompt = None, *, seed: int) -> Tensor:
         """The pipeline's own sample of a seed, `(1, *X)`, without tape, graph, safety checker and watermark."""
         rows = expand_prompts(prompt, 1)
-        return self._known_range()(self._tensor(self._run_plain(rows, seed, "pt")))
+        return self._known_range()(self._tensor(self._run_plain(rows, seed, "pt"), 1))
 
     def show_stock(self, prompt: Prompt = None, *, seed: int) -> Tensor | None:
         with contextlib.suppress(ModelError):
@@ -290,7 +290,7 @@ class DiffusersSampler(Sampler):
     def _known_range(self) -> Range:
         """The range of samples, found by two whole runs where it is not known yet."""
         if self._range is None:
-            sample, shown = self._tensor(self._run_whole("pt")), None
+            sample, shown = self._tensor(self._run_whole("pt"), 1), None
             with contextlib.suppress(ModelError):  # a pipeline may have no images to show
                 shown = self._run_whole("pil")
             self._range = find_range(type(self.pipe).__name__, sample, shown, same_run=True) or Range.UNIT
@@ -302,10 +302,10 @@ class DiffusersSampler(Sampler):
             return self._call(1, self._expected, output_type=output_type)
 
     def _sample(self, batch: int, prompt: list[str] | None) -> Tensor:
-        return self._tensor(self._call(batch, prompt))
+        return self._tensor(self._call(batch, prompt), batch)
 
-    def _tensor(self, sample: Any) -> Tensor:
-        """The tensor in a pipeline's result."""
+    def _tensor(self, sample: Any, batch: int) -> Tensor:
+        """The tensor in a pipeline's result; several images of each row get an axis of their own."""
         if isinstance(sample, list) and sample and all(isinstance(part, Tensor) for part in sample):
             sample = torch.stack(sample) if len({part.shape for part in sample}) == 1 else sample
         if not isinstance(sample, Tensor):
@@ -313,7 +313,9 @@ class DiffusersSampler(Sampler):
                 f"{type(self.pipe).__name__}: expected a tensor with output_type='pt', got {type(sample).__name__}; "
                 "wrap its parts with FunctionSampler(fn)"
             )
-        return sample
+        sample = lead_with_channels(sample) if self._makes_arrays else sample
+        each, rest = divmod(sample.shape[0], batch) if sample.ndim else (1, 0)
+        return sample.unflatten(0, (batch, each)) if each > 1 and not rest else sample
 
     def _call(
         self,
@@ -324,24 +326,24 @@ class DiffusersSampler(Sampler):
         output_type: str = "pt",
     ) -> Any:
         """Call the prepared pipeline; returns the first part of its result."""
-        name = type(self.pipe).__name__
         arguments = build_arguments(self.pipe, self._parameters, self._arguments, batch, prompt)
         if generator is None and is_recording():  # so that the tape sees which draws the pipeline makes with it
             generator = torch.Generator(self.pipe._execution_device)
         ours = {"generator": generator, "output_type": output_type, "return_dict": False}
         ours = {name: value for name, value in ours.items() if name in self._parameters}
         try:
-            with differentiable():
+            keep = self._makes_arrays and output_type == "pt"
+            with differentiable(), keep_tensors() if keep else contextlib.nullcontext():
                 result = self.pipe(**arguments, **ours, **self._output)
         except NoisewardError:
             raise
         except Exception as error:  # whatever a pipeline raises for what it cannot do
             if is_out_of_memory(error):
                 raise
-            is_refusal = isinstance(error, ValueError | TypeError)  # how pipelines refuse arguments
-            verb = "refuses this call" if is_refusal else f"fails with {type(error).__name__}"
+            if reason := explain_guardrail(self.pipe, error):
+                raise GradientError(reason) from error
             misfits = describe_misfits(self._counts, prompt)
-            raise ModelError(f"{name} {verb}: {describe_error(error, 300)}{misfits}") from error
+            raise ModelError(f"{describe_failure(self.pipe, error)}{misfits}") from error
         if isinstance(result, Mapping):  # of a pipeline without return_dict
             result = tuple(result.values())
         return result[0] if isinstance(result, tuple) else result
@@ -353,6 +355,8 @@ class DiffusersSampler(Sampler):
         with self._weights.stay(), contextlib.ExitStack() as stack:
             for pipe in pipes:
                 stack.enter_context(self._prepare_pipeline(pipe))
+            if self._writes:
+                stack.enter_context(copy_inputs(self._denoisers))
             for name, module in self.modules.items():
                 if module not in self._denoisers:
                     owners = [pipe for pipe in pipes if getattr(pipe, name, None) is module]
@@ -368,9 +372,10 @@ class DiffusersSampler(Sampler):
                 if is_stateful(part):
                     stack.enter_context(replace_trees(part))
                     stack.enter_context(override(pipe, name, copy_scheduler(part)))
-            for name in _LEAVES_THE_GRAPH:
-                if getattr(pipe, name, None) is not None:
-                    stack.enter_context(override(pipe, name, None))
+            for name in list_removable(pipe):
+                stack.enter_context(override(pipe, name, None))
+            for name, method in list_out_of_place(pipe):
+                stack.enter_context(override(pipe, name, method))
             if callable(getattr(pipe, "encode_prompt", None)):
                 stack.enter_context(override(pipe, "encode_prompt", self._prompts.wrap(pipe)))
             yield

@@ -179,7 +179,7 @@ def _is_image(name: str) -> bool:
 
 def _is_embedding(name: str) -> bool:
     is_encoded = "prompt" in name or name.endswith(("_embeds", "_embeddings", "attention_mask"))
-    return is_encoded and not name.startswith("ip_adapter")
+    return is_encoded and not name.startswith("ip_adapter") and not name.endswith("cu_seqlens")  # lengths of all rows
 
 
 def _belongs_together(pipe: Any, parameters: set[str], name: str) -> bool:

@@ -12,10 +12,11 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from noiseward.errors import ModelError
+from noiseward.errors import ModelError, describe_error
 from noiseward.pipelines.override import override
+from noiseward.samplers.location import error_location
 
-__all__ = ["get_default", "hide_bars", "list_parameters", "list_pipelines", "select_output"]
+__all__ = ["describe_failure", "get_default", "hide_bars", "list_parameters", "list_pipelines", "select_output"]
 
 _RESULTS = ("images", "image", "videos", "video", "audios", "audio", "sound")  # names of a sample in modular pipelines
 
@@ -46,6 +47,16 @@ def select_output(pipe: Any) -> dict[str, Any]:
             f"{', '.join(map(str, names)) or 'nothing'}; add the block that decodes"
         )
     return {"output": output}
+
+
+def describe_failure(pipe: Any, error: Exception) -> str:
+    """What became of a pipeline's call, in one line: refused by the pipeline, or broken off somewhere in its code."""
+    name = type(pipe).__name__
+    if isinstance(error, ValueError | TypeError):  # how pipelines refuse arguments
+        return f"{name} refuses this call: {describe_error(error, 300)}"
+    said = f"{name} fails with {type(error).__name__}: {describe_error(error, 200)}"
+    place = error_location(error)
+    return f"{said} (at {place}; see whether pipe(...) alone runs)" if place else said
 
 
 def list_pipelines(pipe: Any) -> list[Any]:

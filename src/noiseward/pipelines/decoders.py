@@ -26,6 +26,7 @@ from noiseward.errors import ArgumentError, ModelError, choices
 from noiseward.noise.tape import off
 from noiseward.pipelines.cards import find_decoder, load_decoders
 from noiseward.pipelines.load import explain_failure
+from noiseward.pipelines.tiny import SUFFIXES, TinyDecoder, read_tiny
 
 __all__ = ["Decoder", "open_decoder"]
 
@@ -98,9 +99,9 @@ def open_decoder(decoder: str | Path | Module, pipe: Any) -> Decoder:
 
     Arguments:
         decoder: `tiny` for the `AutoencoderTiny` of the pipeline's latents that is published, or comes with the
-            built-in model; `half` for its own decoder at half the size; a folder or hub id of an `AutoencoderTiny`; or
-            a module, which is given the latents that the autoencoder's `decode` is given, unless it is an
-            `AutoencoderTiny`.
+            built-in model; `half` for its own decoder at half the size; a folder or hub id of an `AutoencoderTiny`; a
+            file as TAESD's author publishes them, `taef2_decoder.pth` for Flux.2 among them; or a module, which is
+            given the latents that the autoencoder's `decode` is given, unless it is an `AutoencoderTiny`.
         pipe: the pipeline.
 
     Raises:
@@ -124,13 +125,13 @@ def open_decoder(decoder: str | Path | Module, pipe: Any) -> Decoder:
     module = decoder if isinstance(decoder, Module) else _load(decoder, vae, type(pipe).__name__)
     module.requires_grad_(False).eval()
     name = type(module).__name__
-    if name == "AutoencoderTiny":
+    if name == "AutoencoderTiny" or isinstance(module, TinyDecoder):
         tiny: Any = module
         theirs, own = tiny.config.latent_channels, getattr(getattr(vae, "config", None), "latent_channels", None)
         if own not in (None, theirs):
             raise ModelError(
-                f"expected a decoder of latents with {own} channels, as {type(pipe).__name__}'s have, got an "
-                f"AutoencoderTiny of {theirs}; give another, or half"
+                f"expected a decoder of latents with {own} channels, as {type(pipe).__name__}'s have, got one "
+                f"of {theirs} ({name}); give another, or half"
             )
         return Decoder(decoder, "a tiny decoder", lambda decode, latent: _decode_tiny(tiny, vae, latent))
     return Decoder(decoder, f"a decoder of another kind ({name})", lambda decode, latent: _decode_other(module, latent))
@@ -140,6 +141,8 @@ def _load(decoder: str | Path, vae: Any, pipeline: str) -> Module:
     from diffusers import AutoencoderTiny
 
     text = os.path.expanduser(_find_tiny(vae, pipeline) if decoder == "tiny" else decoder)  # a folder is ./tiny
+    if text.endswith(SUFFIXES) and os.path.isfile(text):
+        return read_tiny(Path(text), vae.dtype)
     is_local = os.path.exists(text)
     if not is_local and text.count("/") != 1:
         raise ArgumentError(
@@ -170,6 +173,11 @@ def _find_tiny(vae: Any, pipeline: str) -> str:
             and each.get("widths") in (None, [*getattr(config, "block_out_channels", ())])
         ):
             return str(find_decoder(each))
+    if type(vae).__name__ == "AutoencoderKLFlux2":
+        raise ArgumentError(
+            f"no tiny decoder of {pipeline}'s latents is published for diffusers; give the file taef2_decoder.pth of "
+            "github.com/madebyollin/taesd by its path, or half"
+        )
     raise ArgumentError(
         f"no tiny decoder is known for {pipeline}'s latents ({type(vae).__name__}, {config.latent_channels} channels); "
         "give the folder or hub id of one, or half"
@@ -182,8 +190,16 @@ def _decode_tiny(module: _Tiny, vae: Any, latent: Tensor) -> Tensor:
     mean, std = (_per_channel(getattr(own, name, None), latent) for name in ("latents_mean", "latents_std"))
     unit = latent - (getattr(own, "shift_factor", None) or 0.0) - (0.0 if mean is None else mean)
     unit = unit * (getattr(own, "scaling_factor", None) or 1.0) / (1.0 if std is None else std)
+    unit = _normalize_patches(vae.bn, getattr(own, "batch_norm_eps", 0.0), unit) if hasattr(vae, "bn") else unit
     given = unit / theirs.scaling_factor + theirs.shift_factor
     return module.to(latent.device).decode(given.to(module.dtype)).sample
+
+
+def _normalize_patches(statistics: Any, eps: float, latent: Tensor) -> Tensor:
+    """A latent whose statistics are those of its patches of 2 x 2, as Flux.2's are, in unit variance."""
+    mean = statistics.running_mean.view(1, -1, 1, 1).to(latent)
+    std = (statistics.running_var.view(1, -1, 1, 1).to(latent) + eps).sqrt()
+    return F.pixel_shuffle((F.pixel_unshuffle(latent, 2) - mean) / std, 2)
 
 
 def _per_channel(values: Any, like: Tensor) -> Tensor | None:

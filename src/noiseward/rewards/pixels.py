@@ -13,7 +13,7 @@ from torch import Tensor
 from noiseward.rewards.preprocess import check_images
 from noiseward.rewards.reward import FunctionReward
 
-__all__ = ["brightness", "colorfulness", "contrast", "darkness", "jpeg", "saturation", "sharpness", "symmetry"]
+__all__ = ["brightness", "colorfulness", "contrast", "darkness", "jpeg", "root", "saturation", "sharpness", "symmetry"]
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -48,7 +48,7 @@ def contrast() -> FunctionReward:
         0.5
     """
     return FunctionReward(
-        lambda images: _root(_luminance(images).flatten(1).var(1, correction=0)), name="contrast", statistic=True
+        lambda images: root(_luminance(images).flatten(1).var(1, correction=0)), name="contrast", statistic=True
     )
 
 
@@ -88,7 +88,7 @@ def colorfulness() -> FunctionReward:
         red, green, blue = check_images(images).flatten(2).unbind(1)
         opponents = torch.stack([red - green, (red + green) / 2 - blue], 1)
         spread, mean = opponents.var(2, correction=0).sum(1), opponents.mean(2).square().sum(1)
-        return _root(spread) + 0.3 * _root(mean)
+        return root(spread) + 0.3 * root(mean)
 
     return FunctionReward(measure, name="colorfulness", statistic=True)
 
@@ -106,7 +106,7 @@ def sharpness() -> FunctionReward:
     def difference(images: Tensor) -> Tensor:
         light = _luminance(images)
         across, down = light.diff(dim=2).square().mean((1, 2)), light.diff(dim=1).square().mean((1, 2))
-        return _root((across + down) / 2)
+        return root((across + down) / 2)
 
     return FunctionReward(difference, name="sharpness", statistic=True)
 
@@ -153,6 +153,7 @@ def _luminance(images: Tensor) -> Tensor:
     return torch.einsum("bchw,c->bhw", check_images(images), weights)
 
 
-def _root(squares: Tensor) -> Tensor:
+def root(squares: Tensor) -> Tensor:
+    """The root of numbers >= 0, with a gradient of zero where they are zero."""
     is_flat = squares <= torch.finfo(squares.dtype).eps ** 2
     return torch.where(is_flat, 0.0, torch.where(is_flat, 1.0, squares).sqrt())

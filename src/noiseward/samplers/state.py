@@ -15,12 +15,12 @@ import contextlib
 import contextvars
 import operator
 import weakref
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
 from torch.nn import Module
 
-__all__ = ["COMPILED", "Snapshot", "forget_parts", "mark_interceptor", "snapshot"]
+__all__ = ["COMPILED", "Snapshot", "forget_parts", "is_compiled", "mark_interceptor", "snapshot"]
 
 _IGNORED = ("_parameters", "_buffers", "_non_persistent_buffers_set")  # which tensors they hold is all that matters
 
@@ -34,6 +34,19 @@ Containers = list[list[Any] | dict[Any, Any]]
 # For a module, its parts and the names of their lists and dicts. Nothing of a part itself is here: hooks that offload
 # refer back to the module, which would then be held by its own entry.
 _PARTS: MutableMapping[Module, list[tuple[weakref.ref[Module], list[str]]]] = weakref.WeakKeyDictionary()
+
+
+def is_compiled(modules: Iterable[Module]) -> bool:
+    """Whether some part of the modules is compiled when it is first called.
+
+    Example:
+        >>> layer = Module()
+        >>> before = is_compiled([layer])
+        >>> layer.compile(backend="eager")
+        >>> before, is_compiled([layer])
+        (False, True)
+    """
+    return any(vars(part).get(COMPILED) is not None for module in modules for part in module.modules())
 
 
 class Snapshot:
