@@ -125,7 +125,7 @@ class Mps(Reward):
         length = self.tokenizer.model_max_length
         warn_if_cut(self.name, self.tokenizer, list(dict.fromkeys(t for t in texts if t not in self._seen)), length)
         self._seen.update(texts)
-        clip = self.network.to(sample.device, torch.float32)["clip"]
+        clip: Any = self.network.to(sample.device, torch.float32)["clip"]
         with torch.no_grad():
             words, text = self._read(texts, sample.device)
             condition, _ = self._read([self.condition], sample.device)

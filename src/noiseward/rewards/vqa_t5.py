@@ -103,7 +103,8 @@ class VqaT5(Reward):
         return torch.stack([self._ask(*each) for each in zip(patches, texts, strict=True)]).to(sample.dtype)
 
     def _ask(self, patches: Tensor, text: str) -> Tensor:
-        model, device = self.network["model"], patches.device
+        model: Any = self.network["model"]
+        device = patches.device
         after = self._read(AFTER.format(question=self.question.replace("{}", text)))
         words: Any = model.get_input_embeddings()
         given = torch.cat([words(self._before.to(device)), patches, words(after.to(device))])[None]
