@@ -64,10 +64,10 @@ class FaceNet(nn.Module):
         self.name, ends = f"conv{len(layers) + 1}" if not dense else f"dense{len(layers) + 1}", (2, 4, 10)
         self.head = self.name.replace(str(len(layers) + 1), str(len(layers) + 2)) if dense else self.name
         if dense:
-            self.add_module(self.name, nn.Linear(*dense))
+            self.add_module(self.name, nn.Linear(dense[0], dense[1]))
             self.add_module(f"prelu{len(layers) + 1}", nn.PReLU(dense[1]))
         for number, size in enumerate(ends[: 3 if kind == "onet" else 2], start=1):
-            end = nn.Linear(dense[1], size) if dense else nn.Conv2d(before, size, 1)
+            end: nn.Module = nn.Linear(dense[1], size) if dense else nn.Conv2d(before, size, 1)
             self.add_module(f"{self.head}_{number}", end)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
