@@ -1,7 +1,7 @@
 """The studio in a real browser, on the built-in model: what an artist does, and what goes wrong.
 
-Needs Chromium (`apt-get install chromium`). `scripts/studio-test` runs this file and `studio_stranger.py`, and `scripts/test` does
-after all other tests, one at a time, where there is a browser.
+Needs Chromium (`apt-get install chromium`). `scripts/studio-test` runs this file and `studio_stranger.py`, and
+`scripts/test` does after all other tests, one at a time, where there is a browser.
 """
 
 from __future__ import annotations
