@@ -1,4 +1,4 @@
-r"""Detectors that are told in words what to look for: boxes in an image, each with a logit of being the thing.
+r"""Detectors that look for what words name: boxes in an image, each with a logit of being the thing.
 
 OWLv2 looks at a square of fixed size, filled up with gray, and compares each patch with the words as a CLIP does.
 Grounding DINO looks at the image in its own proportions, with a shorter side of 800 pixels or so; its boxes have a

@@ -1,6 +1,6 @@
 r"""Whether there is a face: the log-probability of the best window by MTCNN, three small networks of growing size.
 
-The first looks at every place in several sizes and proposes windows; the second moves the best of these; the third says
+The first looks at every place in several sizes and proposes windows; the second shifts the best of these; the third says
 how likely each is a face. The reward is that of the likeliest window,
 
 .. math:: r(x) = \max_w \log p(\text{face} \mid x_w).
@@ -46,7 +46,7 @@ SHAPES: dict[str, Shape] = {  # of convolutions: channels, side, and side of the
 
 @final
 class FaceNet(nn.Module):
-    """One of the three networks: the probability of a face, and how its box is to be moved.
+    """One of the three networks: the probability of a face, and how its box is to be shifted.
 
     Arguments:
         kind: pnet, rnet or onet.
@@ -71,7 +71,7 @@ class FaceNet(nn.Module):
             self.add_module(f"{self.head}_{number}", end)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and moves, `(B, ...)` and `(B, 4, ...)`, of images from -1 to 1."""
+        """Log-probabilities and shifts, `(B, ...)` and `(B, 4, ...)`, of images from -1 to 1."""
         parts = dict(self.named_children())
         for number, pool in enumerate(self.pools, start=1):
             x = parts[f"prelu{number}"](parts[f"conv{number}"](x))
@@ -127,7 +127,7 @@ class Face(Reward):
 
 
 def _move(boxes: Tensor, moves: Tensor) -> Tensor:
-    """Boxes moved by parts of their width and height."""
+    """Boxes shifted by parts of their width and height."""
     sides = boxes[:, 2:] - boxes[:, :2]
     return boxes + moves * torch.cat([sides, sides], 1)
 

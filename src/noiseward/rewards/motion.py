@@ -1,4 +1,4 @@
-r"""How things move: rewards that are arithmetic on the frames of a video.
+r"""Motion: rewards that are arithmetic on the frames of a video.
 
 Videos are `(B, F, 3, H, W)` in [0, 1]. With :math:`x_t` a frame and the mean over pixels, channels and times,
 
@@ -7,7 +7,7 @@ Videos are `(B, F, 3, H, W)` in [0, 1]. With :math:`x_t` a frame and the mean ov
     \text{motion-smoothness} = -\operatorname{mean} (x_{t+1} - 2 x_t + x_{t-1})^2.
 
 The first is zero for a still video and counts flicker and cuts as motion. The second is zero where each pixel changes
-at a constant rate, also where nothing moves at all; together, `motion` and a weight on `motion-smoothness` ask for
+at a constant rate, also where everything stands still; together, `motion` and a weight on `motion-smoothness` ask for
 steady movement. Neither follows objects: an edge that passes a pixel is a jump there.
 """
 
