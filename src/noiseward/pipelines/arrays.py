@@ -22,7 +22,7 @@ _CHANNELS = (1, 3, 4)
 
 
 def is_array_maker(pipe: Any) -> bool:
-    """Whether a pipeline's call, or a method it decodes by, converts to numpy, without asking whether that is expected."""
+    """Whether a pipeline's call, or a method it decodes by, always converts to numpy."""
     call = _find_code(pipe, "__call__")
     if call is None or any(each in ("pt", "np") for each in _list_constants(call.co_consts)):
         return False

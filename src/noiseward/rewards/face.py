@@ -1,7 +1,7 @@
 r"""Whether there is a face: the log-probability of the best window by MTCNN, three small networks of growing size.
 
-The first looks at every place in several sizes and proposes windows; the second shifts the best of these; the third says
-how likely each is a face. The reward is that of the likeliest window,
+The first looks at every place in several sizes and proposes windows; the second shifts the best of these; the third
+says how likely each is a face. The reward is that of the likeliest window,
 
 .. math:: r(x) = \max_w \log p(\text{face} \mid x_w).
 
