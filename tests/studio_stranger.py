@@ -114,6 +114,17 @@ def test_the_queue_is_seen_and_can_be_changed_from_any_tab(page, browser, server
     stop_all(page)
 
 
+def test_a_preset_holds_for_who_presses_start_at_once(page, folder):
+    page.evaluate(
+        "() => {"
+        "[...document.querySelectorAll('#preset label')].find((one) => one.innerText.includes('Quick')).click();"
+        "setTimeout(() => document.getElementById('start-run').click(), 30); }"
+    )
+    page.wait_for_selector("#queue li")
+    wait_for_text(page, "#command", "--steps 8")
+    stop_all(page)
+
+
 def test_steps_beyond_reason_are_refused_and_many_are_remarked_on(page):
     set_options(page, steps="1000000000")
     page.click("#start-run")
@@ -187,10 +198,13 @@ def test_comparing_and_deleting_say_what_they_did_where_it_is_seen(page, folder)
     assert "a-duck" in page.locator("#compared .nw-key").first.inner_text()
     page.click("#close-comparison")
     page.wait_for_selector("#compared", state="hidden")
+    page.click("#compare-runs")
+    page.wait_for_selector("#compared figure")
     count = page.locator(".nw-card").count()
     assert page.locator(".nw-card[aria-pressed=true]").count() == 2  # what was chosen stays so
     page.click("#delete-runs")
     wait_for_text(page, "#runs-said", "put into the trash: a-duck")
+    page.wait_for_selector("#compared", state="hidden")  # it may be of what is gone
     page.wait_for_function(f"document.querySelectorAll('.nw-card').length === {count - 2}")
     page.wait_for_function("document.querySelector('#chosen textarea, #chosen input').value === ''")
     assert is_in_view(page, "#runs-said")

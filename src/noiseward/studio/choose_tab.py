@@ -22,6 +22,7 @@ __all__ = ["ChooseTab"]
 
 EMPTY = "Write a prompt and press Begin: you see variations, and the next ones follow what you like."
 FIRST = "After your first answer, the image that you should like best is here."
+DRAWN = "It is drawn after the others of this look."
 MODES = {"Like": "click the ones you like", "Rank": "click them from best to worst", "Rate": "click for stars, 1 to 5"}
 TILES = """
 <div class="nw-tiles">${(value || []).map((tile, i) => `<button type="button" class="nw-tile" data-i="${i}"
@@ -175,7 +176,7 @@ class ChooseTab:
 
     def _draw_center(self, session: Session, there: tuple[bool, ...], file: Path) -> str:
         if not there[-1]:
-            return draw_empty(FIRST)
+            return draw_empty(DRAWN if any(look.scores is not None for look in session.looks) else FIRST)
         address = to_address(self.desk.places, file)
         return (
             f'<div class="nw-row"><figure><img src="{address}" alt="what you are expected to like best"></figure></div>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +22,10 @@ __all__ = ["CreateTab", "describe_rewards", "list_choices", "list_rewards"]
 
 WEIGHTS = 6  # rewards that have a slider
 PRESETS: dict[str, dict[str, Any]] = {
-    "Balanced": {"steps": None, "method": ""},
-    "Quick look": {"steps": 8, "method": ""},
-    "Best quality": {"steps": 60, "method": ""},
-    "Stay close to the start": {"steps": None, "method": "auto:keep_seed=true"},
+    "Balanced": {"steps": "", "method": ""},
+    "Quick look": {"steps": "8", "method": ""},
+    "Best quality": {"steps": "60", "method": ""},
+    "Stay close to the start": {"steps": "", "method": "auto:keep_seed=true"},
 }
 OWN = ("prompt", "reward", "model", "start")  # options with a place of their own
 
@@ -108,11 +109,12 @@ class CreateTab:
         shown = [*self.weights, self.meaning]
         self.reward.change(_show_weights, self.reward, shown, api_visibility="private", **quiet)
         names = ["steps", "method"]
-        fields = [self.form.fields[name] for name in names]
-        self.preset.change(
-            lambda preset: [PRESETS[preset][name] for name in names],
+        table = json.dumps({preset: [values[name] for name in names] for preset, values in PRESETS.items()})
+        self.preset.change(  # in the browser: who presses Start at once gets what was chosen
+            None,
             self.preset,
-            fields,
+            [self.form.fields[name] for name in names],
+            js=f"(preset) => ({table})[preset]",
             api_visibility="private",
             **quiet,
         )

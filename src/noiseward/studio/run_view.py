@@ -145,7 +145,9 @@ class RunView:
             self._list_rows(found) if before is None or before.rows != found.rows else gr.skip(),
             *self._update_frames(found, before, view.row),
             *(self._show_pair(found, view.row) if is_new or ended else [gr.skip()] * len(self._pair)),
-            *([gr.update(value=None, visible=False), "", "", ""] if is_new else [gr.skip()] * 4),
+            gr.update(value=None, visible=False) if is_new else gr.skip(),
+            "" if is_new or ended else gr.skip(),
+            *(["", ""] if is_new else [gr.skip()] * 2),
         ]
 
     def _list_rows(self, found: Snapshot) -> Any:

@@ -113,8 +113,8 @@ class RunsTab:
         self.close.click(lambda: (gr.update(visible=False), "", ""), None, compared, **quiet)
         self.resume.click(self._resume, self.chosen, [tabs, self.said], **quiet)
         self.export.click(self._export, self.chosen, self.said, **quiet)
-        for button, do in ((self.delete, self._delete), (self.restore, self._restore)):
-            button.click(do, self.chosen, self.said, **quiet).then(self._list, filters, shown, **quiet)
+        self.delete.click(self._delete, self.chosen, compared, **quiet).then(self._list, filters, shown, **quiet)
+        self.restore.click(self._restore, None, self.said, **quiet).then(self._list, filters, shown, **quiet)
         self.tag.click(self._tag, [self.chosen, self.tags], self.said, **quiet).then(
             self._list, filters, shown, **quiet
         )
@@ -211,16 +211,18 @@ class RunsTab:
             return draw_error(error)
         return f'<a href="{to_address(self.desk.places, page)}" target="_blank">the page of {path.name}</a>'
 
-    def _delete(self, chosen: str) -> str:
+    def _delete(self, chosen: str) -> tuple[Any, Any, str]:
+        """Move runs to the trash, and close the comparison, which may be of them."""
         try:
             paths = self._paths(chosen)
             self.gallery.delete([path.name for path in paths])
         except NoisewardError as error:
-            return draw_error(error)
-        names = ", ".join(path.name for path in paths)
-        return draw_note(f"put into the trash: {names}. Undo delete brings {'them' if len(paths) > 1 else 'it'} back.")
+            return gr.skip(), gr.skip(), draw_error(error)
+        names, them = ", ".join(path.name for path in paths), "them" if len(paths) > 1 else "it"
+        said = draw_note(f"put into the trash: {names}. Undo delete brings {them} back.")
+        return gr.update(visible=False), "", said
 
-    def _restore(self, chosen: str) -> str:
+    def _restore(self) -> str:
         names = self.gallery.restore()
         return draw_note(f"brought back: {', '.join(names)}" if names else "the trash is empty")
 
