@@ -212,7 +212,7 @@ class RunsTab:
         return f'<a href="{to_address(self.desk.places, page)}" target="_blank">the page of {path.name}</a>'
 
     def _delete(self, chosen: str) -> tuple[Any, Any, str]:
-        """Move runs to the trash, and close the comparison, which may be of them."""
+        """Put runs into the trash, and close the comparison, which may be of them."""
         try:
             paths = self._paths(chosen)
             self.gallery.delete([path.name for path in paths])
