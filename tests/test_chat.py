@@ -225,7 +225,6 @@ def test_a_limit_on_costs_holds_for_concurrent_requests_too():
         reward(make_images(1), None)
         with pytest.raises(SpendingLimit, match=r"has cost 0.\d+, the next call would pass 0.006; increase max_cost="):
             reward(make_images(20, seed=1), None)
-        time.sleep(0.2)  # those under way are answered
     assert len(server.asked) == 5
     with pytest.raises(ArgumentError, match="max_cost needs the prices"):
         make_reward("chat:model=m,base_url=http://127.0.0.1:9/v1,max_cost=1")
@@ -237,7 +236,7 @@ def test_an_option_limits_what_all_judges_of_a_run_cost_together():
         how = {"method": "best-of-n:samples=2", "steps": 20, "num_inference_steps": 2, "progress": False}
         with pytest.warns(NoisewardWarning, match=r"judges have cost 0.00\d+, the next call would pass 0.007; incr"):
             solution = align("stickers", "a duck", text, watch=[f"{text},name=other"], max_cost=0.007, **how)
-        assert solution.status == (Status.COST,) and len(server.asked) in (4, 5)  # calls that overlap reserve too much
+        assert solution.status == (Status.COST,) and len(server.asked) == 5
         assert solution.reward >= solution.initial.reward
         with pytest.raises(ArgumentError, match="max_cost 0.1 needs a reward that spends money, as chat, got none"):
             align("stickers", "a duck", "brightness", watch=(), max_cost=0.1, **how)

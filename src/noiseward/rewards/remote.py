@@ -39,7 +39,7 @@ from typing import Any, TypeVar, final
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, RewardError, describe_error, shorten
+from noiseward.errors import ArgumentError, RewardError, SpendingLimit, describe_error, shorten
 from noiseward.images import to_images
 from noiseward.rewards.deadline import make_handlers
 from noiseward.rewards.reward import Reward
@@ -201,7 +201,10 @@ def is_loopback(host: str) -> bool:
 
 
 def map_parallel(work: Callable[[T], R], parts: Sequence[T], *, workers: int) -> list[R]:
-    """Apply a function to each part, several at a time; an error, or Ctrl-C, does not wait for the others."""
+    """Apply a function to each part, several at a time.
+
+    An error, or Ctrl-C, does not wait for the others; a limit on costs does, since they are paid for.
+    """
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, R | None, BaseException | None]] = queue.SimpleQueue()
     for number in range(len(parts)):
@@ -217,8 +220,9 @@ def map_parallel(work: Callable[[T], R], parts: Sequence[T], *, workers: int) ->
                 except BaseException as error:
                     done.put((number, None, error))
 
-    for _ in range(min(workers, len(parts))):
-        threading.Thread(target=take, daemon=True).start()
+    threads = [threading.Thread(target=take, daemon=True) for _ in range(min(workers, len(parts)))]
+    for thread in threads:
+        thread.start()
     results: dict[int, Any] = {}
     try:
         while len(results) < len(parts):
@@ -226,6 +230,11 @@ def map_parallel(work: Callable[[T], R], parts: Sequence[T], *, workers: int) ->
             if error is not None:
                 raise error
             results[number] = result
+    except SpendingLimit:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        raise
     finally:
         stop.set()
     return [results[number] for number in range(len(parts))]

@@ -124,7 +124,7 @@ class ChatClient:
             arguments["response_format"] = {"type": "json_schema", "json_schema": form}
         while True:
             given = {name: value for name, value in arguments.items() if name not in self._dropped}
-            with self.spending.reserve():
+            with self.spending.reserve() as count:
                 try:
                     answer = self._session.chat.completions.create(
                         model=self.model, messages=[{"role": "user", "content": content}], **given
@@ -137,7 +137,7 @@ class ChatClient:
                     continue
                 reply = _read(answer)
                 reply = dataclasses.replace(reply, text=self._hide(reply.text), refusal=self._hide(reply.refusal))
-                self.spending.count(*reply.tokens)
+                count(*reply.tokens)
                 return reply
 
     def _droppable(self, error: Exception, given: Mapping[str, Any]) -> str | None:

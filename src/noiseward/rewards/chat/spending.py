@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import final
 
 from noiseward.errors import ArgumentError, SpendingLimit
@@ -33,8 +33,8 @@ class Spending:
 
     Example:
         >>> spending = Spending("chat", price_in=1.0, price_out=4.0)
-        >>> with spending.reserve():
-        ...     spending.count(1000, 50)
+        >>> with spending.reserve() as count:
+        ...     count(1000, 50)
         >>> str(spending)
         '1 call, 1,050 tokens, 0.0012'
     """
@@ -70,8 +70,8 @@ class Spending:
         self._shared = judges, most
 
     @contextlib.contextmanager
-    def reserve(self) -> Iterator[None]:
-        """Make room for one request in the body of a `with`.
+    def reserve(self) -> Iterator[Callable[[int, int], None]]:
+        """Make room for one request in the body of a `with`, which gives what counts its tokens read and written.
 
         Raises:
             SpendingLimit: there is none.
@@ -93,18 +93,15 @@ class Spending:
                     f"judges have cost {spent:.4g}, the next call would pass {most:g}; increase max_cost"
                 )
             self._under_way = begun
+        answers: list[tuple[int, int]] = []
         try:
-            yield
+            yield lambda tokens_in, tokens_out: answers.append((tokens_in, tokens_out))
         finally:
-            with self._lock:
+            with self._lock:  # together, so that no other request sees this one twice
                 self._under_way -= 1
-
-    def count(self, tokens_in: int, tokens_out: int) -> None:
-        """Count an answer."""
-        with self._lock:
-            self.calls += 1
-            self.tokens_in += tokens_in
-            self.tokens_out += tokens_out
+                self.calls += len(answers)
+                self.tokens_in += sum(tokens_in for tokens_in, _ in answers)
+                self.tokens_out += sum(tokens_out for _, tokens_out in answers)
 
     def __str__(self) -> str:
         calls = f"{self.calls} call{'' if self.calls == 1 else 's'}, {self.tokens_in + self.tokens_out:,} tokens"
