@@ -60,15 +60,36 @@ def image_vae(channels: int = 4, *, quant: bool = True) -> Any:
     )  # fmt: skip
 
 
-def unet(build: Callable[[], Any], side: int) -> tuple[Module, Call, Tensor, Any, int]:
-    """A UNet with guidance; a model's denoiser, its call, its latent, its autoencoder, and calls per step."""
-    pipe = build()
-    model = pipe.unet
-    more: dict[str, Any] = {"encoder_hidden_states": empty(2, 77, model.config.cross_attention_dim)}
+def unet(model: Any, side: int, *, rows: int = 2) -> tuple[Module, Call, Tensor, Any, int]:
+    """A UNet, of two rows with guidance; a model's denoiser, its call, its latent, its autoencoder, calls per step."""
+    more: dict[str, Any] = {"encoder_hidden_states": empty(rows, 77, model.config.cross_attention_dim)}
     if model.config.addition_embed_type:
-        more["added_cond_kwargs"] = {"text_embeds": empty(2, 1280), "time_ids": empty(2, 6)}
+        more["added_cond_kwargs"] = {"text_embeds": empty(rows, 1280), "time_ids": empty(rows, 6)}
+    if model.config.time_cond_proj_dim:
+        more["timestep_cond"] = empty(rows, model.config.time_cond_proj_dim)
     time = torch.empty((), device="meta")
-    return model, lambda x: model(torch.cat([x, x]), time, **more).sample, empty(1, 4, side, side), pipe.vae, 1
+    return model, lambda x: model(torch.cat([x] * rows), time, **more).sample, empty(1, 4, side, side), image_vae(), 1
+
+
+def sd15(side: int, **config: Any) -> Any:
+    """The UNet of Stable Diffusion 1, and of 2 with other numbers."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(sample_size=side, **{"cross_attention_dim": 768, **config})
+
+
+SD21 = {"cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True}
+
+
+def dit() -> tuple[Module, Call, Tensor, Any, int]:
+    from diffusers import DiTTransformer2DModel
+
+    model = DiTTransformer2DModel(num_attention_heads=16, attention_head_dim=72, out_channels=8, num_layers=28)
+    labels, time = torch.empty(2, dtype=torch.long, device="meta"), empty(2)
+    return (
+        model, lambda x: model(torch.cat([x, x]), timestep=time, class_labels=labels).sample, empty(1, 4, 32, 32),
+        image_vae(), 1,
+    )  # fmt: skip
 
 
 def sd3(layers: int, **config: Any) -> tuple[Module, Call, Tensor, Any, int]:
@@ -77,7 +98,7 @@ def sd3(layers: int, **config: Any) -> tuple[Module, Call, Tensor, Any, int]:
     model = SD3Transformer2DModel(
         sample_size=128, num_layers=layers, attention_head_dim=64, num_attention_heads=layers,
         caption_projection_dim=64 * layers, joint_attention_dim=4096, pooled_projection_dim=2048, out_channels=16,
-        qk_norm="rms_norm", **config,
+        **config,
     )  # fmt: skip
     words, pooled, time = empty(2, 333, 4096), empty(2, 2048), empty(2)
     return (
@@ -86,15 +107,15 @@ def sd3(layers: int, **config: Any) -> tuple[Module, Call, Tensor, Any, int]:
     )  # fmt: skip
 
 
-def flux() -> tuple[Module, Call, Tensor, Any, int]:
+def flux(words_read: int, *, guidance: bool) -> tuple[Module, Call, Tensor, Any, int]:
     from diffusers import FluxTransformer2DModel
 
-    model = FluxTransformer2DModel(guidance_embeds=True)
-    words, pooled, one = empty(1, 512, 4096), empty(1, 768), empty(1)
-    places, order = empty(4096, 3), empty(512, 3)
+    model = FluxTransformer2DModel(guidance_embeds=guidance)
+    words, pooled, one = empty(1, words_read, 4096), empty(1, 768), empty(1)
+    places, order = empty(4096, 3), empty(words_read, 3)
 
     def call(x: Tensor) -> Tensor:
-        return model(x, words, pooled, one, places, order, one).sample
+        return model(x, words, pooled, one, places, order, one if guidance else None).sample
 
     return model, call, empty(1, 4096, 64), image_vae(16, quant=False), 1
 
@@ -157,18 +178,27 @@ def sana() -> tuple[Module, Call, Tensor, Any, int]:
 
 # Card: what is built, image, sampler steps, text encoders.
 MODELS: dict[str, tuple[Callable[[], Any], str, int, tuple[float, ...]]] = {
-    "sd15": (lambda: unet(sizes.sd15, 64), "512 x 512", 50, (CLIP_L,)),
-    "sdxl": (lambda: unet(sizes.sdxl, 128), "1024 x 1024", 30, (CLIP_L, CLIP_G)),
+    "sd15": (lambda: unet(sd15(64), 64), "512 x 512", 50, (CLIP_L,)),
+    "lcm": (lambda: unet(sd15(96, time_cond_proj_dim=256), 96, rows=1), "768 x 768", 4, (CLIP_L,)),
+    "sd21": (lambda: unet(sd15(96, **SD21), 96), "768 x 768", 50, (CLIP_H,)),
+    "sd-turbo": (lambda: unet(sd15(64, **SD21), 64, rows=1), "512 x 512", 1, (CLIP_H,)),
+    "sdxl": (lambda: unet(sizes.sdxl().unet, 128), "1024 x 1024", 30, (CLIP_L, CLIP_G)),
+    "sdxl-turbo": (lambda: unet(sizes.sdxl().unet, 64, rows=1), "512 x 512", 1, (CLIP_L, CLIP_G)),
+    "sd3": (lambda: sd3(24, pos_embed_max_size=192), "1024 x 1024", 28, (CLIP_L, CLIP_G, T5_XXL)),
     "sd35-medium": (
-        lambda: sd3(24, pos_embed_max_size=384, dual_attention_layers=tuple(range(13))),
-        "1024 x 1024", 28, (CLIP_L, CLIP_G, T5_XXL),
+        lambda: sd3(24, pos_embed_max_size=384, dual_attention_layers=tuple(range(13)), qk_norm="rms_norm"),
+        "1024 x 1024", 40, (CLIP_L, CLIP_G, T5_XXL),
     ),
-    "sd35-large": (lambda: sd3(38, pos_embed_max_size=192), "1024 x 1024", 28, (CLIP_L, CLIP_G, T5_XXL)),
-    "flux-dev": (flux, "1024 x 1024", 20, (CLIP_L, T5_XXL)),
+    "sd35-large": (
+        lambda: sd3(38, pos_embed_max_size=192, qk_norm="rms_norm"), "1024 x 1024", 28, (CLIP_L, CLIP_G, T5_XXL)
+    ),
+    "flux-dev": (lambda: flux(512, guidance=True), "1024 x 1024", 20, (CLIP_L, T5_XXL)),
+    "flux-schnell": (lambda: flux(256, guidance=False), "1024 x 1024", 4, (CLIP_L, T5_XXL)),
     "qwen-image": (qwen_image, "1024 x 1024", 20, (QWEN_VL_7B,)),
     "z-image": (z_image, "1024 x 1024", 9, (QWEN_4B,)),
     "pixart-sigma": (pixart, "1024 x 1024", 20, (T5_XXL,)),
     "sana": (sana, "1024 x 1024", 20, (GEMMA_2B,)),
+    "dit": (dit, "256 x 256", 25, ()),
 }  # fmt: skip
 
 

@@ -204,11 +204,22 @@ def test_bad_names_are_one_line(text, says):
     assert "\n" not in str(caught.value)
 
 
+def test_a_function_in_a_file_takes_what_any_reward_takes(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def redness(images):\n    return images[:, 0].mean((1, 2))\n")
+    images = torch.full((2, 3, 8, 8), 0.5)
+    assert parse_rewards([f"{file}:redness:0.5"])(images, None).tolist() == [0.25, 0.25]
+    clamped = parse_rewards([f"{file}:redness:clamp=0.2,weight=2,name=red"])
+    assert clamped.name == "2 red" and torch.allclose(clamped(images, None), torch.tensor([0.4, 0.4]))
+
+
 def test_a_file_without_that_function_or_that_fails_is_one_line(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("def redness(images):\n    return images\n")
     with pytest.raises(ArgumentError, match="has no 'rednes'; did you mean 'redness'"):
         parse_rewards([f"{file}:rednes"])
+    with pytest.raises(ArgumentError, match="redness takes a weight, .* and name, got 'size=3'; leave that out"):
+        parse_rewards([f"{file}:redness:size=3"])
     file.write_text("import no_such_package\n")
     with pytest.raises(RewardError, match="raised ModuleNotFoundError when it was run"):
         parse_rewards([f"{file}:redness"])

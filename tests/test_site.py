@@ -62,6 +62,11 @@ def test_every_public_name_is_in_the_reference_once():
         assert getattr(import_module(module), short) is getattr(noiseward, short)
 
 
+@pytest.mark.parametrize("name", noiseward.__all__)
+def test_every_public_name_has_an_example(name):
+    assert ">>> " in (getattr(noiseward, name).__doc__ or "")
+
+
 def test_every_row_of_how_to_is_two_clicks_from_the_front_page():
     front, rows = ((DOCS / name).read_text(encoding="utf-8") for name in ("index.md", "how-to/index.md"))
     assert "(how-to/index.md)" in front

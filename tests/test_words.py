@@ -30,6 +30,7 @@ WORDS = {
     r"beyond doub[t]": "significantly",
     r"pictures?": "image",
     r"moves?|moved|moving": "step, change",
+    r"(?:for|by|to) who ": "the one who, users who",
     r"told": "say what is meant: by default, an error",
     r"nobody|somebody|anybody|everybody": "no one, someone, anyone, everyone",
     r"in the place of|(?:and|or) the like": "instead of, similar",

@@ -35,6 +35,14 @@ class Steps(Generator[Step, None, Solution]):
     """The steps of a run, each made when it is asked for, and what they come to.
 
     A run in a directory puts off a Ctrl-C while it writes. Between two steps signals are the caller's own.
+
+    Example:
+        >>> run = steps("stickers", "a duck", "brightness", steps=9, num_inference_steps=4, progress=False)
+        >>> for step in run:
+        ...     if step.index == 1:
+        ...         break
+        >>> len(run.solution.history)
+        2
     """
 
     def __init__(self, steps: Generator[Step, None, Solution]) -> None:

@@ -44,19 +44,50 @@ class NoisewardError(Exception):
 
 
 class NoisewardWarning(UserWarning):
-    """Something that works, but probably not as intended."""
+    """Something that works, but probably not as intended.
+
+    Example:
+        >>> import warnings
+        >>> warnings.filterwarnings("error", category=NoisewardWarning)  # stop where one would only warn
+    """
 
 
 class ArgumentError(NoisewardError, ValueError):
-    """An argument has a value, a name or a combination that is not allowed."""
+    """An argument has a value, a name or a combination that is not allowed.
+
+    Example:
+        >>> from noiseward import align
+        >>> align("stickers", "a duck", "brightnes")
+        Traceback (most recent call last):
+        ...
+        noiseward.errors.ArgumentError: unknown reward 'brightnes'; did you mean 'brightness'? Available: ...
+    """
 
 
 class ModelError(NoisewardError):
-    """A model cannot be loaded, or cannot be driven by this library."""
+    """A model cannot be loaded, or cannot be driven by this library.
+
+    Example:
+        >>> from noiseward import align
+        >>> align("no-such-folder", "a duck", "brightness")
+        Traceback (most recent call last):
+        ...
+        noiseward.errors.ModelError: ...
+    """
 
 
 class TapeError(NoisewardError):
-    """A sampler is not a function of the Gaussian draws the tape saw."""
+    """A sampler is not a function of the Gaussian draws the tape saw.
+
+    Example:
+        >>> import torch
+        >>> from noiseward.noise.tape import replay
+        >>> with replay([torch.zeros(1, 2)], ["start"]):
+        ...     torch.randn(1, 3)
+        Traceback (most recent call last):
+        ...
+        noiseward.errors.DrawMismatch: ...
+    """
 
 
 class DrawMismatch(TapeError):
@@ -68,7 +99,17 @@ class UnseenRandomness(TapeError):
 
 
 class RewardError(NoisewardError):
-    """A reward raised, or returned something that is not one finite number per row."""
+    """A reward raised, or returned something that is not one finite number per row.
+
+    Example:
+        >>> from noiseward import FunctionReward, Objective
+        >>> from noiseward.toys import GaussianModel
+        >>> sampler = GaussianModel(steps=2).sampler()
+        >>> Objective(sampler, FunctionReward(lambda sample: sample.mean(), name="mean"))(sampler.init(2))
+        Traceback (most recent call last):
+        ...
+        noiseward.errors.RewardError: ...
+    """
 
 
 class SpendingLimit(RewardError):
@@ -76,7 +117,15 @@ class SpendingLimit(RewardError):
 
 
 class GradientError(NoisewardError):
-    """A gradient was asked for where there is none."""
+    """A gradient was asked for where there is none.
+
+    Example:
+        >>> from noiseward import Backprop, FunctionReward
+        >>> Backprop().check(FunctionReward(lambda sample: sample.mean(1), differentiable=False, name="score"))
+        Traceback (most recent call last):
+        ...
+        noiseward.errors.GradientError: ...
+    """
 
 
 class OutOfMemory(NoisewardError):
@@ -84,7 +133,16 @@ class OutOfMemory(NoisewardError):
 
 
 class RunError(NoisewardError):
-    """A run directory cannot be written or read."""
+    """A run directory cannot be written or read.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from noiseward.runs import resume
+        >>> resume(Path("no-such-folder"))
+        Traceback (most recent call last):
+        ...
+        noiseward.errors.RunError: ...
+    """
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -79,7 +79,7 @@ def _show_fitting(options: DoctorOptions, size: str) -> None:
     others = [options.flag(name) for name in options.model_fields_set - {"fit", "model", "as_json"}]
     if others:
         raise ArgumentError(
-            "--fit finds settings for each model's usual image and steps, and takes only --model and --json, got "
+            "--fit finds settings for each model's usual image, and takes only --model and --json, got "
             f"{', '.join(sorted(others))}; leave that out"
         )
     found = {

@@ -127,7 +127,7 @@ def test(
             metavar="NAME", autocompletion=COMPLETERS["reward"], help="A name with its arguments, as for --reward."
         ),
     ],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")],
     prompt: Annotated[str | None, typer.Option(help="What the images should show.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     json: JsonFlag = False,

@@ -17,7 +17,12 @@ __all__ = ["FINAL", "Budget", "Status", "update_pace"]
 
 
 class Status(enum.Enum):
-    """Why a row stopped, each with what to do about it."""
+    """Why a row stopped, each with what to do about it.
+
+    Example:
+        >>> Status.REWARD.value
+        'the target reward was reached'
+    """
 
     RUNNING = "still running"
     STEPS = "all steps are done: more steps may raise the reward further"

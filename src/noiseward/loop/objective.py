@@ -44,6 +44,13 @@ class Evaluation:
         penalty: `(B,)`.
         value: `(B,)`, reward - penalty.
         state: the samples as the denoiser knows them, where they are to be tested (`samplers/image_tests.py`).
+
+    Example:
+        >>> from noiseward.toys import GaussianModel, Linear
+        >>> objective = Objective(GaussianModel(steps=4).sampler(), Linear(1.0))
+        >>> found = objective(objective.sampler.init(2, seed=0))
+        >>> bool((found.value == found.reward - found.penalty).all())
+        True
     """
 
     sample: Tensor

@@ -49,6 +49,18 @@ class Optimizer(abc.ABC):
 
     Attributes:
         random: whether another step from the same noise may lead elsewhere.
+
+    Example:
+        >>> class Shrink(Optimizer):  # a tenth closer to zero with every step
+        ...     def step(self, objective, noise, state, seeds):
+        ...         return Move(objective(noise), 0.9 * noise, {})
+        >>> from noiseward import Budget, Objective, optimize
+        >>> from noiseward.toys import GaussianModel, Quadratic
+        >>> sampler = GaussianModel(steps=4).sampler()
+        >>> start = sampler.init(1, seed=0)
+        >>> solution = optimize(Objective(sampler, Quadratic(0.0)), start, optimizer=Shrink(), budget=Budget(steps=2))
+        >>> len(solution.history)
+        3
     """
 
     random: bool = False

@@ -51,6 +51,12 @@ class Solution:
         last: the last step; `iterate(objective, solution.last, ...)` continues from it. None where the solution was
             loaded from a folder.
         about: what was asked, where that is known.
+
+    Example:
+        >>> from noiseward import align
+        >>> solution = align("stickers", "a duck", "brightness", steps=1, num_inference_steps=4, progress=False)
+        >>> bool(solution.gain[0] >= 0), solution.images[0].size, solution.status[0].name
+        (True, (64, 64), 'STEPS')
     """
 
     found: Best

@@ -114,6 +114,13 @@ class Step:
         verdict: what the tests say of this step, where results must pass them (`plausible.py`).
         peak: then the highest value of each row, whether it passed or not.
         untested: why images are not tested, where they were to be; None otherwise.
+
+    Example:
+        >>> from noiseward import steps
+        >>> for step in steps("stickers", "a duck", "brightness", steps=1, num_inference_steps=4, progress=False):
+        ...     print(step.index, step.evaluation.reward.shape, step.status[0].name)
+        0 torch.Size([1]) RUNNING
+        1 torch.Size([1]) STEPS
     """
 
     index: int

@@ -42,6 +42,13 @@ class Method:
         plausible: what a result must pass to be the best; None for nothing.
         coarse: how many sampler steps to begin with (`optimizers/coarse_to_fine.py`); None for all.
         text: its name with all arguments, where it has one.
+
+    Example:
+        >>> from noiseward import GradientAscent, align
+        >>> how = {"method": Method(GradientAscent(lr=0.01)), "num_inference_steps": 4, "progress": False}
+        >>> solution = align("stickers", "a duck", "brightness", steps=1, **how)
+        >>> len(solution.history)
+        2
     """
 
     optimizer: Optimizer

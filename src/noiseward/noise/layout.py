@@ -51,6 +51,11 @@ class Draw:
         dtype: the precision in which the sampler asks for it.
         after: how many sampler steps have begun when it is made; 0 where the steps are not known.
         from_generator: whether the sampler draws it from the generator it is given; pipelines do not for some draws.
+
+    Example:
+        >>> draw = Draw("step 1", (4, 8, 8))
+        >>> draw.size, draw.movable
+        (256, True)
     """
 
     name: str

@@ -40,7 +40,14 @@ __all__ = ["NormProjection", "Projection", "SpectralProjection", "StartOnly"]
 
 
 class Projection(abc.ABC):
-    """Replaces noise, and directions, by the nearest that meet a constraint; draws that may not change stay."""
+    """Replaces noise, and directions, by the nearest that meet a constraint; draws that may not change stay.
+
+    Example:
+        >>> from noiseward.noise.layout import Draw
+        >>> layout = Layout((Draw("start", (4,), "start"),))
+        >>> NormProjection().noise(torch.full((1, 1, 4), 3.0), layout).tolist()  # of norm 2, the root of 4
+        [[[1.0, 1.0, 1.0, 1.0]]]
+    """
 
     @abc.abstractmethod
     def noise(self, noise: Tensor, layout: Layout) -> Tensor:

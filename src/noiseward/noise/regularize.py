@@ -49,6 +49,15 @@ class Regularizer(abc.ABC):
 
     Attributes:
         min_probability: the P(z) to keep, by a weight that the loop adapts; None for a fixed weight.
+
+    Example:
+        >>> class Mean(Regularizer):  # Gaussian noise has a mean near 0
+        ...     def __call__(self, noise, layout):
+        ...         return layout.movable_part(noise).mean(1).square()
+        >>> import torch
+        >>> from noiseward.noise.layout import Draw
+        >>> Mean()(torch.full((1, 1, 4), 2.0), Layout((Draw("start", (4,), "start"),))).tolist()
+        [4.0]
     """
 
     min_probability: float | None = None
@@ -64,7 +73,14 @@ class Regularizer(abc.ABC):
 
 @final
 class NoRegularizer(Regularizer):
-    """No penalty."""
+    """No penalty.
+
+    Example:
+        >>> import torch
+        >>> from noiseward.noise.layout import Draw
+        >>> NoRegularizer()(torch.ones(2, 1, 4), Layout((Draw("start", (4,), "start"),))).tolist()
+        [0.0, 0.0]
+    """
 
     def __call__(self, noise: Tensor, layout: Layout) -> Tensor:
         return noise.new_zeros(noise.shape[0])
@@ -200,6 +216,11 @@ def probability(
 
     Returns:
         `(B,)` in [0, 1].
+
+    Example:
+        >>> noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> bool(probability(noise) > 0.1), bool(probability(1.2 * noise) < 0.001)
+        (True, True)
     """
     if layout is not None:
         layout.check(noise)

@@ -54,6 +54,12 @@ class NoiseTape(TorchFunctionMode):
         watch: called with every call that is not a draw, before it is made; None for no watching.
         from_generator: numbers of the draws asked of a generator.
         records: whether it answers with fresh draws.
+
+    Example:
+        >>> with NoiseTape(lambda index, shape, dtype: torch.full(shape, float(index))) as tape:
+        ...     x, y = torch.randn(2), torch.randn(2)
+        >>> x.tolist(), y.tolist(), tape.asked
+        ([0.0, 0.0], [1.0, 1.0], 2)
     """
 
     def __init__(self, source: Source) -> None:

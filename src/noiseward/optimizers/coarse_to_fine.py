@@ -101,6 +101,18 @@ def coarse_to_fine(
 
     Raises:
         KeyboardInterrupt: as it came; on the coarse sampler only after what was found there was carried over.
+
+    Example:
+        >>> from noiseward import Budget, GradientAscent, Nested, Objective
+        >>> from noiseward.toys import GaussianModel, Quadratic
+        >>> few, many = GaussianModel(steps=2), GaussianModel(steps=4)
+        >>> objectives = [Objective(model.sampler(), Quadratic(1.0)) for model in (few, many)]
+        >>> found = list(coarse_to_fine(
+        ...     *objectives, many.sampler().init(1, seed=0), nested=Nested(few.alphas[::-1], many.alphas[::-1]),
+        ...     optimizer=GradientAscent(lr=0.1), first=Budget(steps=5), budget=Budget(steps=8),
+        ... ))
+        >>> bool(found[-1].best.reward > found[0].evaluation.reward)
+        True
     """
     running = (Status.RUNNING,) * start.shape[0]
     begun = next(iterate(fine, start, optimizer=optimizer, budget=Budget(steps=0), seeds=seeds))

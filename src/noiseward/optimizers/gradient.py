@@ -53,6 +53,15 @@ class Estimator(abc.ABC):
 
     Attributes:
         random: whether the direction depends on the seeds.
+
+    Example:
+        >>> class Upwards(Estimator):
+        ...     def __call__(self, objective, noise, seeds):
+        ...         return objective(noise), torch.ones_like(noise)
+        >>> from noiseward.toys import GaussianModel, Linear
+        >>> objective = Objective(GaussianModel(steps=4).sampler(), Linear(1.0))
+        >>> Upwards()(objective, objective.sampler.init(1), Seeds((0,)))[1].mean().item()
+        1.0
     """
 
     random: bool = False

@@ -112,8 +112,8 @@ def parse_weighted(text: str) -> tuple[Reward, float]:
         return _apply(text, rest, lambda own: build_part(f"server:{own}" if own else "server", makers, "reward"))
     path, mark, rest = text.rpartition(".py:")
     if mark:
-        function, _, weight = rest.partition(":")
-        return _from_file(Path(path + ".py"), function), _weight(weight, text)
+        function, _, arguments = rest.partition(":")
+        return _apply(text, arguments, lambda own: _from_file(Path(path + ".py"), function, own))
     name, _, rest = text.partition(":")
     return _apply(text, rest, lambda own: make_reward(f"{name}:{own}" if own else name))
 
@@ -168,8 +168,10 @@ def _weight(weight: str, text: str) -> float:
     return number
 
 
-def _from_file(path: Path, name: str) -> Reward:
-    """Run a user's file and take a reward, or a function to make one of, from it."""
+def _from_file(path: Path, name: str, own: str) -> Reward:
+    """Run a user's file and take a reward, or a function to make one of, from it, which has no arguments of its own."""
+    if own:
+        raise ArgumentError(f"{path}:{name} takes a weight, {', '.join(SHAPES)} and name, got '{own}'; leave that out")
     check_file(path, "a reward of your own")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None  # always so for a .py file

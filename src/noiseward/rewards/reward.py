@@ -36,6 +36,15 @@ class Reward(abc.ABC):
         differentiable: whether gradients flow from the score to the sample.
         statistic: whether it is a plain statistic of pixels, such as contrast, which falls for legitimate reasons, too;
             a panel shows those and does not judge by them.
+
+    Example:
+        >>> class Redness(Reward):
+        ...     name, differentiable = "redness", True
+        ...     def __call__(self, sample, prompt):
+        ...         return sample[:, 0].mean((1, 2))
+        >>> import torch
+        >>> Redness()(torch.ones(2, 3, 8, 8), None).tolist()
+        [1.0, 1.0]
     """
 
     name: str

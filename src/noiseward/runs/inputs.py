@@ -43,7 +43,7 @@ def list_inputs(spec: RunSpec) -> dict[str, Path]:
 
 
 def read_inputs(spec: RunSpec) -> Inputs:
-    """The contents of these files; one that cannot be read is left to who opens the image."""
+    """The contents of these files; one that cannot be read is left to the code that opens the image."""
     found: dict[str, bytes] = {}
     for name, path in list_inputs(spec).items():
         with contextlib.suppress(OSError, ValueError):

@@ -16,14 +16,26 @@ __all__ = ["Answer", "Guide", "Redraw", "Resampling", "SamplerStep", "StateReset
 
 @dataclasses.dataclass(frozen=True)
 class StateShift:
-    """A correction of the next state, `(B, *X)`."""
+    """A correction of the next state, `(B, *X)`.
+
+    Example:
+        >>> import torch
+        >>> StateShift(torch.full((2, 3), 0.1)).by.shape
+        torch.Size([2, 3])
+    """
 
     by: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
 class Redraw:
-    """This step's draw, replaced: `to` makes the new draw `(B, *X)` of the old one, row by row."""
+    """This step's draw, replaced: `to` makes the new draw `(B, *X)` of the old one, row by row.
+
+    Example:
+        >>> import torch
+        >>> Redraw(lambda draw: -draw).to(torch.ones(1, 2)).tolist()
+        [[-1.0, -1.0]]
+    """
 
     to: Callable[[Tensor], Tensor]
 
@@ -37,7 +49,13 @@ class StateReset:
 
 @dataclasses.dataclass(frozen=True)
 class Resampling:
-    """For each row the row that continues in its place, `(B,)`, whole numbers."""
+    """For each row the row that continues in its place, `(B,)`, whole numbers.
+
+    Example:
+        >>> import torch
+        >>> Resampling(torch.tensor([0, 0, 2])).rows.tolist()  # row 1 continues from row 0
+        [0, 0, 2]
+    """
 
     rows: Tensor
 
@@ -59,6 +77,18 @@ class SamplerStep:
             place take its memory too.
         pull: `pull(scores)` is the gradient of the sum of some scores to :math:`x_t`, through the denoiser.
         slope: how much the next state changes with :math:`\\hat x_0` while :math:`x_t` stays.
+
+    Example:
+        >>> class Watch(Guide):  # prints what it sees of four samples at a time, and does nothing
+        ...     def __call__(self, step):
+        ...         print(step.index, step.of, tuple(step.clean.shape))
+        >>> from noiseward import Budget, Guided, Objective, optimize
+        >>> from noiseward.toys import GaussianModel, Linear
+        >>> sampler = GaussianModel(steps=2, dim=3).sampler()
+        >>> how = {"optimizer": Guided(Watch()), "budget": Budget(steps=1)}
+        >>> _ = optimize(Objective(sampler, Linear(1.0)), sampler.init(1), **how)
+        0 2 (4, 3)
+        1 2 (4, 3)
     """
 
     index: int
@@ -103,6 +133,14 @@ class Guide(abc.ABC):
     Attributes:
         gradient: whether it uses `SamplerStep.pull`.
         particles: how many rows in succession belong together.
+
+    Example:
+        >>> class Calm(Guide):  # each step's draw, a tenth smaller
+        ...     def __call__(self, step):
+        ...         return Redraw(lambda draw: 0.9 * draw)
+        >>> from noiseward import Guided
+        >>> Guided(Calm()).guide.gradient
+        False
     """
 
     gradient: bool = False

@@ -36,6 +36,16 @@ class Sampler(abc.ABC):
     Attributes:
         lighter: the argument with which it needs less memory, if there is one; named when memory runs out.
         stand_in: what its gradients go through instead of a part of it, which makes them biased; None for none.
+
+    Example:
+        >>> from noiseward.noise.layout import Draw
+        >>> class Walk(Sampler):  # ten steps of a random walk
+        ...     layout = Layout((Draw("steps", (10,), "start"),))
+        ...     def __call__(self, noise, prompt=None):
+        ...         return noise[:, 0].cumsum(1)
+        >>> sampler = Walk()
+        >>> sampler(sampler.init(2, seed=0)).shape
+        torch.Size([2, 10])
     """
 
     lighter: str | None = None

@@ -129,7 +129,7 @@ def _figure(address: str, name: str, caption: str) -> str:
 
 
 def _remark(plain: str, exact: str) -> str:
-    """A sentence, and the exact one of the command line for who opens it."""
+    """A sentence, and the exact one of the command line for a reader who opens it."""
     return f'<details class="nw-small"><summary>{escape(plain)}</summary>{escape(exact)}</details>'
 
 

@@ -30,7 +30,7 @@ class Form:
 
     Arguments:
         options: the model.
-        names: which of its options, in order; those that another field takes are left out by who calls.
+        names: which of its options, in order; those that another field takes are left out by the caller.
         choices: what to offer for an option, by name.
         prefix: of the fields' ids on the page.
         plain: help by option instead of the option's own.
@@ -53,7 +53,7 @@ class Form:
         self.fields: dict[str, Any] = {}
 
     def show(self) -> None:
-        """Put the fields on the page, in a section per group that is opened by who needs it."""
+        """Put the fields on the page, in a section per group that a user may open."""
         groups: dict[str, list[str]] = {}
         for name in self.names:
             groups.setdefault(self.options.group(name) or "Other", []).append(name)
