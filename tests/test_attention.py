@@ -97,3 +97,16 @@ def test_channels_last_gives_the_gradient(mode):
     image, expected = gradient(plain, mode, {**SHORT, "eta": 1.0})
     torch.testing.assert_close(sample, image, rtol=0, atol=1e-5)
     assert (found - expected).norm() < 1e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_products_of_lower_precision_give_the_gradient(mode):
+    """TF32 on a GPU; a CPU without it computes in float32, and then bit for bit the same."""
+    expected = gradient(stable_diffusion(), mode, {**SHORT, "eta": 1.0})[1]
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        found = gradient(stable_diffusion(), mode, {**SHORT, "eta": 1.0})[1]
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert (found - expected).norm() < 1e-2 * expected.norm()

@@ -87,8 +87,8 @@ ENTRIES = (
     Entry(
         "methods",
         "Five methods at the same cost",
-        "The same start, and at most 400 denoiser calls each, where a backward counts 2. [Choosing a "
-        "method](how-to-choose.md) has measurements over many prompts; this is one.",
+        "The same start, and a budget of 400 denoiser calls each, where a backward counts 2; a step that begins within it "
+        "is finished. [Choosing a method](how-to-choose.md) has measurements over many prompts; this is one.",
         tuple(Run(f"methods-{method}", f"{SAME_COST} --method {method}", method) for method in METHODS),
         draw=draw.ends,
     ),
@@ -98,7 +98,8 @@ ENTRIES = (
         "**The first line is a failure.** With `guard=none` and a high rate nothing keeps the image plausible: the "
         "reward rises, and the lemon dissolves. This is reward hacking; the strict test of the noise says so. The "
         "second line requires that the image still fits its prompt (`--require`). The third is the default, whose "
-        "tests refuse what the model would hardly have made.",
+        "tests refuse what the model would hardly have made. Here it even scores higher, since it starts from the "
+        "darkest of ten samples.",
         (
             Run("lemon-none", UNGUARDED, "guard=none: reward hacking"),
             Run("lemon-require", f"{UNGUARDED} --require 'clip>=0.4'", "guard=none, with clip>=0.4 required"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import ControlNetUnionModel, ControlNetXSAdapter, DPMSolverMultistepScheduler, T2IAdapter
+from transformers import BatchEncoding
 
 from tests.catalog.cases import Case, case, mask, photo, reconfigure
 from tests.catalog.stable import controlnet, inverted, wake
@@ -58,13 +59,52 @@ def with_adapter() -> dict[str, Any]:
     return {**parts(), "adapter": adapter}
 
 
+class Letters:
+    """A tokenizer for Kolors: a letter is a token, and places are counted."""
+
+    model_max_length = 8
+
+    def __call__(self, texts: Any, *, max_length: int = 8, **_: Any) -> Any:
+        texts = [texts] if isinstance(texts, str) else texts
+        rows = [[ord(letter) % 60 + 1 for letter in text][:max_length] for text in texts]
+        rows = [[0] * (max_length - len(row)) + row for row in rows]
+        ids = torch.tensor(rows)
+        places = torch.arange(max_length).repeat(len(rows), 1)
+        return BatchEncoding({"input_ids": ids, "attention_mask": (ids > 0).long(), "position_ids": places})
+
+
+def kolors() -> dict[str, Any]:
+    """A language model reads the prompt; the rest is SDXL's."""
+    from diffusers.pipelines.kolors import ChatGLMModel
+    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
+
+    width, made = 16, parts()
+    torch.manual_seed(0)
+    text = ChatGLMModel(ChatGLMConfig(
+        num_layers=2, padded_vocab_size=64, hidden_size=width, ffn_hidden_size=width, kv_channels=8,
+        num_attention_heads=2, seq_length=512, add_qkv_bias=True, multi_query_attention=True, original_rope=True,
+    ))  # fmt: skip
+    for weight in text.parameters():  # which it leaves uninitialized
+        torch.nn.init.normal_(weight, std=0.3)
+    unet = reconfigure(
+        made["unet"], cross_attention_dim=width, encoder_hid_dim=width, encoder_hid_dim_type="text_proj",
+        projection_class_embeddings_input_dim=6 * 4 + width,
+    )  # fmt: skip
+    return {**made, "text_encoder": text, "tokenizer": Letters(), "unet": unet}
+
+
 def multistep() -> dict[str, Any]:
     """DPM-Solver++, as LEDITS++ has it."""
     return {**parts(), "scheduler": DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", solver_order=2)}
 
 
+KOLORS = {"max_sequence_length": 8, "guidance_scale": 3.0}
+
 CASES = [
     case("StableDiffusionXLPipeline", parts, **ETA),
+    case("KolorsPipeline", kolors, **KOLORS, **ETA),
+    case("KolorsImg2ImgPipeline", kolors, **KOLORS, **FROM),
+    case("KolorsPAGPipeline", kolors, pag_scale=3.0, **KOLORS, **ETA),
     case("StableDiffusionXLImg2ImgPipeline", parts, **FROM),
     case("StableDiffusionXLInpaintPipeline", lambda: parts(in_channels=9), mask_image=mask(), **SHAPED),
     case("StableDiffusionXLInstructPix2PixPipeline", lambda: parts(in_channels=8), image=photo(), **ETA),
