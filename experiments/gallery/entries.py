@@ -87,8 +87,8 @@ ENTRIES = (
     Entry(
         "methods",
         "Five methods at the same cost",
-        "The same start, and a budget of 400 denoiser calls each, where a backward counts 2; a step that begins within it "
-        "is finished. [Choosing a method](how-to-choose.md) has measurements over many prompts; this is one.",
+        "The same start, and a budget of 400 denoiser calls each, where a backward counts 2; a step that begins within "
+        "it is finished. [Choosing a method](how-to-choose.md) has measurements over many prompts; this is one.",
         tuple(Run(f"methods-{method}", f"{SAME_COST} --method {method}", method) for method in METHODS),
         draw=draw.ends,
     ),
