@@ -10,7 +10,8 @@ samples that no method has seen, and
 * on the built-in model, whether the judge finds the noun, and whether the border has the color that the caption names;
 * on another model without prompts (`--model FILE.py:FUNCTION`, which returns a diffusers pipeline), by looking.
 
-Cells are resumable; in full, hours. Rewards may be run one at a time: those that were run before with the same settings
+Cells are resumable; in full, a day of one core, for 3000 denoiser calls per image are three minutes of the built-in
+model. So `--long` names the methods that make the longest run, and the others end a mark before. Rewards may be run one at a time: those that were run before with the same settings
 are kept. `python -m experiments.frontier --model faces.py:pipeline --rewards greenness left` runs another model.
 Results are in `experiments/results/frontier*.json`, tables and plots in docs/how-to-choose.md.
 """
@@ -158,11 +159,12 @@ def judge(
 
 
 def contact(folder: Path, reward: str, methods: Sequence[str], marks: Sequence[int]) -> Image.Image:
-    """What the methods return under a reward at the largest cost, a line per method; the start first."""
+    """What the methods return under a reward at the largest cost of each, a line per method; the start first."""
     lines: list[tuple[str, Image.Image]] = []
     for number, method in enumerate(methods):
-        for mark in (0, marks[-1]) if number == 0 else (marks[-1],):
-            where = folder / "images" / reward / method.replace(":", "-")
+        where = folder / "images" / reward / method.replace(":", "-")
+        last = max((mark for mark in marks if (where / "0" / str(mark)).exists()), default=marks[-1])
+        for mark in (0, last) if number == 0 else (last,):
             tiles = [Image.open(path) for path in sorted(where.glob(f"*/{mark}/*.png"))[:8]]
             lines.append((f"{method}, {mark}x" if mark else "at the start", draw_grid([tiles])))
     return label_rows(lines, scale=1)
@@ -175,6 +177,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+")
     parser.add_argument("--chunks", type=int, help="of 8 images each")
     parser.add_argument("--marks", nargs="+", type=int, default=list(MARKS))
+    parser.add_argument("--long", nargs="+", help="methods that reach the last mark; default: all")
     parser.add_argument("--steps", type=int, default=10, help="of the sampler")
     parser.add_argument("--small", action="store_true", help="one reward, two methods, one chunk; nothing is written")
     add_engine(parser)
@@ -191,14 +194,15 @@ def main() -> None:
     for reward in rewards:
         own = METHODS if reward_of(reward).differentiable else BLIND
         for method in given.methods or (own[:2] if given.small else own):
+            until = marks[:-1] if given.long and method not in given.long else marks
             for number, chunk in enumerate(parts):
                 key = {"model": title, "version": model() if built_in else "", "call": call, "reward": reward,
-                       "method": method, "chunk": chunk, "number": number, "batch": batch, "marks": marks}  # fmt: skip
+                       "method": method, "chunk": chunk, "number": number, "batch": batch, "marks": until}  # fmt: skip
                 key |= {"revision": REVISED[method]} if method in REVISED else {}
                 folder = CELLS / name / "images" / reward / method.replace(":", "-") / str(number)
                 cells[reward, method, number] = Cell(key, partial(
                     run, given.model, call, reward, method, chunk,
-                    batch=batch, seed=seed + batch * number * (not built_in), marks=marks, images=folder,
+                    batch=batch, seed=seed + batch * number * (not built_in), marks=until, images=folder,
                 ))  # fmt: skip
     results: dict[str, dict[str, list[Any]]] = {}
     for (reward, method, _), looks in compute(name, cells, engine=read_engine(given)).items():

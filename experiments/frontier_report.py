@@ -23,7 +23,7 @@ Results = dict[str, dict[str, list[Any]]]
 DOCS = Path(__file__).parents[1] / "docs"
 LEVELS = Plausible()
 LUCK = "best-of-n:samples=9"
-SHOWN = (3, 30)  # of the marks, in the tables of the page
+SHOWN = 3  # of the marks, in the tables of the page; and the last of each method
 TESTS = ("fails a test", "fails with new samples")
 HEAD = ("cost", "method", "gain", "less best-of-n's", "noun right", "border right", *TESTS)
 
@@ -32,6 +32,11 @@ def pool(chunks: list[Any], mark: int, name: str) -> list[float]:
     """A number of all images at a mark."""
     looks = [look for chunk in chunks for look in chunk if look["mark"] == mark and name in look]
     return [value for look in looks for value in look[name] if value is not None]
+
+
+def reached(chunks: list[Any], mark: int) -> bool:
+    """Whether a method was run until a mark."""
+    return any(look["mark"] == mark for chunk in chunks for look in chunk)
 
 
 def gain(chunks: list[Any], mark: int) -> list[float]:
@@ -60,7 +65,10 @@ def lines(results: Results, marks: Sequence[int]) -> list[str]:
         some = next(iter(by.values()))
         text += [f"**{reward}**: {format_mean(interval(pool(some, 0, 'reward')), 3)} at the start", ""]
         rows = [
-            (f"{mark}x", f"`{method}`", *numbers(by, chunks, mark)) for mark in marks for method, chunks in by.items()
+            (f"{mark}x", f"`{method}`", *numbers(by, chunks, mark))
+            for mark in marks
+            for method, chunks in by.items()
+            if reached(chunks, mark)
         ]
         known = [number for number in range(len(HEAD)) if any(row[number] for row in rows)]
         text += [f"| {' | '.join(HEAD[number] for number in known)} |", "|" + "---|" * len(known)]
@@ -111,7 +119,8 @@ def publish(
     """Put plot, tables and images, a sheet per reward, into the page on how to choose, between the experiment's marks.
     Sheets that are not given stay as they are."""
     draw(results, marks).savefig(docs / "pictures" / f"{name}.png", dpi=110)
-    shown = [mark for mark in marks if mark in SHOWN] or marks
+    ends = {max(mark for mark in marks if reached(chunks, mark)) for by in results.values() for chunks in by.values()}
+    shown = [mark for mark in marks if mark == SHOWN or mark in ends]
     text = ["", f"![Gain, and the share of images that pass, against cost](pictures/{name}.png)", ""]
     for reward, by in results.items():
         sheet = docs / "pictures" / f"{name}_{reward}.png"
@@ -132,12 +141,13 @@ def draw(results: Results, marks: Sequence[int]) -> Figure:
     for column, (reward, by) in enumerate(results.items()):
         for number, (method, chunks) in enumerate(by.items()):
             style = {"color": f"C{number}", "linestyle": styles[number % 4], "marker": "o", "markersize": 3}
-            means = [interval(gain(chunks, mark)) for mark in marks]
+            own = [mark for mark in marks if reached(chunks, mark)]
+            means = [interval(gain(chunks, mark)) for mark in own]
             axes[0, column].errorbar(
-                marks, [one["mean"] for one in means], yerr=[one["half"] for one in means], label=method, **style
+                own, [one["mean"] for one in means], yerr=[one["half"] for one in means], label=method, **style
             )
-            passing = [1 - sum(failing(chunks, mark)) / len(failing(chunks, mark)) for mark in marks]
-            axes[1, column].plot(marks, passing, **style)
+            passing = [1 - sum(failing(chunks, mark)) / len(failing(chunks, mark)) for mark in own]
+            axes[1, column].plot(own, passing, **style)
         axes[0, column].set(title=reward, xscale="log", ylabel="gain" if column == 0 else "")
         axes[1, column].set(
             xlabel="cost, in 10 samples", ylabel="share that passes" if column == 0 else "", ylim=(0, 1.05)

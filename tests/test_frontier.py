@@ -43,6 +43,7 @@ def test_the_report_compares_each_image_with_its_own_start_and_with_luck(tmp_pat
         }
     }
     text = "\n".join(frontier_report.lines(results, [1]))
+    assert frontier_report.lines(results, [1, 3]) == frontier_report.lines(results, [1]), "a mark that none reached"
     half = "50% (9% to 91%)"
     assert f"| 1x | `auto` | 0.500 ± 0.000 | 0.250 ± 0.000 | {half} | {half} | {half} |" in text
     assert frontier_report.verdict(results, [1]) == (
