@@ -11,9 +11,10 @@ samples that no method has seen, and
 * on another model without prompts (`--model FILE.py:FUNCTION`, which returns a diffusers pipeline), by looking.
 
 Cells are resumable; in full, a day of one core, for 3000 denoiser calls per image are three minutes of the built-in
-model. So `--long` names the methods that make the longest run, and the others end a mark before. Rewards may be run one at a time: those that were run before with the same settings
-are kept. `python -m experiments.frontier --model faces.py:pipeline --rewards greenness left` runs another model.
-Results are in `experiments/results/frontier*.json`, tables and plots in docs/how-to-choose.md.
+model. So `--long` names the methods that make the longest run, and the others end a mark before. Rewards may be run one
+at a time: those that were run before with the same settings are kept. `python -m experiments.frontier --model
+faces.py:pipeline --rewards greenness left` runs another model. Results are in `experiments/results/frontier*.json`,
+tables and plots in docs/how-to-choose.md.
 """
 
 from __future__ import annotations
