@@ -144,7 +144,7 @@ def test_samples_of_another_shape_are_refused(shape):
 def test_a_strip_has_a_line_per_row_and_a_column_per_frame():
     start, middle, end = (torch.full((2, 3, 64, 64), level) for level in (0.0, 0.5, 1.0))
     strip = draw_strip(start, [(0, start), (3, middle)], end, [5, 5])
-    tile, top = 128, 16
+    tile, top = 128, 19
     assert strip.size == (3 * tile + 2 * GAP, top + 2 * tile + GAP)
     centers = [strip.getpixel((x * (tile + GAP) + tile // 2, top + tile // 2)) for x in range(3)]
     assert centers == [(0, 0, 0), (128, 128, 128), (255, 255, 255)]

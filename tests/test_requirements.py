@@ -173,7 +173,7 @@ def test_where_nothing_meets_all_the_least_violation_is_best():
 
 
 def test_align_takes_requirements():
-    how = {"steps": 3, "num_inference_steps": 2, "progress": False, "watch": ()}
+    how = {"steps": 3, "num_inference_steps": 2, "progress": False, "watch": (), "method": "dno:guard=none"}
     solution = align("stickers", "a duck", "contrast", require=["brightness>=0.5", "jpeg>=-50"], **how)
     assert set(solution.history[0]["terms"]) == {"contrast", "brightness>=0.5", "jpeg>=-50"}
     assert solution.shortfall == [None]
@@ -224,7 +224,7 @@ def read_log(folder):
 
 def test_a_run_keeps_its_requirements_resumes_and_says_what_is_missing(run, tmp_path):
     asked = ["align", "a duck", "--reward", "contrast", "--require", "brightness>=2", "--require", "jpeg>=-50"]
-    asked += ["--num-inference-steps", "2", "--watch", "none"]
+    asked += ["--num-inference-steps", "2", "--watch", "none", "--method", "dno"]
     code, out, err = run(*asked, "--steps", "3", "--out", "whole")
     assert code == 0, err
     assert "not met" in out and "row 0: fails brightness>=2, got 0." in out and "no sample met all" in out

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from noiseward.images.convert import to_images
 from noiseward.options.slug import spell_emoji
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["GAP", "TILE", "draw_grid", "draw_strip", "enlarge"]
 
 GAP = 4  # pixels between tiles
-LINE = 16  # pixels of a line of text
+LINE, FONT = 19, 13  # pixels of a line of text, and of its letters
 MISSING = "\U0010ffff"  # a character that no font has
 TILE = 128  # small images are enlarged to about this, by whole factors, to be seen
 
@@ -38,6 +38,7 @@ def draw_grid(
     each = above + height + GAP
     canvas = Image.new("RGB", (columns * (width + GAP) - GAP, top + len(rows) * each - GAP), "white")
     draw = ImageDraw.Draw(canvas)
+    draw.font = ImageFont.load_default(FONT)
     for column, title in enumerate(titles):
         draw.text((column * (width + GAP) + 2, 2), _fit(draw, title, width - 2), fill="black")
     for y, row in enumerate(rows):
@@ -91,5 +92,5 @@ def draw_strip(
     """
     between = [(k, sample) for k, sample in frames if k > 0]
     columns = [to_images(initial), *(to_images(sample) for _, sample in between), to_images(best)]
-    titles = ["start", *(f"step {k}" for k, _ in between), "best" if len(set(index)) > 1 else f"best ({index[0]})"]
+    titles = ["start", *(f"step {k}" for k, _ in between), "best" if len(set(index)) > 1 else f"best: step {index[0]}"]
     return draw_grid([[enlarge(column[row]) for column in columns] for row in range(len(index))], titles, captions)

@@ -1,0 +1,71 @@
+"""A step of this checkout against one of an earlier commit: has anything become slower for those who use nothing new?
+
+    python -m benchmarks.against COMMIT      # prints the ratio, and writes results/against.json
+
+Both run the same call on the same pipeline folder, the built-in model, in processes that take turns: steps of Adam
+without tests, in each memory mode. Seconds are the processor's, which other programs do not lengthen much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.timing import RESULTS, ratio
+from noiseward import stickers
+
+ROOT = Path(__file__).resolve().parents[1]
+MODES = ("fast", "balanced", "low")
+STEPS, WARM = 12, 3
+CODE = f"""
+import sys, time, torch
+torch.set_num_threads(1)
+from noiseward import steps
+model, memory = sys.argv[1:]
+run = steps(model, "a duck", "brightness", method="dno:lr=0.01,guard=none", steps={STEPS}, seed=0, watch=(),
+    progress=False, memory=memory, num_inference_steps=10, guidance_scale=3.0, eta=1.0)
+for step in run:
+    if step.index == {WARM}:
+        begun = time.process_time()
+print(time.process_time() - begun, float(step.evaluation.reward[0]))
+"""
+
+
+def measure(checkout: Path, memory: str) -> tuple[float, float]:
+    """Seconds of the processor for a step, and the reward at the end."""
+    source = checkout / "src" if (checkout / "src").is_dir() else checkout
+    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", CODE, str(stickers.path()), memory]
+    said = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True, check=True).stdout
+    seconds, reward = map(float, said.split()[-2:])
+    return seconds / (STEPS - WARM), reward
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commit", help="the earlier one")
+    parser.add_argument("--turns", type=int, default=5)
+    given = parser.parse_args()
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        earlier = Path(folder) / "earlier"
+        archive = subprocess.run(["git", "archive", given.commit], cwd=ROOT, capture_output=True, check=True).stdout
+        earlier.mkdir()
+        subprocess.run(["tar", "xf", "-"], cwd=earlier, input=archive, check=True)
+        for memory in MODES:
+            turns = [(measure(ROOT, memory), measure(earlier, memory)) for _ in range(given.turns)]
+            now, then = ([turn[side][0] for turn in turns] for side in (0, 1))
+            same = {reward for turn in turns for _, reward in turn}
+            found[memory] = {**ratio(now, then), "same reward": len(same) == 1}
+            print(f"{memory}: {found[memory]}", flush=True)
+    result = {"commit": given.commit, "turns": given.turns, "results": found}
+    (RESULTS / "against.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
