@@ -21,6 +21,7 @@ from benchmarks.timing import RESULTS
 
 ORDER = (
     "step", "memory", "counted", "gpu", "gpu_compiled", "on_card", "growth", "regularizers", "estimators", "scaling",
+    "against",
 )  # fmt: skip
 OUT = RESULTS.parent / "RESULTS.md"
 DOCS = RESULTS.parents[1] / "docs" / "cost.md"

@@ -1,6 +1,7 @@
 """A step of this checkout against one of an earlier commit: has anything become slower for those who use nothing new?
 
-    python -m benchmarks.against COMMIT      # prints the ratio, and writes results/against.json
+    python -m benchmarks.against             # against the last commit before offloading
+    python -m benchmarks.against COMMIT
 
 Both run the same call on the same pipeline folder, the built-in model, in processes that take turns: steps of Adam
 without tests, in each memory mode. Seconds are the processor's, which other programs do not lengthen much.
@@ -9,17 +10,18 @@ without tests, in each memory mode. Seconds are the processor's, which other pro
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from benchmarks.timing import RESULTS, ratio
+from benchmarks.timing import format_ratio, ratio, write
 from noiseward import stickers
 
 ROOT = Path(__file__).resolve().parents[1]
+BEFORE = "cffd525^"  # offloading, quantized weights, tiny decoders and compilation came after it
 MODES = ("fast", "balanced", "low")
 STEPS, WARM = 12, 3
 CODE = f"""
@@ -48,7 +50,7 @@ def measure(checkout: Path, memory: str) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("commit", help="the earlier one")
+    parser.add_argument("commit", nargs="?", default=BEFORE, help="the earlier one")
     parser.add_argument("--turns", type=int, default=5)
     given = parser.parse_args()
     found = {}
@@ -63,8 +65,27 @@ def main() -> None:
             same = {reward for turn in turns for _, reward in turn}
             found[memory] = {**ratio(now, then), "same reward": len(same) == 1}
             print(f"{memory}: {found[memory]}", flush=True)
-    result = {"commit": given.commit, "turns": given.turns, "results": found}
-    (RESULTS / "against.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    settings = {"commit": given.commit, "turns": given.turns, "steps": STEPS - WARM, "threads": 1, "model": "stickers"}
+    write("against", settings=settings, results=found, text=page(found, given.commit, given.turns))
+
+
+def page(found: dict[str, dict[str, Any]], commit: str, turns: int) -> str:
+    """The table people read."""
+    lines = [
+        "# A step against an earlier commit",
+        "",
+        f"How many times longer a step takes than at commit `{commit}`: {STEPS - WARM} steps of "
+        "`dno:lr=0.01,guard=none` on the built-in model at 10 sampler steps, one thread, seconds of the processor, "
+        f"{turns} turns of a process each (median, least to most). `python -m benchmarks.against` regenerates this "
+        "page.",
+        "",
+        "| mode | ratio | the same reward at the end, bit for bit |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {mode} | {format_ratio(one)} | {'yes' if one['same reward'] else 'no'} |" for mode, one in found.items()
+    ]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
