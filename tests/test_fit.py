@@ -74,6 +74,7 @@ def test_the_goals_are_met():
 def test_the_page_has_a_line_for_each_model():
     rows = re.search(r"<!-- cards -->\n(.*?)<!-- end -->", PAGE, re.DOTALL)[1].splitlines()[2:]
     assert [row.split("`")[1] for row in rows] == list(load_needs()) == list(cards.MODELS)
+    assert set(load_needs()) == set(load_cards()) - {"stickers"}
 
 
 def test_sizes_are_read_and_what_is_none_is_one_line():
