@@ -164,3 +164,9 @@ def test_the_first_draw_alone_moves():
     assert StartOnly().noise(noise, layout) is noise
     with pytest.raises(ArgumentError, match="no first draw"):
         StartOnly().check(Layout((Draw("step 1", (3,)),)))
+
+
+def test_the_page_says_what_is_compared_by_default():
+    page = (Path(__file__).parents[1] / "docs" / "compare.md").read_text(encoding="utf-8")
+    said = page.partition("it compares eighteen:")[2].partition(". ")[0]
+    assert re.findall(r"`([^`]+)`", said) == list(DEFAULT_METHODS)

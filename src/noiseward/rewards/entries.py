@@ -126,8 +126,9 @@ ENTRIES = {
         prompted=True, license="MIT",
     ),
     "chat": Entry(
-        f"{_HERE}chat.judge:chat", "a rubric, by a chat model: chat:model=NAME,base_url=URL", "0 to 1", False,
-        prompted=True, kind="judge", extra="chat", license="as the model", ran="no; against a server of its protocol",
+        f"{_HERE}chat.judge:chat", "a rubric, by a chat model: chat:model=NAME,base_url=URL",
+        "0 to 1; from -1 with negative weights", False, prompted=True, kind="judge", extra="chat",
+        license="as the model", ran="no; against a server of its protocol",
     ),
     "chat-pair": Entry(
         f"{_HERE}chat.pair:chat_pair", "a rubric, by comparison with the best so far", "relative, from -0.5 on", False,
