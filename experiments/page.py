@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ ORDER = (
 HEAD = """\
 # The paper, reproduced
 
-What [Inference-Time Alignment of Diffusion Models with Direct Noise Optimization](https://arxiv.org/abs/2405.18881)
-(Tang et al., ICML 2025) says, next to what this project measures. Each section is one script in
+The claims of [Inference-Time Alignment of Diffusion Models with Direct Noise
+Optimization](https://arxiv.org/abs/2405.18881) (Tang et al., ICML 2025), next to this project's measurements. Each section is one script in
 [`experiments/`](../experiments); this page is made from their results by `python -m experiments.page` and is not
-edited. `±` is the half-width of a 95 % interval. What the paper says is in our words; its tables of Stable Diffusion
+edited. `±` is the half-width of a 95 % interval. The paper's claims are in our words; its tables of Stable Diffusion
 rewards are not repeated here, because nothing here was run on those weights. Each section names the version of the
 built-in model, stickers; what was measured on 0.2 is to be measured again on 0.3.
 
@@ -80,7 +81,7 @@ def page(results: Path = RESULTS) -> str:
         anchor = "".join(c for c in claim.title.lower().replace(" ", "-") if c.isalnum() or c in "-_")
         lines.append(f"| [{claim.title}](#{anchor}) | {found['agreement'] if found else 'not run yet'} | `{name}` |")
     body = [section(name, claim, outcome(name, results), results) for name, claim in every.items()]
-    return "\n".join([*lines, "", *body])
+    return re.sub(r"(?<=\d) %", "%", "\n".join([*lines, "", *body]))
 
 
 def fill(text: str) -> str:

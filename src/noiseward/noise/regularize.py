@@ -97,7 +97,7 @@ class Concentration(Regularizer):
 
     Arguments:
         weight: :math:`\gamma`, at least 0; with `min_probability`, where the adapted weight starts.
-        min_probability: the P(z) to keep, between 0 and 1. 0.1 is about the 1 % quantile of fresh noise.
+        min_probability: the P(z) to keep, between 0 and 1. 0.1 is about the 1% quantile of fresh noise.
         block: k, elements per block; it must divide the number of live elements of a row.
         permutations: how many permutations in addition to the identity.
         family: which, see `permutations.py`.

@@ -19,7 +19,7 @@ STYLES = ("-", "--", ":", "-.")
 
 
 def _draw_reward(comparison: Comparison, measured: Measured) -> Image:
-    """Mean gain against cost, with 95 % intervals at the end; methods named in the order they end in."""
+    """Mean gain against cost, with 95% intervals at the end; methods named in the order they end in."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

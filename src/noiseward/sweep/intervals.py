@@ -1,4 +1,4 @@
-"""Means with intervals: Student's, at 95 %."""
+"""Means with intervals: Student's, at 95%."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 
 __all__ = ["Interval", "interval", "rank"]
 
-# Student's 97.5 % quantiles by degrees of freedom; of those between, the larger is taken.
+# Student's 97.5% quantiles by degrees of freedom; of those between, the larger is taken.
 T = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26, 11: 2.20, 15: 2.13, 23: 2.07,
      31: 2.04, 63: 2.00, 127: 1.98, 511: 1.96}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean and the half-width of its 95 % interval; nan where one number says nothing of its spread."""
+    """A mean and the half-width of its 95% interval; nan where one number says nothing of its spread."""
 
     mean: float
     half: float
@@ -27,7 +27,7 @@ class Interval:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean and 95 % interval.
+    """Mean and 95% interval.
 
     Example:
         >>> interval([1.0, 2.0, 3.0])
@@ -43,7 +43,7 @@ def interval(values: Sequence[float]) -> Interval:
 def rank(values: Mapping[str, Sequence[float]]) -> dict[str, int]:
     """Ranks of methods from their values for the same cases: one more than the number of those significantly better.
 
-    Significantly: the 95 % interval of the mean difference is above zero. Methods whose difference is not significant
+    Significantly: the 95% interval of the mean difference is above zero. Methods whose difference is not significant
     share a rank. Of many pairs some differ by chance.
 
     Example:

@@ -25,8 +25,8 @@ def describe(comparison: Comparison) -> str:
         cases = f"{count} prompt{'s' if count > 1 else ''} x {cases}"
     return (
         f"Model {base.model}; optimized: {' + '.join(base.reward)}; {cases}; {cost}. Every method starts from the same "
-        "noise, and the best so far counts. Intervals are 95 %; methods share a rank unless one is significantly "
-        "better (95 % interval of the paired difference)."
+        "noise, and the best so far counts. Intervals are 95%; methods share a rank unless one is significantly "
+        "better (95% interval of the paired difference)."
     )
 
 
