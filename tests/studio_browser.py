@@ -6,6 +6,7 @@ Needs Chromium (`apt-get install chromium`). `scripts/studio-test` runs this fil
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
@@ -123,6 +124,38 @@ def test_runs_are_found_compared_tagged_deleted_and_given_back(page, folder):
     page.locator(".nw-card[data-name=a-duck-brightness]").click()
     page.click("#open-run")
     page.wait_for_function("document.querySelector('#run').innerText.startsWith('a duck')")
+
+
+def test_images_are_ranked_and_rated(page, folder):
+    open_tab(page, "You choose")
+    page.get_by_role("button", name="More options").click()
+    page.get_by_text("Denoising steps", exact=True).last.wait_for()
+    field(page, "choose-prompt").fill("a pizza")
+    field(page, "choose-num-inference-steps").fill("3")
+    page.locator("#choose-count input[type=number]").fill("4")
+    page.locator("#choose-count input[type=number]").press("Enter")
+    page.click("#begin-looks")
+    drawn = "document.querySelectorAll('#tiles img').length === 4"
+    tiles = page.locator("#tiles button")
+    page.wait_for_function(drawn, timeout=SLOW)
+    page.locator("#choose-mode").get_by_text("Rank", exact=True).click()
+    page.locator("#choose-mode").get_by_text("from best to worst").wait_for()
+    for image in (2, 0):
+        tiles.nth(image).click()
+    page.wait_for_function("document.querySelectorAll('#tiles button span').length === 2")
+    assert (tiles.nth(2).inner_text(), tiles.nth(0).inner_text()) == ("1", "2")
+    page.click("#next-look")
+    page.wait_for_selector("[data-looks='1']", timeout=SLOW)
+    page.wait_for_function(drawn, timeout=SLOW)
+    page.locator("#choose-mode").get_by_text("Rate", exact=True).click()
+    page.locator("#choose-mode").get_by_text("stars").wait_for()
+    for _ in range(3):
+        tiles.nth(1).click()
+    page.locator("#tiles").get_by_text("\u2605\u2605\u2605").wait_for()
+    page.click("#next-look")
+    page.wait_for_selector("[data-looks='2']", timeout=SLOW)
+    answers = [one["scores"] for one in json.loads((folder / "a-pizza-chosen/session.json").read_text())["looks"]]
+    assert answers[:2] == [[3, 0, 4, 0], [0, 3, 0, 0]]
 
 
 def test_a_batch_is_begun_and_its_report_is_in_the_page(page, folder):

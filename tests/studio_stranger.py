@@ -201,38 +201,6 @@ def test_the_best_is_downloaded_with_what_made_it_and_rendered_with_more_steps(p
     assert list((folder / "a-moon-brightness/render/steps-10").glob("*.png"))
 
 
-def test_images_are_ranked_and_rated(page, folder):
-    open_tab(page, "You choose")
-    page.get_by_role("button", name="More options").click()
-    page.get_by_text("Denoising steps", exact=True).last.wait_for()
-    field(page, "choose-prompt").fill("a pizza")
-    field(page, "choose-num-inference-steps").fill("3")
-    page.locator("#choose-count input[type=number]").fill("4")
-    page.locator("#choose-count input[type=number]").press("Enter")
-    page.click("#begin-looks")
-    drawn = "document.querySelectorAll('#tiles img').length === 4"
-    tiles = page.locator("#tiles button")
-    page.wait_for_function(drawn, timeout=SLOW)
-    page.locator("#choose-mode").get_by_text("Rank", exact=True).click()
-    wait_for_text(page, "#choose-mode", "from best to worst")
-    for image in (2, 0):
-        tiles.nth(image).click()
-    page.wait_for_function("document.querySelectorAll('#tiles button span').length === 2")
-    assert (tiles.nth(2).inner_text(), tiles.nth(0).inner_text()) == ("1", "2")
-    page.click("#next-look")
-    page.wait_for_selector("[data-looks='1']", timeout=SLOW)
-    page.wait_for_function(drawn, timeout=SLOW)
-    page.locator("#choose-mode").get_by_text("Rate", exact=True).click()
-    wait_for_text(page, "#choose-mode", "stars")
-    for _ in range(3):
-        tiles.nth(1).click()
-    wait_for_text(page, "#tiles", "\u2605\u2605\u2605")
-    page.click("#next-look")
-    page.wait_for_selector("[data-looks='2']", timeout=SLOW)
-    answers = [one["scores"] for one in json.loads((folder / "a-pizza-chosen/session.json").read_text())["looks"]]
-    assert answers[:2] == [[3, 0, 4, 0], [0, 3, 0, 0]]
-
-
 def test_comparing_and_deleting_say_what_they_did_where_it_is_seen(page, folder):
     for prompt in ("a duck", "a frog"):
         start(page, prompt, steps=1)

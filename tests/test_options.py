@@ -216,7 +216,9 @@ def test_an_option_is_added_as_contributing_shows(tmp_path):
     """In a copy of the package the two lines are put where the page says, and the option is known everywhere."""
     (change,) = blocks("diff")
     assert len(change.splitlines()) < 20
-    shutil.copytree(PACKAGE, tmp_path / "noiseward", ignore=shutil.ignore_patterns("model", "clip", "judge", "*.pyc"))
+    shutil.copytree(
+        PACKAGE, tmp_path / "src" / "noiseward", ignore=shutil.ignore_patterns("model", "clip", "judge", "*.pyc")
+    )
     path, before = Path(), ""
     for line in change.splitlines():
         if line.startswith("+++ b/"):
@@ -255,7 +257,7 @@ for command in ("align", "batch"):
     assert "--invert" in CliRunner().invoke(app, [command, "--help"]).output
 assert '"invert"' in CliRunner().invoke(app, ["schema"]).output and "invert (true or false)" in align.__doc__
 """
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
