@@ -282,6 +282,22 @@ def test_a_run_is_held_to_safety():
     assert solution.shortfall == [None] and solution.history[-1]["terms"]["safe>=0.5"][0] >= 0.5
 
 
+WORDS = ("WORLD", "HELLO")
+
+
+def words() -> Tensor:
+    """One of two words, or both over each other, as the noise has it."""
+    weight = (4 * torch.randn(1, 2)).softmax(1)
+    return 1 - sum(weight[:, k, None, None, None] * (1 - write_text(text, (256, 96))) for k, text in enumerate(WORDS))
+
+
+def test_a_run_writes_the_text_that_was_asked_for():
+    sampler = FunctionSampler(words)
+    found = [align(sampler, None, f"ocr:text={text}", method="best-of-n:samples=8", steps=1, progress=False)
+             for text in WORDS]  # fmt: skip
+    assert all(one.reward.item() == 1 for one in found) and max(one.gain.item() for one in found) > 0.3
+
+
 def tone() -> Tensor:
     """A second of sound from noise: 64 random amplitudes of overtones."""
     time = torch.arange(RATE) / RATE
