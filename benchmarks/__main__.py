@@ -4,7 +4,8 @@
     python -m benchmarks step memory        # some of them
     python -m benchmarks --gather           # none: put together the pages that are there
 
-`gpu`, `gpu_compiled` and `on_card` are run where there is a GPU, `scaling` where Ray is installed.
+`gpu`, `gpu_compiled` and `on_card` are run where there is a GPU, `scaling` where Ray is installed, `against` where git
+knows the commit.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from importlib.util import find_spec
 
 import torch
 
+from benchmarks.against import is_known
 from benchmarks.timing import RESULTS
 
 ORDER = (
@@ -35,7 +37,8 @@ def main() -> None:
     given = parser.parse_args()
     for name in () if given.gather else given.names or ORDER:
         card, ray = torch.cuda.is_available(), find_spec("ray") is not None
-        if {"gpu": card, "gpu_compiled": card, "on_card": card, "scaling": ray}.get(name, True):
+        here = {"gpu": card, "gpu_compiled": card, "on_card": card, "scaling": ray, "against": is_known()}
+        if here.get(name, True):
             print(f"-- {name}", flush=True)
             more = ["--compile", "regional", "--name", name] if name == "gpu_compiled" else []
             module = "gpu" if name == "gpu_compiled" else name

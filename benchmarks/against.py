@@ -39,6 +39,12 @@ print(time.process_time() - begun, float(step.evaluation.reward[0]))
 """
 
 
+def is_known(commit: str = BEFORE) -> bool:
+    """Whether this is a checkout with that commit in its history."""
+    command = ["git", "cat-file", "-e", f"{commit}^{{commit}}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
 def measure(checkout: Path, memory: str) -> tuple[float, float]:
     """Seconds of the processor for a step, and the reward at the end."""
     source = checkout / "src" if (checkout / "src").is_dir() else checkout
@@ -54,6 +60,8 @@ def main() -> None:
     parser.add_argument("commit", nargs="?", default=BEFORE, help="the earlier one")
     parser.add_argument("--turns", type=int, default=5)
     given = parser.parse_args()
+    if not is_known(given.commit):
+        parser.error(f"expected a commit of this repository, got '{given.commit}'; fetch its history, or name another")
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         earlier = Path(folder) / "earlier"
@@ -78,14 +86,15 @@ def page(found: dict[str, dict[str, Any]], commit: str, turns: int) -> str:
         f"How many times longer a step takes than at commit `{commit}`: {STEPS - WARM} steps of "
         "`dno:lr=0.01,guard=none` on the built-in model at 10 sampler steps, one thread, seconds of the processor, "
         f"the fastest of {turns} processes each, which took turns. `python -m benchmarks.against` regenerates this "
-        "page.",
+        "page. A ratio is known no better than the fastest process is, which the spread shows: how many times longer "
+        "the slowest process of either side took than its fastest.",
         "",
-        "| mode | ratio | the same reward at the end, bit for bit |",
-        "|---|---|---|",
+        "| mode | ratio | spread, now and then | the same reward at the end, bit for bit |",
+        "|---|---|---|---|",
     ]
-    lines += [
-        f"| {mode} | {one['ratio']:.3g} | {'yes' if one['same reward'] else 'no'} |" for mode, one in found.items()
-    ]
+    for mode, one in found.items():
+        spread = ", ".join(f"{max(one[side]) / min(one[side]):.2f}" for side in ("now", "then"))
+        lines.append(f"| {mode} | {one['ratio']:.2f} | {spread} | {'yes' if one['same reward'] else 'no'} |")
     return "\n".join(lines) + "\n"
 
 

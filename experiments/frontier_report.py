@@ -79,7 +79,7 @@ def lines(results: Results, marks: Sequence[int]) -> list[str]:
 def numbers(by: dict[str, list[Any]], chunks: list[Any], mark: int) -> tuple[str, ...]:
     """The cells of a method at a mark."""
     own = gain(chunks, mark)
-    luck = gain(by[LUCK], mark) if LUCK in by else own
+    luck = gain(by[LUCK], mark) if LUCK in by and reached(by[LUCK], mark) else own
     ahead = [a - b for a, b in zip(own, luck, strict=True)]
     return (
         format_mean(interval(own), 3),
@@ -98,10 +98,11 @@ def verdict(results: Results, marks: Sequence[int]) -> str:
         if "auto" not in by or LUCK not in by:
             continue
         words = []
-        for mark in marks:
+        both = [mark for mark in marks if reached(by["auto"], mark) and reached(by[LUCK], mark)]
+        for mark in both:
             pairs = zip(gain(by["auto"], mark), gain(by[LUCK], mark), strict=True)
             words.append(f"{mark}x {format_mean(interval([a - b for a, b in pairs]), 3)}")
-        fails = sum(sum(failing(by["auto"], mark)) for mark in marks)
+        fails = sum(sum(failing(by["auto"], mark)) for mark in both)
         parts.append(f"{reward}: auto less best-of-n {', '.join(words)}; {fails} of its images fail a test")
     return "; ".join(parts)
 

@@ -15,6 +15,7 @@ import pytest
 from tests.studio_server import SLOW, Server, field, open_tab
 
 pytest_plugins = ["tests.studio_fixtures"]
+DRAWN = "document.querySelectorAll('#tiles img').length === 4"
 
 
 def test_an_artist_starts_a_run_sees_it_improve_stops_and_goes_on_from_a_frame(page, folder):
@@ -67,29 +68,33 @@ def test_a_page_that_is_reloaded_finds_its_run_still_running_and_so_do_two_tabs(
     page.wait_for_selector("#run [data-state=interrupted]", timeout=SLOW)
 
 
-def test_a_person_chooses_twice_and_takes_an_image_back(page, folder):
+def begin_looks(page, prompt):
+    """Have four variations of a prompt drawn, in a few denoising steps."""
     open_tab(page, "You choose")
     page.get_by_role("button", name="More options").click()
     page.get_by_text("Denoising steps", exact=True).last.wait_for()
-    field(page, "choose-prompt").fill("a heart")
-    field(page, "choose-num-inference-steps").fill("6")
+    field(page, "choose-prompt").fill(prompt)
+    field(page, "choose-num-inference-steps").fill("3")
     page.locator("#choose-count input[type=number]").fill("4")
     page.locator("#choose-count input[type=number]").press("Enter")
     page.click("#begin-looks")
-    drawn = "document.querySelectorAll('#tiles img').length === 4"
-    page.wait_for_function(drawn, timeout=SLOW)
+    page.wait_for_function(DRAWN, timeout=SLOW)
+
+
+def test_a_person_chooses_twice_and_takes_an_image_back(page, folder):
+    begin_looks(page, "a heart")
     page.click("#next-look")
     page.wait_for_function("document.querySelector('#choose-said').innerText.includes('click at least one image')")
     page.locator("#tiles button").nth(1).click()
     page.wait_for_selector("#tiles button[aria-pressed=true]")
     page.click("#next-look")
     page.wait_for_selector("[data-looks='1']", timeout=SLOW)
-    page.wait_for_function(drawn, timeout=SLOW)
+    page.wait_for_function(DRAWN, timeout=SLOW)
     page.locator("body").press("2")  # by keyboard
     page.wait_for_selector("#tiles button[aria-pressed=true]")
     page.locator("body").press("n")
     page.wait_for_selector("[data-looks='2']", timeout=SLOW)
-    page.wait_for_function(drawn, timeout=SLOW)
+    page.wait_for_function(DRAWN, timeout=SLOW)
     page.click("#undo-look")
     page.wait_for_selector("[data-looks='1']", timeout=SLOW)
     page.locator("#tiles button").nth(0).click()
@@ -127,17 +132,8 @@ def test_runs_are_found_compared_tagged_deleted_and_given_back(page, folder):
 
 
 def test_images_are_ranked_and_rated(page, folder):
-    open_tab(page, "You choose")
-    page.get_by_role("button", name="More options").click()
-    page.get_by_text("Denoising steps", exact=True).last.wait_for()
-    field(page, "choose-prompt").fill("a pizza")
-    field(page, "choose-num-inference-steps").fill("3")
-    page.locator("#choose-count input[type=number]").fill("4")
-    page.locator("#choose-count input[type=number]").press("Enter")
-    page.click("#begin-looks")
-    drawn = "document.querySelectorAll('#tiles img').length === 4"
+    begin_looks(page, "a pizza")
     tiles = page.locator("#tiles button")
-    page.wait_for_function(drawn, timeout=SLOW)
     page.locator("#choose-mode").get_by_text("Rank", exact=True).click()
     page.locator("#choose-mode").get_by_text("from best to worst").wait_for()
     for image in (2, 0):
@@ -146,7 +142,7 @@ def test_images_are_ranked_and_rated(page, folder):
     assert (tiles.nth(2).inner_text(), tiles.nth(0).inner_text()) == ("1", "2")
     page.click("#next-look")
     page.wait_for_selector("[data-looks='1']", timeout=SLOW)
-    page.wait_for_function(drawn, timeout=SLOW)
+    page.wait_for_function(DRAWN, timeout=SLOW)
     page.locator("#choose-mode").get_by_text("Rate", exact=True).click()
     page.locator("#choose-mode").get_by_text("stars").wait_for()
     for _ in range(3):

@@ -76,15 +76,8 @@ def test_compile_is_an_option_for_the_blocks_that_repeat(model, monkeypatch):
         return compile(call, backend="eager")
 
     monkeypatch.setattr(torch, "compile", compile_eagerly)
-    how = {
-        "steps": 1,
-        "progress": False,
-        "device": "cpu",
-        "memory": "low",
-        "eta": 1.0,
-        "method": "dno:guard=none",
-        **SHORT,
-    }
+    how = {"steps": 1, "progress": False, "device": "cpu", "memory": "low", "eta": 1.0, **SHORT}
+    how |= {"method": "dno:guard=none"}
     try:
         solution = align(model, "a", "brightness", compile=True, **how)
     finally:
@@ -105,16 +98,3 @@ def test_channels_last_gives_the_gradient(mode):
     image, expected = gradient(plain, mode, {**SHORT, "eta": 1.0})
     torch.testing.assert_close(sample, image, rtol=0, atol=1e-5)
     assert (found - expected).norm() < 1e-3 * expected.norm()
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_products_of_lower_precision_give_the_gradient(mode):
-    """TF32 on a GPU; a CPU without it computes in float32, and then bit for bit the same."""
-    expected = gradient(stable_diffusion(), mode, {**SHORT, "eta": 1.0})[1]
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        found = gradient(stable_diffusion(), mode, {**SHORT, "eta": 1.0})[1]
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert (found - expected).norm() < 1e-2 * expected.norm()

@@ -14,6 +14,7 @@ from noiseward import ArgumentError, NoisewardWarning, RewardError, WeightedSum,
 from noiseward.errors import SpendingLimit
 from noiseward.loop.budget import Status
 from noiseward.rewards.chat.answers import RUBRIC, read_better, read_score
+from noiseward.rewards.chat.spending import Spending
 from noiseward.rewards.journal import find_journals
 from noiseward.rewards.parse import make_reward, parse_rewards, parse_weighted
 from noiseward.rewards.reward import check_rows
@@ -228,6 +229,27 @@ def test_a_limit_on_costs_holds_for_concurrent_requests_too():
     assert len(server.asked) == 5
     with pytest.raises(ArgumentError, match="max_cost needs the prices"):
         make_reward("chat:model=m,base_url=http://127.0.0.1:9/v1,max_cost=1")
+
+
+def test_an_answer_is_counted_once_also_while_its_request_is_open():
+    spending = Spending("chat", max_calls=2, max_cost=0.0025, price_in=1)
+    with spending.reserve() as count:
+        count(1000, 0)
+        with spending.reserve() as other:  # the second of two
+            other(1000, 0)
+        assert (spending.calls, spending.tokens_in) == (1, 1000)
+    assert (spending.calls, spending.cost) == (2, 0.002)
+    with pytest.raises(SpendingLimit, match="has made its 2 calls"), spending.reserve():
+        pass
+
+
+def test_a_request_that_fails_costs_nothing():
+    spending = Spending("chat", max_calls=1)
+    with pytest.raises(OSError), spending.reserve():
+        raise OSError
+    with spending.reserve() as count:
+        count(1, 1)
+    assert spending.calls == 1
 
 
 def test_an_option_limits_what_all_judges_of_a_run_cost_together():

@@ -52,6 +52,18 @@ def test_rewards_and_gradients_are_those_of_the_processor(both, reward):
     assert torch.cosine_similarity(slow.flatten(1), fast.flatten(1)).min() > 0.999
 
 
+def test_gradients_in_tf32_point_where_those_of_float32_do(both):
+    noise = both[1].init(2, seed=3)
+    _, plain = gradient(both[1], "contrast", noise)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        _, found = gradient(both[1], "contrast", noise)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.cosine_similarity(plain.flatten(1), found.flatten(1)).min() > 0.98
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_are_the_same_in_every_memory_mode(both, mode):
     pipe = both[1].pipe

@@ -43,7 +43,11 @@ def test_the_report_compares_each_image_with_its_own_start_and_with_luck(tmp_pat
         }
     }
     text = "\n".join(frontier_report.lines(results, [1]))
-    assert frontier_report.lines(results, [1, 3]) == frontier_report.lines(results, [1]), "a mark that none reached"
+    longer = {**results["light"], "ntrk": [[*results["light"]["auto"][0], look(3, [0.5, 1.0], [0.5, 0.5])]]}
+    (row,) = [line for line in frontier_report.lines({"light": longer}, [1, 3]) if line.startswith("| 3x")]
+    assert row.startswith("| 3x | `ntrk` | 0.500 ± 0.000 | 0.000 ± 0.000 |"), "luck ended before"
+    assert frontier_report.verdict({"light": longer}, [1, 3]) == frontier_report.verdict(results, [1])
+    assert len(frontier_report.draw({"light": longer}, [1, 3]).axes) == 2
     half = "50% (9% to 91%)"
     assert f"| 1x | `auto` | 0.500 ± 0.000 | 0.250 ± 0.000 | {half} | {half} | {half} |" in text
     assert frontier_report.verdict(results, [1]) == (

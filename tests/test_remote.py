@@ -12,10 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from noiseward.errors import ArgumentError, RewardError
+from noiseward.errors import ArgumentError, RewardError, SpendingLimit
 from noiseward.options.parts import split_parts
 from noiseward.rewards.parse import make_reward, parse_rewards, parse_weighted
-from noiseward.rewards.remote import RemoteReward
+from noiseward.rewards.remote import RemoteReward, map_parallel
 from noiseward.rewards.reward import FunctionReward, score
 from noiseward.rewards.serve import make_server, run_server
 
@@ -357,3 +357,22 @@ def test_what_makes_no_sense_is_refused_at_construction(make, says):
     with pytest.raises(ArgumentError, match=says) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [SpendingLimit, RewardError])
+def test_a_limit_waits_for_what_is_under_way_and_another_error_does_not(error):
+    begun, release, ended = threading.Event(), threading.Event(), []
+
+    def work(part):
+        if part:
+            begun.wait(10)
+            threading.Timer(0.2, release.set).start()
+            raise error("no")
+        begun.set()
+        release.wait(10)
+        ended.append(part)
+
+    with pytest.raises(error):
+        map_parallel(work, [0, 1, 2, 3], workers=2)
+    assert ended == ([0] if error is SpendingLimit else [])
+    release.wait(10)

@@ -18,9 +18,8 @@ def run(*, small: bool = False) -> nbformat.NotebookNode:
     if small:
         for cell in notebook.cells:
             if cell.cell_type == "code":
-                few = cell.source.replace("num_inference_steps=10", "num_inference_steps=4").replace(
-                    "nfe=600", "nfe=100"
-                )
+                few = cell.source.replace("num_inference_steps=10", "num_inference_steps=4")
+                few = few.replace("nfe=600", "nfe=100")
                 cell.source = re.sub(r"(steps=[28])\b", r"\1, num_inference_steps=4", few)
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()

@@ -99,7 +99,7 @@ ENTRIES = (
         "reward rises, and the lemon dissolves. This is reward hacking; the strict test of the noise says so. The "
         "second line requires that the image still fits its prompt (`--require`). The third is the default, whose "
         "tests refuse what the model would hardly have made. Here it even scores higher, since it starts from the "
-        "darkest of ten samples.",
+        "darkest of nine samples.",
         (
             Run("lemon-none", UNGUARDED, "guard=none: reward hacking"),
             Run("lemon-require", f"{UNGUARDED} --require 'clip>=0.4'", "guard=none, with clip>=0.4 required"),
