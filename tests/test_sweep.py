@@ -13,6 +13,7 @@ from PIL import Image
 
 from noiseward import RunError, problem
 from noiseward.images import enlarge
+from noiseward.images.tiles import LINE
 from noiseward.runs import RunFolder, RunSpec, execute
 from noiseward.runs.binding import seal
 from noiseward.runs.files import lock
@@ -97,7 +98,8 @@ def test_the_contact_sheet_shows_before_and_after_side_by_side(whole):
         found = outcomes(whole)
         width = (128 + 4) * 2
         for number, one in enumerate(found):
-            x, y = (number % 4) * width, 16 + (number // 4) * (16 + 128 + 4) + 16  # a line of titles, one of captions
+            # a line of titles above all rows, and a line of captions above each
+            x, y = (number % 4) * width, LINE + (number // 4) * (LINE + 128 + 4) + LINE
             for offset, which in ((0, "initial"), (132, "best")):
                 tile = enlarge(Image.open(whole.out / one.run / which / f"{one.row:02d}.png").convert("RGB"))
                 assert sheet.crop((x + offset, y, x + offset + 128, y + 128)).tobytes() == tile.tobytes()
