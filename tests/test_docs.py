@@ -17,7 +17,8 @@ import pytest
 from tests.pages import COMMANDS, commands_page
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-ELSEWHERE = {"tasks.md": "test_tasks_page.py", "samplers.md": "strangers/test_page.py"}
+TASKS = ("how-to/img2img.md", "how-to/inpaint.md", "how-to/controlnet.md", "how-to/ip-adapter.md", "tasks.md")
+ELSEWHERE = {**dict.fromkeys(TASKS, "test_tasks_page.py"), "samplers.md": "strangers/test_page.py"}
 BLOCK = re.compile(r"^(?:<!-- not run: ([^\n]+) -->\n)?```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^(?:    |machine-a\$ )*(noiseward [a-z](?:[^\n#]*\\\n)*[^\n#]*)", re.MULTILINE)
 TEXTS = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}

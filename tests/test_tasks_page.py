@@ -1,4 +1,4 @@
-"""The page of tasks: its examples are run as they stand, on tiny models instead of those that it names."""
+"""The pages of tasks: their examples are run as they stand, on tiny models instead of those that they name."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.task_models import write_models
-from tests.test_docs import DOCS, examples
+from tests.test_docs import TASKS, TEXTS, examples
 
-TEXT = (DOCS / "tasks.md").read_text(encoding="utf-8")
 SMALLER = {
     "aesthetic": "brightness",
     "height=1024": "height=16",
@@ -19,7 +18,9 @@ SMALLER = {
     "steps 20": "steps 4",
     "steps=10": "steps=1",
 }
-COMMANDS = re.findall(r"^    (noiseward .*(?:\n        .*)*)$", TEXT, re.MULTILINE)
+COMMANDS = [
+    found for page in TASKS for found in re.findall(r"^    (noiseward .*(?:\n        .*)*)$", TEXTS[page], re.MULTILINE)
+]
 
 pytestmark = pytest.mark.filterwarnings("ignore:the prompt is longer")  # the tiny model reads 8 tokens
 
@@ -36,7 +37,8 @@ def place(models, tmp_path, monkeypatch):
 
     for name, target in (("photo", "photo.jpg"), ("photo", "style.jpg"), ("mask", "mask.png"), ("edges", "edges.png")):
         Image.open(models / f"{name}.png").save(tmp_path / target)
-    (tmp_path / "prompts.csv").write_text(re.search(r"^ {4}(prompt,image.*\n(?: {4}\S.*\n)+)", TEXT, re.MULTILINE)[0])
+    table = re.search(r"^ {4}(prompt,image.*\n(?: {4}\S.*\n)+)", TEXTS["tasks.md"], re.MULTILINE)
+    (tmp_path / "prompts.csv").write_text(table[0])
     named = {
         "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd", "stabilityai/stable-diffusion-xl-base-1.0": "xl",
         "lllyasviel/sd-controlnet-canny": "canny", "h94/IP-Adapter": "ip-adapter/models",
@@ -61,14 +63,15 @@ def test_a_command_of_the_page_runs(run, place, command):
     assert status == 0, errors
 
 
-def test_the_page_has_a_command_for_each_task():
+def test_there_is_a_command_for_each_task():
     flags = ("--image photo", "--mask-image", "--control-image", "--ip-adapter h94", "batch prompts.csv")
     assert all(any(flag in command for command in COMMANDS) for flag in flags)
 
 
-def test_the_python_examples_of_the_page_run(place, tmp_path):
-    found, names = examples(TEXT), {"__name__": "example"}
-    assert len(found) == TEXT.count("```python") == 4
-    for line, code in found:
-        exec(compile("\n" * (line - 1) + place(code), "docs/tasks.md", "exec"), names)
-    assert (tmp_path / "fox.png").exists()
+@pytest.mark.parametrize("page", TASKS[:-1])
+def test_the_python_example_of_a_page_runs(place, page):
+    ((line, code),) = examples(TEXTS[page])
+    names = {"__name__": "example"}
+    exec(compile("\n" * (line - 1) + place(code), f"docs/{page}", "exec"), names)
+    assert len(names["solution"].images) == 1
+    assert Path("fox.png").exists() == ("save(" in code)
