@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.studio_server import SLOW, Server, field, open_tab
+from tests.studio_server import SLOW, Server, field, open_tab, wait_for_step
 
 pytest_plugins = ["tests.studio_fixtures"]
 DRAWN = "document.querySelectorAll('#tiles img').length === 4"
@@ -23,11 +23,16 @@ def test_an_artist_starts_a_run_sees_it_improve_stops_and_goes_on_from_a_frame(p
     assert "write a prompt" in page.locator("#run").inner_text()
     page.get_by_text("Quick look", exact=True).click()
     page.click("#start-run")
-    seen = set()
-    for step in (2, 3):  # two live updates
-        page.wait_for_selector(f"#run [data-state=running][data-step='{step}']", timeout=SLOW)
-        seen.add(page.locator("#run img").nth(1).get_attribute("src"))
-    assert len(seen) == 2 and all("/.studio/live/a-duck-brightness/now-00.png" in one for one in seen)
+    wait_for_step(page, 1)
+    for _ in range(2):  # two live updates
+        now = page.locator("#run img").nth(1).get_attribute("src")
+        assert "/.studio/live/a-duck-brightness/now-00.png" in now
+        page.wait_for_function(
+            "now => ![now, undefined].includes("
+            "document.querySelectorAll('#run [data-state=running] img')[1]?.getAttribute('src'))",
+            arg=now,
+            timeout=SLOW,
+        )
     page.click("#stop-run")
     page.wait_for_selector("#run [data-state=interrupted]", timeout=SLOW)
     assert (folder / "a-duck-brightness/status.json").exists()
@@ -201,7 +206,7 @@ def test_an_update_is_on_the_page_soon_after_its_step(page, folder):
     """The delay between a step's line in the log and its number on the page, which includes both processes' polling."""
     field(page, "prompt").fill("a star")
     page.click("#start-run")
-    page.wait_for_selector("#run [data-state=running][data-step='2']", timeout=SLOW)
+    wait_for_step(page, 2)
     page.evaluate(
         "() => { window.seen = {}; const look = () => { const run = document.querySelector('#run .nw-run');"
         "if (run) window.seen[run.dataset.step] ??= Date.now(); requestAnimationFrame(look); }; look(); }"
@@ -228,7 +233,7 @@ def test_a_server_that_is_killed_and_started_again_loses_nothing(browser, folder
     page.goto(first.address)
     page.wait_for_selector("#start-run")
     page.click("#start-run")
-    page.wait_for_selector("#run [data-state=running][data-step='3']", timeout=SLOW)
+    wait_for_step(page, 3)
     first.kill()
     second = Server(runs)
     page.goto(second.address)

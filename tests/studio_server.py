@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["CHROMIUM", "SLOW", "Server", "field", "open_tab"]
+__all__ = ["CHROMIUM", "SLOW", "Server", "field", "open_tab", "wait_for_step"]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if CHROMIUM is None:
@@ -55,3 +55,10 @@ def field(page, name):
 
 def open_tab(page, name):
     page.get_by_role("tab", name=name, exact=True).click()
+
+
+def wait_for_step(page, step):
+    """Wait until the run that is shown has at least that step: faster steps than the page draws are skipped."""
+    page.wait_for_function(
+        "step => +document.querySelector('#run [data-state=running]')?.dataset.step >= step", arg=step, timeout=SLOW
+    )

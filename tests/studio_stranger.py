@@ -8,7 +8,7 @@ import re
 import pytest
 
 from noiseward.images.metadata import read_metadata
-from tests.studio_server import SLOW, field, open_tab
+from tests.studio_server import SLOW, field, open_tab, wait_for_step
 
 pytest_plugins = ["tests.studio_fixtures"]
 
@@ -72,7 +72,7 @@ def test_words_that_the_model_does_not_know_are_named_before_the_start_with_clos
 
 def test_a_new_run_leaves_nothing_of_another_on_the_page(page):
     start(page, "a frog")
-    page.wait_for_selector("#run [data-state=running][data-step='3']", timeout=SLOW)
+    wait_for_step(page, 3)
     page.get_by_role("button", name="Frames along the way").click()
     page.locator("#frame input[type=range]").press("ArrowRight")
     page.wait_for_selector("[data-frame='1'] img")
