@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -32,18 +33,18 @@ from torch import Tensor
 
 from experiments import frontier_report
 from experiments.built_in import CALL
-from experiments.cells import CELLS, Cell, add_engine, compute, read_engine
+from experiments.cells import CELLS, Cell, add_engine, compute, hash_key, read_engine
 from experiments.guarded import label_rows
 from experiments.judge import right_background, right_noun
 from experiments.report import model, write
-from noiseward import FunctionReward, ImageTest, Method, Reward, Sampler, stickers
+from noiseward import FunctionReward, ImageTest, Method, Reward, Sampler, steps, stickers
 from noiseward.images import draw_grid, to_images
 from noiseward.loop.step import Best
 from noiseward.noise.typicality import strict_probability
-from noiseward.options.run import Settings
 from noiseward.pipelines.open import open_sampler
-from noiseward.problem import prepare
 from noiseward.rewards.parse import make_reward
+from noiseward.runs import RunFolder
+from noiseward.runs.resume_point import find_resume_point
 from training.words import caption
 
 SAMPLES, MARKS = 10, (1, 3, 10, 30)
@@ -114,33 +115,41 @@ def run(
     seed: int,
     marks: Sequence[int],
     images: Path,
+    work: Path,
 ) -> list[dict[str, Any]]:
-    """One method on some captions: what it would have returned at each mark."""
+    """One method on some captions: what it would have returned at each mark. Interrupted, it continues from `work`."""
     sampler = open_sampler(load(where), call=call)
     prompts = [caption(*one) for one in chunk] or None
-    unit = SAMPLES * sampler.layout.steps
-    settings = Settings(nfe=unit * marks[-1], batch=batch, seed=seed)
-    problem = prepare(sampler, prompts, reward_of(reward), settings, method=method, watch=())
-    found: list[Best] = []
-    start = before = None
-    for step in problem.iterate():
-        start = start or step.best
-        while step.index > 1 and len(found) < len(marks) and step.before.cost > unit * marks[len(found)]:
-            found.append(before or start)
-        before = step.best
-    assert before is not None and start is not None
-    found += [before] * (len(marks) - len(found))
-    tests = {"image": ImageTest(sampler), "other": ImageTest(sampler, fresh=32, seed=OTHER)}
-    rows = problem.objective.prompt
+    rows = prompts and [text for text in prompts for _ in range(batch)]
     pairs = [one for one in chunk for _ in range(batch)]
-    looks = []
-    for mark, best in zip((0, *marks), (start, *found), strict=True):
+    tests = {"image": ImageTest(sampler), "other": ImageTest(sampler, fresh=32, seed=OTHER)}
+
+    def look(mark: int, best: Best) -> None:
         path = images / f"{mark}"
         path.mkdir(parents=True, exist_ok=True)
         for row, image in enumerate(to_images(best.sample)):
             image.save(path / f"{row:02d}.png")
-        looks.append(judge(sampler, tests, best, rows, pairs) | {"mark": mark})
-    return looks
+        (work / f"{mark}.json").write_text(json.dumps(judge(sampler, tests, best, rows, pairs) | {"mark": mark}))
+
+    def look_where_reached(best: Best, cost: int, last: int) -> None:
+        """`last`: the index of the last step that was made."""
+        for mark in (0, *marks):
+            reached = mark == 0 or (last > 0 and cost > unit * mark)
+            if reached and not (work / f"{mark}.json").exists():
+                look(mark, best)
+
+    unit, folder, best = SAMPLES * sampler.layout.steps, work / "run", None
+    if (folder / "spec.json").exists() and (stood := find_resume_point(RunFolder(folder), torch.device("cpu"))):
+        best = stood.place.best
+        assert best is not None
+        look_where_reached(best, stood.place.nfe.cost, stood.place.index - 1)
+    how: dict[str, Any] = {"nfe": unit * marks[-1], "batch": batch, "seed": seed, "method": method}
+    for step in steps(sampler, prompts, reward_of(reward), **how, watch=(), out=folder, progress=False):
+        best = step.best
+        look_where_reached(best, (step.before + step.spent).cost, step.index)
+    assert best is not None
+    look_where_reached(best, unit * marks[-1] + 1, 1)
+    return [json.loads((work / f"{mark}.json").read_text()) for mark in (0, *marks)]
 
 
 def judge(
@@ -201,9 +210,10 @@ def main() -> None:
                        "method": method, "chunk": chunk, "number": number, "batch": batch, "marks": until}  # fmt: skip
                 key |= {"revision": REVISED[method]} if method in REVISED else {}
                 folder = CELLS / name / "images" / reward / method.replace(":", "-") / str(number)
+                work = CELLS / name / "runs" / hash_key(key)
                 cells[reward, method, number] = Cell(key, partial(
                     run, given.model, call, reward, method, chunk,
-                    batch=batch, seed=seed + batch * number * (not built_in), marks=until, images=folder,
+                    batch=batch, seed=seed + batch * number * (not built_in), marks=until, images=folder, work=work,
                 ))  # fmt: skip
     results: dict[str, dict[str, list[Any]]] = {}
     for (reward, method, _), looks in compute(name, cells, engine=read_engine(given)).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 
+import pytest
 from PIL import Image
 
 from experiments import frontier, frontier_report, image_tests
@@ -16,13 +17,34 @@ from noiseward.pipelines.open import open_sampler
 def test_a_method_is_read_off_at_each_mark(tmp_path):
     call = {"num_inference_steps": 3, "guidance_scale": 3.0, "eta": 1.0}
     chunk = [("duck", "blue"), ("cat", None)]
-    how = {"batch": 1, "seed": 1000, "marks": [1, 2], "images": tmp_path}
+    how = {"batch": 1, "seed": 1000, "marks": [1, 2], "images": tmp_path, "work": tmp_path / "work"}
     looks = frontier.run("stickers", call, "brightness", "best-of-n:samples=4", chunk, **how)
     assert [look["mark"] for look in looks] == [0, 1, 2]
     rewards = [look["reward"] for look in looks]
     assert all(a <= b <= c for a, b, c in zip(*rewards, strict=True)) and rewards[2] > rewards[0]
     assert all(look["ground"][1] is None and look["ground"][0] in (0.0, 1.0) for look in looks)
     assert sorted(path.name for path in (tmp_path / "2").iterdir()) == ["00.png", "01.png"]
+
+
+def test_a_method_that_is_interrupted_continues_from_its_run(tmp_path, monkeypatch):
+    call = {"num_inference_steps": 2, "guidance_scale": 3.0, "eta": 1.0}
+    how = {"batch": 1, "seed": 1000, "marks": [1, 2]}
+    given = "stickers", call, "brightness", "dno", [("duck", "blue")]
+    whole = frontier.run(*given, **how, images=tmp_path / "a", work=tmp_path / "b")
+    looks, judge = [], frontier.judge
+
+    def interrupted(*arguments):
+        looks.append(judge(*arguments))
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+        return looks[-1]
+
+    monkeypatch.setattr(frontier, "judge", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        frontier.run(*given, **how, images=tmp_path / "c", work=tmp_path / "d")
+    assert frontier.run(*given, **how, images=tmp_path / "c", work=tmp_path / "d") == whole
+    assert len(looks) == 4  # the start was not looked at again
+    assert [len((tmp_path / one / "run" / "steps.jsonl").read_text().splitlines()) for one in "bd"] == [5, 5]
 
 
 def test_the_methods_of_the_frontier_exist():
