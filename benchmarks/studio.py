@@ -1,6 +1,6 @@
 """How soon is a step on the pages that look at it, and what does the server need for many of them?
 
-`noiseward studio` in a process of its own, on the built-in model; N clients hold the stream of the page, as browsers
+`noiseward studio` in a process of its own, on the built-in model; N clients hold the streams of the page, as browsers
 do, while runs continue one after the other. A delay is from the time that a step's line was written to the log until a
 client has the page's update of it. Memory is that of the server's process, without its worker.
 
@@ -26,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,26 +42,21 @@ STEP = re.compile(r'data-step=\\?"(\d+)\\?" data-state=\\?"running')
 
 
 class Client(threading.Thread):
-    """A page that is open: it holds the stream, and notes when it has which step."""
+    """A page that is open: it holds its streams, and notes when it has which step."""
 
-    def __init__(self, address: str, stream: int, number: int) -> None:
+    def __init__(self, address: str, streams: Sequence[int], number: int) -> None:
         super().__init__(daemon=True)
-        self.address, self.stream, self.session = address, stream, f"benchmark{number}"
+        self.address, self.streams, self.session = address, streams, f"benchmark{number}"
         self.seen: dict[int, float] = {}
         self.closed = False
 
     def run(self) -> None:
         threading.Thread(target=self._beat, daemon=True).start()
         api = f"{self.address}gradio_api/queue"
-        body = {
-            "data": [],
-            "fn_index": self.stream,
-            "session_hash": self.session,
-            "event_data": None,
-            "trigger_id": None,
-        }
+        body = {"data": [], "session_hash": self.session, "event_data": None, "trigger_id": None}
         with httpx.Client(timeout=None) as client:
-            client.post(f"{api}/join", json=body).raise_for_status()
+            for stream in self.streams:
+                client.post(f"{api}/join", json=body | {"fn_index": stream}).raise_for_status()
             with client.stream("GET", f"{api}/data", params={"session_hash": self.session}) as answer:
                 for line in answer.iter_lines():
                     if self.closed:
@@ -125,9 +121,9 @@ def find_worker(server: int) -> int | None:
     return next((int(one) for one in [*children, *others] if _says(int(one), "noiseward.studio.worker")), None)
 
 
-def grow(server: int, address: str, stream: int, minutes: float) -> dict[str, Any]:
+def grow(server: int, address: str, streams: Sequence[int], minutes: float) -> dict[str, Any]:
     """Memory over time, with a page open and a run now and then."""
-    page, begun, runs, due = Client(address, stream, 1), time.time(), 0, 0.0
+    page, begun, runs, due = Client(address, streams, 1), time.time(), 0, 0.0
     page.start()
     pages = [page]
     series: list[dict[str, float]] = []
@@ -137,7 +133,7 @@ def grow(server: int, address: str, stream: int, minutes: float) -> dict[str, An
             runs, due = runs + 1, due + BETWEEN
             for one in pages[1:]:
                 one.closed = True
-            pages.append(Client(address, stream, 1 + runs))  # a page that looks at this run
+            pages.append(Client(address, streams, 1 + runs))  # a page that looks at this run
             pages[-1].start()
         worker = find_worker(server)
         found = {"minute": now / 60, "server": memory(server), "worker": memory(worker) if worker else 0.0}
@@ -170,7 +166,9 @@ def write_memory(found: dict[str, Any]) -> None:
     PAGE.write_text(MARK.sub(lambda mark: f"{mark[1]}\n{text}\n\n{mark[2]}", page), encoding="utf-8")
 
 
-def play(server: int, address: str, stream: int, clients: int, minutes: float, folder: Path) -> dict[str, Any]:
+def play(
+    server: int, address: str, streams: Sequence[int], clients: int, minutes: float, folder: Path
+) -> dict[str, Any]:
     """Delays with so many pages open, for some minutes of runs."""
     delays, memories, until = [], [memory(server)], time.time() + 60 * minutes
     while time.time() < until:
@@ -180,7 +178,7 @@ def play(server: int, address: str, stream: int, clients: int, minutes: float, f
         stop = threading.Event()
         log = folder / name / "steps.jsonl"
         threading.Thread(target=follow, args=(log, written, stop), daemon=True).start()
-        pages = [Client(address, stream, 100_000 * clients + 1000 * seed + k) for k in range(clients)]
+        pages = [Client(address, streams, 100_000 * clients + 1000 * seed + k) for k in range(clients)]
         for page in pages:
             page.start()
         while not _ended(folder / name):
@@ -219,14 +217,15 @@ def main() -> None:
         result: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         started = time.time() - begun
         config = httpx.get(f"{address}config", timeout=60).json()
-        stream = next(one["id"] for one in config["dependencies"] if [0, "load"] in one["targets"])
+        loads = [one for one in config["dependencies"] if [0, "load"] in one["targets"] and one["backend_fn"]]
+        streams = [one["id"] for one in loads]
         if arguments.memory:
-            result["memory"] = grow(server.pid, address, stream, arguments.minutes)
+            result["memory"] = grow(server.pid, address, streams, arguments.minutes)
             write_memory(result["memory"])
         else:
             result |= {"seconds to start": started, "seconds to paint": paint(address)}
             result["delays"] = {
-                count: play(server.pid, address, stream, count, arguments.minutes, folder)
+                count: play(server.pid, address, streams, count, arguments.minutes, folder)
                 for count in arguments.clients
             }
     finally:

@@ -41,7 +41,8 @@ COUNT, LIKED, WRONG, LOOKS, POOL = 6, 2, 0.1, (5, 10, 15), 720
 COSINE = 0.9  # of the fixed angle
 HERE = "choosing"
 WAYS = {HERE: 0.85, "without discount": 1.0, "a fixed angle around the best": None}
-BEST = {"best of as many fresh images": 1, "best of four times as many": 4}
+LUCK = "best of four times as many"
+BEST = {"best of as many fresh images": 1, LUCK: 4}
 
 
 def detail(images: Tensor) -> Tensor:
@@ -121,7 +122,10 @@ def standardize(value: float, pool: Sequence[float]) -> float:
 
 
 def summarize(found: dict[Any, Any], pools: dict[str, Any], looks: Sequence[int]) -> dict[str, list[dict[str, float]]]:
-    """By way of choosing and number of looks: the rating in standard deviations, with its 95 % interval."""
+    """By way of choosing and number of looks: the rating in standard deviations, with its 95 % interval.
+
+    Differences are of the same prompt, taste and seed.
+    """
     rows: dict[str, list[list[float]]] = {}
     for (prompt, taste, _), ways in found.items():
         pool = pools[prompt][taste]
@@ -131,6 +135,9 @@ def summarize(found: dict[Any, Any], pools: dict[str, Any], looks: Sequence[int]
                 seen[name] = best_of(pool, min(factor * count * COUNT, len(pool)))
             for way, rating in seen.items():
                 rows.setdefault(way, [[] for _ in looks])[at].append(standardize(rating, pool))
+    for other in (LUCK, "without discount"):
+        pairs = zip(rows[HERE], rows[other], strict=True)
+        rows[f"{HERE}, less {other}"] = [[a - b for a, b in zip(*pair, strict=True)] for pair in pairs]
     return {way: [interval(values) for values in columns] for way, columns in rows.items()}
 
 
@@ -168,7 +175,7 @@ def main() -> None:
         "prompts": prompts, "tastes": tastes, "seeds": 2, "images per look": COUNT, "liked": LIKED, "wrong": WRONG,
         "pool": POOL, "model": model(),
     }  # fmt: skip
-    last = {way: columns[-1] for way, columns in table.items()}
+    last = {way: columns[-1] for way, columns in table.items() if "less" not in way}
     verdict = f"after {looks[-1]} looks: " + ", ".join(f"{way} {format_mean(one)}" for way, one in last.items())
     write(NAME, settings=settings, results=table, verdict=verdict)
     page = PAGE.read_text(encoding="utf-8")

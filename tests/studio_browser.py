@@ -202,8 +202,8 @@ def test_pages_fit_a_phone_and_are_dark_where_that_is_asked_for(browser, server,
     page.close()
 
 
-def test_an_update_is_on_the_page_soon_after_its_step(page, folder):
-    """The delay between a step's line in the log and its number on the page, which includes both processes' polling."""
+def test_a_page_keeps_up_with_its_run(page, folder):
+    """When a step appears on the page, the log is at most a step further. (benchmarks/studio.py has the delay.)"""
     field(page, "prompt").fill("a star")
     page.click("#start-run")
     wait_for_step(page, 2)
@@ -212,7 +212,7 @@ def test_an_update_is_on_the_page_soon_after_its_step(page, folder):
         "if (run) window.seen[run.dataset.step] ??= Date.now(); requestAnimationFrame(look); }; look(); }"
     )
     log, written = folder / "a-star-brightness/steps.jsonl", {}
-    for _ in range(400):
+    for _ in range(SLOW // 20):
         count = log.read_text().count("\n")
         written.setdefault(str(count), time.time() * 1000)
         if count >= 7 or page.locator("#run [data-state=done]").count():
@@ -220,8 +220,9 @@ def test_an_update_is_on_the_page_soon_after_its_step(page, folder):
         time.sleep(0.02)
     page.wait_for_timeout(500)
     seen = page.evaluate("window.seen")
-    delays = [seen[count] - at for count, at in written.items() if count in seen and int(count) > 2]
-    assert delays and sorted(delays)[len(delays) // 2] < 1000  # docs/studio.md has what was measured
+    behind = [sum(at < seen[step] for at in written.values()) - list(written).index(step) - 1
+              for step in written if step in seen and int(step) > 2]  # fmt: skip
+    assert behind and sorted(behind)[len(behind) // 2] <= 1, (behind, written, seen)
     if page.locator("#run [data-state=running]").count():
         page.click("#stop-run")
 

@@ -15,6 +15,7 @@ from noiseward.studio.desk import Desk, View
 from noiseward.studio.draw import draw_empty, draw_error, draw_note, to_address
 from noiseward.studio.forms import Form, make_field
 from noiseward.studio.jobs import Job
+from noiseward.studio.part import Part
 from noiseward.studio.prompt_note import PromptNote
 from noiseward.studio.session import Session
 
@@ -128,11 +129,11 @@ class ChooseTab:
         self.keep.click(self._keep, self.tiles, [start, prompt, tabs, self.said], **quiet)
 
     @property
-    def outputs(self) -> list[Any]:
-        """What `poll` updates."""
-        return [self.tiles, self.note, self.center]
+    def parts(self) -> list[Part]:
+        """What changes by itself."""
+        return [Part([self.tiles, self.note, self.center], self._poll)]
 
-    def poll(self, view: View) -> list[Any] | None:
+    def _poll(self, view: View) -> list[Any] | None:
         """What has changed of the looks of a page; None if nothing."""
         if view.session is None:
             return None

@@ -17,7 +17,7 @@ from noiseward.studio.live import Watcher
 from noiseward.studio.places import Places
 from noiseward.studio.session import FILE as SESSION
 
-__all__ = ["Desk", "View"]
+__all__ = ["VIEWS", "Desk", "View"]
 
 VIEWS = 1000  # open pages that are remembered
 

@@ -16,6 +16,7 @@ from noiseward.studio.create_tab import CreateTab
 from noiseward.studio.desk import Desk, View
 from noiseward.studio.draw import draw_empty, draw_error, draw_note, draw_state, to_address
 from noiseward.studio.forms import Form, make_command
+from noiseward.studio.part import Part
 from noiseward.studio.prompt_note import PromptNote
 
 __all__ = ["ManyTab"]
@@ -80,11 +81,11 @@ class ManyTab:
         self.stop.click(self._stop, None, self.said, **quiet)
 
     @property
-    def outputs(self) -> list[Any]:
-        """What `poll` updates."""
-        return [self.panel]
+    def parts(self) -> list[Part]:
+        """What changes by itself."""
+        return [Part([self.panel], self._poll)]
 
-    def poll(self, view: View) -> list[Any] | None:
+    def _poll(self, view: View) -> list[Any] | None:
         """What has changed of the sweep that a page looks at; None if nothing."""
         if view.sweep is None:
             return None

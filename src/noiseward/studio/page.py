@@ -1,4 +1,4 @@
-"""The page: its tabs, and the stream that keeps every open page up to date."""
+"""The page: its tabs, and the streams that keep every open page up to date."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import gradio as gr
 from noiseward.studio.api import add_api
 from noiseward.studio.choose_tab import ChooseTab
 from noiseward.studio.create_tab import CreateTab
-from noiseward.studio.desk import Desk
+from noiseward.studio.desk import VIEWS, Desk
 from noiseward.studio.many_tab import ManyTab
+from noiseward.studio.part import Part
 from noiseward.studio.queue_panel import QueuePanel
 from noiseward.studio.rewards_tab import RewardsTab
 from noiseward.studio.runs_tab import RunsTab
@@ -62,29 +63,30 @@ def build_page(desk: Desk) -> gr.Blocks:
         many.connect(many_tab)
         rewards.connect(create.reward)
         add_api(desk)
-        parts = [queue, create.view, choose, many, runs]
-
-        async def stream(request: gr.Request) -> AsyncIterator[list[Any]]:
-            view = desk.view(request.session_hash)
-            while view.is_open:
-                found = [part.poll(view) for part in parts]
-                if any(one is not None for one in found):
-                    updates = [
-                        one if one is not None else [gr.skip()] * len(part.outputs)
-                        for part, one in zip(parts, found, strict=True)
-                    ]
-                    yield [update for one in updates for update in one]
-                await asyncio.sleep(EVERY)
-
-        outputs = [output for part in parts for output in part.outputs]
-        page.load(stream, None, outputs, show_progress="hidden", concurrency_limit=None, api_visibility="private")
+        parts = [*queue.parts, *create.view.parts, *choose.parts, *many.parts, *runs.parts]
+        for part in parts:
+            _stream(page, desk, part)
 
         def forget(request: gr.Request) -> None:
             desk.forget(request.session_hash)
             _drop_session(request)
 
         page.unload(forget)
-    return page
+    page.max_threads = VIEWS * len(parts)  # a stream holds one of Gradio's 40 places as long as its page is open
+    return page.queue()
+
+
+def _stream(page: gr.Blocks, desk: Desk, part: Part) -> None:
+    """Keep a part up to date on every page that is open."""
+
+    async def stream(request: gr.Request) -> AsyncIterator[Any]:
+        view = desk.view(request.session_hash)
+        while view.is_open:
+            if (found := part.poll(view)) is not None:
+                yield found if len(found) > 1 else found[0]
+            await asyncio.sleep(EVERY)
+
+    page.load(stream, None, part.outputs, show_progress="hidden", concurrency_limit=None, api_visibility="private")
 
 
 def _drop_session(request: gr.Request) -> None:

@@ -10,6 +10,7 @@ import gradio as gr
 from noiseward.studio.desk import Desk, View
 from noiseward.studio.draw import draw_note
 from noiseward.studio.jobs import Job
+from noiseward.studio.part import Part
 from noiseward.studio.words import KINDS
 
 __all__ = ["QueuePanel"]
@@ -66,11 +67,11 @@ class QueuePanel:
         self.list.click(self._act, None, [tabs, self.said], show_progress="hidden", api_visibility="private")
 
     @property
-    def outputs(self) -> list[Any]:
-        """What `poll` updates."""
-        return [self.list]
+    def parts(self) -> list[Part]:
+        """What changes by itself."""
+        return [Part([self.list], self._poll)]
 
-    def poll(self, view: View) -> list[Any] | None:
+    def _poll(self, view: View) -> list[Any] | None:
         """What the list shows; None if nothing has changed."""
         version = self.desk.jobs.version
         if view.seen.get("queue") == version:

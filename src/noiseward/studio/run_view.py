@@ -15,6 +15,7 @@ from noiseward.studio.desk import Desk, View
 from noiseward.studio.draw import draw_empty, draw_error, draw_frame, draw_note, draw_plots, draw_run
 from noiseward.studio.forms import make_command
 from noiseward.studio.live import Snapshot
+from noiseward.studio.part import Part
 from noiseward.studio.words import NUMBERS
 
 __all__ = ["RunView"]
@@ -113,37 +114,66 @@ class RunView:
         return [self.no_pair, self.wipe, self.download]
 
     @property
-    def outputs(self) -> list[Any]:
-        """What `poll` updates."""
-        return [
-            self.panel, self.plots, self.pause, self.resume, self.stop, self.more, self.command, self.row, self.slider,
-            self.frame, self.go_on, self.use, self.vary, *self._pair, self.rendered, self.said, self.frame_said,
-            self.render_said,
+    def parts(self) -> list[Part]:
+        """What changes with every step, with every frame that is kept, and now and then."""
+        frames = [self.slider, self.frame, self.go_on, self.use, self.vary]
+        rest = [
+            self.pause, self.resume, self.stop, self.more, self.command, self.row, *self._pair, self.rendered,
+            self.said, self.frame_said, self.render_said,
         ]  # fmt: skip
+        return [
+            Part([self.panel, self.plots], self._poll_drawing),
+            Part(frames, self._poll_frames),
+            Part(rest, self._poll_rest),
+        ]
 
-    def poll(self, view: View) -> list[Any] | None:
-        """What has changed of the run that a page looks at; None if nothing."""
+    def _look(self, view: View, part: str) -> tuple[Snapshot, Snapshot | None] | None:
+        """The run that a page looks at, and what a part of the page has shown of it; None if nothing has changed."""
         if view.run is None:
             return None
-        found = self.desk.watcher.look(view.run)
-        seen: Snapshot | None = view.seen.get("run")
+        found, seen = self.desk.watcher.look(view.run), view.seen.get(part)
         if found is seen:
             return None
-        view.seen["run"] = found
-        before = seen if seen is not None and seen.path == found.path else None
+        view.seen[part] = found
+        return found, seen if seen is not None and seen.path == found.path else None
+
+    def _poll_drawing(self, view: View) -> list[Any] | None:
+        looked = self._look(view, "drawing")
+        return None if looked is None else [*self._draw(looked[0])]
+
+    def _poll_frames(self, view: View) -> list[Any] | None:
+        """The slider, the frame and the buttons below it; the frame is its user's own while the run continues."""
+        looked = self._look(view, "frames")
+        if looked is None:
+            return None
+        found, before = looked
+        if before is not None and before.frames == found.frames:
+            return None
+        last, some = max(len(found.frames) - 1, 1), bool(found.frames)
+        if before is not None and before.frames and some:
+            return [gr.update(maximum=last), *[gr.skip()] * 4]
+        row = 0 if before is None else view.row
+        frame = draw_frame(found, self.desk.places, found.frames[0], row) if some else draw_empty(NO_FRAMES)
+        return [gr.update(value=0, maximum=last), frame, *[gr.update(interactive=some)] * 3]
+
+    def _poll_rest(self, view: View) -> list[Any] | None:
+        looked = self._look(view, "rest")
+        if looked is None:
+            return None
+        found, before = looked
         is_new = before is None
         view.row = 0 if is_new else min(view.row, max(found.rows - 1, 0))
+        if before is not None and (before.state, before.rows) == (found.state, found.rows):
+            return None
         ended = not found.is_open and (before is None or before.is_open)
         command = to_command("noiseward", "resume", str(found.path)) if found.can_resume else self._command(found)
         return [
-            *self._draw(found),
             gr.update(interactive=found.is_open),
             gr.update(interactive=found.can_resume),
             gr.update(interactive=found.is_open),
             gr.update(interactive=found.state in ("done", "interrupted", "paused")),
             gr.update(value=command, visible=bool(command)) if is_new or ended else gr.skip(),
             self._list_rows(found) if before is None or before.rows != found.rows else gr.skip(),
-            *self._update_frames(found, before, view.row),
             *(self._show_pair(found, view.row) if is_new or ended else [gr.skip()] * len(self._pair)),
             gr.update(value=None, visible=False) if is_new else gr.skip(),
             "" if is_new or ended else gr.skip(),
@@ -153,17 +183,6 @@ class RunView:
     def _list_rows(self, found: Snapshot) -> Any:
         choices = [(found.title(row) or f"image {row + 1}", row) for row in range(max(found.rows, 1))]
         return gr.Dropdown(choices, value=0, visible=found.rows > 1)
-
-    def _update_frames(self, found: Snapshot, before: Snapshot | None, row: int) -> list[Any]:
-        """The slider, the frame and the buttons below it; the frame is its user's own while the run continues."""
-        if before is not None and before.frames == found.frames:
-            return [gr.skip()] * 5
-        last, some = max(len(found.frames) - 1, 1), bool(found.frames)
-        buttons = [gr.update(interactive=some)] * 3
-        if before is not None and before.frames:
-            return [gr.update(maximum=last), gr.skip(), *buttons]
-        frame = draw_frame(found, self.desk.places, found.frames[0], row) if some else draw_empty(NO_FRAMES)
-        return [gr.update(value=0, maximum=last), frame, *buttons]
 
     def _show_pair(self, found: Snapshot, row: int) -> list[Any]:
         """The wipe between start and best of a row, and what to download."""

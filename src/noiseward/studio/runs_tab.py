@@ -21,6 +21,7 @@ from noiseward.studio.draw import (
 )
 from noiseward.studio.gallery import SORTS, STATES, Entry, Gallery
 from noiseward.studio.live import Snapshot
+from noiseward.studio.part import Part
 
 __all__ = ["RunsTab"]
 
@@ -120,11 +121,11 @@ class RunsTab:
         )
 
     @property
-    def outputs(self) -> list[Any]:
-        """What `poll` updates."""
-        return [self.pulse]
+    def parts(self) -> list[Part]:
+        """What changes by itself."""
+        return [Part([self.pulse], self._poll)]
 
-    def poll(self, view: View) -> list[Any] | None:
+    def _poll(self, view: View) -> list[Any] | None:
         """A number that changes when a job begins or ends, for the cards to be listed again; None if it is the same."""
         version = self.desk.jobs.version
         if view.seen.get("gallery") == version:
