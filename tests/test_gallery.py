@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.gallery import draw, page, rewards, terrain, tones
+from experiments.gallery import draw, page, rewards, run, terrain, tones
 from experiments.gallery.entries import ENTRIES
 from experiments.support import insert
 
@@ -29,7 +29,7 @@ def test_every_entry_has_results_and_a_small_image():
         assert path.stat().st_size < 100_000, path.name
         with Image.open(path) as image:
             assert image.width <= 1200, path.name
-        assert set(RESULTS[entry.name]) == {run.name for run in entry.runs}
+        assert set(RESULTS[entry.name]) == {one.name for one in entry.runs}
 
 
 def test_a_gallery_has_a_black_box_a_requirement_and_a_failure():
@@ -39,18 +39,38 @@ def test_a_gallery_has_a_black_box_a_requirement_and_a_failure():
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_the_files_that_commands_name_have_the_functions_that_they_name(entry):
-    for run in entry.runs:
-        for word in shlex.split(run.line):
+    for one in entry.runs:
+        for word in shlex.split(one.line):
             if word.startswith("experiments/"):
                 path, _, name = word.rpartition(":")
                 assert f"def {name}(" in (page.ROOT / path).read_text(encoding="utf-8")
-            assert "--seed" in run.line
+            assert "--seed" in one.line
 
 
 def test_left_is_how_much_brighter_the_left_half_is():
     image = torch.zeros(1, 3, 4, 4)
     image[..., :2] = 1
     assert rewards.left(image).item() == 1 and rewards.left(image.flip(3)).item() == -1
+
+
+def test_greenness_is_of_the_second_color():
+    image = torch.zeros(1, 3, 4, 4)
+    image[:, 1] = 1
+    assert rewards.greenness(image).item() == 1 and rewards.greenness(1 - image).item() == -1
+
+
+def test_what_was_interrupted_continues_and_what_is_done_is_not_run_again(tmp_path, monkeypatch):
+    line, calls, call = "noiseward align 'a duck' --reward brightness --method best-of-n:samples=2", [], run.call
+    line += " --num-inference-steps 2 --steps 1 --seed 0"
+    monkeypatch.setattr(run, "FOLDER", tmp_path)
+    monkeypatch.setattr(run, "call", lambda words: calls.append(words[0]) or call(words))
+    first = run.run("duck", line)
+    assert run.run("duck", line) == first and calls == ["align"]
+    (tmp_path / "duck.json").unlink()  # as if it had been interrupted before it was noted
+    assert run.run("duck", line) == first and calls == ["align", "resume"]
+    run.run("duck", f"{line}1")
+    assert calls == ["align", "resume", "align"]
+    assert draw.pairs([("", tmp_path / "duck")]).height > draw.ends([("", tmp_path / "duck")]).height
 
 
 def test_a_basin_is_lower_in_the_middle():

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from noiseward.images import draw_grid, enlarge
 
-__all__ = ["before_after", "ends", "strips", "terrain", "tone"]
+__all__ = ["before_after", "ends", "pairs", "strips", "terrain", "tone"]
 
 Runs = Sequence[tuple[str, Path]]  # a label and a run directory
 FRAMES = 6
@@ -63,6 +63,15 @@ def ends(runs: Runs) -> Image.Image:
 def before_after(runs: Runs) -> Image.Image:
     """The rows of a run, small images in large pixels: above before, below after."""
     lines = [[pixelate(one[0]) for one in part] for part in samples(runs[0][1])]
+    return draw_grid(lines, captions=["start", "best"])
+
+
+def pairs(runs: Runs) -> Image.Image:
+    """The rows of a run: above before, below after."""
+    lines = [
+        [enlarge(Image.open(path).convert("RGB")) for path in sorted((runs[0][1] / part).glob("*.png"))]
+        for part in ("initial", "best")
+    ]
     return draw_grid(lines, captions=["start", "best"])
 
 

@@ -1,4 +1,7 @@
-"""Run the commands of the gallery as a user would: `noiseward align ... --out DIR`. What is done is not run again."""
+"""Run the commands of the gallery as a user would: `noiseward align ... --out DIR`.
+
+What is done is not run again, and what was interrupted continues.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,19 @@ FOLDER = ROOT / ".experiments" / "gallery"
 
 def run(name: str, line: str) -> dict[str, Any]:
     """The numbers of a run, which is in `FOLDER / name`; made now, unless the same command made it before."""
-    folder, note = FOLDER / name, FOLDER / f"{name}.json"
+    folder, note, begun = FOLDER / name, FOLDER / f"{name}.json", FOLDER / f"{name}.line"
     words = shlex.split(line)
     assert words[0] == "noiseward"
     if note.exists() and (stored := json.loads(note.read_text(encoding="utf-8")))["line"] == line:
         return stored["found"]
-    shutil.rmtree(folder, ignore_errors=True)
-    FOLDER.mkdir(parents=True, exist_ok=True)
     print(line, flush=True)
-    told = json.loads(call([*words[1:], "--out", str(folder), "--json"]))
+    if (folder / "spec.json").exists() and begun.exists() and begun.read_text(encoding="utf-8") == line:
+        told = json.loads(call(["resume", str(folder), "--json"]))
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        begun.write_text(line, encoding="utf-8")
+        told = json.loads(call([*words[1:], "--out", str(folder), "--json"]))
     found = {key: told[key] for key in ("method", "steps", "nfe")}
     found["rows"] = [{key: row[key] for key in KEYS} for row in told["rows"]]
     found["watched"] = read_watched(folder, told["rows"])
