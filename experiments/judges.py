@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from experiments.chat_model import serve_judge
 from experiments.report import write
@@ -25,6 +25,7 @@ from noiseward.images import draw_grid, enlarge
 from noiseward.rewards.parse import make_reward
 
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "judges.png"
+LINE = 18  # pixels of a title
 FEWER = {"num_inference_steps": 10}
 LETTERS = (("a snowman", "8"), ("a snail", "e"), ("a moon", "C"), ("a carrot", "I"))
 
@@ -108,9 +109,21 @@ def main() -> None:
     for part, steps in ((chat, 7), (required, 30), (letters, 20)):
         found, shown = part(2 if small else steps)
         results[part.__name__], strips = found, strips + shown
+    picture = draw(strips)
     if not small:
-        stack(strips).save(PICTURE)
+        picture.save(PICTURE)
     write("judges", settings={"seed": 0, "small": small}, results=results, verdict="; ".join(describe(results)))
+
+
+def draw(strips: list[tuple[str, Image.Image]]) -> Image.Image:
+    """Strips above each other, each below its title."""
+    titled = []
+    for title, strip in strips:
+        canvas = Image.new("RGB", (strip.width, strip.height + LINE), "white")
+        ImageDraw.Draw(canvas).text((2, 3), title, fill="black")
+        canvas.paste(strip, (0, LINE))
+        titled.append(canvas)
+    return stack(titled)
 
 
 def describe(results: dict[str, Any]) -> list[str]:

@@ -360,3 +360,14 @@ def test_a_reward_error_of_the_server_is_one_line():
         judge(server)(make_images(2), None)
     said = "gave no usable answer for any of 2 images, got 'I like it'; is it a vision-language model?"
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_runs_of_the_page_are_drawn_each_below_its_title():
+    from PIL import Image
+
+    from experiments import judges
+
+    strips = [Image.new("RGB", (width, 40), "red") for width in (20, 30)]
+    picture = judges.draw([("a", strips[0]), ("b", strips[1])])
+    assert picture.width == 30 and picture.height >= 2 * (40 + judges.LINE)
+    assert picture.getpixel((10, judges.LINE + 5)) == (255, 0, 0) and picture.getpixel((19, 1)) == (255, 255, 255)
