@@ -17,7 +17,7 @@ import torch
 
 from experiments import frontier
 from experiments.built_in import CALL
-from experiments.cells import CELLS, Cell, add_engine, compute, read_engine
+from experiments.cells import CELLS, Cell, add_engine, compute, hash_key, read_engine
 from experiments.frontier_report import failing, gain, pool, share
 from experiments.report import format_mean, interval, model, write
 from experiments.tried import (
@@ -132,7 +132,8 @@ def main() -> None:
                 how = {"batch": 1, "seed": 1000 + number, "marks": marks}
                 key = {"version": model(), "call": CALL, "reward": reward, "method": name, "chunk": chunk, **how}
                 folder = CELLS / "methods" / "images" / reward / name.replace(":", "-") / str(number)
-                cells[reward, name, number] = Cell(key, partial(run, reward, name, chunk, images=Path(folder), **how))
+                how |= {"images": Path(folder), "work": CELLS / "methods" / "runs" / hash_key(key)}
+                cells[reward, name, number] = Cell(key, partial(run, reward, name, chunk, **how))
     results: dict[str, dict[str, list[Any]]] = {}
     for (reward, name, _), looks in compute("methods", cells, engine=read_engine(given)).items():
         results.setdefault(reward, {}).setdefault(name, []).append(looks)

@@ -74,7 +74,7 @@ def test_a_method_is_compared_with_auto_image_by_image():
 
 def test_the_experiment_reads_a_method_off_at_each_mark(tmp_path, monkeypatch):
     monkeypatch.setattr(methods, "CALL", {**methods.CALL, "num_inference_steps": 3})
-    how = {"batch": 1, "seed": 1000, "marks": [1], "images": tmp_path}
+    how = {"batch": 1, "seed": 1000, "marks": [1], "images": tmp_path, "work": tmp_path / "work"}
     looks = methods.run("brightness", "auto, with pcnl for ascent", [("duck", "blue")], **how)
     assert [look["mark"] for look in looks] == [0, 1] and looks[1]["reward"] >= looks[0]["reward"]
     assert all(methods.build(name) for reward in methods.REWARDS for name in methods.names(reward))
