@@ -108,20 +108,24 @@ ENTRIES = (
     ),
     Entry(
         "faces",
-        "A face, lit from the left",
+        "A greener face",
         "A DDPM of anime faces, 63 million parameters, 64 x 64 pixels, without prompts: Jerry Wang's "
         "[diffusion_model](https://github.com/wangjia184/diffusion_model) (MIT), as a diffusers pipeline that a file "
-        "of your own makes. Neither its code nor its weights are part of this project. The reward is how much brighter "
-        "the left half is than the right one. The best passes both tests, but only just, and its eyes are lost in the "
-        "shadow: tests are no taste, so look at the images on the way. `--target 0.1` would have stopped at the "
-        "fourth step. 200 calls, tried first, gave little more than another sample.",
+        "of your own makes. Neither its code nor its weights are part of this project. The reward is how much greener "
+        "than red and blue the image is, and a row ends where it reaches 0.1 (`--target`). The first start is one of the "
+        "samples in which the model draws no face. In the first three columns `auto` continues from another of its "
+        "nine samples. The second best is a face under a wash of yellow. **The third has lost its eyes**, and both "
+        "tests let it pass: tests are no taste, so look at the "
+        "images on the way. The fourth was green from the start, and is left alone.",
         (
             Run(
                 "faces",
-                f"noiseward align --model {{model}} --reward {HERE}/rewards.py:left {FEW} --nfe 600 --seed 0",
+                f"noiseward align --model {{model}} --reward {HERE}/rewards.py:greenness {FEW} --eta 1 --nfe 500 "
+                "--batch 4 --seed 0 --target 0.1",
             ),
         ),
-        unit="left minus right",
+        draw=draw.pairs,
+        unit="greenness",
         model="faces",
         group=OTHERS,
     ),
