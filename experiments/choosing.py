@@ -175,7 +175,7 @@ def main() -> None:
         "prompts": prompts, "tastes": tastes, "seeds": 2, "images per look": COUNT, "liked": LIKED, "wrong": WRONG,
         "pool": POOL, "model": model(),
     }  # fmt: skip
-    last = {way: columns[-1] for way, columns in table.items() if "less" not in way}
+    last = {way: table[way][-1] for way in (*WAYS, *BEST)}
     verdict = f"after {looks[-1]} looks: " + ", ".join(f"{way} {format_mean(one)}" for way, one in last.items())
     write(NAME, settings=settings, results=table, verdict=verdict)
     page = PAGE.read_text(encoding="utf-8")

@@ -29,11 +29,11 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from experiments import frontier_report
 from experiments.built_in import CALL
 from experiments.cells import CELLS, Cell, add_engine, compute, hash_key, read_engine
+from experiments.gallery.rewards import greenness, left
 from experiments.guarded import label_rows
 from experiments.judge import right_background, right_noun
 from experiments.report import model, write
@@ -65,18 +65,7 @@ REWARDS = ("brightness", "contrast", "clip", "jpeg")
 REVISED = {"auto": "begins again, tests what luck finds"}  # what has changed since cells were first computed
 
 
-def greenness(sample: Tensor) -> Tensor:
-    """How much greener than red and blue."""
-    return (sample[:, 1] - (sample[:, 0] + sample[:, 2]) / 2).mean((1, 2))
-
-
-def left_brightness(sample: Tensor) -> Tensor:
-    """The left half as bright, and the right half as dark, as can be."""
-    half = sample.shape[-1] // 2
-    return sample[..., :half].mean((1, 2, 3)) - sample[..., half:].mean((1, 2, 3))
-
-
-OWN = {"greenness": greenness, "left": left_brightness}
+OWN = {"greenness": greenness, "left": left}
 
 
 def reward_of(name: str) -> Reward:
@@ -129,7 +118,10 @@ def run(
         path.mkdir(parents=True, exist_ok=True)
         for row, image in enumerate(to_images(best.sample)):
             image.save(path / f"{row:02d}.png")
-        (work / f"{mark}.json").write_text(json.dumps(judge(sampler, tests, best, rows, pairs) | {"mark": mark}))
+        content = json.dumps(judge(sampler, tests, best, rows, pairs) | {"mark": mark})
+        unfinished = work / f"{mark}.unfinished"
+        unfinished.write_text(content)
+        unfinished.replace(work / f"{mark}.json")
 
     def look_where_reached(best: Best, cost: int, last: int) -> None:
         """`last`: the index of the last step that was made."""

@@ -26,16 +26,18 @@ def test_a_method_is_read_off_at_each_mark(tmp_path):
     assert sorted(path.name for path in (tmp_path / "2").iterdir()) == ["00.png", "01.png"]
 
 
-def test_a_method_that_is_interrupted_continues_from_its_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("at", [2, 3], ids=["on the way", "at the end"])
+def test_a_method_that_is_interrupted_continues_from_its_run(tmp_path, monkeypatch, at):
     call = {"num_inference_steps": 2, "guidance_scale": 3.0, "eta": 1.0}
     how = {"batch": 1, "seed": 1000, "marks": [1, 2]}
     given = "stickers", call, "brightness", "dno", [("duck", "blue")]
     whole = frontier.run(*given, **how, images=tmp_path / "a", work=tmp_path / "b")
+    assert frontier.run(*given, **how, images=tmp_path / "a", work=tmp_path / "b") == whole  # what has ended stays
     looks, judge = [], frontier.judge
 
     def interrupted(*arguments):
         looks.append(judge(*arguments))
-        if len(looks) == 2:
+        if len(looks) == at:
             raise KeyboardInterrupt
         return looks[-1]
 
