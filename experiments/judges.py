@@ -4,8 +4,9 @@
     python -m experiments.judges --small  a few steps, and images are left alone
 
 The chat judge is the built-in one behind a server that speaks the protocol (`chat_model.py`): the run is that of any
-other model, its judgment is not. Everything runs with seed 0. Prompts and letters were chosen after trying a few; "a
-blue rabbit", tried first, gained under the judge and lost under clip.
+other model, its judgment is not. Everything runs with seed 0. The ghost is the first image that the judge likes
+least of all nouns; the elephant, tried before, is one of which it was already sure. Letters were chosen after trying a
+few.
 """
 
 from __future__ import annotations
@@ -27,19 +28,24 @@ from noiseward.rewards.parse import make_reward
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "judges.png"
 LINE = 18  # pixels of a title
 FEWER = {"num_inference_steps": 10}
+CHATS = (
+    ("a ghost", "chat", "answer=yes"),
+    ("a ghost", "chat-pair", "answer=letter"),
+    ("an elephant", "chat", "answer=yes"),
+)
 LETTERS = (("a snowman", "8"), ("a snail", "e"), ("a moon", "C"), ("a carrot", "I"))
 
 
 def chat(steps: int) -> tuple[dict[str, Any], list[tuple[str, Image.Image]]]:
     """A yes-or-no judge and one that compares, behind a server; clip is watched."""
-    results, strips, prompt = {}, [], "an elephant"
-    for name, own in (("chat", "answer=yes"), ("chat-pair", "answer=letter")):
+    results, strips = {}, []
+    for prompt, name, own in CHATS:
         with serve_judge() as (url, count):
             text = f"{name}:model=judge,base_url={url},{own},cache=none,price_in=0.15,price_out=0.6"
             solution = align(
                 "stickers", prompt, text, method="trust-region:samples=5", steps=steps, watch=["clip"], **FEWER
             )
-            results[name] = {**summarize(solution, "clip", prompt), "calls": count[0]}
+            results[f"{prompt}, {name}"] = {**summarize(solution, "clip", prompt), "calls": count[0]}
         strips.append((f"{prompt}: {name}", solution.strip()))
     return results, strips
 
@@ -52,10 +58,11 @@ def required(steps: int) -> tuple[dict[str, Any], list[tuple[str, Image.Image]]]
             "stickers",
             prompt,
             "darkness",
-            method="dno:lr=0.03,guard=none",
+            method="dno:lr=0.3,guard=none",
             require=require,
             steps=steps,
             watch=["clip"],
+            **FEWER,
         )
         name = " and ".join(["darkness", *require])
         results[name] = {**summarize(solution, "stickers-judge", prompt), "clip": score("clip", solution, prompt)}
@@ -106,7 +113,7 @@ def main() -> None:
     small = parser.parse_args().small
     torch.set_num_threads(1)
     results, strips = {}, []
-    for part, steps in ((chat, 7), (required, 30), (letters, 20)):
+    for part, steps in ((chat, 7), (required, 15), (letters, 20)):
         found, shown = part(2 if small else steps)
         results[part.__name__], strips = found, strips + shown
     picture = draw(strips)
