@@ -2,10 +2,11 @@
 
     python -m experiments.judges          needs the extras chat and ocr, and onnx2torch; some minutes
     python -m experiments.judges --small  a few steps, and images are left alone
+    python -m experiments.judges --nouns  only which first images the judge likes least; some minutes
 
 The chat judge is the built-in one behind a server that speaks the protocol (`chat_model.py`): the run is that of any
-other model, its judgment is not. Everything runs with seed 0. The ghost is the first image that the judge likes
-least of all nouns; the elephant, tried before, is one of which it was already sure. Letters were chosen after trying a
+other model, its judgment is not. Everything runs with seed 0. The ghost is the noun whose first image the judge likes
+least (`--nouns`); the elephant, tried before, is one of which it was already sure. Letters were chosen after trying a
 few.
 """
 
@@ -21,7 +22,7 @@ from PIL import Image, ImageDraw
 from experiments.chat_model import serve_judge
 from experiments.report import write
 from experiments.showcase import stack
-from noiseward import Solution, align
+from noiseward import Solution, align, stickers
 from noiseward.images import draw_grid, enlarge
 from noiseward.rewards.parse import make_reward
 
@@ -48,6 +49,16 @@ def chat(steps: int) -> tuple[dict[str, Any], list[tuple[str, Image.Image]]]:
             results[f"{prompt}, {name}"] = {**summarize(solution, "clip", prompt), "calls": count[0]}
         strips.append((f"{prompt}: {name}", solution.strip()))
     return results, strips
+
+
+def find_least_liked(count: int = 5) -> list[tuple[str, float]]:
+    """The nouns whose first image has the least of the judge, and how much."""
+    judge, liked = make_reward("stickers-judge"), []
+    for noun in stickers.nouns():
+        prompt = f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+        start = align("stickers", prompt, "brightness", steps=0, method="dno", watch=(), progress=False, **FEWER)
+        liked.append((prompt, judge(start.sample, [prompt]).item()))
+    return sorted(liked, key=lambda one: one[1])[:count]
 
 
 def required(steps: int) -> tuple[dict[str, Any], list[tuple[str, Image.Image]]]:
@@ -110,8 +121,13 @@ def main() -> None:
     """Run all three."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="2 steps, and the image of the docs is left alone")
-    small = parser.parse_args().small
+    parser.add_argument("--nouns", action="store_true", help="only print the nouns the judge likes least")
+    arguments = parser.parse_args()
+    small = arguments.small
     torch.set_num_threads(1)
+    if arguments.nouns:
+        print("; ".join(f"{prompt} {value:.3f}" for prompt, value in find_least_liked()))
+        return
     results, strips = {}, []
     for part, steps in ((chat, 7), (required, 15), (letters, 20)):
         found, shown = part(2 if small else steps)

@@ -112,8 +112,8 @@ ENTRIES = (
         "A DDPM of anime faces, 63 million parameters, 64 x 64 pixels, without prompts: Jerry Wang's "
         "[diffusion_model](https://github.com/wangjia184/diffusion_model) (MIT), as a diffusers pipeline that a file "
         "of your own makes. Neither its code nor its weights are part of this project. The reward is how much greener "
-        "than red and blue the image is, and a row ends where it reaches 0.1 (`--target`). The first start is one of the "
-        "samples in which the model draws no face. In the first three columns `auto` continues from another of its "
+        "than red and blue the image is, and a row ends where it reaches 0.1 (`--target`). The first start is one of "
+        "the samples in which the model draws no face. In the first three columns `auto` continues from another of its "
         "nine samples. The second best is a face under a wash of yellow. **The third has lost its eyes**, and both "
         "tests let it pass: tests are no taste, so look at the "
         "images on the way. The fourth was green from the start, and is left alone.",
