@@ -30,7 +30,7 @@ from noiseward import Budget, GradientAscent, iterate
 
 CLAIM = Claim(
     title="What a step costs, and what checkpointing saves",
-    paper="gradient checkpointing is what makes it possible to backpropagate from the sample to the noise of all steps",
+    paper="gradient checkpointing facilitates the backpropagation from the sample to the noise of all steps",
     source="caption of Figure 2",
     minutes=10,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -95,18 +96,27 @@ def verdict(table: dict[str, dict[str, Any]]) -> str:
             reached = "reaches the goal" if left >= 0.5 and lost["mean"] >= -0.05 else "misses it"
             words += f", nouns {format_mean(lost, 0, 100)} points (n = {lost['n']}), {reached}"
         sentences.append(words)
-    return ("without the judge, which is not installed: " if unjudged else "") + "; ".join(sentences)
+    goal = "the goal is at least half of the unguarded gain, and at most 5 points of nouns lost; "
+    return ("without the judge, which is not installed: " if unjudged else goal) + "; ".join(sentences)
 
 
 def agreement(table: dict[str, dict[str, Any]]) -> Agreement:
-    """Whether unguarded ascent loses nouns and the paper's regularization keeps more of them."""
-    name = next((guard for guard in ("concentration:1.0", "concentration:target=0.1") if guard in table), None)
-    if name is None or table["none"]["neutral"]["noun_change"] is None:
+    """Whether unguarded ascent loses nouns, and the paper's regularization significantly fewer, whatever the prompt.
+
+    Of the two penalties the one with the most pairs counts. The intervals are compared as if pairs were not shared,
+    which makes them wider, if anything.
+    """
+    names = [guard for guard in ("concentration:1.0", "concentration:target=0.1") if guard in table]
+    if not names or table["none"]["neutral"]["noun_change"] is None:
         return "not comparable"
+    name = max(names, key=lambda guard: table[guard]["neutral"]["noun_change"]["n"])
     free, left = ([table[guard][kind]["noun_change"] for kind in KINDS] for guard in ("none", name))
     hacked = any(one["mean"] + one["half"] < 0 for one in free)
-    remedied = all(one["mean"] >= other["mean"] for one, other in zip(left, free, strict=True))
-    return "agrees" if hacked and remedied else "agrees in part" if hacked or remedied else "contradicts"
+    remedied = [
+        one["mean"] - other["mean"] > math.hypot(one["half"], other["half"])
+        for one, other in zip(left, free, strict=True)
+    ]
+    return "agrees" if hacked and all(remedied) else "agrees in part" if hacked or any(remedied) else "contradicts"
 
 
 def lines(table: dict[str, dict[str, Any]]) -> list[list[str]]:

@@ -28,9 +28,11 @@ HEAD = """\
 The claims of [Inference-Time Alignment of Diffusion Models with Direct Noise
 Optimization](https://arxiv.org/abs/2405.18881) (Tang et al., ICML 2025), next to this project's measurements. Each
 section is one script in [`experiments/`](../experiments); this page is made from their results by `python -m
-experiments.page` and is not edited. `±` is the half-width of a 95 % interval. The paper's claims are in our words;
-its tables of Stable Diffusion rewards are not repeated here, because nothing here was run on those weights. Each
-section names the version of the built-in model, stickers; what was measured on 0.2 is to be measured again on 0.3.
+experiments.page` and is not edited. `±` is the half-width of a 95 % interval, by Student's t. For shares it is 0
+where all cases agree; then up to 39 % of further cases may differ if there were 6, 19 % if 16, and 5 % if 80
+(Wilson). The paper's claims are in our words; its tables of Stable Diffusion rewards are not repeated here, because
+nothing here was run on those weights. Each section names the version of the built-in model, stickers; what was
+measured on 0.2 is to be measured again on 0.3.
 
 `scripts/experiments --small` runs all of them in a shorter form, in ten minutes on two cores, `scripts/experiments` in
 full; both continue where they were interrupted.

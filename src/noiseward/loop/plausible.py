@@ -4,7 +4,7 @@ A reward that is easy to raise is raised furthest by images that the model would
 the plausible: of the steps that score higher than the best so far, only those count that pass
 
 * the strict test (`noise/typicality.py`), which costs nothing, and
-* the image test (`samplers/image_tests.py`), which costs a run of the sampler, and is made for those alone.
+* the image test (`samplers/image_tests.py`), which costs a run of the sampler or two, and is made for those alone.
 
 The level of the image test is not that of a test for errors: what is optimized ends at the edge of what it is allowed,
 and that edge should still look like a sample. The best of several fresh noises is tested like anything else, for to

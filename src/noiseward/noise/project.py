@@ -3,8 +3,8 @@ r"""Projections: hard constraints that Gaussian noise meets, imposed on directio
 A penalty favors plausible noise; a **projection** enforces it. After each step the noise is replaced by the nearest
 point of a set on which (almost) all Gaussian noise lies, draw by draw and row by row:
 
-* :class:`NormProjection`: the sphere :math:`\|z\|_2 = \sqrt N` of each draw of N elements. Gaussian noise lies within
-  :math:`1/\sqrt{2N}` of it.
+* :class:`NormProjection`: the sphere :math:`\|z\|_2 = \sqrt N` of each draw of N elements. The norm of Gaussian noise
+  deviates from it by a share of :math:`1/\sqrt{2N}` (one standard deviation).
 * :class:`SpectralProjection`: the flat spectrum of white noise. The unitary discrete Fourier transform of a draw, its
   redundant half dropped, is N/2 complex numbers :math:`y_j`, independent and standard complex normal if z is Gaussian:
   the real :math:`X_0, X_{N/2}` become :math:`y_0 = (X_0 + i X_{N/2})/\sqrt2`. In blocks of b = 16 neighboring

@@ -16,10 +16,10 @@ multiplied, row by row, by a number :math:`\lambda` that the loop adapts after e
 
 .. math::
     \lambda \leftarrow \lambda \exp \kappa \, (\log\tau - \log P(z)),
-    \qquad \tfrac12 \le \text{factor} \le 4,
+    \qquad \kappa = \tfrac14,
 
-so that it grows while the noise is too implausible and shrinks while there is room. The result is the highest reward
-among the steps that meet the minimum.
+by a factor between 1/2 and 4 at a time, so that it grows while the noise is too implausible and shrinks while there is
+room. The result is the highest reward among the steps that meet the minimum.
 """
 
 from __future__ import annotations

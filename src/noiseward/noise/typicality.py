@@ -1,7 +1,8 @@
 r"""A strict test of noise: every draw on its own and all of them together, by tests with exact or conservative tails.
 
 The paper's P(z) pools all draws and tests short blocks. It cannot see one draw scaled down among many, noise whose
-every element is +-1, or a slow wave over a latent. Here each draw z of N elements (shape (C, H, W), say) is tested:
+every element is +-1, or a slow wave over one draw of many. Here each draw z of N elements (shape (C, H, W), say) is
+tested:
 
 * `norm`: :math:`\|z\|^2 \sim \chi^2_N`, two-sided;
 * `mean`: :math:`\sqrt N \bar z \sim N(0, 1)`, two-sided;

@@ -1,7 +1,7 @@
 r"""The default method: explore first, then refine, by whatever model and reward offer.
 
-* First eight fresh noises, next to the seed's: the best that passes the tests. With the test that makes the cost of ten
-  samples, and where luck is cheap, it is not behind luck.
+* First eight fresh noises, next to the seed's: the best that passes the tests. With the image test that makes the cost
+  of twelve samples, and where luck is cheap, it is not behind luck.
 * With a gradient and noise at the sampler's steps, two guided runs (`tilting.py`), the first from the best noise so
   far, the second from fresh noise. They raise what the colors of an image decide at once.
 * With a gradient, steady ascent from the best of all that (`steady.py`), until nothing more is gained. Where the budget

@@ -78,7 +78,8 @@ class Hybrid2(Perturbed):
     \|J J^\top \nabla r\|^2 \ge 0`, zero only where the gradient is. It is not the gradient, whatever q is: it tends to
     :math:`\mu^2 J^\top J J^\top \nabla r`, the gradient preconditioned towards what the sampler amplifies. Without a
     penalty the two vanish at the same noise; with one, :math:`G_2 - \nabla\rho = 0` is not the optimum of
-    :math:`r - \rho`. Where that matters, take `Hybrid1` or `ZerothOrder`.
+    :math:`r - \rho`. Where that matters, take `Hybrid1` or `ZerothOrder` with `normalize=False`; directions of norm 1
+    settle elsewhere, too.
 
     Arguments:
         samples, scale, normalize, chunk: see `ZerothOrder`.

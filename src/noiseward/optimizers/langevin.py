@@ -16,11 +16,12 @@ and images that fail the tests (`loop/plausible.py`) are never accepted: p is th
 
 The temperature :math:`\tau` trades value for likelihood. A linear value with a slope of norm s is raised by
 :math:`s^2 / \tau` on average, at a divergence from the prior of :math:`s^2 / 2 \tau^2`. Where none is given, it is
-the norm of the first gradient over 10, and falls by 15% with every accepted step: annealing, no sampling. A step size
-that is not given grows with acceptance and shrinks without, towards the rate of 0.57 that is best in high dimensions.
+the norm of the first gradient over 10, and is divided by 1.15 after every accepted step: annealing, no sampling. A
+step size that is not given grows with acceptance and shrinks without, towards a rate of 0.59; 0.57 is best in high
+dimensions.
 
 What a step costs, per row: an evaluation with its gradient, and where it is accepted the image test. When not to use
-it: for the last bit of reward, which steady ascent (`steady.py`) reaches sooner; measured in docs/compare.md.
+it: for the highest reward, which is not what it looks for.
 """
 
 from __future__ import annotations

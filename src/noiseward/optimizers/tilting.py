@@ -4,10 +4,11 @@ One step makes one guided run per row (`guidance/ntrk.py`) and keeps it where it
 What it starts from changes by turns: the noise itself at first, then fresh noise, which explores, and the best noise so
 far turned by an angle, which refines. Three numbers per row adapt: the share :math:`\rho` of the gradient in the noise,
 one for each of the two kinds of run, is multiplied by 1.3 after a run that passes the tests and by 0.4 after one that
-fails; the sine of the angle is multiplied by 1.2 after a success and divided by it otherwise.
+fails; the sine of the angle is multiplied by 1.2 after a turned run that succeeds, divided by it after one that passes
+the tests and scores no higher, and left alone after one that fails.
 
-What a step costs, per row: the evaluation of the noise, a guided run with a backward per denoiser call, and a run for
-the image test where the result scores higher. When not to use it: the reward is a black box, or the sampler has no
+What a step costs, per row: the evaluation of the noise, a guided run with a backward per denoiser call, and the image
+test where the result scores higher. When not to use it: the reward is a black box, or the sampler has no
 noise of its own.
 """
 

@@ -19,8 +19,8 @@ evaluation of z. The reward is never differentiated. As :math:`\mu \to 0`,
 
 with an error that falls as :math:`q^{-1/2}`.
 
-What a step costs, in denoiser calls per row: :class:`ZerothOrder` q + 1 forward; `Hybrid1` 1 forward and backward;
-`Hybrid2` q + 1 forward and 1 backward. In scores of the reward: q + 1.
+What a step costs, in runs of the sampler per row: :class:`ZerothOrder` q + 1 forward; `Hybrid1` 1 forward and
+backward; `Hybrid2` q + 1 forward and 1 backward. In scores of the reward: q + 1.
 
 When all candidates score the same, as happens with rewards that take few values, the direction is zero and the row
 stays where it is; the run reports that at its end. A candidate whose score is not finite is left out.
@@ -69,8 +69,8 @@ class ZerothOrder(Perturbed):
     number of elements of the noise; the hybrids' with that of the sample, or less.
 
     Arguments:
-        samples: q, candidates per row and step; 16 are the paper's.
-        scale: :math:`\mu`. The published implementation takes 0.01; for the default see docs/black-box.md.
+        samples: q, candidates per row and step.
+        scale: :math:`\mu`. The published implementation takes 0.01.
         antithetic: use pairs; q must be even.
         normalize: scale each row's direction to norm 1, before the exact gradient of the penalty is subtracted.
         chunk: rows of candidates per call of the sampler.

@@ -1,10 +1,10 @@
 r"""The image test: does a finished sample look to the model's own denoiser like the samples that it makes?
 
 Tests of noise (`noise/typicality.py`) see an image only through the noise that it came from. This one asks the denoiser
-about the image itself: its profiles (`profiles.py`) are compared with those of n fresh samples of the same prompt. With
-their mean m and sum of products S, and an inverse-Wishart prior that counts as d samples, has their variances, and
-correlates neighbors like an autoregression of order one, the next profile follows a Student distribution with n degrees
-of freedom:
+about the image itself: its profiles (`profiles.py`), each d numbers :math:`\ell`, are compared with those of n fresh
+samples of the same prompt. With their mean m and sum of products S, and an inverse-Wishart prior that counts as d
+samples, whose :math:`\Psi` has their variances and correlates neighbors like an autoregression of order one, the next
+profile follows a Student distribution with n degrees of freedom:
 
 .. math::
     \frac{n}{n + 1} \, (\ell - m)^\top A^{-1} (\ell - m) \, \frac{n}{d (n + d - 1)} \sim F(d, n), \qquad
