@@ -24,7 +24,7 @@ from benchmarks import sizes
 from benchmarks.counted import cost, count_alive
 from experiments.support import insert
 from noiseward.pipelines.blocks import recompute_blocks
-from noiseward.pipelines.fit import CONTEXT, Needs, Setting, list_settings
+from noiseward.pipelines.fit import Needs, Setting, list_settings
 from noiseward.samplers.blocks import find_blocks, recompute_model
 from noiseward.samplers.cost import Meter
 from noiseward.samplers.recompute import recompute_call
@@ -344,7 +344,7 @@ def page(text: str, found: Mapping[str, Needs], reward: Mapping[str, float]) -> 
         lines.append(f"| {' | '.join(parts)} |")
     goals = ["| goal | takes | setting |", "| --- | --- | --- |"]
     for name, (most, precisions) in GOALS.items():
-        best = list_settings(found[name], most + CONTEXT, precisions)  # a tenth below
+        best = list_settings(found[name], most, precisions)
         takes = f"{best[0].bytes / 1e9:.1f} GB | {best[0].describe()}" if best else "**more** |"
         goals.append(f"| `{name}`, {found[name].steps} steps, {most / 1e9:.0f} GB | {takes} |")
     gigabytes = {part: f"{size / 1e9:.1f}" for part, size in reward.items()}

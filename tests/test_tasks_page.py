@@ -17,6 +17,7 @@ SMALLER = {
     "=20": "=4",
     "steps 20": "steps 4",
     "steps=10": "steps=1",
+    '.to("cuda")': "",
 }
 COMMANDS = [
     found for page in TASKS for found in re.findall(r"^    (noiseward .*(?:\n        .*)*)$", TEXTS[page], re.MULTILINE)
@@ -40,12 +41,13 @@ def place(models, tmp_path, monkeypatch):
     table = re.search(r"^ {4}(prompt,image.*\n(?: {4}\S.*\n)+)", TEXTS["tasks.md"], re.MULTILINE)
     (tmp_path / "prompts.csv").write_text(table[0])
     named = {
-        "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd", "stabilityai/stable-diffusion-xl-base-1.0": "xl",
+        "stabilityai/stable-diffusion-xl-base-1.0": "xl",
         "lllyasviel/sd-controlnet-canny": "canny", "h94/IP-Adapter": "ip-adapter/models",
     }  # fmt: skip
     monkeypatch.chdir(tmp_path)
 
     def replace(text: str) -> str:
+        text = re.sub(r"(?<=--model )sd15|(?<=\")sd15(?=\")", str(models / "sd"), text)
         for name, folder in named.items():
             text = text.replace(name, str(models / folder))
         for name, small in SMALLER.items():

@@ -86,9 +86,9 @@ ENTRIES = (
     ),
     Entry(
         "methods",
-        "Five methods at the same cost",
-        "The same start, and a budget of 400 denoiser calls each, where a backward counts 2; a step that begins within "
-        "it is finished. [Choosing a method](how-to-choose.md) has measurements over many prompts; this is one.",
+        "Five methods with the same budget",
+        "The same start, and a budget of 400 denoiser calls each, where a backward pass counts 2; a step that begins "
+        "within it is finished. [Choosing a method](how-to-choose.md) has measurements over many prompts; this is one.",
         tuple(Run(f"methods-{method}", f"{SAME_COST} --method {method}", method) for method in METHODS),
         draw=draw.ends,
     ),
@@ -114,9 +114,9 @@ ENTRIES = (
         "of your own makes. Neither its code nor its weights are part of this project. The reward is how much greener "
         "than red and blue the image is, and a row ends where it reaches 0.1 (`--target`). The first start is one of "
         "the samples in which the model draws no face. In the first three columns `auto` continues from another of its "
-        "nine samples. The second best is a face under a wash of yellow. **The third has lost its eyes**, and both "
-        "tests let it pass: tests are no taste, so look at the "
-        "images on the way. The fourth was green from the start, and is left alone.",
+        "nine samples. In the second column the best is a face under a wash of yellow. **The third has lost its "
+        "eyes**, and both tests let it pass: tests cannot judge taste, so look at the images on the way. The fourth "
+        "was green from the start, and is left alone.",
         (
             Run(
                 "faces",
@@ -170,9 +170,9 @@ ENTRIES = (
         "tone",
         "A brighter tone",
         "Sound: a small model, which the script trains itself, draws the settings of a synthesizer (pitch, eight "
-        "partials, decay), and a sample is one second of sound. The reward hears only the waveform: the centroid of "
-        "its spectrum, in kHz. Listen: [before](sounds/gallery-tone-before.wav), "
-        "[after](sounds/gallery-tone-after.wav).",
+        "partials, decay), and a sample is one second of sound. The reward is the centroid of its spectrum, in kHz; "
+        "the image shows pitch over time, brighter is louder. Listen: [start](sounds/gallery-tone-before.wav), "
+        "[best](sounds/gallery-tone-after.wav).",
         (
             Run(
                 "tone",

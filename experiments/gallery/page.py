@@ -58,7 +58,7 @@ def wrap(command: str) -> list[str]:
 def table(entry: Entry, found: dict[str, Any]) -> list[str]:
     """Reward before and after, tests, and cost, a line per run and seed; many seeds as their mean."""
     named = any(run.label for run in entry.runs)
-    head = ["seed", f"{entry.unit} at the start", "best", "strict test", "image test", "denoiser calls"]
+    head = ["seed", f"{entry.unit} at the start", "best", "strict test", "image test", "denoiser calls of the run"]
     head = ["", *head] if named else head
     lines = []
     for run in entry.runs:

@@ -75,7 +75,7 @@ class LoadOptions(MemoryOptions):
     compile: bool = option(
         False,
         help="Compile the denoiser's blocks: setting a run up takes minutes then, and so does its first step, which "
-        "counts in seconds; each later step takes less time.",
+        "counts in seconds; each later step may take less time.",
     )
     decoder: str | None = option(
         None,
