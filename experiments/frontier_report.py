@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,17 +79,21 @@ def lines(results: Results, marks: Sequence[int]) -> list[str]:
 
 def numbers(by: dict[str, list[Any]], chunks: list[Any], mark: int) -> tuple[str, ...]:
     """The cells of a method at a mark."""
-    own = gain(chunks, mark)
-    luck = gain(by[LUCK], mark) if LUCK in by and reached(by[LUCK], mark) else own
-    ahead = [a - b for a, b in zip(own, luck, strict=True)]
     return (
-        format_mean(interval(own), 3),
-        format_mean(interval(ahead), 3),
+        format_mean(interval(gain(chunks, mark)), 3),
+        format_mean(interval(ahead(by, chunks, mark)), 3),
         share(pool(chunks, mark, "noun")),
         share(pool(chunks, mark, "ground")),
         share([float(fails) for fails in failing(chunks, mark)]),
         share([float(p < LEVELS.image) for p in pool(chunks, mark, "other")]),
     )
+
+
+def ahead(by: dict[str, list[Any]], chunks: list[Any], mark: int) -> list[float]:
+    """How much more each image gained than by luck at that mark; 0 where luck ended before."""
+    own = gain(chunks, mark)
+    luck = gain(by[LUCK], mark) if LUCK in by and reached(by[LUCK], mark) else own
+    return [a - b for a, b in zip(own, luck, strict=True)]
 
 
 def verdict(results: Results, marks: Sequence[int]) -> str:
@@ -100,8 +105,7 @@ def verdict(results: Results, marks: Sequence[int]) -> str:
         words = []
         both = [mark for mark in marks if reached(by["auto"], mark) and reached(by[LUCK], mark)]
         for mark in both:
-            pairs = zip(gain(by["auto"], mark), gain(by[LUCK], mark), strict=True)
-            words.append(f"{mark}x {format_mean(interval([a - b for a, b in pairs]), 3)}")
+            words.append(f"{mark}x {format_mean(interval(ahead(by, by['auto'], mark)), 3)}")
         fails = sum(sum(failing(by["auto"], mark)) for mark in both)
         parts.append(f"{reward}: auto less best-of-n {', '.join(words)}; {fails} of its images fail a test")
     return "; ".join(parts)
@@ -135,24 +139,34 @@ def publish(
 
 
 def draw(results: Results, marks: Sequence[int]) -> Figure:
-    """Per reward, gain and the share of images that pass, against cost."""
-    figure = Figure(figsize=(3.4 * len(results), 6), layout="constrained")
-    axes = figure.subplots(2, len(results), squeeze=False, sharex=True)
-    styles = ["-", "--", ":", "-."]
+    """Per reward, against cost: the mean gain, what is ahead of luck image by image, and the share that passes."""
+    figure = Figure(figsize=(3.4 * len(results), 8), layout="constrained")
+    axes = figure.subplots(3, len(results), squeeze=False, sharex=True)
+    methods = list(dict.fromkeys(method for by in results.values() for method in by))
     for column, (reward, by) in enumerate(results.items()):
-        for number, (method, chunks) in enumerate(by.items()):
-            style = {"color": f"C{number}", "linestyle": styles[number % 4], "marker": "o", "markersize": 3}
+        for method, chunks in by.items():
+            number = methods.index(method)
+            line = ("-", "--", ":", "-.")[number % 4]
+            style: dict[str, Any] = {"color": f"C{number}", "linestyle": line, "marker": "o", "markersize": 3}
+            style |= {"color": "black", "linestyle": "-", "linewidth": 2.2} if method == "auto" else {}
             own = [mark for mark in marks if reached(chunks, mark)]
-            means = [interval(gain(chunks, mark)) for mark in own]
-            axes[0, column].errorbar(
-                own, [one["mean"] for one in means], yerr=[one["half"] for one in means], label=method, **style
-            )
+            axes[0, column].plot(own, [statistics.fmean(gain(chunks, mark)) for mark in own], label=method, **style)
+            if LUCK in by and method != LUCK:
+                beside = [mark for mark in own if reached(by[LUCK], mark)]
+                leads = [interval(ahead(by, chunks, mark)) for mark in beside]
+                axes[1, column].errorbar(
+                    [mark * 1.03 ** (number - len(methods) / 2) for mark in beside],  # so that bars stand side by side
+                    [one["mean"] for one in leads], [one["half"] for one in leads], elinewidth=1, **style,
+                )  # fmt: skip
             passing = [1 - sum(failing(chunks, mark)) / len(failing(chunks, mark)) for mark in own]
-            axes[1, column].plot(own, passing, **style)
-        axes[0, column].set(title=reward, xscale="log", ylabel="gain" if column == 0 else "")
-        axes[1, column].set(
-            xlabel="cost, in 10 samples", ylabel="share that passes" if column == 0 else "", ylim=(0, 1.05)
-        )
-        axes[1, column].set_xticks(list(marks), [f"{mark}x" for mark in marks])
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+            axes[2, column].plot(own, passing, **style)
+        axes[0, column].set(title=reward, xscale="log")
+        axes[1, column].axhline(0, color="C0", linewidth=1)
+        axes[2, column].set(xlabel="cost, in 10 samples", ylim=(0, 1.05))
+        axes[2, column].set_xticks(list(marks), [f"{mark}x" for mark in marks])
+        axes[2, column].minorticks_off()
+    for row, label in enumerate(("gain", "gain less best-of-n's", "share that passes")):
+        axes[row, 0].set_ylabel(label)
+    known = {label: line for one in axes[0] for line, label in zip(*one.get_legend_handles_labels(), strict=True)}
+    figure.legend(known.values(), known, loc="outside lower center", ncols=4, fontsize=8)
     return figure

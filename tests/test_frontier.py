@@ -71,14 +71,17 @@ def test_the_report_compares_each_image_with_its_own_start_and_with_luck(tmp_pat
     (row,) = [line for line in frontier_report.lines({"light": longer}, [1, 3]) if line.startswith("| 3x")]
     assert row.startswith("| 3x | `ntrk` | 0.500 ± 0.000 | 0.000 ± 0.000 |"), "luck ended before"
     assert frontier_report.verdict({"light": longer}, [1, 3]) == frontier_report.verdict(results, [1])
-    assert len(frontier_report.draw({"light": longer}, [1, 3]).axes) == 2
+    few = {method: longer[method] for method in ("ntrk", "auto")}
+    lines = [axes.get_lines() for axes in frontier_report.draw({"light": longer, "dark": few}, [1, 3]).axes]
+    colors = [{line.get_label(): line.get_color() for line in lines[column]} for column in (0, 1)]
+    assert len(lines) == 6 and colors[1] == {method: colors[0][method] for method in few}, "a color is a method's"
     half = "50% (9% to 91%)"
     assert f"| 1x | `auto` | 0.500 ± 0.000 | 0.250 ± 0.000 | {half} | {half} | {half} |" in text
     assert frontier_report.verdict(results, [1]) == (
         "light: auto less best-of-n 1x 0.250 ± 0.000; 1 of its images fail a test"
     )
     figure = frontier_report.draw(results, [1])
-    assert len(figure.axes) == 2
+    assert len(figure.axes) == 3
     (tmp_path / "pictures").mkdir()
     page = tmp_path / "how-to-choose.md"
     page.write_text("a\n<!-- frontier -->\nold\n<!-- end -->\nz\n")
