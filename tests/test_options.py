@@ -213,7 +213,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_an_option_is_added_as_contributing_shows(tmp_path):
-    """In a copy of the package the two lines are put where the page says, and the option is known everywhere."""
+    """In a copy of the package the lines are put where the page says, and the option is known everywhere."""
     (change,) = blocks("diff")
     assert len(change.splitlines()) < 20
     shutil.copytree(
@@ -248,6 +248,7 @@ found = []
 @expand
 def command(spec: RunSpec) -> None:
     found.append(spec.invert)
+    assert ("invert" in spec.plain()) == spec.invert  # so ids of runs without it stay what they were
 one = typer.Typer()
 one.command()(command)
 for flags in (["--spec", "run.toml"], ["--reward", "jpeg", "--invert"], ["--reward", "jpeg"]):

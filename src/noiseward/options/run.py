@@ -37,7 +37,10 @@ __all__ = [
 
 FORMAT = 4  # of spec.json: 1 has no ids and checksums (`runs/binding.py`); for 1 to 3 see `runs/formats.py`
 # Added to format 4 later: not written where they are not set, so that ids of runs stay what they were.
-ADDED = ("require", "stop_when", "max_cost", "start", "offload", "decoder", "compile", *TaskOptions.names())
+ADDED = (
+    "require", "stop_when", "max_cost", "start", "offload", "decoder", "compile",
+    *TaskOptions.names(),
+)  # fmt: skip
 DEFAULT_MODEL = "stickers"
 DEFAULT_STEPS = 30
 MOST_STEPS = 1_000_000  # more is a slip of the hand, and would never end
