@@ -25,6 +25,7 @@ from experiments.showcase import stack
 from noiseward import Solution, align, stickers
 from noiseward.images import draw_grid, enlarge
 from noiseward.rewards.parse import make_reward
+from training.words import caption
 
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "judges.png"
 LINE = 18  # pixels of a title
@@ -55,7 +56,7 @@ def find_least_liked(count: int = 5) -> list[tuple[str, float]]:
     """The nouns whose first image has the least of the judge, and how much."""
     judge, liked = make_reward("stickers-judge"), []
     for noun in stickers.nouns():
-        prompt = f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+        prompt = caption(noun)
         start = align("stickers", prompt, "brightness", steps=0, method="dno", watch=(), progress=False, **FEWER)
         liked.append((prompt, judge(start.sample, [prompt]).item()))
     return sorted(liked, key=lambda one: one[1])[:count]

@@ -10,7 +10,21 @@ import re
 import pytest
 import torch
 
-from experiments import built_in, cells, concentration, frame, judge, page, report, ring_model, smoothness, table1
+from experiments import (
+    black_box,
+    built_in,
+    cells,
+    concentration,
+    frame,
+    idea,
+    in_distribution_report,
+    judge,
+    page,
+    report,
+    ring_model,
+    smoothness,
+    table1,
+)  # fmt: skip
 from experiments.anytime import anytime
 from noiseward import GradientAscent, Objective, stickers
 from noiseward.noise.concentration import log_bounds
@@ -103,6 +117,53 @@ def test_the_page_names_every_claim_and_no_image_that_is_not_there():
 
 
 # ---- how it is written down ----
+
+
+@pytest.mark.parametrize(
+    ("gains", "agreement"),
+    [([3.0, 3.1, 3.2], "agrees"), ([0.9, 1.2, 1.8], "agrees in part"), ([0.1, 0.2, 0.1], "contradicts")],
+)
+def test_hybrid2_leads_where_its_lead_is_more_than_chance(gains, agreement):
+    methods = {
+        name: {"gain": {"100": report.interval(found)}, "gains": found}
+        for name, found in (
+            ("hybrid2, 4", gains),
+            ("hybrid1, 4", [1.0, 1.1, 1.2]),
+            ("zeroth-order, 4", [0.0, 0.1, 0.0]),
+        )
+    }
+    assert black_box.agreement({"jpeg": methods}) == agreement
+    surely = int(agreement == "agrees")
+    assert f"on {int(gains[0] > 0.5)} of 1 rewards, significantly on {surely};" in black_box.verdict({"jpeg": methods})
+
+
+@pytest.mark.parametrize(
+    ("kept", "agreement"), [((-0.1, -0.1), "agrees"), ((-0.1, -0.3), "agrees in part"), (None, "not comparable")]
+)
+def test_the_penalty_remedies_where_it_keeps_significantly_more_nouns(kept, agreement):
+    def guard(changes, half, n):
+        kinds = zip(in_distribution_report.KINDS, changes, strict=True)
+        return {kind: {"noun_change": {"mean": change, "half": half, "n": n}} for kind, change in kinds}
+
+    table = {"none": guard((-0.4, -0.4), 0.1, 80), "concentration:1.0": guard((0.0, 0.0), 0.1, 16)}
+    if kept:  # the one with more pairs counts
+        table["concentration:target=0.1"] = guard(kept, 0.1, 80)
+    else:
+        del table["concentration:1.0"]
+    assert in_distribution_report.agreement(table) == agreement
+
+
+def test_the_figures_of_the_idea_show_what_was_measured():
+    z = torch.randn(1, 3, 64, generator=torch.Generator().manual_seed(0))
+    other = torch.randn(1, 3, 64, generator=torch.Generator().manual_seed(1))
+    assert idea.turn(z, z) == pytest.approx(0, abs=1e-3) and idea.turn(z, -z) == pytest.approx(180, abs=1e-3)
+    assert 75 < idea.turn(z, other) < 105
+    table = [
+        ["flaw", "order given", "100 random orders", "both: P(z)", "strict P(z)"],
+        ["copied", *["0 %"] * 3, "98 %"],
+    ]
+    (axes,) = idea.draw_tests(table, 60).axes
+    assert [text.get_text() for text in axes.texts] == ["0", "98"] and "60" in axes.get_xlabel()
 
 
 def test_an_interval_is_students():

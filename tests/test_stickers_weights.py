@@ -12,6 +12,7 @@ import noiseward
 from noiseward import stickers
 from noiseward.pipelines.adapter import DiffusersSampler
 from noiseward.rewards.dual_encoder import DualEncoder
+from training.words import caption
 
 DRAWN = {"num_inference_steps": 20, "eta": 1.0, "guidance_scale": 3.0}
 
@@ -54,9 +55,7 @@ def test_optimization_starts_at_the_stock_pipelines_image(pipe):
 
 def test_golden_captions_keep_their_noun_and_their_background(pipe):
     expected = [(noun, color) for noun, color in zip(stickers.nouns()[:8], stickers.colors(), strict=False)]
-    images = draw(
-        pipe, [f"{'an' if noun[0] in 'aeiou' else 'a'} {noun} on a {color} background" for noun, color in expected]
-    )
+    images = draw(pipe, [caption(noun, color) for noun, color in expected])
     judge = DualEncoder.load(stickers.path("judge"), name="judge")
     with torch.no_grad():
         seen = judge.encode_images(images)
