@@ -11,10 +11,10 @@ samples that no method has seen, and
 * on another model without prompts (`--model FILE.py:FUNCTION`, which returns a diffusers pipeline), by looking.
 
 Cells are resumable; in full, a day of one core, for 3000 denoiser calls per image are three minutes of the built-in
-model. So `--long` names the methods that make the longest run, and the others end a mark before. Rewards may be run one
-at a time: those that were run before with the same settings are kept. `python -m experiments.frontier --model
-faces.py:pipeline --rewards greenness left` runs another model. Results are in `experiments/results/frontier*.json`,
-tables and plots in docs/how-to-choose.md.
+model. So `--long` names the methods that make the longest run, and the others end a mark before. Rewards, methods and
+chunks may be run some at a time: those that were run before with the same settings are kept.
+`python -m experiments.frontier --model faces.py:pipeline --rewards greenness left` runs another model. Results are in
+`experiments/results/frontier*.json`, tables and plots in docs/how-to-choose.md.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from experiments.report import model, write
 from noiseward import FunctionReward, ImageTest, Method, Reward, Sampler, steps, stickers
 from noiseward.images import draw_grid, to_images
 from noiseward.loop.step import Best
+from noiseward.methods import read_method
 from noiseward.noise.typicality import strict_probability
 from noiseward.pipelines.open import open_sampler
 from noiseward.rewards.parse import make_reward
@@ -207,18 +208,21 @@ def main() -> None:
                     run, given.model, call, reward, method, chunk,
                     batch=batch, seed=seed + batch * number * (not built_in), marks=until, images=folder, work=work,
                 ))  # fmt: skip
-    results: dict[str, dict[str, list[Any]]] = {}
+    found: dict[str, dict[str, list[Any]]] = {}
     for (reward, method, _), looks in compute(name, cells, engine=read_engine(given)).items():
-        results.setdefault(reward, {}).setdefault(method, []).append(looks)
-    print("\n".join(frontier_report.lines(results, marks)))
+        found.setdefault(reward, {}).setdefault(method, []).append(looks)
+    print("\n".join(frontier_report.lines(found, marks)))
     if given.small:
         return
-    settings = {"model": title, "call": call, "samples": SAMPLES, "marks": marks, "batch": batch, "seed": seed,
-                "captions": [caption(*one) for chunk in parts for one in chunk],
-                "version": model() if built_in else "", "revised": REVISED}  # fmt: skip
-    images = {reward: contact(CELLS / name, reward, tuple(by), marks) for reward, by in results.items()}
-    before = frontier_report.stored(name, settings)
-    results = {reward: results.get(reward) or before[reward] for reward in (*before, *results)}
+    settings: dict[str, Any] = {"model": title, "call": call, "samples": SAMPLES, "marks": marks, "batch": batch,
+                                "seed": seed, "version": model() if built_in else "", "revised": REVISED}  # fmt: skip
+    results = frontier_report.merge(frontier_report.stored(name, settings), found)
+    count = max(len(looks) for by in results.values() for looks in by.values())
+    settings["captions"] = [caption(*one) for chunk in chunks(count, 4) for one in chunk] if built_in else []
+    images: dict[str, Image.Image] = {}
+    for reward, by in found.items():
+        some = "" if by.keys() == results[reward].keys() else "".join(f"_{read_method(method).name}" for method in by)
+        images[reward + some] = contact(CELLS / name, reward, tuple(by), marks)
     write(name, settings=settings, results=results, verdict=frontier_report.verdict(results, marks))
     frontier_report.publish(name, results, marks, images)
 

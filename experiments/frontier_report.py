@@ -16,7 +16,7 @@ from experiments.support import insert
 from noiseward.loop.plausible import Plausible
 from training.evaluate import wilson
 
-__all__ = ["draw", "lines", "publish", "stored", "verdict"]
+__all__ = ["draw", "lines", "merge", "publish", "stored", "verdict"]
 
 Results = dict[str, dict[str, list[Any]]]
 """By reward and method, the chunks; each a look per mark, the start first."""
@@ -26,7 +26,7 @@ LEVELS = Plausible()
 LUCK = "best-of-n:samples=9"
 SHOWN = 3  # of the marks, in the tables of the page; and the last of each method
 TESTS = ("fails a test", "fails with new samples")
-HEAD = ("cost", "method", "gain", "less best-of-n's", "noun right", "border right", *TESTS)
+HEAD = ("cost", "method", "images", "gain", "less best-of-n's", "noun right", "border right", *TESTS)
 
 
 def pool(chunks: list[Any], mark: int, name: str) -> list[float]:
@@ -78,8 +78,10 @@ def lines(results: Results, marks: Sequence[int]) -> list[str]:
 
 
 def numbers(by: dict[str, list[Any]], chunks: list[Any], mark: int) -> tuple[str, ...]:
-    """The cells of a method at a mark."""
+    """The cells of a method at a mark; how many images only where methods differ in that."""
+    counts = {len(pool(some, 0, "reward")) for some in by.values()}
     return (
+        str(len(pool(chunks, 0, "reward"))) if len(counts) > 1 else "",
         format_mean(interval(gain(chunks, mark)), 3),
         format_mean(interval(ahead(by, chunks, mark)), 3),
         share(pool(chunks, mark, "noun")),
@@ -90,10 +92,10 @@ def numbers(by: dict[str, list[Any]], chunks: list[Any], mark: int) -> tuple[str
 
 
 def ahead(by: dict[str, list[Any]], chunks: list[Any], mark: int) -> list[float]:
-    """How much more each image gained than by luck at that mark; 0 where luck ended before."""
-    own = gain(chunks, mark)
-    luck = gain(by[LUCK], mark) if LUCK in by and reached(by[LUCK], mark) else own
-    return [a - b for a, b in zip(own, luck, strict=True)]
+    """How much more each image gained than by luck at that mark, of those that both have; 0 where luck ended before."""
+    luck = by[LUCK] if LUCK in by and reached(by[LUCK], mark) else chunks
+    pairs = zip(chunks, luck, strict=False)
+    return [a - b for own, other in pairs for a, b in zip(gain([own], mark), gain([other], mark), strict=True)]
 
 
 def verdict(results: Results, marks: Sequence[int]) -> str:
@@ -112,27 +114,43 @@ def verdict(results: Results, marks: Sequence[int]) -> str:
 
 
 def stored(name: str, settings: Mapping[str, Any], *, folder: Path = RESULTS) -> Results:
-    """The results that were written before with the same settings."""
+    """The results that were written before with the same settings, without methods that have been revised since."""
+
+    def fixed(settings: Mapping[str, Any]) -> Any:
+        return json.loads(json.dumps({key: settings[key] for key in settings if key not in ("captions", "revised")}))
+
     path = folder / f"{name}.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return known["results"] if known.get("settings") == json.loads(json.dumps(settings)) else {}
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": {}}
+    if fixed(known["settings"]) != fixed(settings):
+        return {}
+    then, now = (one.get("revised", {}) for one in (known["settings"], settings))
+    results = known["results"].items()
+    return {reward: {key: by[key] for key in by if then.get(key) == now.get(key)} for reward, by in results}
+
+
+def merge(before: Results, found: Results) -> Results:
+    """What was stored, and what was found now in its place; chunks that were not run now stay."""
+    merged = {reward: dict(by) for reward, by in before.items()}
+    for reward, by in found.items():
+        known = merged.setdefault(reward, {})
+        known |= {method: [*chunks, *known.get(method, [])[len(chunks) :]] for method, chunks in by.items()}
+    return merged
 
 
 def publish(
     name: str, results: Results, marks: Sequence[int], images: Mapping[str, Image.Image], *, docs: Path = DOCS
 ) -> None:
-    """Put plot, tables and images, a sheet per reward, into the page on how to choose, between the experiment's marks.
-    Sheets that are not given stay as they are."""
+    """Put plot, tables and images into the page on how to choose, between the experiment's marks. Sheets, whose names
+    begin with their reward's, that are not given stay as they are."""
     draw(results, marks).savefig(docs / "pictures" / f"{name}.png", dpi=110)
     ends = {max(mark for mark in marks if reached(chunks, mark)) for by in results.values() for chunks in by.values()}
     shown = [mark for mark in marks if mark == SHOWN or mark in ends]
+    for label, sheet in images.items():
+        sheet.save(docs / "pictures" / f"{name}_{label}.png", optimize=True)
     text = ["", f"![Gain, and the share of images that pass, against cost](pictures/{name}.png)", ""]
     for reward, by in results.items():
-        sheet = docs / "pictures" / f"{name}_{reward}.png"
-        if reward in images:
-            images[reward].save(sheet, optimize=True)
         text += lines({reward: by}, shown)
-        if sheet.exists():
+        for sheet in sorted((docs / "pictures").glob(f"{name}_{reward}*.png")):
             text += [f"![What each method returns under {reward} at the largest cost](pictures/{sheet.name})", ""]
     page = docs / "how-to-choose.md"
     page.write_text(insert(page.read_text(encoding="utf-8"), name, "\n".join(text)), encoding="utf-8")

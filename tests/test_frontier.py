@@ -90,14 +90,38 @@ def test_the_report_compares_each_image_with_its_own_start_and_with_luck(tmp_pat
     begin, plot, table = page.read_text().partition("![Gain, and the share of images that pass, against cost]")
     assert begin == "a\n<!-- frontier -->\n\n" and plot and table.endswith("<!-- end -->\nz\n")
     assert text in table and "(pictures/frontier_light.png)" in table and "old" not in table
+    frontier_report.publish("frontier", results, [1], {"light_auto": Image.new("RGB", (8, 8))}, docs=tmp_path)
+    assert (
+        "(pictures/frontier_light.png)" in page.read_text() and "(pictures/frontier_light_auto.png)" in page.read_text()
+    )
     assert (tmp_path / "pictures" / "frontier.png").stat().st_size > 1000
 
 
-def test_rewards_that_were_run_before_with_the_same_settings_are_kept(tmp_path):
-    (tmp_path / "frontier.json").write_text(json.dumps({"settings": {"marks": [1]}, "results": {"light": {}}}))
-    assert frontier_report.stored("frontier", {"marks": (1,)}, folder=tmp_path) == {"light": {}}
-    assert frontier_report.stored("frontier", {"marks": (1, 3)}, folder=tmp_path) == {}
+def test_what_was_run_before_with_the_same_settings_is_kept(tmp_path):
+    results = {"light": {"auto": [[1], [2]], "dno": [[3], [4]]}}
+    known = {"settings": {"marks": [1], "captions": ["a", "b"]}, "results": results}
+    (tmp_path / "frontier.json").write_text(json.dumps(known))
+    stored = functools.partial(frontier_report.stored, "frontier", folder=tmp_path)
+    assert stored({"marks": (1,)}) == results
+    assert stored({"marks": (1,), "captions": ["a"], "revised": {"auto": "now"}}) == {"light": {"dno": [[3], [4]]}}
+    assert stored({"marks": (1, 3)}) == {}
     assert frontier_report.stored("other", {"marks": (1,)}, folder=tmp_path) == {}
+    found = {"light": {"auto": [[5]]}, "dark": {"fk": [[6]]}}
+    merged = frontier_report.merge(results, found)
+    assert merged == {"light": {"auto": [[5], [2]], "dno": [[3], [4]]}, "dark": {"fk": [[6]]}}
+    assert results["light"]["auto"] == [[1], [2]]
+
+
+def test_a_method_with_fewer_chunks_is_compared_on_those_that_both_have():
+    def look(reward):
+        return [{"mark": mark, "reward": [value], "strict": [1.0], "image": [1.0], "other": [1.0]}
+                for mark, value in ((0, 0.0), (1, reward))]  # fmt: skip
+
+    by = {frontier_report.LUCK: [look(1.0), look(5.0)], "auto": [look(3.0)]}
+    assert frontier_report.ahead(by, by["auto"], 1) == [2.0]
+    auto = frontier_report.lines({"light": by}, [1])[-2]
+    assert auto.startswith("| 1x | `auto` | 1 | 3.000 | 2.000 |")
+    assert frontier_report.draw({"light": by}, [1])
 
 
 def test_the_image_test_is_measured_on_a_caption(monkeypatch):
