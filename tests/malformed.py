@@ -152,7 +152,10 @@ def _words(dice: random.Random) -> list[str]:
             *more,
         ]
     if command == "rewards":
-        return ["rewards", *dice.choice([[], ["fetch", dice.choice([*ODD, *REWARDS["odd"]])]])]
+        return [
+            "rewards",
+            *dice.choice([[], [dice.choice(["fetch", "describe"]), dice.choice([*ODD, *REWARDS["odd"]])]]),
+        ]
     if command == "serve":  # only what does not come up
         wrong = dice.choice(
             [["--port", dice.choice(["-1", "99999", "x", ""])], ["--host", "0.0.0.0"], ["--token", "a b"]]

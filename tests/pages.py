@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from noiseward.methods import METHODS, Recipe
 from noiseward.options.run import RunSpec
 from noiseward.options.table import to_markdown
-from noiseward.rewards.catalog import ENTRIES, find_maker, list_repos
+from noiseward.rewards.arguments import list_arguments
+from noiseward.rewards.catalog import ENTRIES, list_repos
 from tests import reference
 
 __all__ = ["COMMANDS", "PAGE", "REWARDS", "commands_page", "options_page", "rewards_page"]
@@ -97,19 +95,11 @@ def rewards_page() -> str:
     page = before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2]
     before, _, rest = page.partition(OWN)
     lines = ["| reward | argument | default | means |", "|---|---|---|---|"]
-    lines += [f"| `{name}` | {line} |" for name in ENTRIES if name not in ELSEWHERE for line in _arguments(name)]
+    for name in [name for name in ENTRIES if name not in ELSEWHERE]:
+        for one in list_arguments(name):
+            default = f"`{one.default}`" if one.default else ""
+            lines.append(f"| `{name}` | `{one.name}=` | {default} | {one.does} |")
     return before + OWN + "\n".join(lines) + "\n" + OWN_END + rest.partition(OWN_END)[2]
-
-
-def _arguments(name: str) -> Iterator[str]:
-    """A reward's own arguments, each with its default and the words of its docstring."""
-    maker = find_maker(name)
-    _, _, rest = (inspect.getdoc(maker) or "").partition("Arguments:\n")
-    told = re.sub(r"\n {5,}", " ", rest.partition("\n\n")[0])
-    means = {key: words for keys, words in re.findall(r"^ {4}([\w, ]+): (.*)$", told, re.M) for key in keys.split(", ")}
-    for key, one in inspect.signature(maker).parameters.items():
-        value = str(one.default).lower() if isinstance(one.default, bool) else one.default
-        yield f"`{key}=` | {'' if value in ('', None) else f'`{value}`'} | {means[key].rstrip('.')}"
 
 
 def _weights(name: str) -> str:

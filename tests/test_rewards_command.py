@@ -1,14 +1,18 @@
-"""`noiseward rewards test` and `fetch`: scores of files, and files that are what their hashes say."""
+"""`noiseward rewards describe`, `test` and `fetch`: arguments, scores of files, and files that match their hashes."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
+import json
 
 import pytest
 import torch
 from PIL import Image
 
 from noiseward import ModelError
+from noiseward.rewards import arguments
+from noiseward.rewards.catalog import ENTRIES, find_maker
 from noiseward.rewards.hub import Repo, check_files
 from noiseward.rewards.parse import make_reward
 from noiseward.rewards.score_files import find_images, score_files
@@ -31,6 +35,31 @@ def test_files_and_folders_are_scored_by_name(images):
     found = list(score_files(make_reward("brightness"), files))
     assert [one.total for one in found] == pytest.approx([0.8, 0.2, 0.8, 1.0], abs=0.01)
     assert all(one.seconds > 0 and one.terms == {"brightness": one.total} for one in found)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_reward_is_described_with_every_argument_it_takes(run, name):
+    code, out, err = run("rewards", "describe", name, "--json")
+    found = json.loads(out)
+    assert (code, err, found["reward"]) == (0, "", name) and found["measures"]
+    assert [one["name"] for one in found["arguments"]] == [*inspect.signature(find_maker(name)).parameters]
+    assert all(one["does"] for one in found["arguments"])
+
+
+def test_the_description_says_what_one_reads_before_a_run(run):
+    code, out, _ = run("rewards", "describe", "hpsv2")
+    assert code == 0 and "has a gradient; compares images with the prompt" in out and "xswu/HPSv2" in out
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("version")] == [["version", "2.1"]]
+    assert out.splitlines()[-1].startswith("hpsv2:version=VALUE,...; any reward also takes weight=, clamp=")
+    code, out, err = run("rewards", "describe", "brightnes")
+    assert (code, out) == (2, "") and "did you mean 'brightness'" in err
+
+
+def test_a_reward_of_another_package_may_say_nothing_of_its_arguments(monkeypatch):
+    monkeypatch.setattr(arguments, "find_maker", lambda name: lambda level, *, flag=False: None)
+    assert arguments.list_arguments("theirs") == [
+        arguments.RewardArgument("level", "", ""), arguments.RewardArgument("flag", "false", ""),
+    ]  # fmt: skip
 
 
 def test_the_command_prints_a_line_per_image(run, images):

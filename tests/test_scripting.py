@@ -77,6 +77,7 @@ def keys(value: object) -> set[str]:
 
 @pytest.mark.parametrize("arguments", [
     ["list"], ["show", "runs/r"], ["models"], ["models", "stickers"], ["methods"], ["methods", "fk"], ["rewards"],
+    ["rewards", "describe", "count"],
     ["export", "runs/r", "--csv", "x.csv"], ["replay", "runs/r", "--out", "again"], ["resume", "runs/r"],
 ])  # fmt: skip
 def test_json_has_the_keys_that_are_documented(arguments, folder, run, monkeypatch):

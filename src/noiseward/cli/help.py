@@ -66,7 +66,11 @@ EXAMPLES = {
     ),
     "rewards": (
         "noiseward rewards",
-        "noiseward rewards fetch pickscore",
+        "noiseward rewards describe hpsv2",
+    ),
+    "describe": (
+        "noiseward rewards describe count",
+        "noiseward rewards describe hpsv2 --json",
     ),
     "fetch": (
         "noiseward rewards fetch aesthetic",

@@ -1,4 +1,4 @@
-"""`noiseward rewards`: what --reward takes; `rewards fetch NAME` for its weights, `rewards test NAME IMAGE...`."""
+"""`noiseward rewards`: what --reward takes; `describe NAME`, `fetch NAME` its weights, `test NAME IMAGE...`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ __all__ = ["app"]
 
 GRADIENT = {True: "yes", False: "black box", None: ""}
 PROMPT = {True: "yes", False: "", None: ""}
+COMMON = "weight=, clamp=, cutouts=, unit=, name=, device=, dtype=, recompute="
 
 app = typer.Typer(
-    help="List what --reward takes; fetch the weights of one; score images.", cls=Group, rich_markup_mode=None
+    help="List what --reward takes; describe one; fetch its weights; score images.", cls=Group, rich_markup_mode=None
 )
 
 
@@ -29,7 +30,7 @@ def rewards(context: typer.Context, json: JsonFlag = False) -> None:
     from noiseward import terminal
     from noiseward.cli.columns import print_table
 
-    found = list(_describe())
+    found = _describe()
     if json:
         print_json(found)
         return
@@ -50,9 +51,9 @@ def rewards(context: typer.Context, json: JsonFlag = False) -> None:
     print_table(head, cells, narrow, left=("reward", "weights", "here", "license"), wrap=("license",))
     console.print()
     console.print(
-        "'noiseward rewards fetch NAME' downloads weights, 'noiseward rewards test NAME IMAGE...' scores images. "
-        "NAME:WEIGHT, or NAME:KEY=VALUE,...: weight=, clamp=, cutouts=, unit=, name=, device=, dtype=, recompute=, and "
-        "a reward's own arguments, as in hpsv2:version=2.0"
+        "'noiseward rewards describe NAME' lists a reward's own arguments, 'noiseward rewards fetch NAME' downloads "
+        "weights, 'noiseward rewards test NAME IMAGE...' scores images. NAME:WEIGHT, or NAME:KEY=VALUE,...: a reward's "
+        f"own arguments, as in hpsv2:version=2.0, and {COMMON}"
     )
     console.print(
         "path/to/file.py:function is a reward of your own: images (B, 3, H, W) in [0, 1] to (B,); it runs that file"
@@ -87,6 +88,45 @@ def _describe() -> list[dict[str, Any]]:
         unknown = {"kind": "", "range": "", "gradient": None, "prompt": None, "license": "", "weights": []}
         found.append({"reward": name, "measures": package, **unknown})
     return found
+
+
+@app.command("describe", cls=Command)
+def describe(
+    reward: Annotated[
+        str, typer.Argument(metavar="NAME", autocompletion=COMPLETERS["reward"], help="A reward, by name.")
+    ],
+    json: JsonFlag = False,
+) -> None:
+    """Show what a reward measures, its arguments, and its weights."""
+    import dataclasses
+
+    from noiseward import terminal
+    from noiseward.cli.columns import print_table
+    from noiseward.rewards.arguments import list_arguments
+    from noiseward.rewards.names import read_name
+
+    name = read_name(reward)
+    (found,) = (one for one in _describe() if one["reward"] == name)
+    arguments = [dataclasses.asdict(one) for one in list_arguments(name)]
+    if json:
+        print_json({**found, "arguments": arguments})
+        return
+    console, wide = terminal.console(), terminal.console(soft_wrap=True)
+    wide.print(f"{name}: {found['measures']}")
+    gradient = {True: "has a gradient", False: "black box", None: ""}[found["gradient"]]
+    prompt = "compares images with the prompt" if found["prompt"] else ""
+    span, license = (f"{key} {found[key]}" if found[key] else "" for key in ("range", "license"))
+    wide.print("; ".join(part for part in (found["kind"], gradient, prompt, span, license) if part))
+    for weights in found["weights"]:
+        files, size = (weights[key] and f", {weights[key]}" for key in ("files", "size"))
+        wide.print(f"weights: {weights['id']}{files}{size}; here: {weights['here']}")
+    if arguments:
+        console.print()
+        head = ("argument", "default", "does")
+        cells = [[one["name"], one["default"], one["does"]] for one in arguments]
+        print_table(head, cells, console, left=head, wrap=("default", "does"))
+    console.print()
+    wide.print(f"{name}:{arguments[0]['name'] if arguments else 'weight'}=VALUE,...; any reward also takes {COMMON}")
 
 
 @app.command("fetch", cls=Command)
