@@ -151,18 +151,9 @@ class ChatJudge(Reward):
 
     def __init__(self, questions: Questions, *, rubric: str, answer: str, side: int = 0, name: str = "chat") -> None:
         self.name, self.questions, self.rubric, self.answer, self.side = name, questions, rubric, answer, side
+        self.journal, self.spending = questions.journal, questions.client.spending
         self._asked = read_questions(rubric) if answer == "yes" else [(1.0, rubric)]
         self._known: dict[tuple[str, str | None], float] = {}
-
-    @property
-    def journal(self) -> Journal:
-        """What was answered."""
-        return self.questions.journal
-
-    @property
-    def spending(self) -> Spending:
-        """What it has cost."""
-        return self.questions.client.spending
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         images = prepare_images(sample, self.side)

@@ -29,8 +29,6 @@ from noiseward.rewards.chat.answers import PAIR, RUBRIC, compute_share, fill, re
 from noiseward.rewards.chat.client import Reply
 from noiseward.rewards.chat.judge import Questions, make_questions
 from noiseward.rewards.chat.judge_image import JudgeImage, digest_image, prepare_images
-from noiseward.rewards.chat.spending import Spending
-from noiseward.rewards.journal import Journal
 from noiseward.rewards.reward import Reward
 
 __all__ = ["ChatPair", "chat_pair"]
@@ -66,18 +64,9 @@ class ChatPair(Reward):
         self, questions: Questions, *, rubric: str, answer: str, side: int = 0, name: str = "chat-pair"
     ) -> None:
         self.name, self.questions, self.rubric, self.answer, self.side = name, questions, rubric, answer, side
+        self.journal, self.spending = questions.journal, questions.client.spending
         self._ratings: dict[Key, float] = {}
         self._best: dict[str | None, _Best] = {}
-
-    @property
-    def journal(self) -> Journal:
-        """What was answered."""
-        return self.questions.journal
-
-    @property
-    def spending(self) -> Spending:
-        """What it has cost."""
-        return self.questions.client.spending
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
         images = prepare_images(sample, self.side)
