@@ -1,6 +1,6 @@
 """Few steps first: is the reward of plain ascent on 50 sampler steps reached sooner, and what does it cost?
 
-Plain: DNO on 50 sampler steps, 100 optimization steps. Against it, at small shares of its denoiser calls: the same
+Plain: DNO on 50 sampler steps, 50 optimization steps. Against it, at small shares of its denoiser calls: the same
 ascent on 5 or 10 steps first, carried over (`nested.py`), then on 50, as `align(..., coarse=5)` does; with the rate
 raised so that Adam's steps on few steps are as long as on many; and with the cheap gradient, which passes the sampler's
 linear part alone. What was gained is compared image by image; the judge, which no method optimizes, says whether the
@@ -29,7 +29,7 @@ from noiseward.options.run import Settings
 from noiseward.problem import prepare
 
 CAPTIONS = ("a duck", "a rabbit", "a heart", "a cat")
-MANY, STEPS = 50, 100
+MANY, STEPS = 50, 50
 RATE = 0.01  # the default
 PLAIN = "50 steps"
 WAYS: dict[str, dict[str, Any]] = {
@@ -189,7 +189,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     small = arguments.small
-    captions, seeds, many, steps = (CAPTIONS[:1], 1, 10, 8) if small else (CAPTIONS, 3, MANY, STEPS)
+    captions, seeds, many, steps = (CAPTIONS[:1], 1, 10, 8) if small else (CAPTIONS, 2, MANY, STEPS)
     shares = SHARES[-1:] if small else SHARES
     spent = 3 * many * steps
     ways = list(WAYS)[1 if small else 0 :]
