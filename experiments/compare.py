@@ -1,6 +1,6 @@
 """Which method, at equal cost? `noiseward compare` on the built-in model, and the pages that are written from it.
 
-Rewards brightness, clip and jpeg; 4 prompts x 4 seeds; every method under the same budget of denoiser calls, read off
+Rewards brightness, clip and jpeg; 4 prompts x 2 seeds; every method under the same budget of denoiser calls, read off
 at a quarter, half and all of it. The tables go into `docs/compare.md`, the plots next to it, and
 `docs/how-to-choose.md` gets what follows from them by the rule that `choice` states. `lgd` decodes ten times per step
 and takes seven times the seconds of `dno` for as many denoiser calls: it is left out unless asked for.
@@ -52,7 +52,7 @@ def comparison_of(reward: str, small: bool, slow: bool = False) -> Comparison:
         return Comparison(few, PROMPTS[:1], ("best-of-n:samples=2", "dno", "fk"), amount=150, seeds=2)
     asked = [method for method in DEFAULT_METHODS if slow or method not in SLOW]
     methods = tuple("dno:coarse=5" if method.startswith("dno:coarse") else method for method in asked)
-    return Comparison(base, PROMPTS, methods)
+    return Comparison(base, PROMPTS, methods, amount=1000, seeds=2)
 
 
 def folder(reward: str, small: bool, slow: bool) -> Path:
