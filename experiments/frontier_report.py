@@ -151,7 +151,8 @@ def publish(
     for reward, by in results.items():
         text += lines({reward: by}, shown)
         for sheet in sorted((docs / "pictures").glob(f"{name}_{reward}*.png")):
-            text += [f"![What each method returns under {reward} at the largest cost](pictures/{sheet.name})", ""]
+            who = sheet.stem.removeprefix(f"{name}_{reward}").strip("_") or "each method"
+            text += [f"![What {who} returns under {reward} at the largest cost](pictures/{sheet.name})", ""]
     page = docs / "how-to-choose.md"
     page.write_text(insert(page.read_text(encoding="utf-8"), name, "\n".join(text)), encoding="utf-8")
 
