@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -147,7 +147,7 @@ def verdict(results: dict[str, Any], spent: float) -> str:
 
 
 def draw(results: dict[str, Any], plain: dict[str, Any], spent: float) -> Figure:
-    """What was gained against calls, and the judge's word against what was gained."""
+    """What was gained against calls, and how plausible the noise is against what was gained."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     x = [calls for calls, *_ in plain["along"]]
@@ -155,31 +155,25 @@ def draw(results: dict[str, Any], plain: dict[str, Any], spent: float) -> Figure
     left.plot(x, mean, color="0.5", label=f"{PLAIN}, plain")
     left.axhline(mean[-1], color="0.5", linewidth=0.8, linestyle=":")
     for way, by in results.items():
-        describe_nouns = {name: one for name, one in by.items() if "calls" in one and name != "1"}
+        looks = {name: one for name, one in by.items() if "calls" in one and name != "1"}
         color, line, mark = STYLES[way]
         style: dict[str, Any] = {"color": color, "linestyle": line, "marker": mark, "capsize": 3, "label": way}
-        mean, half = ([one["gain"][part] for one in describe_nouns.values()] for part in ("mean", "half"))
+        mean, half = ([one["gain"][part] for one in looks.values()] for part in ("mean", "half"))
         if way != PLAIN:
-            left.errorbar([one["calls"] for one in describe_nouns.values()], mean, half, **style)
-        if all(one["noun"] for one in describe_nouns.values()):
-            right.errorbar(mean, *_points(describe_nouns.values()), **style)
-    ends = results[PLAIN]["1"]
-    if ends["noun"]:
-        right.errorbar([ends["gain"]["mean"]], *_points([ends]), color="0.5", marker="D", capsize=3)
+            left.errorbar([one["calls"] for one in looks.values()], mean, half, **style)
+        ends = [one["strict"] for one in looks.values()]
+        right.plot(mean, [one["mean"] for one in ends], color=color, linestyle=line, marker=mark, label=way)
+    whole = results[PLAIN]["1"]
+    right.plot([whole["gain"]["mean"]], [whole["strict"]["mean"]], color="0.5", marker="D")
     left.axvline(spent / 8, color="0.7", linewidth=0.8, linestyle="--")
     left.set(xscale="log", xlabel="denoiser calls per image (dashed: an eighth)", ylabel="gain in brightness")
-    right.axhline(0, color="0.5", linewidth=0.8)
-    right.set(xlabel="gain in brightness", ylabel="change of nouns right, points (95 %)")
+    left.set_xticks([spent / 32, spent / 8, spent / 2], [f"{spent / part:.0f}" for part in (32, 8, 2)])
+    left.minorticks_off()
+    right.set(xlabel="gain in brightness", ylabel="strict probability of the noise, mean", ylim=(-0.05, 1))
     for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend(fontsize=8)
     return figure
-
-
-def _points(some: Iterable[dict[str, Any]]) -> tuple[list[float], list[float]]:
-    """Change of nouns that are right, with its interval, in points."""
-    changes = [one["noun"] for one in some]
-    return [100 * one["mean"] for one in changes], [100 * one["half"] for one in changes]
 
 
 def main() -> None:
