@@ -140,17 +140,27 @@ def merge(before: Results, found: Results) -> Results:
 def publish(
     name: str, results: Results, marks: Sequence[int], images: Mapping[str, Image.Image], *, docs: Path = DOCS
 ) -> None:
-    """Put plot, tables and images into the page on how to choose, between the experiment's marks. Sheets, whose names
-    begin with their reward's, that are not given stay as they are."""
+    """Put plot, tables and images into the page on how to choose, between the experiment's marks.
+
+    A sheet is named after its reward, or its reward and methods. Sheets that are not given stay as they are, but those
+    of some methods go when one of all methods is given.
+    """
     draw(results, marks).savefig(docs / "pictures" / f"{name}.png", dpi=110)
     ends = {max(mark for mark in marks if reached(chunks, mark)) for by in results.values() for chunks in by.values()}
     shown = [mark for mark in marks if mark == SHOWN or mark in ends]
+
+    def some(reward: str) -> list[Path]:
+        return sorted((docs / "pictures").glob(f"{name}_{reward}_*.png"))
+
     for label, sheet in images.items():
+        for old in some(label):
+            old.unlink()
         sheet.save(docs / "pictures" / f"{name}_{label}.png", optimize=True)
     text = ["", f"![Gain, and the share of images that pass, against cost](pictures/{name}.png)", ""]
     for reward, by in results.items():
         text += lines({reward: by}, shown)
-        for sheet in sorted((docs / "pictures").glob(f"{name}_{reward}*.png")):
+        whole = docs / "pictures" / f"{name}_{reward}.png"
+        for sheet in [*([whole] if whole.exists() else []), *some(reward)]:
             who = sheet.stem.removeprefix(f"{name}_{reward}").strip("_") or "each method"
             text += [f"![What {who} returns under {reward} at the largest cost](pictures/{sheet.name})", ""]
     page = docs / "how-to-choose.md"

@@ -94,6 +94,9 @@ def test_the_report_compares_each_image_with_its_own_start_and_with_luck(tmp_pat
     assert (
         "(pictures/frontier_light.png)" in page.read_text() and "(pictures/frontier_light_auto.png)" in page.read_text()
     )
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "frontier_lightness.png")  # another reward's
+    frontier_report.publish("frontier", results, [1], {"light": Image.new("RGB", (8, 8))}, docs=tmp_path)
+    assert page.read_text().count("(pictures/frontier_light") == 1, "all methods, in place of some"
     assert (tmp_path / "pictures" / "frontier.png").stat().st_size > 1000
 
 

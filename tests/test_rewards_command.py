@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from noiseward import ModelError
+from noiseward.cli.rewards import COMMON
 from noiseward.rewards import arguments
 from noiseward.rewards.catalog import ENTRIES, find_maker
 from noiseward.rewards.hub import Repo, check_files
-from noiseward.rewards.parse import make_reward
+from noiseward.rewards.parse import SHAPES, make_reward
 from noiseward.rewards.score_files import find_images, score_files
 
 
@@ -53,6 +54,10 @@ def test_the_description_says_what_one_reads_before_a_run(run):
     assert out.splitlines()[-1].startswith("hpsv2:version=VALUE,...; any reward also takes weight=, clamp=")
     code, out, err = run("rewards", "describe", "brightnes")
     assert (code, out) == (2, "") and "did you mean 'brightness'" in err
+
+
+def test_what_any_reward_takes_is_told_in_full():
+    assert {name.strip("= ") for name in COMMON.split(",")} == {"weight", "name", *SHAPES}
 
 
 def test_a_reward_of_another_package_may_say_nothing_of_its_arguments(monkeypatch):
