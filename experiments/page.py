@@ -31,8 +31,8 @@ section is one script in [`experiments/`](../experiments); this page is made fro
 experiments.page` and is not edited. `±` is the half-width of a 95 % interval, by Student's t. For shares it is 0
 where all cases agree; then up to 39 % of further cases may differ if there were 6, 19 % if 16, and 5 % if 80
 (Wilson). The paper's claims are in our words; its tables of Stable Diffusion rewards are not repeated here, because
-nothing here was run on those weights. Each section names the version of the built-in model, stickers; what was
-measured on 0.2 is to be measured again on 0.3.
+nothing here was run on those weights. Each section names the version of the built-in model, stickers (the first,
+measured before 0.3, does not use it).
 
 `scripts/experiments --small` runs all of them in a shorter form, in ten minutes on two cores, `scripts/experiments` in
 full; both continue where they were interrupted.
