@@ -105,10 +105,11 @@ def test_fixed_draws_are_left_out(fresh):
     assert torch.equal(strict_probability(fresh[:4], layout)[0], strict_probability(spoiled, layout)[0])
 
 
-@pytest.mark.parametrize("shape", [(2,), (3, 5), (16000,), (2, 7, 9), (3, 4, 8, 8)])
+@pytest.mark.parametrize("shape", [(1,), (8, 1, 1), (2,), (3, 5), (16000,), (2, 7, 9), (3, 4, 8, 8)])
 def test_draws_of_any_shape_are_tested_safely(shape):
     layout = Layout((Draw("start", shape, "start"), Draw("step 1", shape)))
     found, _ = strict_probability(layout.draw_noise(range(100)), layout)
+    assert found.isfinite().all()
     assert (found < 0.1).float().mean() <= 0.1 + 3 * math.sqrt(0.09 / 100)
     spoiled, _ = strict_probability(layout.draw_noise(range(100)) * 6, layout)
     assert spoiled.median() < 1e-4 or math.prod(shape) < 10

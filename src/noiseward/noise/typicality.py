@@ -79,7 +79,7 @@ def _alone(draw: Tensor) -> Iterator[tuple[str, Tensor]]:
     power = torch.fft.fft2(image, norm="ortho").abs().square().sum(1)  # over channels: (B, H, W)
     channels = image.shape[1]
     rings = _rings(*power.shape[1:]).to(power.device)
-    edges = [0, 1, *(2**k for k in range(1, 32) if 2**k <= int(rings.max())), int(rings.max()) + 1]
+    edges = sorted({0, 1, *(2**k for k in range(1, 32) if 2**k <= int(rings.max())), int(rings.max()) + 1})
     for low, high in pairwise(edges):
         inside = (rings >= low) & (rings < high)
         name = f"band {low}" if high == low + 1 else f"band {low}-{high - 1}"
