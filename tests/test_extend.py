@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-from noiseward import ArgumentError
+from noiseward import ArgumentError, FunctionSampler, align
 from noiseward.problem import prepare_spec
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.runs.extend import Spent, extend
@@ -81,3 +82,15 @@ def test_a_budget_that_is_not_enough_for_another_step_changes_nothing(spec, tmp_
         resume(tmp_path / "run", steps="+1", quiet=True)
     assert files(tmp_path / "run") == before
     assert len(resume(tmp_path / "run", nfe="+100", quiet=True).history) > spent.steps + 1
+
+
+@pytest.mark.parametrize("shape", [(8,), (4, 8)], ids=["vectors", "sound"])
+def test_a_run_whose_samples_are_no_images_continues(tmp_path, shape):
+    def ask(folder: str, steps: int) -> torch.Tensor:
+        sampler = FunctionSampler(lambda batch: torch.randn(batch, *shape))
+        reward = lambda x: -x.square().flatten(1).sum(1)  # noqa: E731
+        kind = {"method": "dno", "progress": False, "batch": 2}
+        return align(sampler, None, reward, steps=steps, out=tmp_path / folder, **kind).noise
+
+    ask("cut", 2)
+    assert torch.equal(ask("cut", 4), ask("whole", 4))

@@ -75,8 +75,10 @@ def read_frames(folder: RunFolder, lines: Sequence[Line], sample: Tensor) -> Ite
     Raises:
         RunError: one is damaged, or is not the image of its step and row.
     """
+    if not has_images(sample):
+        return
     size = (sample.shape[3], sample.shape[2])
-    for line in lines if has_images(sample) else ():
+    for line in lines:
         index = line.record["index"]
         files = [folder.path / "frames" / f"{index:05d}-{row:02d}.png" for row in range(sample.shape[0])]
         if not all(os.path.lexists(file) for file in files):
