@@ -39,7 +39,7 @@ FLOORS = (
 )
 RANK = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 CORE = {"errors", "noise", "samplers", "loop", "optimizers", "toys"}
-CORE_FILES = {"noiseward.rewards.reward"}  # part of the core, in a room that is not
+CORE_FILES = {"noiseward.rewards.reward", "noiseward.rewards.shortfall"}  # part of the core, in a room that is not
 BARS = PACKAGE / "loop" / "progress.py"  # draws with rich
 
 

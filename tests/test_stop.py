@@ -8,6 +8,7 @@ import torch
 from noiseward import ArgumentError, FunctionReward, align
 from noiseward.loop.budget import Status
 from noiseward.loop.stop import has_plateaued
+from noiseward.rewards.shortfall import FAILED
 from noiseward.runs import RunSpec, execute, resume
 from noiseward.runs.store import RunFolder
 from noiseward.toys import GaussianModel, Linear, Quadratic
@@ -70,7 +71,7 @@ def test_a_row_that_stopped_for_another_reason_keeps_it():
 
 
 def test_a_requirement_that_is_met_late_is_no_gain_to_measure_by():
-    rewards = [-1000.5] * 30 + [0.5 + 0.1 * k for k in range(40)]
+    rewards = [1.5 * FAILED] * 30 + [0.5 + 0.1 * k for k in range(40)]
     rising = [{"index": k, "reward": [reward], "found": [k]} for k, reward in enumerate(rewards)]
     assert not any(has_plateaued(rising[:steps], 0) for steps in range(31, 70))
     still = [*rising, *({"index": k, "reward": [0.0], "found": [69]} for k in range(70, 110))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -133,6 +133,7 @@ def _find_time(path: Path) -> float:
 
 
 def _read_run(path: Path) -> dict[str, Any]:
+    from noiseward.rewards.shortfall import find_gain, is_met, met_reward
     from noiseward.runs.alive import find_state
     from noiseward.runs.record import read_record
     from noiseward.runs.store import RunFolder
@@ -140,8 +141,7 @@ def _read_run(path: Path) -> dict[str, Any]:
     record = read_record(RunFolder(path))
     spec, status, steps = record.spec, record.status, record.steps
     state = find_state(status["state"], path)
-    before = _mean(steps[0]["reward"]) if steps else -math.inf
-    best = _mean(status["best"]) if "best" in status else -math.inf
+    begun, best = (steps[0]["reward"] if steps else []), status.get("best", [])
     return {
         "kind": "run",
         "state": state,
@@ -151,9 +151,12 @@ def _read_run(path: Path) -> dict[str, Any]:
         "prompts": list(spec.prompt),
         "rewards": list(spec.reward),
         "models": [spec.model],
-        "before": before,
-        "best": best,
-        "gain": best - before if math.isfinite(before) else -math.inf,
+        "before": _mean(map(met_reward, begun)),
+        "best": _mean(map(met_reward, best)),
+        "gain": _mean(map(find_gain, begun, best)),
+        "unmet": [
+            name for name, values in (("before", begun), ("best", best)) if values and not any(map(is_met, values))
+        ],
         "steps": status.get("step", 0),
         "seconds": status.get("seconds", 0.0),
     }
@@ -167,9 +170,10 @@ def _read_sweep(path: Path) -> dict[str, Any]:
     return {"kind": found.kind, "state": found.state, "rows": found.rows, "done": found.done, **lists, **found.means}
 
 
-def _mean(values: list[float]) -> float:
-    mean = sum(values) / len(values)
-    return -math.inf if math.isnan(mean) else mean
+def _mean(values: Iterable[float | None]) -> float:
+    """Of the numbers that are known; minus infinity where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else -math.inf
 
 
 def _text(title: str, line: dict[str, Any]) -> str:
@@ -179,5 +183,5 @@ def _text(title: str, line: dict[str, Any]) -> str:
     if isinstance(value, str):
         return value
     if value is None or value == -math.inf:
-        return ""
+        return "not met" if title in line.get("unmet", ()) else ""
     return f"{value:.0f}" if title in ("seconds", "steps") else f"{value:.4g}"

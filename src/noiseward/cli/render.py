@@ -69,6 +69,7 @@ def _name(options: RenderOptions) -> str:
 def _render(folder: RunFolder, target: Path, options: RenderOptions) -> Any:
     """Render one run, and write its images; yields the rows of each rendering."""
     from noiseward.images import has_images, to_images
+    from noiseward.rewards.shortfall import find_gain, is_met
     from noiseward.runs.describe import about_spec
     from noiseward.runs.rendering import render
     from noiseward.runs.write import save_image
@@ -85,8 +86,9 @@ def _render(folder: RunFolder, target: Path, options: RenderOptions) -> Any:
                 more = {"neighbor": found.neighbor, "cosine": options.cosine} if found.neighbor else {}
                 save_image(file, images[row], {**known[row], **more})
             rows.append({
-                "run": folder.path, "row": row, "prompt": about.prompt(row), "neighbor": found.neighbor, "best": best,
-                "reward": reward, "change": reward - best, "file": file if images else None,
+                "run": folder.path, "row": row, "prompt": about.prompt(row), "neighbor": found.neighbor,
+                "best": best if is_met(best) else None, "reward": reward if is_met(reward) else None,
+                "change": find_gain(best, reward), "file": file if images else None,
             })  # fmt: skip
         yield rows
 
@@ -97,6 +99,7 @@ def _report(rows: list[dict[str, Any]], *, many: bool) -> None:
 
     from noiseward import terminal
     from noiseward.errors import shorten
+    from noiseward.rewards.shortfall import describe_reward
 
     table = Table(box=None, header_style="bold")
     for title in [*(["run"] if many else []), "row", "prompt", "noise", "run's best", "render", "change", "file"]:
@@ -105,7 +108,8 @@ def _report(rows: list[dict[str, Any]], *, many: bool) -> None:
         )
     for row in sorted(rows, key=lambda row: (str(row["run"]), row["row"], row["neighbor"])):
         noise = f"neighbor {row['neighbor']}" if row["neighbor"] else "best"
-        numbers = [f"{row['best']:.4g}", f"{row['reward']:.4g}", f"{row['change']:+.4g}"]
+        change = "" if row["change"] is None else f"{row['change']:+.4g}"
+        numbers = [describe_reward(row["best"]), describe_reward(row["reward"]), change]
         own = [row["run"].name] if many else []
         file = row["file"].name if row["file"] else ""
         table.add_row(*own, str(row["row"]), shorten(row["prompt"], 120), noise, *numbers, file)

@@ -36,10 +36,14 @@ def print_outcomes(outcomes: Sequence[Outcome], out: Path, console: Console) -> 
             by_error[one.error][one.id] = None
     for name, rows in by_id.items():
         means = [_mean([getattr(one, column) for one in rows]) for column in ("before", "best", "gain", "probability")]
+        if any(one.step is not None for one in rows):
+            means[:2] = [mean or "not met" for mean in means[:2]]
         table.add_row(name, shorten(rows[0].prompt, 120), str(len(rows)), *means, count_states(rows))
     console.print(table)
     for error, ids in by_error.items():
         console.print(f"{', '.join(ids)}: {error}", highlight=False, soft_wrap=True)
+    if missing := sum(bool(one.missing) for one in outcomes):
+        console.print(f"{missing} rows fail a requirement: index.csv, column missing", highlight=False)
     suspects = sum(one.strict is not None and one.strict < SUSPECT for one in outcomes)
     if suspects:
         console.print(f"the noise of {suspects} rows is out of distribution: index.csv, column strict", highlight=False)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_history"]
 
-FAILED = -1000.0  # rewards from there on down are of samples that fail requirements, and are left out of plots
+FAILED = -1e9  # rewards from there on down are of samples that fail requirements, and are left out of plots
 
 
 def plot_history(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from noiseward import __version__
 from noiseward.errors import shorten
+from noiseward.rewards.shortfall import met_reward
 
 __all__ = ["About"]
 
@@ -87,8 +87,8 @@ class About:
                 "prompt": self.prompt(row),
                 "seed": self.seeds[row] if row < len(self.seeds) else None,
                 "reward": self.reward,
-                "before": before[row] if math.isfinite(before[row]) else None,
-                "after": after[row] if math.isfinite(after[row]) else None,
+                "before": met_reward(before[row]),
+                "after": met_reward(after[row]),
                 "step": steps[row] if steps else 0,
                 "method": self.method,
                 "model": self.model,

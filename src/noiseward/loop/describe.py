@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from noiseward.rewards.shortfall import is_met
+
 __all__ = ["ADVICE", "SUSPECT", "UNTESTED_IMAGES", "describe_peak", "describe_stall"]
 
 SUSPECT = 1e-3  # noise whose strict probability is lower is marked
@@ -30,7 +32,7 @@ def describe_peak(history: Sequence[Mapping[str, Any]], row: int) -> str | None:
         return None
     highest = max(tested, key=lambda record: -math.inf if math.isnan(record["value"][row]) else record["value"][row])
     found = {record["index"]: record for record in tested}.get(tested[-1]["found"][row])
-    if found is None or not highest["value"][row] > found["value"][row]:
+    if found is None or not highest["value"][row] > found["value"][row] or not is_met(highest["reward"][row]):
         return None
     image, strict = highest["image"][row], highest["strict"][row]
     why = f"its noise is out of distribution (strict P(z) {strict:.1g})"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, shorten
@@ -23,6 +25,7 @@ from noiseward.loop.solution_html import MOST, to_html
 from noiseward.loop.step import Best, Step
 from noiseward.noise.layout import Layout
 from noiseward.noise.typicality import strict_probability
+from noiseward.rewards.shortfall import FAILED, describe_reward, describe_shortfall
 from noiseward.samplers.cost import NFE
 
 if TYPE_CHECKING:
@@ -84,7 +87,7 @@ class Solution:
 
     @property
     def reward(self) -> Tensor:
-        """Its reward, `(B,)`."""
+        """Its reward, `(B,)`; -1e9 or less where it fails a requirement (see `shortfall`)."""
         return self.found.reward
 
     @property
@@ -120,8 +123,6 @@ class Solution:
     @property
     def shortfall(self) -> list[str | None]:
         """What each row's best lacks of what was required, in words; None where it meets all."""
-        from noiseward.rewards.shortfall import describe_shortfall
-
         terms = {record["index"]: record["terms"] for record in self.history}
         found = enumerate(self.index.tolist())
         return [describe_shortfall({name: part[row] for name, part in terms[k].items()}) for row, k in found]
@@ -161,8 +162,9 @@ class Solution:
 
     @property
     def gain(self) -> Tensor:
-        """How much the reward rose from start to best, `(B,)`."""
-        return self.reward - self.initial.reward
+        """How much the reward rose from start to best, `(B,)`; nan where one of them fails a requirement."""
+        unmet = torch.minimum(self.reward, self.initial.reward) <= FAILED
+        return (self.reward - self.initial.reward).masked_fill(unmet, math.nan)
 
     @property
     def nfe(self) -> NFE:
@@ -198,8 +200,8 @@ class Solution:
         return draw_strip(*kept, captions=captions)
 
     def _caption(self, row: int) -> str:
-        start, best = float(self.initial.reward[row]), float(self.reward[row])
-        return f"{self.about.title(row)}: {self.about.reward or 'reward'} {start:.4g} -> {best:.4g}"
+        start, best = describe_reward(float(self.initial.reward[row])), describe_reward(float(self.reward[row]))
+        return f"{self.about.title(row)}: {self.about.reward or 'reward'} {start} -> {best}"
 
     def plot(self, path: str | Path | None = None) -> Image:
         """Plot reward and P(z) against steps; also saved when a path is given."""
@@ -233,13 +235,13 @@ class Solution:
         lines = [f"Solution of {len(self.history)} steps, {self.nfe.forward} denoiser calls, {self.seconds:.1f} s"]
         lines += [f"  {self.method}"] if self.method else []
         for row, status in enumerate(self.status):
-            start, best, p = float(self.initial.reward[row]), float(self.reward[row]), self.probability[row]
+            start, best = (describe_reward(float(found[row])) for found in (self.initial.reward, self.reward))
             image = self.image_probability[row]
-            likely = f"P(z) {p:.2g}" + ("" if image is None else f", P(image) {image:.2g}")
+            likely = f"P(z) {self.probability[row]:.2g}" + ("" if image is None else f", P(image) {image:.2g}")
             asked = shorten(self.about.title(row), 60) if self.about.prompt(row) else ""
-            lines.append(
-                f"  row {row}{asked and f' ({asked})'}: reward {start:.4g} -> {best:.4g}, {likely}; {status.value}"
-            )
+            lines.append(f"  row {row}{asked and f' ({asked})'}: reward {start} -> {best}, {likely}; {status.value}")
+            if missing := self.shortfall[row]:
+                lines.append(f"    {missing}")
             if note := describe_peak(self.history, row):
                 lines.append(f"    {note}")
             if self.strict_probability[row] < SUSPECT:

@@ -7,6 +7,7 @@ from typing import Any
 
 from noiseward.loop.describe import describe_peak, describe_stall
 from noiseward.loop.notebook import draw_image
+from noiseward.rewards.shortfall import describe_reward
 
 __all__ = ["MOST", "to_html"]
 
@@ -34,13 +35,18 @@ def to_html(solution: Any) -> str:
 
 
 def _describe(solution: Any, row: int) -> str:
-    start, best = float(solution.initial.reward[row]), float(solution.reward[row])
+    start, best = (describe_reward(float(found[row])) for found in (solution.initial.reward, solution.reward))
     image = solution.image_probability[row]
     lines = [
         f"<b>{html.escape(solution.about.title(row))}</b>",
-        f"reward {start:.4g} → <b>{best:.4g}</b> (step {int(solution.index[row])})",
+        f"reward {start} → <b>{best}</b> (step {int(solution.index[row])})",
         f"P(z) {solution.probability[row]:.2g}" + ("" if image is None else f", P(image) {image:.2g}"),
         html.escape(solution.status[row].value),
     ]
-    notes = (describe_peak(solution.history, row), solution.hacking[row], describe_stall(solution.history, row))
+    notes = (
+        solution.shortfall[row],
+        describe_peak(solution.history, row),
+        solution.hacking[row],
+        describe_stall(solution.history, row),
+    )
     return "<br>".join([*lines, *(f"<i>{html.escape(str(note))}</i>" for note in notes if note)])

@@ -25,6 +25,7 @@ from noiseward.loop.budget import Status
 from noiseward.loop.hacking import find_hacking
 from noiseward.loop.panel import best_before_hacking
 from noiseward.loop.step import Checkpoint, Step
+from noiseward.rewards.shortfall import is_met
 
 __all__ = ["STOPS", "EarlyStop", "has_plateaued"]
 
@@ -40,8 +41,6 @@ def has_plateaued(history: Sequence[Record], row: int) -> bool:
         >>> [has_plateaued(rising[:steps], 0) for steps in (10, 30, 60)]
         [False, False, True]
     """
-    from noiseward.rewards.shortfall import is_met
-
     last = len(history) - 1
     before = last - max(PATIENCE, int(WINDOW * last))
     if before < 0:

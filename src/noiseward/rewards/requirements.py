@@ -4,7 +4,7 @@ r"""Requirements: what a result must meet, in addition to a reward that is as hi
 
 A sample that fails a requirement scores below all that meet them,
 
-.. math:: -1000 - \sum_i v_i, \qquad v_i = \max(t_i - c_i, 0) / |t_i|,
+.. math:: -10^9 \, \bigl(1 + \sum_i v_i\bigr), \qquad v_i = \max(t_i - c_i, 0) / |t_i|,
 
 so that whatever compares rewards prefers, without knowing of requirements, any sample that meets all to any that does
 not, among the former the highest reward, and among the latter the one that lacks least. Best so far, searches,
@@ -112,7 +112,7 @@ class Constrained(Composite):
         >>> images[1, 0] = 1
         >>> images[1, 1] = 0.8
         >>> reward(images, None).tolist()
-        [-1001.0, 1.0]
+        [-2000000000.0, 1.0]
     """
 
     def __init__(self, reward: Reward, requirements: Sequence[Requirement]) -> None:
@@ -154,9 +154,10 @@ class Constrained(Composite):
         if bool(((missing == 0) & (reward <= FAILED)).any()):
             raise RewardError(
                 f"reward '{self.reward.name}' must be above {FAILED:g} next to requirements, got "
-                f"{reward.min().item():.4g}; give it a smaller weight, as in '{self.reward.name}:0.001'"
+                f"{reward.min().item():.4g}; divide it by a constant"
             )
-        failed = FAILED - missing.clamp(max=MOST).to(reward)
+        reward = reward.to(torch.promote_types(reward.dtype, torch.float32))  # float16 ends at 65504
+        failed = FAILED * (1 + missing.clamp(max=MOST).to(reward))
         return torch.where((missing > 0) & ~reward.isnan(), failed, reward)
 
     def _missing(self, scores: Sequence[Tensor]) -> Tensor:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from noiseward.errors import ArgumentError
 
-__all__ = ["FAILED", "describe_reward", "describe_shortfall", "is_met", "parse_requirement"]
+__all__ = ["FAILED", "describe_reward", "describe_shortfall", "find_gain", "is_met", "met_reward", "parse_requirement"]
 
-FAILED = -1000.0  # what a sample that fails a requirement scores at most
+FAILED = -1e9  # what a sample that fails a requirement scores at most: less than any reward
 
 
 def parse_requirement(text: str) -> tuple[str, float, bool]:
@@ -38,14 +38,35 @@ def is_met(reward: float) -> bool:
     return not reward <= FAILED
 
 
-def describe_reward(reward: float) -> str:
-    """A reward for a table.
+def met_reward(reward: float | None) -> float | None:
+    """A reward as a number to show, to average or to sort by; None where requirements are not met, or it is not finite.
 
     Example:
-        >>> describe_reward(0.25), describe_reward(-1000.5)
-        ('0.25', 'not met')
+        >>> met_reward(0.25), met_reward(1.5 * FAILED), met_reward(math.nan)
+        (0.25, None, None)
     """
-    return f"{reward:.4g}" if is_met(reward) else "not met"
+    return reward if reward is not None and math.isfinite(reward) and is_met(reward) else None
+
+
+def find_gain(before: float | None, after: float | None) -> float | None:
+    """How much a reward rose; None unless both are rewards of samples that meet all requirements.
+
+    Example:
+        >>> find_gain(0.25, 0.75), find_gain(FAILED, 0.75)
+        (0.5, None)
+    """
+    before, after = met_reward(before), met_reward(after)
+    return None if before is None or after is None else after - before
+
+
+def describe_reward(reward: float | None, digits: int = 4) -> str:
+    """A reward as text; None stands for that of a sample that does not meet all requirements.
+
+    Example:
+        >>> describe_reward(0.25), describe_reward(1.5 * FAILED), describe_reward(None)
+        ('0.25', 'not met', 'not met')
+    """
+    return f"{reward:.{digits}g}" if reward is not None and is_met(reward) else "not met"
 
 
 def describe_shortfall(terms: Mapping[str, float]) -> str | None:

@@ -42,7 +42,7 @@ class Record(TypedDict):
         index: the step, from 0.
         seconds: wall time of the run up to here.
         nfe: denoiser calls up to here.
-        reward: of this step's noise.
+        reward: of this step's noise; -1e9 or less where it fails a requirement.
         terms: the rewards and requirements that it is made of, by name.
         penalty: what is subtracted for implausible noise.
         value: reward minus penalty.

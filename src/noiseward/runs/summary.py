@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from noiseward.options.run import RunSpec
+from noiseward.rewards.shortfall import find_gain, met_reward
 from noiseward.runs.alive import describe_ending, find_state
 from noiseward.runs.record import RunRecord, read_record
 from noiseward.runs.store import RunFolder
@@ -18,7 +19,7 @@ __all__ = ["RowSummary", "RunSummary", "resume_command", "summarize_run"]
 
 
 class RowSummary(TypedDict):
-    """A row of a run; numbers that are not known, or not finite, are null."""
+    """A row of a run; numbers that are not known or not finite are null, and so are rewards where requirements fail."""
 
     row: int
     prompt: str
@@ -80,8 +81,8 @@ def summarize_run(folder: RunFolder) -> RunSummary:
 def _row(path: Path, spec: RunSpec, record: RunRecord, row: int, state: str) -> RowSummary:
     status, steps = record.status, record.steps
     prompt, seed = (spec.prompt or ("",))[row // spec.batch], spec.seed + row % spec.batch
-    before = _number(steps[0]["reward"], row) if steps else None
-    best = _number(status.get("best"), row)
+    before = met_reward(steps[0]["reward"][row]) if steps else None
+    best = met_reward(status["best"][row]) if "best" in status else None
     found = status["found"][row] if "found" in status else None
     at_best = next((step for step in steps if step["index"] == found), {})
     files = {which: path / which / f"{row:02d}.png" for which in ("initial", "best")}
@@ -91,7 +92,7 @@ def _row(path: Path, spec: RunSpec, record: RunRecord, row: int, state: str) -> 
         "seed": seed,
         "before": before,
         "best": best,
-        "gain": None if before is None or best is None else best - before,
+        "gain": find_gain(before, best),
         "probability": _number(at_best.get("probability"), row),
         "strict": _number(status.get("strict"), row),
         "image": _number(status.get("image"), row),

@@ -8,6 +8,7 @@ from pathlib import Path
 from noiseward.errors import RunError
 from noiseward.images.preview import shrink
 from noiseward.loop.hacking import find_hacking
+from noiseward.rewards.shortfall import describe_reward
 from noiseward.runs.consistency import read_initial
 from noiseward.runs.describe import about_spec
 from noiseward.runs.images import read_frames, read_images
@@ -48,9 +49,9 @@ def write_viewer(folder: RunFolder, path: Path) -> Path:
     rows = summary["rows"]
     parts = [f"<p class=small>{escape(_describe(folder))}</p>"]
     for row, one in enumerate(rows):
-        change = f"reward {_number(one['before'])} to {_number(one['best'])}, step {one['step']}"
+        change = " to ".join(map(describe_reward, (record.steps[0]["reward"][row], record.status["best"][row])))
         pair = draw_figure(inline(shrink(before[row], LARGEST)), "before") + draw_figure(
-            inline(shrink(best[row], LARGEST)), f"after: {change}"
+            inline(shrink(best[row], LARGEST)), f"after: reward {change}, step {one['step']}"
         )
         parts.append(f'<h2>{escape(about.title(row))}</h2><div class="row pair">{pair}</div>')
         if hacking := find_hacking(record.steps, row):
@@ -89,8 +90,8 @@ def _describe(folder: RunFolder) -> str:
     return f"{' + '.join(spec.reward)} on {spec.model} by {spec.method or 'the default method'}"
 
 
-def _caption(title: str, reward: float | None) -> str:
-    return f"{title}: {_number(reward)}"
+def _caption(title: str, reward: float) -> str:
+    return f"{title}: {describe_reward(reward)}"
 
 
 def _number(value: object) -> str:

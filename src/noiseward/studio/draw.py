@@ -15,6 +15,7 @@ from noiseward.loop.budget import Status
 from noiseward.loop.describe import describe_peak, describe_stall
 from noiseward.loop.hacking import find_hacking
 from noiseward.loop.span import format_span
+from noiseward.rewards.shortfall import met_reward
 from noiseward.runs.page import escape
 from noiseward.studio.live import Snapshot
 from noiseward.studio.places import Places
@@ -181,7 +182,7 @@ def draw_plots(snapshot: Snapshot) -> str:
         return ""
     rows, steps = range(min(snapshot.rows, len(COLORS))), snapshot.steps
     index = [step["index"] for step in steps]
-    rewards = {snapshot.title(row): [step["reward"][row] for step in steps] for row in rows}
+    rewards = {snapshot.title(row): [met_reward(step["reward"][row]) for step in steps] for row in rows}
     plots = [draw_plot("Reward", index, rewards, meaning=NUMBERS["reward"])]
     noises = {snapshot.title(row): [step["probability"][row] for step in steps] for row in rows}
     plots.append(draw_plot("Typical noise", index, noises, least=0, meaning=NUMBERS["typical noise"]))

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import math
 import os
 import statistics
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 
 from noiseward.errors import NoisewardError
 from noiseward.options.run import RunSpec
+from noiseward.rewards.shortfall import met_reward
 from noiseward.runs.alive import find_state
 from noiseward.runs.files import read_json
 from noiseward.runs.spec import parse_spec
@@ -80,14 +80,14 @@ class Snapshot:
 
     def before(self, row: int) -> float | None:
         """The reward of a row's start."""
-        return _finite(self.steps[0]["reward"][row]) if self.steps else None
+        return met_reward(self.steps[0]["reward"][row]) if self.steps else None
 
     def best(self, row: int) -> tuple[float | None, int | None]:
         """The reward of a row's best, and its step."""
         if not self.steps:
             return None, None
         found = self.steps[-1]["found"][row]
-        return _finite(self.at(found)["reward"][row]), found
+        return met_reward(self.at(found)["reward"][row]), found
 
     def at(self, index: int) -> dict[str, Any]:
         """The record of a step; the last one where there is none."""
@@ -126,10 +126,6 @@ class Snapshot:
 
 def _cost(nfe: dict[str, int]) -> float:
     return nfe.get("forward", 0) + 2 * nfe.get("backward", 0)
-
-
-def _finite(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 class Reader:

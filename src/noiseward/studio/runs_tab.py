@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from noiseward.errors import NoisewardError
+from noiseward.rewards.shortfall import met_reward
 from noiseward.studio.desk import Desk, View
 from noiseward.studio.draw import (
     draw_card,
@@ -179,7 +180,7 @@ class RunsTab:
 
     def _draw_compared(self, found: list[Snapshot]) -> str:
         """Runs next to each other with their plots, below one plot of all their rewards."""
-        lines = {one.path.name: [max(step["reward"]) for step in one.steps] for one in found}
+        lines = {one.path.name: [met_reward(max(step["reward"])) for step in one.steps] for one in found}
         longest = max((len(line) for line in lines.values()), default=0)
         padded = {name: [*line, *[None] * (longest - len(line))] for name, line in lines.items()}
         plot = draw_plot("Reward of each run, of its best image at a step", range(longest), padded, legend=True)

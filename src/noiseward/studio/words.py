@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from noiseward.loop.budget import Status
+from noiseward.rewards.shortfall import met_reward
 
 __all__ = ["ENDED", "KINDS", "LABELS", "NUMBERS", "PLAIN", "STATES", "describe_numbers", "say_state"]
 
@@ -109,7 +110,7 @@ def describe_numbers(step: Mapping[str, Any], row: int) -> list[tuple[str, float
         step: a record, `Step.record()`.
         row: which image.
     """
-    found = [("reward", step["reward"][row], NUMBERS["reward"])]
+    found = [("reward", met_reward(step["reward"][row]), NUMBERS["reward"])]
     found.append(("typical noise", step["probability"][row], NUMBERS["typical noise"]))
     image = step.get("image")
     if image and image[row] is not None and image[row] >= 0:

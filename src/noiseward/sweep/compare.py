@@ -21,7 +21,7 @@ from noiseward.sweep.directory import Sweep
 from noiseward.sweep.engine import Beat, Engine, Local
 from noiseward.sweep.measure import Measured, measure
 from noiseward.sweep.outcomes import Outcome, describe_undone, find_outcomes, write_index
-from noiseward.sweep.tables import describe, format_budget, format_lines, markdown
+from noiseward.sweep.tables import describe, describe_start, format_budget, format_lines, markdown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -101,7 +101,7 @@ def _page_parts(
     images: Mapping[str, Sequence[tuple[Path, str]]],
 ) -> list[str]:
     """The page, images inside."""
-    parts = [f"<p>{escape(describe(comparison))}</p>", f"<p>At the start the reward is {measured.start}.</p>"]
+    parts = [f"<p>{escape(describe(comparison))}</p>", f"<p>{describe_start(measured)}</p>"]
     parts += [f'<img alt="{name}" src="{inline(plot)}">' for name, plot in plots.items()]
     for share, lines in reversed(measured.table.items()):
         if lines:

@@ -3,20 +3,23 @@ r"""The tables of a comparison: means, intervals, and ranks that admit ties.
 A *case* is a prompt with a seed; every method is run on every case, so methods are compared by differences within
 cases. The gain is the best reward so far less that of the start. Intervals and ranks are over cases (`intervals.py`);
 cases that share a prompt count as independent, which they are not quite.
+
+Where results must meet requirements, gain and reward are over the cases that meet them (the gain: at the start, too),
+and the share of those that do not is a column of its own. Methods are ranked by that share first.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
 
 from noiseward.loop.describe import SUSPECT
 from noiseward.loop.plausible import Plausible
+from noiseward.rewards.shortfall import is_met
 from noiseward.sweep.intervals import Interval, interval, rank
 from noiseward.sweep.looks import Measurements
 from noiseward.sweep.packs import Pack
@@ -38,6 +41,7 @@ class Line:
         held: by held-out reward, what it is now and how much it changed since the start.
         probability, strict: P(z) and the strict probability of the best noise.
         suspect: share of cases whose strict probability says that the noise is out of distribution.
+        unmet: share of cases whose best fails a requirement.
         implausible: share of cases whose image fails the image test; at the end of the budget only, None where no image
             was tested.
         diversity: mean distance of two seeds' features, over prompts; at the end of the budget only.
@@ -53,6 +57,7 @@ class Line:
     probability: Interval
     strict: Interval
     suspect: float
+    unmet: float
     implausible: float | None
     diversity: float | None
     memory: int | None
@@ -117,7 +122,7 @@ def measure(
     shares = list(first[0][0].at) if first else ["1.0"]
     costs = [amount * k / POINTS for k in range(1, POINTS + 1)]
     curves = {method: (costs, [_gain_at(cost, each, kind) for cost in costs]) for method, each in by.items()}
-    start = interval([found.start["reward"][row] for found, row in first] or [math.nan])
+    start = interval([reward for found, row in first if is_met(reward := found.start["reward"][row])])
     overran = [method for method, each in by.items() if any(_overruns(*one) for one in each.values())]
     table = {share: _rank(by, share) for share in shares}
     return Measured(table, dict(refused), curves, start, tuple(overran))
@@ -130,27 +135,32 @@ def _overruns(found: Measurements, row: int) -> bool:
 
 def _gain_at(cost: float, cases: Cases, kind: str) -> Interval:
     """Mean gain at a cost."""
-    gains = []
+    ends = []
     for found, row in cases.values():
         spent = found.cost if kind == "nfe" else found.seconds
         start = found.start["reward"][row]
         paid = [best[row] for at, best in zip(spent, found.reward, strict=True) if at <= cost]
-        gains.append((paid[-1] if paid else start) - start)
-    return interval(gains)
+        ends.append((start, paid[-1] if paid else start))
+    return _gain(ends)
+
+
+def _gain(ends: Iterable[tuple[float, float]]) -> Interval:
+    """Mean gain from the rewards of starts to those of bests, where both meet all requirements."""
+    return interval([best - start for start, best in ends if is_met(start) and is_met(best)])
 
 
 def _rank(by: Mapping[str, Cases], share: str) -> list[Line]:
-    gains = {
-        method: [found.at[share]["reward"][row] - found.start["reward"][row] for found, row in cases.values()]
-        for method, cases in by.items()
+    rewards = {
+        method: [found.at[share]["reward"][row] for found, row in cases.values()] for method, cases in by.items()
     }
-    ranks = rank(gains)
-    lines = [_summarize(method, cases, share, ranks[method], gains[method]) for method, cases in by.items()]
-    return sorted(lines, key=lambda line: (line.rank, -line.gain.mean))
+    ranks = rank(rewards, counts=is_met)
+    lines = [_summarize(method, cases, share, ranks[method]) for method, cases in by.items()]
+    return sorted(lines, key=lambda line: (line.rank, line.unmet, -line.reward.mean))
 
 
-def _summarize(method: str, cases: Cases, share: str, rank: int, gains: Sequence[float]) -> Line:
+def _summarize(method: str, cases: Cases, share: str, rank: int) -> Line:
     at = [(found.at[share], found.start, row) for found, row in cases.values()]
+    rewards = [now["reward"][row] for now, _, row in at]
     held = {
         name: (
             interval([now["held"][name][row] for now, _, row in at]),
@@ -164,12 +174,13 @@ def _summarize(method: str, cases: Cases, share: str, rank: int, gains: Sequence
     return Line(
         method=method,
         rank=rank,
-        gain=interval(gains),
-        reward=interval([now["reward"][row] for now, _, row in at]),
+        gain=_gain((start["reward"][row], now["reward"][row]) for now, start, row in at),
+        reward=interval([reward for reward in rewards if is_met(reward)]),
         held=held,
         probability=interval([now["probability"][row] for now, _, row in at]),
         strict=interval(strict),
         suspect=sum(one < SUSPECT for one in strict) / len(strict),
+        unmet=sum(not is_met(reward) for reward in rewards) / len(rewards),
         implausible=sum(p < Plausible.image for p in image) / len(image) if image else None,
         diversity=_measure_diversity(cases) if share == "1.0" else None,
         memory=max(memory) if memory else None,

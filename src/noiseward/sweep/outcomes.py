@@ -14,7 +14,7 @@ from PIL import Image
 
 from noiseward.errors import shorten
 from noiseward.images import TILE, draw_grid, enlarge
-from noiseward.rewards.shortfall import is_met
+from noiseward.rewards.shortfall import describe_reward, describe_shortfall, find_gain, is_met
 from noiseward.runs.files import replace_file
 from noiseward.sweep.directory import Sweep
 from noiseward.sweep.engine import Beat
@@ -43,7 +43,8 @@ class Outcome:
     Attributes:
         id, prompt, seed, reward: what was asked.
         state: `done`, `failed`, `interrupted`, `running`, `waiting`, `damaged`, or `refused`.
-        before, best, gain: of the reward.
+        before, best, gain: of the reward; None where requirements are not met.
+        missing: what its best lacks of what was required.
         probability, strict: P(z) and the strict probability of the best noise.
         image: the probability of the best image, where it was tested.
         step: the one where the best was found.
@@ -64,6 +65,7 @@ class Outcome:
     strict: float | None = None
     image: float | None = None
     step: int | None = None
+    missing: str = ""
     ended: str = ""
     run: str = ""
     row: int = 0
@@ -72,7 +74,7 @@ class Outcome:
     @property
     def caption(self) -> str:
         """What its image shows, and what came of it."""
-        change = "" if self.best is None or self.before is None else f": {self.before:.3g} -> {self.best:.3g}"
+        change = "" if self.step is None else f": {describe_reward(self.before, 3)} -> {describe_reward(self.best, 3)}"
         return f"{shorten(self.prompt, 24)}, seed {self.seed}{change}"
 
 
@@ -104,9 +106,9 @@ def _read(pack: Pack, state: PackState, ended: Beat | None) -> Iterator[Outcome]
             yield outcome
             continue
         status, step = run.status, run.status["found"][row]
-        likely = next(record["probability"][row] for record in run.steps if record["index"] == step)
+        record = next(record for record in run.steps if record["index"] == step)
         more = {
-            "probability": likely,
+            "probability": record["probability"][row],
             "strict": status["strict"][row] if "strict" in status else None,
             "image": status["image"][row] if "image" in status else None,
             "step": step,
@@ -116,8 +118,9 @@ def _read(pack: Pack, state: PackState, ended: Beat | None) -> Iterator[Outcome]
         if name == "done" and not math.isfinite(best):
             yield dataclasses.replace(outcome, state="failed", error="its reward was never finite", **more)
         else:
-            gain = best - before if is_met(before) == is_met(best) else None  # of two rewards, not of an order
-            yield dataclasses.replace(outcome, before=before, best=best, gain=gain, **more)
+            more |= {"before": before if is_met(before) else None, "best": best if is_met(best) else None}
+            missing = describe_shortfall({name: scores[row] for name, scores in record["terms"].items()})
+            yield dataclasses.replace(outcome, gain=find_gain(before, best), missing=missing or "", **more)
 
 
 def count_states(outcomes: Sequence[Outcome]) -> str:

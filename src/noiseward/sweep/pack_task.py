@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from noiseward.methods import default_method, read_method
 from noiseward.options.run import RunSpec
 from noiseward.problem import Loaded, Problem, prepare_spec
 from noiseward.rewards.catalog import ENTRIES
+from noiseward.rewards.shortfall import find_gain
 from noiseward.runs.claim import is_vacant
 from noiseward.runs.files import lock
 from noiseward.runs.images import check_results
@@ -124,12 +124,12 @@ class PackTask:
                     yield dataclasses.replace(beat, state=state, part=1.0 if state == "done" else beat.part)
                     return
                 start = start or self.folder.steps()[0]["reward"]
-                gains = (best - first for best, first in zip(step.best.reward.tolist(), start, strict=True))
+                gains = map(find_gain, start, step.best.reward.tolist())
                 beat = dataclasses.replace(
                     beat,
                     step=step.index,
                     part=share_spent(step, problem.budget),
-                    gain=tuple(filter(math.isfinite, gains)),
+                    gain=tuple(gain for gain in gains if gain is not None),
                 )
                 if time.monotonic() - last >= context.every:
                     last = time.monotonic()

@@ -48,7 +48,7 @@ def _cells(one: Outcome, out: Path) -> list[str]:
     for which in ("initial", "best"):
         source = f"{one.run}/{which}/{one.row:02d}.png"
         cells.append(f'<img loading=lazy src="{source}" alt="{which}">' if (out / source).exists() else "")
-    cells.append("" if one.best is None or one.before is None else _change(one.before, one.best))
+    cells.append(_change(one))
     strict = "" if one.strict is None else f"{one.strict:.2g}"
     cells.append("" if one.probability is None else f"{one.probability:.2g}")
     cells.append(f"<span class=bad>{strict}</span>" if one.strict is not None and one.strict < SUSPECT else strict)
@@ -65,5 +65,8 @@ def _values(one: Outcome) -> list[str | float | None]:
     return [one.id, one.before, one.best, one.gain, one.probability, one.strict, one.image, state]
 
 
-def _change(before: float, best: float) -> str:
-    return f"{describe_reward(before)} &rarr; <b>{describe_reward(best)}</b>"
+def _change(one: Outcome) -> str:
+    if one.step is None:
+        return ""
+    missing = f"<br><span class=bad>{escape(one.missing)}</span>" if one.missing else ""
+    return f"{describe_reward(one.before)} &rarr; <b>{describe_reward(one.best)}</b>{missing}"

@@ -8,7 +8,7 @@ from noiseward.loop.plausible import Plausible
 from noiseward.sweep.comparison import Comparison
 from noiseward.sweep.measure import Line, Measured
 
-__all__ = ["describe", "format_budget", "format_lines", "markdown"]
+__all__ = ["describe", "describe_start", "format_budget", "format_lines", "markdown"]
 
 
 def describe(comparison: Comparison) -> str:
@@ -30,14 +30,23 @@ def describe(comparison: Comparison) -> str:
     )
 
 
+def describe_start(measured: Measured) -> str:
+    """The reward of the noise that all methods start from."""
+    if not measured.start.n:
+        return "At the start no requirement is met."
+    return f"At the start the reward is {measured.start}."
+
+
 def format_lines(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """Head and lines of a table as text."""
     held = list(lines[0].held) if lines else []
     diverse = any(line.diversity is not None for line in lines)
     tested = [f"P(image) < {Plausible.image:g}"] if any(line.implausible is not None for line in lines) else []
+    required = ["not met"] if any(line.unmet for line in lines) else []
     head = [
         "rank",
         "method",
+        *required,
         "gain",
         "strict < 0.001",
         *tested,
@@ -48,7 +57,8 @@ def format_lines(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     head += [*(["diversity"] if diverse else []), "peak MiB", "s"]
     table = []
     for line in lines:
-        cells = [str(line.rank), line.method, str(line.gain), f"{line.suspect:.0%}"]
+        cells = [str(line.rank), line.method, *([f"{line.unmet:.0%}"] if required else [])]
+        cells += [str(line.gain), f"{line.suspect:.0%}"]
         cells += ["not tested" if line.implausible is None else f"{line.implausible:.0%}"] if tested else []
         cells += [f"{now}, {change.mean:+.2g}" for now, change in line.held.values()]
         cells += [str(line.reward), f"{line.probability.mean:.2g}"]
@@ -60,7 +70,7 @@ def format_lines(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
 
 def markdown(comparison: Comparison, measured: Measured) -> str:
     """The tables, and what does not apply."""
-    parts = [describe(comparison), f"At the start the reward is {measured.start}."]
+    parts = [describe(comparison), describe_start(measured)]
     for share, lines in measured.table.items():
         if lines:
             head, cells = format_lines(lines)

@@ -16,6 +16,7 @@ from typing import Any
 
 from noiseward.loop.about import About
 from noiseward.loop.step import Step
+from noiseward.rewards.shortfall import is_met
 from noiseward.trackers.tolerant import Tolerant
 from noiseward.trackers.tracker import Tracker
 
@@ -72,7 +73,7 @@ def _numbers(step: Step) -> dict[str, float]:
     for name, column in columns.items():
         values = column.tolist()
         for row, value in enumerate(values):
-            if math.isfinite(value) and not (name == "P(image)" and value < 0):  # -1 stands for untested
+            if math.isfinite(value) and is_met(value) and not (name == "P(image)" and value < 0):  # -1: untested
                 numbers[name if len(values) == 1 else f"{name}/{row}"] = value
     return numbers
 
@@ -93,8 +94,8 @@ def _rows(step: Step, about: About, before: list[float]) -> list[dict[str, Any]]
             "row": row,
             "prompt": about.prompt(row),
             "seed": about.seeds[row] if row < len(about.seeds) else None,
-            "before": before[row],
-            "best": best.reward[row].item(),
+            "before": before[row] if is_met(before[row]) else None,
+            "best": reward if is_met(reward := best.reward[row].item()) else None,
             "P(z)": best.probability[row].item(),
             "P(image)": None if best.image[row] < 0 else best.image[row].item(),
             "step": int(best.index[row]),
