@@ -30,6 +30,7 @@ def spec(model):
         prompt=("a", "b"),
         reward=("brightness", "contrast"),
         model=model,
+        watch=("jpeg",),
         steps=3,
         method="dno:lr=0.3,guard=none",
         call=dict(CALL),
@@ -111,13 +112,18 @@ def test_a_table_has_every_number_of_every_step(run, tmp_path):
     with open(write_table(run, tmp_path / "steps.csv"), newline="") as file:
         lines = list(csv.DictReader(file))
     steps = run.steps()
-    assert len(lines) == 2 * len(steps)
+    assert "jpeg" in steps[0]["watched"] and len(lines) == 2 * len(steps)
     for line in lines:
         step, row = steps[int(line["step"])], int(line["row"])
         assert float(line["reward"]) == step["reward"][row]
         assert float(line["contrast"]) == step["terms"]["contrast"][row]
         assert int(line["nfe_backward"]) == step["nfe"]["backward"]
         assert line["grad_norm"] == ("" if step["grad_norm"] is None else str(step["grad_norm"][row]))
+        assert int(line["found"]) == step["found"][row]
+        for name in ("strict", "image"):
+            assert line[name] == ("" if step.get(name) is None or step[name][row] is None else str(step[name][row]))
+        for name, scores in step.get("watched", {}).items():
+            assert line[f"watched {name}"] == str(scores[row])
 
 
 def test_what_cannot_be_exported_is_one_line(copy, tmp_path):

@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 
+from noiseward.cli.sweep import show_sweep
 from noiseward.errors import ArgumentError, RunError
 from noiseward.loop.panel import Panel
 from noiseward.options.commands import CompareOptions
@@ -80,7 +81,7 @@ def test_what_was_paid_for_counts(whole):
     assert ascent is not None and ascent.at["1.0"]["reward"] > ascent.start["reward"] and ascent.cost[-1] <= 40
 
 
-def test_a_method_that_does_not_apply_is_refused_with_its_reason(comparison, tmp_path):
+def test_a_method_that_does_not_apply_is_refused_with_its_reason(comparison, tmp_path, capsys):
     black = dataclasses.replace(
         comparison, base=comparison.base.replace(reward=("jpeg",)), prompts=("a",),
         methods=("dps", "best-of-n:samples=2", "dno:lr=0.1", "dno:estimator=hybrid2,lr=0.1"),
@@ -90,6 +91,10 @@ def test_a_method_that_does_not_apply_is_refused_with_its_reason(comparison, tmp
     assert found.refused["dno:estimator=hybrid2,lr=0.1"] == "the same as dno:lr=0.1 here"
     assert {line.method for line in found.rows("1.0")} == {"best-of-n:samples=2", "dno:lr=0.1"}
     assert "does not apply: " in (tmp_path / "out/report.md").read_text()
+    show_sweep(tmp_path / "out")
+    shown = capsys.readouterr().out
+    assert len(found.refused) == 2
+    assert all(f"{method} does not apply: {why}" in shown for method, why in found.refused.items())
 
 
 def test_a_reward_that_cannot_be_made_is_no_method_that_does_not_apply(comparison, tmp_path):

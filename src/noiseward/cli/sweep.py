@@ -90,11 +90,14 @@ def show_sweep(out: Path, *, json: bool = False) -> None:
         return
     if measured is not None and (lines := measured.rows("1.0")):
         print_lines(lines, console, note=measured.note)
+    for method, why in measured.refused.items() if measured is not None else ():
+        console.print(f"{method} does not apply: {why}", highlight=False, markup=False, soft_wrap=True)
     print_outcomes(outcomes, sweep.out, console)
 
 
 def _measure(sweep: Sweep, found: Sequence[tuple[Pack, PackState, list[Outcome]]]) -> Measured | None:
     """The tables of a comparison; None for a batch."""
+    from noiseward.sweep.compare import read_refused
     from noiseward.sweep.measure import measure
 
     packs = [pack for pack in sweep.packs if pack.measure is not None]
@@ -103,7 +106,7 @@ def _measure(sweep: Sweep, found: Sequence[tuple[Pack, PackState, list[Outcome]]
     results = [(pack, state.measurements) for pack, state, _ in found if state.measurements is not None]
     spec = packs[0].spec
     kind, amount = ("nfe", spec.nfe) if spec.nfe is not None else ("seconds", spec.seconds or 0.0)
-    return measure(results, {}, kind=kind, amount=amount)
+    return measure(results, read_refused(sweep.out), kind=kind, amount=amount)
 
 
 def describe_sweep(sweep: Sweep, outcomes: Sequence[Outcome], measured: Measured | None) -> dict[str, Any]:

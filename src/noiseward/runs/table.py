@@ -15,7 +15,7 @@ from noiseward.runs.store import RunFolder
 __all__ = ["write_table", "write_tables"]
 
 CALLS = ("forward", "backward", "recomputed")
-NUMBERS = ("reward", "penalty", "value", "probability", "grad_norm")
+NUMBERS = ("reward", "penalty", "value", "probability", "grad_norm", "strict", "image", "found")
 
 
 def write_table(folder: RunFolder, path: Path) -> Path:
@@ -49,8 +49,10 @@ def _lines(folder: RunFolder) -> Iterator[dict[str, Any]]:
     if not steps:
         raise RunError(f"{folder.path} has no steps yet")
     for step in steps:
-        calls = {f"nfe_{name}": step["nfe"][name] for name in CALLS}
+        whole = {"step": step["index"], "seconds": step["seconds"]}
+        whole |= {f"nfe_{name}": step["nfe"][name] for name in CALLS}
         for row in range(len(step["reward"])):
-            numbers = {name: step[name][row] if step[name] is not None else "" for name in NUMBERS}
+            numbers = {name: "" if (values := step.get(name)) is None else values[row] for name in NUMBERS}
             terms = {name: values[row] for name, values in step["terms"].items() if name not in NUMBERS}
-            yield {"step": step["index"], "row": row, "seconds": step["seconds"], **calls, **numbers, **terms}
+            watched = {f"watched {name}": values[row] for name, values in step.get("watched", {}).items()}
+            yield {**whole, "row": row, **numbers, **terms, **watched}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noiseward.errors import RunError
-from noiseward.runs.files import replace_file
+from noiseward.runs.files import read_json, replace_file
 from noiseward.runs.page import draw_figure, draw_table, escape, inline, write_page
 from noiseward.sweep import figures
 from noiseward.sweep.comparison import Comparison
@@ -26,8 +26,9 @@ from noiseward.sweep.tables import describe, describe_start, format_budget, form
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["compare", "report"]
+__all__ = ["compare", "read_refused", "report"]
 
+TABLE = "table.json"
 SHOWN = 4  # images per method
 
 
@@ -77,7 +78,7 @@ def report(
     out, lines = sweep.out, measured.rows("1.0")
     write_index(outcomes, out / "index.csv")
     plain = json.dumps(_finite(dataclasses.asdict(measured)), indent=1)
-    replace_file(out / "table.json", lambda path: path.write_text(plain + "\n"))
+    replace_file(out / TABLE, lambda path: path.write_text(plain + "\n"))
     plots = {name: draw(comparison, measured) for name, draw in figures.PLOTS.items()} if lines else {}
     for name, plot in plots.items():
         replace_file(out / f"{name}.png", lambda path, plot=plot: plot.save(path, format="png"))
@@ -92,6 +93,15 @@ def report(
     title = f"Which method? {' + '.join(comparison.base.reward)}"
     write_page(out / "report.html", title, _page_parts(comparison, measured, plots, images))
     return measured, outcomes
+
+
+def read_refused(out: Path) -> dict[str, str]:
+    """Why methods do not apply, as the report of a comparison says it; nothing where there is no report yet."""
+    try:
+        refused = read_json(out / TABLE).get("refused", {})
+    except RunError:
+        return {}
+    return refused if isinstance(refused, dict) else {}
 
 
 def _page_parts(
