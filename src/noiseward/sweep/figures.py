@@ -51,8 +51,11 @@ def _draw_fidelity(comparison: Comparison, measured: Measured) -> Image:
     for number, row in enumerate(rows):
         high = row.held[name][1] if name else row.strict
         halves = [half if half == half else 0.0 for half in (row.gain.half, high.half)]
-        style = {"color": f"C{number % 10}", "marker": MARKS[number % len(MARKS)], "capsize": 2, "linestyle": ""}
-        axes.errorbar([row.gain.mean], [high.mean], [halves[1]], [halves[0]], label=row.method, **style)
+        place, color = (row.gain.mean, high.mean), f"C{number % 10}"
+        axes.errorbar(*place, halves[1], halves[0], color=color, alpha=0.35, linewidth=1, linestyle="")
+        label = f"{number + 1}: {row.method}"
+        axes.plot(*place, color=color, marker=MARKS[number % len(MARKS)], linestyle="", label=label)
+        axes.annotate(str(number + 1), place, (4, 3), textcoords="offset points", fontsize=8)
     axes.axhline(0.0, color="0.5", linewidth=0.8)
     label = f"change of {name} (held out)" if name else "strict probability"
     axes.set_title("at the whole budget; up and right is better")
