@@ -243,7 +243,7 @@ class FunctionSampler(Sampler):
     def _run(self, tape: NoiseTape, batch: int, prompt: list[str] | None, steps: StepCounter | None = None) -> Tensor:
         given = {"batch": batch, "prompt": None if prompt is None else [*prompt]}  # some functions edit their list
         with self._intercept(tape, steps or StepCounter()):
-            sample = self._fn(**{name: given[name] for name in self._names})
+            sample = tape.resolve(self._fn(**{name: given[name] for name in self._names}))
         if not isinstance(sample, Tensor):
             raise TapeError(f"the sampler returned {type(sample).__name__}: return its samples as one tensor (B, ...)")
         if "batch" not in self._names and sample.shape[:1] != (1,):

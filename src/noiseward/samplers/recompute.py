@@ -166,6 +166,7 @@ def drive(
     @functools.wraps(forward)
     def call(*args: Any, **kwargs: Any) -> Any:
         still = run.enter(module, tape.asked) < _CONSTANT.get()
+        args, kwargs = tape.resolve((args, kwargs))
         with tape.off(), torch.set_grad_enabled(torch.is_grad_enabled() and not still):
             if recompute:
                 result = recompute_call(computed, meter, args, kwargs, module=module)
