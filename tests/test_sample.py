@@ -152,6 +152,7 @@ def test_recomputing_needs_to_know_what():
     ("fn", "message"),
     [
         (lambda: torch.zeros(2), "drew no Gaussian noise"),
+        (lambda batch: torch.randn(batch, 0, 2).sum(1), "drew no Gaussian noise"),
         (lambda batch: {"x": torch.randn(batch, 2)}, "returned dict"),
         (lambda batch: torch.randn(batch, 2).mean(), r"shape \(\) for a batch of 1: lead with the batch"),
         (lambda batch: torch.randn(batch, 2).T, r"shape \(2, 1\) for a batch of 1"),
@@ -161,6 +162,13 @@ def test_recomputing_needs_to_know_what():
 def test_functions_that_are_no_samplers_are_refused(fn, message):
     with pytest.raises(TapeError, match=message):
         FunctionSampler(fn).init()
+
+
+def test_a_draw_without_elements_is_no_draw():
+    sampler = FunctionSampler(lambda batch: torch.randn(batch, 3) + torch.randn(batch, 0, 3).sum(1))
+    assert sampler.noise_shape == (1, 3)
+    solution = align(sampler, None, lambda sample: sample.sum(1), batch=2, steps=2, progress=False)
+    assert (solution.gain > 0).all()
 
 
 def one_row_only(batch):

@@ -94,10 +94,11 @@ class NoiseTape(TorchFunctionMode):
             if self.watch is not None:
                 self.watch(func, args, kwargs)
             return func(*args, **(kwargs or {}))
-        if kwargs and kwargs.get("generator") is not None:
-            self.from_generator.add(self.asked)
+        number = self.asked
         with torch.enable_grad():
             drawn = draw(self, *args, **(kwargs or {}))
+            if kwargs and kwargs.get("generator") is not None and self.asked > number:
+                self.from_generator.add(number)
             return drawn.requires_grad_() if kwargs and kwargs.get("requires_grad") else drawn
 
     @contextlib.contextmanager
@@ -117,9 +118,12 @@ class NoiseTape(TorchFunctionMode):
             self.__enter__()
 
     def take(self, shape: Sequence[int], dtype: torch.dtype | None, device: Any) -> Tensor:
-        """The next draw, standard normal, as a new tensor of the asked shape, dtype and device."""
+        """The next draw, standard normal, as a new tensor of the asked shape, dtype and device; none is used up for a
+        tensor without elements."""
         dtype = dtype or torch.get_default_dtype()
         device = torch.device(device) if device is not None else torch.get_default_device()
+        if 0 in shape:  # no noise
+            return torch.empty(shape, dtype=dtype, device=device)
         if dtype.is_complex:
             raise TapeError(f"expected real noise, got {dtype} at draw {self.asked}: only real draws can be replayed")
         self.device = self.device or device
