@@ -25,6 +25,7 @@ from noiseward.errors import (
     DrawMismatch,
     GradientError,
     ModelError,
+    ModelInUse,
     NoisewardWarning,
     TapeError,
     is_out_of_memory,
@@ -191,7 +192,7 @@ class FunctionSampler(Sampler):
         except DrawMismatch:  # some draw's leading 1 was no batch axis: all rows share that draw
             fault = None
         except Exception as raised:  # a sampler that cannot take so many rows may raise anything
-            if is_out_of_memory(raised) or is_whole_required():
+            if is_out_of_memory(raised) or isinstance(raised, ModelInUse) or is_whole_required():
                 raise
             fault, error = f"it fails with a batch of {noise.shape[0]} ({summarize_error(raised)})", raised
         try:
