@@ -122,11 +122,26 @@ def test_in_one_thread_runs_may_be_nested_and_take_turns():
 
 
 def test_copies_run_in_as_many_threads():
-    nets = [Net(), Net()]
+    """The second one is found out from within to beyond the time that the first one is."""
+    nets, done, own = [Net(), Net()], threading.Event(), torch.from_numpy
     nets[1].load_state_dict(nets[0].state_dict())
-    with meanwhile(lambda: count(*(lambda s: (s, s.init(1)))(walk(nets[0]))), nets[0].called, nets[0].go) as found:
-        sample, nfe = count(walk(nets[1]), walk(nets[1]).init(1))
+
+    def let_go(*_):
+        nets[0].go.set()
+        assert done.wait(60)
+
+    nets[1].register_forward_pre_hook(let_go)
+
+    def run(net):
+        sampler = walk(net)
+        found = count(sampler, sampler.init(1))
+        done.set()
+        return found
+
+    with meanwhile(lambda: run(nets[0]), nets[0].called, nets[0].go) as found:
+        sample, nfe = run(nets[1])
     assert torch.equal(found[0][0], sample) and found[0][1] == nfe
+    assert torch.from_numpy is own
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
