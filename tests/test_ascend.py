@@ -203,6 +203,10 @@ def test_a_black_box_is_refused_before_anything_is_computed():
             r"must not decay the noise, got AdamW with weight_decay=0.01; use Adam, or functools.partial",
         ),
         ({"update": functools.partial(optim.SGD, weight_decay=0.1)}, "must not decay the noise, got SGD"),
+        (
+            {"update": functools.partial(optim.SGD, maximize=True)},
+            "must descend, got SGD with maximize=True; leave that out",
+        ),
         ({"update": optim.LBFGS}, "step without a closure, got LBFGS"),
         ({"update": optim.SparseAdam}, "got SparseAdam"),
         ({"update": functools.partial(optim.SGD, nesterov=True)}, "got SGD"),

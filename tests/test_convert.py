@@ -70,6 +70,15 @@ def test_lists_and_mappings_may_mix_names_functions_and_rewards():
     assert convert_reward([redness]).name == "redness"
 
 
+def test_a_reward_that_is_given_twice_counts_twice():
+    bright = brightness()
+    total = convert_reward([bright, "contrast", bright])
+    assert total.name == "2 brightness + 1 contrast"
+    torch.testing.assert_close(score([bright, bright]), 2 * bright(IMAGES, None))
+    with pytest.raises(ArgumentError, match="rewards need different names, got redness, redness"):
+        convert_reward([redness, redness])
+
+
 def test_a_module_is_frozen_and_has_a_gradient():
     head = Head()
     reward = convert_reward(head)

@@ -76,6 +76,16 @@ def half_cut(net, batch):
     return x
 
 
+def walk_of(draw):
+    """A step whose noise is drawn by torch.distributions."""
+
+    def sample(net, batch):
+        x = torch.randn(batch, 3, dtype=f64)
+        return draw(torch.distributions.Normal(x + 0.3 * net(x), 0.2))
+
+    return sample
+
+
 FOREIGN = {
     "score_sde": (score_sde, False),
     "improved-diffusion": (improved_diffusion, False),
@@ -83,6 +93,7 @@ FOREIGN = {
     "switched": (switch_off, False),
     "RectifiedFlow": (rectified_flow, True),
     "half cut": (half_cut, True),
+    "torch.distributions, as advised": (walk_of(lambda step: step.rsample()), False),
 }
 
 
@@ -119,6 +130,10 @@ CUT = {
         r"Tensor.detach at test_differentiable.py",
     ),
     "data": (lambda net, batch: net(torch.randn(batch, 3, dtype=f64).data), "Tensor.data at .*keep to torch there"),
+    "a distribution": (
+        walk_of(lambda step: step.sample()),
+        r"sample\(\) of torch.distributions at test_differentiable.py:\d+ cuts its graph; call rsample\(\) there;",
+    ),
 }
 
 

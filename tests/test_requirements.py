@@ -54,6 +54,15 @@ def test_what_meets_all_beats_what_does_not_and_then_the_reward_counts():
     assert whole.name == "first with second>=2 and third<=0"
 
 
+def test_the_reward_that_is_bounded_keeps_its_name():
+    reward = coordinate(0, "first")
+    low, high = Requirement(reward, 1.0), Requirement(reward, 2.0, at_most=True)
+    assert (low.name, high.name, reward.name) == ("first>=1", "first<=2", "first")
+    assert low.reward is high.reward is reward
+    total, terms = score(Constrained(reward, [low, high]), torch.tensor([[0.5], [1.5], [3.0]]), None)
+    assert total.tolist() == [-1000.5, 1.5, -1000.5] and list(terms) == ["first", "first>=1", "first<=2"]
+
+
 def test_a_score_that_is_no_number_meets_nothing_and_a_reward_that_is_none_stays_none():
     whole = Constrained(coordinate(0, "first"), [Requirement(coordinate(1, "second"), 1.0)])
     total = whole(torch.tensor([[1.0, math.nan], [1.0, math.inf], [math.nan, 2.0], [1.0, -math.inf]], dtype=f64), None)

@@ -2,10 +2,12 @@
 
 import functools
 
+import numpy
 import pytest
 import torch
 from torch import nn
 
+from noiseward import align
 from noiseward.errors import ArgumentError, DrawMismatch, NoisewardWarning, TapeError
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.function import FunctionSampler
@@ -150,6 +152,7 @@ def test_recomputing_needs_to_know_what():
     ("fn", "message"),
     [
         (lambda: torch.zeros(2), "drew no Gaussian noise"),
+        (lambda batch: torch.randn(batch, 0, 2).sum(1), "drew no Gaussian noise"),
         (lambda batch: {"x": torch.randn(batch, 2)}, "returned dict"),
         (lambda batch: torch.randn(batch, 2).mean(), r"shape \(\) for a batch of 1: lead with the batch"),
         (lambda batch: torch.randn(batch, 2).T, r"shape \(2, 1\) for a batch of 1"),
@@ -159,6 +162,13 @@ def test_recomputing_needs_to_know_what():
 def test_functions_that_are_no_samplers_are_refused(fn, message):
     with pytest.raises(TapeError, match=message):
         FunctionSampler(fn).init()
+
+
+def test_a_draw_without_elements_is_no_draw():
+    sampler = FunctionSampler(lambda batch: torch.randn(batch, 3) + torch.randn(batch, 0, 3).sum(1))
+    assert sampler.noise_shape == (1, 3)
+    solution = align(sampler, None, lambda sample: sample.sum(1), batch=2, steps=2, progress=False)
+    assert (solution.gain > 0).all()
 
 
 def one_row_only(batch):
@@ -279,6 +289,38 @@ def test_one_integer_seeds_rows_consecutively_and_a_list_seeds_each():
     sampler = FunctionSampler(batch_alone)
     assert torch.equal(sampler.init(3, seed=5), sampler.init(3, seed=[5, 6, 7]))
     assert torch.equal(sampler.init(3, seed=5)[2:], sampler.init(seed=7))
+
+
+@pytest.mark.parametrize("make", [numpy.int64, numpy.uint8, torch.tensor, numpy.array])
+def test_a_seed_is_any_integer(make):
+    sampler = FunctionSampler(batch_alone)
+    assert torch.equal(sampler.init(2, seed=make(5)), sampler.init(2, seed=5))
+    assert torch.equal(sampler.init(2, seed=[make(5), make(9)]), sampler.init(2, seed=[5, 9]))
+    if make in (torch.tensor, numpy.array):
+        assert torch.equal(sampler.init(2, seed=make([5, 9])), sampler.init(2, seed=[5, 9]))
+
+
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [
+        (2**64, "seed must be <= 9223372036854775807, got 18446744073709551616"),
+        (-(2**63) - 1, "seed must be >= -9223372036854775808, got -9223372036854775809"),
+        (2**63 - 1, r"seed \+ batch must be <= 2\^63"),
+        (1.5, "seed must be an integer, got 1.5"),
+        (True, "seed must be a number, got True"),
+        (None, "seed must be an integer, got None"),
+        ("x", "seed must be an integer, got 'x'"),
+        ([1, 1.5], "seed must be an integer, got 1.5"),
+        ([2**64, 1], "seed must be <= 9223372036854775807"),
+    ],
+)
+def test_what_is_no_seed_is_refused_as_by_align(seed, message):
+    sampler = FunctionSampler(batch_alone)
+    with pytest.raises(ArgumentError, match=message):
+        sampler.init(2, seed=seed)
+    if not isinstance(seed, list):
+        with pytest.raises(ArgumentError, match=message):
+            align(sampler, None, lambda sample: sample.sum(1), batch=2, seed=seed)
 
 
 @pytest.mark.parametrize(

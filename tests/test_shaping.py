@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from noiseward import ArgumentError, GradientError
+from noiseward import ArgumentError, GradientError, RewardError
 from noiseward.rewards.reward import FunctionReward, UnitGradient, WeightedSum, score
 from noiseward.rewards.shaping import Augmented, Clamped
 
@@ -110,6 +110,16 @@ def test_wrappers_keep_name_and_kind():
         assert [(wrap(r).name, wrap(r).differentiable) for r in (steep, box)] == [("steep", True), ("box", False)]
     listed = Clamped(FunctionReward(lambda x: [1.0, 3.0, 5.0], name="list"), target=2.0)
     assert listed(make_images(), None).tolist() == [1, 2, 2]
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor.long, torch.Tensor.tolist, torch.Tensor.numpy])
+def test_wrappers_take_whatever_a_reward_may_return(kind):
+    counts = FunctionReward(lambda x: kind((10 * x.mean((1, 2, 3))).long()), False, name="count")
+    images = torch.tensor([0.25, 0.55]).view(2, 1, 1, 1).expand(2, 3, 8, 8)
+    assert Augmented(counts, cutouts=3)(images, None).tolist() == [2, 5]
+    assert Clamped(counts, target=4.5)(images, None).tolist() == [2, 4.5]
+    with pytest.raises(RewardError, match=r"reward 'one' must return shape \(2,\) for 2 rows"):
+        Augmented(FunctionReward(lambda x: 1, name="one"), cutouts=3)(images, None)
 
 
 @pytest.mark.parametrize("wrong", [{"cutouts": 0}, {"least": 0.0}, {"least": 1.5}])

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from noiseward import align
+from noiseward import FunctionSampler, align
 from noiseward.errors import ArgumentError, RunError
 from noiseward.loop.start import read_start
 from noiseward.methods import choose_method
@@ -155,3 +155,10 @@ def test_noise_goes_where_the_sampler_wants_it():
     layout = Layout((Draw("start", (2,)),))
     found = read_start(torch.zeros(1, 2, dtype=torch.float64).requires_grad_(), layout, 3)
     assert found.shape == (3, 1, 2) and found.dtype == torch.float32 and not found.requires_grad
+
+
+def test_noise_in_double_precision_stays_so():
+    sampler = FunctionSampler(lambda batch: torch.randn(batch, 3, dtype=torch.float64))
+    noise = sampler.init(2, seed=5)
+    solution = align(sampler, None, lambda x: x.sum(1), start=noise, batch=2, steps=0, progress=False)
+    assert torch.equal(solution.noise, noise) and solution.noise.dtype == torch.float64

@@ -282,3 +282,12 @@ def test_draws_that_are_asked_of_a_generator_are_noted():
     with replay([torch.zeros(2)], ["start"]):
         torch.randn(2)
         assert not is_recording()
+
+
+def test_a_tensor_without_elements_uses_up_no_draw():
+    with record(0, into=(drawn := [])) as tape:
+        empty = torch.randn(0, 3, dtype=torch.float64, generator=torch.Generator())
+        assert torch.empty(2, 0).normal_().shape == torch.randn(2, 0).shape == (2, 0)
+        torch.randn(2)
+    assert empty.shape == (0, 3) and empty.dtype == torch.float64
+    assert [each.shape for each in drawn] == [(2,)] and tape.from_generator == set()

@@ -25,6 +25,8 @@ from noiseward.problem import Methods, Problem, Rewards, Watch, prepare
 from noiseward.runs.interrupt import read_handlers, set_handlers
 from noiseward.runs.perform import perform
 from noiseward.runs.python import describe_call
+from noiseward.samplers.in_use import occupy
+from noiseward.samplers.sampler import Sampler
 from noiseward.trackers import Log, TrackedRun, check_trackers, list_trackers, open_tracker, track
 
 __all__ = ["Steps", "align", "steps"]
@@ -218,12 +220,14 @@ def align(
         True
     """
     given = {"steps": steps, "seconds": seconds, "batch": batch, "seed": seed, **options}
-    run = _begin(model, prompt, reward, given, method=method, watch=watch, out=out, log=log, progress=progress)
-    while True:
-        try:
-            next(run)
-        except StopIteration as end:
-            return end.value
+    is_own = isinstance(model, str | Path | Sampler)  # loaded for this run, or occupied by the sampler as it needs
+    with contextlib.nullcontext() if is_own else occupy(model):
+        run = _begin(model, prompt, reward, given, method=method, watch=watch, out=out, log=log, progress=progress)
+        while True:
+            try:
+                next(run)
+            except StopIteration as end:
+                return end.value
 
 
 align.__doc__ = (align.__doc__ or "").replace("{options}", describe_options(RunSpec, indent=8).lstrip())

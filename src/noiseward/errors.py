@@ -3,6 +3,7 @@
     NoisewardError
     ├── ArgumentError (also a ValueError)   a value, name or combination that is not allowed
     ├── ModelError                          a model that cannot be loaded or driven
+    ├── ModelInUse                          a model that another thread is running
     ├── TapeError                           a sampler that is not a function of the draws the tape saw
     │   ├── DrawMismatch                    fewer, more, reordered or differently shaped draws than recorded
     │   └── UnseenRandomness                same draws, another sample: randomness the tape cannot see
@@ -23,7 +24,7 @@ import re
 from collections.abc import Iterable
 
 __all__ = [
-    "NoisewardError", "NoisewardWarning", "ArgumentError", "ModelError", "TapeError", "DrawMismatch",
+    "NoisewardError", "NoisewardWarning", "ArgumentError", "ModelError", "ModelInUse", "TapeError", "DrawMismatch",
     "UnseenRandomness", "RewardError", "SpendingLimit", "GradientError", "OutOfMemory", "RunError", "choices",
     "describe_error", "is_out_of_memory", "shorten",
 ]  # fmt: skip
@@ -74,6 +75,10 @@ class ModelError(NoisewardError):
         ...
         noiseward.errors.ModelError: ...
     """
+
+
+class ModelInUse(NoisewardError):
+    """A model is being run in another thread."""
 
 
 class TapeError(NoisewardError):

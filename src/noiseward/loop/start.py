@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, describe_error
@@ -49,7 +48,7 @@ def read_start(start: str | Tensor, layout: Layout, rows: int) -> Tensor:
         noise = noise[row : row + 1]
     if len(noise) not in (1, rows):
         raise ArgumentError(f"start: expected noise of 1 or {rows} rows, got {len(noise)}; choose one, as in RUN:0")
-    return noise.to(layout.device, torch.float32).expand(rows, *shape).clone()
+    return noise.to(layout.device, layout.dtype).expand(rows, *shape).clone()
 
 
 def _read_noise(file: Path) -> Tensor:

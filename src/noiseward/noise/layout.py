@@ -1,7 +1,7 @@
 r"""Noise: the Gaussian draws of one run of a sampler, as one tensor.
 
 A sampler asks for K Gaussian draws, one after the other: a start :math:`x_T`, then :math:`z_T, \dots, z_1`. For a
-batch of B independent rows they are packed into one float32 tensor whose first axis is the row:
+batch of B independent rows they are packed into one tensor, float32 or float64, whose first axis is the row:
 
 * `(B, K, *S)` when every draw has the same number of elements, S being the first draw's shape;
 * `(B, 1, N)` otherwise, the draws laid end to end.
@@ -152,6 +152,11 @@ class Layout:
         return (1, self.size)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """That of fresh noise: float32, or float64 if any draw is."""
+        return torch.float64 if any(draw.dtype == torch.float64 for draw in self.draws) else torch.float32
+
+    @property
     def dead(self) -> tuple[str, ...]:
         """Names of the draws that the sample does not depend on."""
         return tuple(draw.name for draw in self.draws if not draw.live)
@@ -192,7 +197,7 @@ class Layout:
         return torch.cat([part.reshape(noise.shape[0], -1) for part in parts], dim=1)
 
     def draw_noise(self, seeds: Sequence[int]) -> Tensor:
-        """Draw standard normal noise `(len(seeds), *noise_shape)`, float32, or float64 if any draw is.
+        """Draw standard normal noise `(len(seeds), *noise_shape)`, in this layout's `dtype`.
 
         Row i draws the layout in order, in each draw's own precision, from one CPU generator seeded `seeds[i]`: what a
         diffusers pipeline does with `generator=torch.Generator().manual_seed(seeds[i])`. Draws for which a sampler does
@@ -204,8 +209,7 @@ class Layout:
             generator = torch.Generator().manual_seed(seed)
             row = {k: torch.randn(self.draws[k].shape, generator=generator, dtype=self.draws[k].dtype) for k in order}
             rows.append(row)
-        wide = torch.float64 if any(draw.dtype == torch.float64 for draw in self.draws) else torch.float32
-        columns = [torch.stack([row[k] for row in rows]).to(wide) for k in range(len(self.draws))]
+        columns = [torch.stack([row[k] for row in rows]).to(self.dtype) for k in range(len(self.draws))]
         return self.join(columns).to(self.device)
 
 

@@ -11,6 +11,10 @@ What is recorded and replayed is :math:`z \sim N(0, I)`; the caller's `mean` and
 :math:`\mu + \sigma z`, and in-place targets and `out=` are filled. Draws are cloned on the way out, because callers
 scale them in place, and enter under `torch.enable_grad()`, because some callers draw under `no_grad`.
 
+A tensor that is drawn into may be a buffer that the sampler keeps, and fills again in its next run, which may come
+before the gradient of this one. So what reads it reads a stand-in of this run's own, which has the graph; the buffer
+itself has the numbers, and once it is known to be kept, no graph.
+
 A replay that is asked for fewer, more, or differently shaped draws than it holds raises `DrawMismatch`. What the tape
 cannot see at all (numpy, other threads, Box-Muller from `torch.rand`, dropout) is caught by comparing a replay with its
 recording: see `samplers/discovery.py`.
@@ -26,18 +30,25 @@ quantized weights.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import dataclasses
+import operator
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils.weak import WeakIdKeyDictionary
 
 from noiseward.errors import DrawMismatch, TapeError
 
 __all__ = ["NoiseTape", "aside", "count_draws", "off", "record", "is_recording", "replay"]
 
 Source = Callable[[int, tuple[int, ...], torch.dtype], Tensor]
+T = TypeVar("T")
+
+_FILLED: MutableMapping[Tensor, object] = WeakIdKeyDictionary()  # by tensors drawn into: the run that did so first
 
 
 class NoiseTape(TorchFunctionMode):
@@ -72,18 +83,22 @@ class NoiseTape(TorchFunctionMode):
         self.watch: Callable[[Any, Any, Any], None] | None = None
         self.from_generator: set[int] = set()
         self.aside = self.records = False
+        self._run = object()
+        self._buffers: MutableMapping[Tensor, _Buffer] = WeakIdKeyDictionary()  # of what was drawn into, and stand-ins
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.seen += 1
         draw = _DRAWS.get(func)
         if draw is None:
+            args, kwargs = self.resolve((args, kwargs))
             if self.watch is not None:
                 self.watch(func, args, kwargs)
             return func(*args, **(kwargs or {}))
-        if kwargs and kwargs.get("generator") is not None:
-            self.from_generator.add(self.asked)
+        number = self.asked
         with torch.enable_grad():
             drawn = draw(self, *args, **(kwargs or {}))
+            if kwargs and kwargs.get("generator") is not None and self.asked > number:
+                self.from_generator.add(number)
             return drawn.requires_grad_() if kwargs and kwargs.get("requires_grad") else drawn
 
     @contextlib.contextmanager
@@ -103,9 +118,12 @@ class NoiseTape(TorchFunctionMode):
             self.__enter__()
 
     def take(self, shape: Sequence[int], dtype: torch.dtype | None, device: Any) -> Tensor:
-        """The next draw, standard normal, as a new tensor of the asked shape, dtype and device."""
+        """The next draw, standard normal, as a new tensor of the asked shape, dtype and device; none is used up for a
+        tensor without elements."""
         dtype = dtype or torch.get_default_dtype()
         device = torch.device(device) if device is not None else torch.get_default_device()
+        if 0 in shape:  # no noise
+            return torch.empty(shape, dtype=dtype, device=device)
         if dtype.is_complex:
             raise TapeError(f"expected real noise, got {dtype} at draw {self.asked}: only real draws can be replayed")
         self.device = self.device or device
@@ -115,6 +133,45 @@ class NoiseTape(TorchFunctionMode):
         self.asked += 1
         return draw.clone().to(device=device, dtype=dtype)
 
+    def resolve(self, values: T) -> T:
+        """The same values, with a stand-in for each tensor among them that was drawn into."""
+        if not self._buffers:
+            return values
+        leaves, spec = tree_flatten(values)
+        with self.off():
+            found = [self._resolve_one(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        return values if all(map(operator.is_, found, leaves)) else tree_unflatten(found, spec)
+
+    def _resolve_one(self, tensor: Tensor) -> Tensor:
+        buffer = self._buffers.get(_find_root(tensor))
+        return tensor if buffer is None else _find_same(tensor, buffer.stand_in)
+
+    def fill(self, target: Tensor, drawn: Tensor) -> Tensor:
+        """Write a draw into a tensor, and into its stand-in, which is returned."""
+        root = _find_root(target)
+        buffer = self._buffers.setdefault(root, _Buffer(root, root))
+        target, root = _find_same(target, buffer.own), buffer.own
+        is_kept = _FILLED.setdefault(root, self._run) is not self._run
+        if root.grad_fn is not None and (is_kept or target.shape != drawn.shape):
+            root.detach_()
+        if target.shape != drawn.shape:
+            target.resize_(drawn.shape)
+        with torch.set_grad_enabled(not is_kept):
+            _write(target, drawn)
+        new = torch.empty_strided(root.shape, root.stride(), dtype=root.dtype, device=root.device)
+        if target is not root:
+            new.copy_(buffer.stand_in)
+        buffer.stand_in, self._buffers[new] = new, buffer  # what reads the one before, or a view of it, reads this one
+        return _find_same(target, new).copy_(drawn)
+
+
+@dataclasses.dataclass
+class _Buffer:
+    """A tensor that was drawn into, and what stands in for it now."""
+
+    own: Tensor
+    stand_in: Tensor
+
 
 def _randn(
     tape: NoiseTape, *size: Any, out: Tensor | None = None, dtype: Any = None, device: Any = None, **rest: Any
@@ -122,7 +179,7 @@ def _randn(
     shape: Any = rest["size"] if "size" in rest else size[0] if size and isinstance(size[0], tuple | list) else size
     if out is None:
         return tape.take(shape, dtype, device)
-    return _fill(out.resize_(shape), tape.take(shape, out.dtype, out.device))
+    return tape.fill(out, tape.take(shape, out.dtype, out.device))
 
 
 def _randn_like(tape: NoiseTape, input: Tensor, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:
@@ -140,6 +197,7 @@ def _normal(
     device: Any = None,
     **rest: Any,
 ) -> Tensor:
+    mean, std = tape.resolve((mean, std))
     tensors = [value for value in (mean, std) if isinstance(value, Tensor)]
     if tensors:
         size = torch.broadcast_shapes(*(value.shape for value in tensors))
@@ -147,14 +205,26 @@ def _normal(
     if out is not None:
         dtype, device = out.dtype, out.device
     drawn = (tape.take(size, dtype, device) * std + mean).to(dtype or torch.get_default_dtype())
-    return drawn if out is None else _fill(out.resize_(size), drawn)
+    return drawn if out is None else tape.fill(out, drawn)
 
 
 def _normal_(tape: NoiseTape, tensor: Tensor, mean: float = 0.0, std: float = 1.0, **rest: Any) -> Tensor:
-    return _fill(tensor, tape.take(tensor.shape, tensor.dtype, tensor.device) * std + mean)
+    return tape.fill(tensor, tape.take(tensor.shape, tensor.dtype, tensor.device) * std + mean)
 
 
-def _fill(target: Tensor, drawn: Tensor) -> Tensor:
+def _find_root(tensor: Tensor) -> Tensor:
+    return tensor if tensor._base is None else tensor._base
+
+
+def _find_same(tensor: Tensor, base: Tensor) -> Tensor:
+    """What a tensor, or a view of one, is of another that is laid out alike."""
+    root = _find_root(tensor)
+    if tensor is root:
+        return base
+    return base.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset() - root.storage_offset())
+
+
+def _write(target: Tensor, drawn: Tensor) -> Tensor:
     with contextlib.suppress(RuntimeError):  # a view made under no_grad: torch lets no graph enter it
         if not (target.is_leaf and target.requires_grad):  # a parameter being initialized has no use for its old value
             return target.copy_(drawn)

@@ -129,6 +129,10 @@ def _check_update(update: Callable[..., Any], lr: float) -> None:
             f"update must not decay the noise, got {name} with weight_decay={decay:g}; use Adam, or "
             f"functools.partial({name}, weight_decay=0)"
         )
+    if any(group.get("maximize") for group in optimizer.param_groups):
+        raise ArgumentError(
+            f"update must descend, got {name} with maximize=True; leave that out: it is given the negative gradient"
+        )
     for key, part in optimizer.state[leaf].items():
         if part is not None and not isinstance(part, Tensor):
             kind = type(part).__name__

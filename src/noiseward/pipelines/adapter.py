@@ -61,6 +61,7 @@ from noiseward.pipelines.steps import announce_steps, freeze_state, record_outpu
 from noiseward.samplers.differentiable import differentiable
 from noiseward.samplers.entries import number_prompts
 from noiseward.samplers.function import FunctionSampler
+from noiseward.samplers.in_use import occupy
 from noiseward.samplers.memory import MODES, choose_mode, free_memory, lower_mode
 from noiseward.samplers.precision import is_half
 from noiseward.samplers.sampler import Prompt, Sampler, expand_prompts
@@ -358,6 +359,7 @@ class DiffusersSampler(Sampler):
             if self._writes:
                 stack.enter_context(copy_inputs(self._denoisers))
             for name, module in self.modules.items():
+                stack.enter_context(occupy(module))
                 if module not in self._denoisers:
                     owners = [pipe for pipe in pipes if getattr(pipe, name, None) is module]
                     prepare = functools.partial(self._prepare_module, name == "vae")

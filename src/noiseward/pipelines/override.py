@@ -8,6 +8,8 @@ from typing import Any
 
 from torch.nn import Module
 
+from noiseward.samplers.in_use import occupy
+
 __all__ = ["override"]
 
 
@@ -23,13 +25,14 @@ def override(owner: Any, name: str, value: Any) -> Iterator[None]:
         >>> "forward" in vars(linear)
         False
     """
-    is_own = name in vars(owner)
-    before = getattr(owner, name, None)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if is_own or isinstance(before, Module):
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
+    with occupy(owner):
+        is_own = name in vars(owner)
+        before = getattr(owner, name, None)
+        setattr(owner, name, value)
+        try:
+            yield
+        finally:
+            if is_own or isinstance(before, Module):
+                setattr(owner, name, before)
+            else:
+                delattr(owner, name)

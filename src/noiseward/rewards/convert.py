@@ -45,7 +45,10 @@ def convert_reward(value: Any) -> Reward:
         if all(isinstance(one, str) for one in value):
             return parse_rewards(list(value))
         parts = [parse_weighted(one) if isinstance(one, str) else (_convert_one(one), 1.0) for one in value]
-        return parts[0][0] if len(parts) == 1 and parts[0][1] == 1 else WeightedSum(dict(parts))
+        weights: dict[Reward, float] = {}
+        for one, weight in parts:
+            weights[one] = weights.get(one, 0.0) + weight
+        return parts[0][0] if len(parts) == 1 and parts[0][1] == 1 else WeightedSum(weights)
     return _convert_one(value)
 
 

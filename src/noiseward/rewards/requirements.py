@@ -54,7 +54,7 @@ class Requirement:
     """A bound that a reward must meet.
 
     Arguments:
-        reward: what is bounded; black boxes are welcome. Its name becomes that of the requirement, as in `clip>=0.25`.
+        reward: what is bounded; black boxes are welcome.
         bound: t.
         at_most: whether the reward must be at most t instead of at least.
 
@@ -75,13 +75,12 @@ class Requirement:
     def __post_init__(self) -> None:
         if not math.isfinite(self.bound):
             raise ArgumentError(f"the bound of requirement '{self.reward.name}' must be finite, got {self.bound}")
-        bound = f"{self.bound:g}" if float(f"{self.bound:g}") == self.bound else repr(float(self.bound))
-        self.reward.name = f"{self.reward.name}{'<=' if self.at_most else '>='}{bound}"
 
     @property
     def name(self) -> str:
         """As in `clip>=0.25`."""
-        return self.reward.name
+        bound = f"{self.bound:g}" if float(f"{self.bound:g}") == self.bound else repr(float(self.bound))
+        return f"{self.reward.name}{'<=' if self.at_most else '>='}{bound}"
 
     def shortfall(self, scores: Tensor) -> Tensor:
         """How much is missing `(B,)`, relative to the bound; 0 where it is met."""
@@ -91,6 +90,18 @@ class Requirement:
         """By how much it is met `(B,)`, relative to the bound."""
         beyond = (self.bound - scores) if self.at_most else (scores - self.bound)
         return (beyond / (abs(self.bound) or 1.0)).nan_to_num(-MOST, MOST, -MOST)
+
+
+@final
+class _Bounded(Reward):
+    """A reward under the name of its requirement."""
+
+    def __init__(self, requirement: Requirement) -> None:
+        self.reward, self.name = requirement.reward, requirement.name
+        self.differentiable, self.statistic = self.reward.differentiable, self.reward.statistic
+
+    def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
+        return self.reward(sample, prompt)
 
 
 @final
@@ -122,12 +133,13 @@ class Constrained(Composite):
         if len(set(names)) < len(names):
             raise ArgumentError(f"requirements need different names, got {', '.join(names)}; give each once")
         self.reward, self.requirements = reward, tuple(requirements)
+        self.bounded = tuple(map(_Bounded, requirements))
         self.name = f"{reward.name} with {' and '.join(one.name for one in requirements)}"
         self.differentiable = reward.differentiable
 
     @property
     def parts(self) -> tuple[Reward, ...]:
-        return (self.reward, *(one.reward for one in self.requirements))
+        return (self.reward, *self.bounded)
 
     @property
     def followed(self) -> tuple[Reward, ...]:
@@ -140,7 +152,7 @@ class Constrained(Composite):
         if not (self.differentiable and torch.is_grad_enabled() and sample.requires_grad):
             with torch.no_grad():
                 reward, terms = score(self.reward, sample, prompt)
-                scores = [score(one.reward, sample, prompt)[0].to(reward) for one in self.requirements]
+                scores = [score(one, sample, prompt)[0].to(reward) for one in self.bounded]
             return self._order(reward, scores), {**terms, **self._named(scores)}
         terms: dict[str, Tensor] = {}
         return _Direction.apply(sample, self, prompt, terms), terms  # pyright: ignore[reportReturnType]
@@ -176,9 +188,9 @@ class _Direction(torch.autograd.Function):
             reward, own = score(whole.reward, leaf, prompt)
             own_gradient = direction = _gradient(reward, leaf)
             scores: list[Tensor] = []
-            for one in whole.requirements:
-                with torch.set_grad_enabled(one.reward.differentiable):
-                    found = score(one.reward, leaf, prompt)[0].to(reward)
+            for one, bounded in zip(whole.requirements, whole.bounded, strict=True):
+                with torch.set_grad_enabled(bounded.differentiable):
+                    found = score(bounded, leaf, prompt)[0].to(reward)
                 slack = one.slack(found.detach())
                 if found.requires_grad and (slack < NEAR).any():
                     inward = _gradient(found, leaf) * (-1 if one.at_most else 1)

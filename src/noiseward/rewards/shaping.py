@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from noiseward.errors import ArgumentError, RewardError, shorten
-from noiseward.rewards.reward import Reward
+from noiseward.rewards.reward import Reward, score
 
 __all__ = ["Augmented", "Clamped"]
 
@@ -68,7 +68,7 @@ class Augmented(Reward):
             side = max(1, round(part * min(height, width)))
             top, left = round(down * (height - side)), round(right * (width - side))
             crop = sample[:, :, top : top + side, left : left + side]
-            scores.append(torch.as_tensor(self.reward(crop, prompt), device=sample.device))
+            scores.append(score(self.reward, crop, prompt)[0])
         return torch.stack(scores).mean(0)
 
 
@@ -96,4 +96,4 @@ class Clamped(Reward):
         self.name, self.differentiable, self.statistic = reward.name, reward.differentiable, reward.statistic
 
     def __call__(self, sample: Tensor, prompt: Sequence[str] | None) -> Tensor:
-        return torch.as_tensor(self.reward(sample, prompt), device=sample.device).clamp(max=self.target)
+        return score(self.reward, sample, prompt)[0].clamp(max=self.target)

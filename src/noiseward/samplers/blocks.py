@@ -17,6 +17,7 @@ from typing import Any
 from torch.nn import Module, ModuleList
 
 from noiseward.samplers.cost import Meter
+from noiseward.samplers.in_use import occupy
 from noiseward.samplers.recompute import recompute_call, replace_forward
 from noiseward.samplers.state import COMPILED, mark_interceptor
 
@@ -69,11 +70,12 @@ def intercept(block: Module, wrap: Callable[[Callable[..., Any]], Callable[..., 
         with replace_forward(block, wrap(block.forward)):
             yield
         return
-    vars(block)[COMPILED] = mark_interceptor(wrap(compiled))
-    try:
-        yield
-    finally:
-        vars(block)[COMPILED] = compiled
+    with occupy(block):
+        vars(block)[COMPILED] = mark_interceptor(wrap(compiled))
+        try:
+            yield
+        finally:
+            vars(block)[COMPILED] = compiled
 
 
 @contextlib.contextmanager

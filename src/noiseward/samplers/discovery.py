@@ -31,7 +31,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from noiseward.errors import NoisewardWarning, TapeError, UnseenRandomness, is_out_of_memory
+from noiseward.errors import ModelInUse, NoisewardWarning, TapeError, UnseenRandomness, is_out_of_memory
 from noiseward.noise.layout import Layout, name_draws
 from noiseward.noise.tape import NoiseTape, record, replay
 from noiseward.samplers.independence import Comparison
@@ -139,7 +139,7 @@ class Discovery:
         noise = layout.join([row.to(torch.promote_types(row.dtype, torch.float32)) for row in rows]).to(layout.device)
         try:
             replayed, gradient = self._replay_and_pull(found, noise, recorded)
-        except TapeError:
+        except (TapeError, ModelInUse):
             raise
         except Exception as error:  # whatever torch or a model raises where it cannot be differentiated
             if is_out_of_memory(error):

@@ -25,6 +25,7 @@ from noiseward.errors import (
     DrawMismatch,
     GradientError,
     ModelError,
+    ModelInUse,
     NoisewardWarning,
     TapeError,
     is_out_of_memory,
@@ -191,7 +192,7 @@ class FunctionSampler(Sampler):
         except DrawMismatch:  # some draw's leading 1 was no batch axis: all rows share that draw
             fault = None
         except Exception as raised:  # a sampler that cannot take so many rows may raise anything
-            if is_out_of_memory(raised) or is_whole_required():
+            if is_out_of_memory(raised) or isinstance(raised, ModelInUse) or is_whole_required():
                 raise
             fault, error = f"it fails with a batch of {noise.shape[0]} ({summarize_error(raised)})", raised
         try:
@@ -243,7 +244,7 @@ class FunctionSampler(Sampler):
     def _run(self, tape: NoiseTape, batch: int, prompt: list[str] | None, steps: StepCounter | None = None) -> Tensor:
         given = {"batch": batch, "prompt": None if prompt is None else [*prompt]}  # some functions edit their list
         with self._intercept(tape, steps or StepCounter()):
-            sample = self._fn(**{name: given[name] for name in self._names})
+            sample = tape.resolve(self._fn(**{name: given[name] for name in self._names}))
         if not isinstance(sample, Tensor):
             raise TapeError(f"the sampler returned {type(sample).__name__}: return its samples as one tensor (B, ...)")
         if "batch" not in self._names and sample.shape[:1] != (1,):

@@ -30,7 +30,7 @@ from typing import TypeVar, final
 import torch
 from torch import Tensor
 
-from noiseward.errors import ArgumentError, ModelError, TapeError, is_out_of_memory
+from noiseward.errors import ArgumentError, ModelError, ModelInUse, TapeError, is_out_of_memory
 from noiseward.samplers.cost import count_calls
 from noiseward.samplers.location import summarize_error
 from noiseward.samplers.profiles import Profile, Profiler
@@ -190,7 +190,7 @@ class ImageTest:
             try:
                 return work()
             except Exception as error:  # a sampler that cannot take so many rows may raise anything
-                if self.chunk == 1 and is_out_of_memory(error):
+                if isinstance(error, ModelInUse) or (self.chunk == 1 and is_out_of_memory(error)):
                     raise
                 if self.chunk == 1:
                     ours = isinstance(error, ModelError | TapeError)

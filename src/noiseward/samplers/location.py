@@ -14,6 +14,7 @@ import torch
 from noiseward.noise import tape
 
 __all__ = [
+    "DISTRIBUTIONS",
     "asking_location",
     "caller_location",
     "error_location",
@@ -24,7 +25,10 @@ __all__ = [
 
 _TORCH, _HERE = (f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
 _MODES = (str(Path(__file__).with_name("witness.py")), tape.__file__)
+_DISTRIBUTIONS = f"{_TORCH}distributions{os.sep}"
 _LIFTING = str(Path(__file__).with_name("differentiable.py"))
+
+DISTRIBUTIONS = "sample() of torch.distributions"
 
 
 def caller_location(frame: FrameType | None) -> str | None:
@@ -88,12 +92,14 @@ def _decorated(frame: FrameType) -> Any:
 
 
 def no_grad_switch() -> str | None:
-    """What turns gradients off now: `torch.no_grad()`, and on which function where it is a decorator; None for what
-    only puts back what was."""
+    """What turns gradients off now: `torch.no_grad()`, and on which function where it is a decorator, or `sample()` of
+    a distribution; None for what only puts back what was."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and _inner(frame.f_code):
         if frame.f_code.co_name == "__exit__":
             return None
+        if frame.f_code.co_filename.startswith(_DISTRIBUTIONS):
+            return DISTRIBUTIONS
         if (decorated := _decorated(frame)) is not None:
             return f"torch.no_grad() on {getattr(decorated, '__name__', 'a function')}"
         frame = frame.f_back

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from noiseward.errors import TapeError, is_out_of_memory
+from noiseward.errors import ModelInUse, TapeError, is_out_of_memory
 from noiseward.noise.layout import Seeds
 from noiseward.samplers.entries import remove_text
 from noiseward.samplers.guide import Guide, SamplerStep, StateReset
@@ -109,7 +109,7 @@ class Profiler:
             empty = [remove_text(text) for text in prompts or ()]
             other = self._measure(state[asked], [empty[row] for row in asked])
         except Exception as error:  # a sampler of one's own may need its prompt, and raise anything
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or isinstance(error, ModelInUse):
                 raise
             self._contrasts = False
             return own

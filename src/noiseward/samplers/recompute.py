@@ -38,6 +38,7 @@ from noiseward.errors import GradientError
 from noiseward.noise.tape import NoiseTape
 from noiseward.samplers.cost import NFE, Meter
 from noiseward.samplers.differentiable import lift_again
+from noiseward.samplers.in_use import occupy
 from noiseward.samplers.state import Snapshot, forget_parts, mark_interceptor, snapshot
 
 __all__ = [
@@ -122,16 +123,16 @@ def is_partial() -> bool:
 @contextlib.contextmanager
 def replace_forward(module: Module, forward: Callable[..., Any]) -> Iterator[None]:
     """For the body of a `with`, calls of the module go to another function."""
-    attributes = vars(module)
-    own = attributes.get("forward")
-    module.forward = mark_interceptor(forward)
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
+    with occupy(module):
+        own = vars(module).get("forward")
+        module.forward = mark_interceptor(forward)
+        try:
+            yield
+        finally:
+            if own is None:
+                del module.forward
+            else:
+                module.forward = own
 
 
 @contextlib.contextmanager
@@ -166,6 +167,7 @@ def drive(
     @functools.wraps(forward)
     def call(*args: Any, **kwargs: Any) -> Any:
         still = run.enter(module, tape.asked) < _CONSTANT.get()
+        args, kwargs = tape.resolve((args, kwargs))
         with tape.off(), torch.set_grad_enabled(torch.is_grad_enabled() and not still):
             if recompute:
                 result = recompute_call(computed, meter, args, kwargs, module=module)
@@ -240,7 +242,7 @@ class _Call:
         """The outputs for inputs, of the module as it was."""
         if self.state is None:
             return self.run(*inputs)
-        with self.state.restored() as context:
+        with occupy(self.module, self.state.thread), self.state.restored() as context:
             return context.copy().run(self._run_lifted, *inputs)
 
     def _run_lifted(self, *inputs: Tensor) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ A **sampler** M turns noise z and a prompt c into a sample :math:`x = M(z, c)`. 
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, final
 
 import torch
@@ -127,14 +127,20 @@ class Sampler(abc.ABC):
 
         Arguments:
             batch: number of rows.
-            seed: row i gets `seed + i`; or one seed per row.
+            seed: row i gets `seed + i`; or one seed per row. All are 64-bit integers, as for `align`.
 
         Row i of a diffusers pipeline's noise is the one of
         `pipe(..., generator=torch.Generator().manual_seed(seed + i))`.
         """
+        from noiseward.options.run import Settings
+
         if batch < 1:
             raise ArgumentError(f"batch must be >= 1, got {batch}")
-        seeds = [seed + row for row in range(batch)] if isinstance(seed, int) else list(seed)
+        if isinstance(seed, Iterable) and not isinstance(seed, str) and getattr(seed, "ndim", 1):
+            seeds = [Settings(seed=one).seed for one in seed]
+        else:
+            first = Settings.read({"seed": seed, "batch": batch}).seed
+            seeds = list(range(first, first + batch))
         if len(seeds) != batch:
             raise ArgumentError(f"seed: expected one integer or {batch} seeds, one per row, got {len(seeds)} seeds")
         return self.layout.draw_noise(seeds)

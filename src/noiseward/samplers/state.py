@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import operator
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
@@ -50,12 +51,17 @@ def is_compiled(modules: Iterable[Module]) -> bool:
 
 
 class Snapshot:
-    """The attributes of a module's parts, and the context variables, at some moment. Made by :func:`snapshot`."""
+    """The attributes of a module's parts, and the context variables, at some moment. Made by :func:`snapshot`.
+
+    Attributes:
+        thread: that it was made in.
+    """
 
     def __init__(self, contents: list[Contents], containers: Containers) -> None:
         self._contents = [(own, own.copy()) for own in contents]
         self._containers = [(own, own.copy()) for own in containers]
         self._context = contextvars.copy_context()
+        self.thread = threading.get_ident()
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[contextvars.Context]:
@@ -89,9 +95,9 @@ def snapshot(module: Module) -> Snapshot:
         >>> module.scale
         1.0
     """
-    if module not in _PARTS:
-        _PARTS[module] = [(weakref.ref(part), _list_containers(vars(part))) for part in module.modules()]
-    found = [(vars(part), names) for reference, names in _PARTS[module] if (part := reference()) is not None]
+    if (parts := _PARTS.get(module)) is None:  # another thread may forget them at any time
+        _PARTS[module] = parts = [(weakref.ref(part), _list_containers(vars(part))) for part in module.modules()]
+    found = [(vars(part), names) for reference, names in parts if (part := reference()) is not None]
     values = [own.get(name) for own, names in found for name in names]
     return Snapshot([own for own, _ in found], [value for value in values if isinstance(value, list | dict)])
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Literal
 
 from noiseward.errors import GradientError
-from noiseward.samplers.location import error_location, summarize_error
+from noiseward.samplers.location import DISTRIBUTIONS, error_location, summarize_error
 from noiseward.samplers.witness import Witness
 
 __all__ = ["Trouble", "describe_cut", "describe_fault"]
@@ -47,6 +47,8 @@ def describe_cut(witness: Witness) -> str:
         return "it leaves torch"
     what, where = witness.cuts[0]
     seen = f"{what} at {where} cuts its graph" if where else f"{what} cuts its graph"
+    if what == DISTRIBUTIONS:
+        return f"{seen}; call rsample() there"
     if "no_grad" in what or "inference" in what:
         return f"{seen}; run it with noiseward.differentiable(), as in FunctionSampler(differentiable()(fn))"
     if "detach" in what:

@@ -14,9 +14,11 @@ something is known to be wrong.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import random
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -122,19 +124,14 @@ class Witness:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """For the body of a `with`, watch `torch.from_numpy` as well, which no mode sees."""
-        own = torch.from_numpy
-
-        @functools.wraps(own)
-        def converted(array: Any) -> Tensor:
-            self._array(array)
-            return own(array)
-
-        torch.from_numpy = converted
+        """For the body of a `with`, watch `torch.from_numpy` as well, which no mode sees; in this thread alone."""
+        token = _READING.set(self)
+        _install(1)
         try:
             yield
         finally:
-            torch.from_numpy = own
+            _install(-1)
+            _READING.reset(token)
 
     def _cut(self, seen: GraphCut) -> None:
         if seen not in self.cuts and len(self.cuts) < _MOST:
@@ -150,6 +147,28 @@ class Witness:
                 NumpyArray(tuple(array.shape), 0 < spread and abs(mean) < 5 * spread / array.size**0.5, at)
             )
         self.events.append(Event("a numpy array", at, (tuple(array.shape), mean, spread)))
+
+
+_READING = contextvars.ContextVar[Witness | None]("who watches torch.from_numpy", default=None)
+_LOCK = threading.Lock()
+_open, _own = 0, torch.from_numpy
+
+
+@functools.wraps(torch.from_numpy)
+def _convert(array: Any) -> Tensor:
+    if (witness := _READING.get()) is not None:
+        witness._array(array)
+    return _own(array)
+
+
+def _install(change: int) -> None:
+    """Install the stand-in when it is first needed, and remove it when it no longer is."""
+    global _open, _own
+    with _LOCK:
+        if not _open:
+            _own = torch.from_numpy
+        _open += change
+        torch.from_numpy = _convert if _open else _own
 
 
 class Everywhere(TorchFunctionMode):
