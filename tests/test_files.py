@@ -142,6 +142,19 @@ def test_a_run_that_may_only_be_read_is_shown(run, finished_run, monkeypatch):
     assert status == 0 and "reward before" in out and "plot.png cannot be written (Read-only file system)" in err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    ["align a --reward jpeg --out", "batch p.txt --reward jpeg --out", "compare --reward jpeg --out", "resume",
+     "replay", "replay r --out", "render", "render r --out", "export", "export r --images", "show", "list",
+     "rewards test jpeg a.png", "studio --runs"],
+)  # fmt: skip
+def test_an_empty_path_is_not_this_folder(run, tmp_path, arguments):
+    (tmp_path / "p.txt").write_text("a")
+    status, out, err = run(*arguments.split(), "")
+    assert (status, out) == (2, "") and err.endswith("must be a path, got ''; give one, as . for this folder\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["p.txt"]
+
+
 @pytest.mark.parametrize("command", ["show", "resume", "replay", "export", "list"])
 def test_a_path_that_is_too_long_is_named_shortly(run, command):
     status, _, err = run(command, "x" * 5000)
