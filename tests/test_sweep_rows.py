@@ -66,6 +66,14 @@ def test_a_line_goes_over_the_command_in_either_spelling_of_an_argument(file):
     assert (row.spec.eta, row.spec.call) == (0.6, {"clip_skip": 2})
 
 
+def test_a_limit_of_a_line_replaces_the_same_limit_alone(file):
+    table = file("p.csv", "prompt,nfe,steps\na,40,\nb,,5\nc,,\n")
+    found = [(one.spec.steps, one.spec.seconds, one.spec.nfe) for one in read_rows(table, BASE.replace(seconds=9))]
+    assert found == [(None, 9, 40), (5, 9, None), (None, 9, None)]
+    found = [(one.spec.steps, one.spec.nfe) for one in read_rows(table, BASE)]
+    assert found == [(None, 40), (5, None), (30, None)], "30 steps are the default where there is no other limit"
+
+
 def test_cells_may_hold_commas_and_lines_are_counted_through_them(file):
     rows = read_rows(file("p.csv", 'id,prompt\n\nx,"a duck, a pond"\ny,"two\nlines"\nz,c\n'), BASE)
     assert [(row.id, row.line) for row in rows] == [("x", 3), ("y", 4), ("z", 6)]

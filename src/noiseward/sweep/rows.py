@@ -31,7 +31,6 @@ __all__ = ["ROWS", "Row", "UniqueIds", "check_count", "check_inputs", "check_nam
 OPTIONS = tuple(name for name in RunSpec.names() if name not in ("prompt", "batch", "call"))
 COLUMNS = ("prompt", "id", "seeds", *OPTIONS)
 LISTS = ("reward", "watch")
-LIMITS = ("steps", "seconds", "nfe")
 ROWS = 1_000_000  # of a sweep at most
 LONGEST = 65_536  # characters of a prompt
 
@@ -157,8 +156,7 @@ def _read_row(content: Mapping[str, Any], base: RunSpec, template: str, number: 
         if name.startswith("call.")
     }
     own = lift_call({**own, "call": call})
-    limits = dict.fromkeys(LIMITS) if set(LIMITS) & set(own) else {}
-    values = {**base.values(), **limits, **own, "prompt": (whole,), "call": {**base.call, **own["call"]}}
+    values = {**base.values(), **own, "prompt": (whole,), "call": {**base.call, **own["call"]}}
     values["batch"] = content.get("seeds", base.batch)
     spec = RunSpec.read(values, spell=lambda name: "column 'seeds'" if name == "batch" else f"column '{name}'")
     check_names(spec)
