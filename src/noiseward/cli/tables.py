@@ -74,8 +74,8 @@ def report(
         console.print(held_out)
     for name in dict.fromkeys(status["rows"]):
         ended, why = describe_ending(name, state), Status[name].value
-        if ended == "killed":
-            why = f"killed at step {status['step']}: the best so far was kept"
+        if name == "RUNNING" and ended != "running":
+            why = f"{ended} at step {status['step']}: the best so far was kept"
         repeated = why.startswith(ended) or why.endswith(ended)
         console.print(why if repeated else f"{ended}: {why}", highlight=False)
     if untested := status.get("untested"):

@@ -15,6 +15,7 @@ from PIL import Image
 from noiseward.errors import shorten
 from noiseward.images import TILE, draw_grid, enlarge
 from noiseward.rewards.shortfall import is_met
+from noiseward.runs.alive import describe_ending
 from noiseward.runs.files import replace_file
 from noiseward.sweep.directory import Sweep
 from noiseward.sweep.engine import Beat
@@ -110,7 +111,7 @@ def _read(pack: Pack, state: PackState, ended: Beat | None) -> Iterator[Outcome]
             "strict": status["strict"][row] if "strict" in status else None,
             "image": status["image"][row] if "image" in status else None,
             "step": step,
-            "ended": status["rows"][row].lower(),
+            "ended": describe_ending(status["rows"][row], name),
         }
         before, best = run.steps[0]["reward"][row], status["best"][row]
         if name == "done" and not math.isfinite(best):
