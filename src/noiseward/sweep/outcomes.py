@@ -34,7 +34,7 @@ __all__ = [
 
 PAIRS = 256  # of before and after on a contact sheet at most
 LINE = 4  # pairs side by side
-STATES = ("done", "running", "interrupted", "waiting", "failed", "damaged", "refused")
+STATES = ("done", "running", "interrupted", "killed", "waiting", "failed", "damaged", "refused")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Outcome:
 
     Attributes:
         id, prompt, seed, reward: what was asked.
-        state: `done`, `failed`, `interrupted`, `running`, `waiting`, `damaged`, or `refused`.
+        state: `done`, `failed`, `interrupted`, `killed`, `running`, `waiting`, `damaged`, or `refused`.
         before, best, gain: of the reward.
         probability, strict: P(z) and the strict probability of the best noise.
         image: the probability of the best image, where it was tested.
@@ -94,7 +94,7 @@ def find_outcomes(sweep: Sweep, ended: Mapping[str, Beat] | None = None) -> list
 def _read(pack: Pack, state: PackState, ended: Beat | None) -> Iterator[Outcome]:
     name, error, run = state.name, state.error, state.run
     if ended is not None and ended.error and name != "done":
-        name, error = ended.state if name in ("waiting", "running") else name, ended.error
+        name, error = ended.state if name in ("waiting", "running", "killed") else name, ended.error
     if name == "failed" and not error:
         error = run.status.get("error", "") if run else ""
     for row, (id, prompt, seed) in enumerate(pack.rows()):
