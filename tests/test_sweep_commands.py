@@ -89,17 +89,17 @@ def test_a_view_is_readable_without_a_terminal():
     out = io.StringIO()
     beats = [
         Beat("0000", "running", 2), Beat("0001", "running", 2), Beat("0001", "done", 2, 3, 1.0, (1.0, 2.0)),
-        Beat("0000", "failed", 2, 1, 0.5, (5.0,), "bad [luck]", True), Beat("0000.0", "failed", 1, error="bad"),
+        Beat("0000", "failed", 2, 1, 0.5, (5.0,), "bad [luck]", True), Beat("0000.2", "failed", 1, error="bad"),
         Beat("0000.1", "done", 1, 3, 1.0, (3.0,)),
     ]  # fmt: skip
     clock = iter([0.0, *([10.0] * 100)])
     tally = Tally(6, 2, clock=lambda: next(clock))
-    assert list(show(beats, tally, console=Console(file=out, width=40), ids={"0000": "a, b"})) == beats
+    assert list(show(beats, tally, console=Console(file=out, width=40), ids={"0000": ["a", "a", "b"]})) == beats
     assert out.getvalue().splitlines() == [
         "4/6 done, 2 running, 0 failed, gain +1.5, 10 s left",
         "failed: 0000 (a, b): bad [luck]; its rows continue one by one",
         "4/6 done, 0 running, 0 failed, gain +1.5, 10 s left",
-        "failed: 0000.0 (a, b): bad",
+        "failed: 0000.2 (b): bad",
         "4/6 done, 0 running, 1 failed, gain +1.5, 4 s left",
         "5/6 done, 0 running, 1 failed, gain +2, 0 s left",
     ]
