@@ -43,11 +43,13 @@ class Row:
         id: its name; unique for each seed.
         spec: what to run: one prompt at most, with `spec.batch` seeds from `spec.seed` on.
         line: its number in the file, from 1.
+        invented: whether the id follows from the prompt, and a number where prompts give the same.
     """
 
     id: str
     spec: RunSpec
     line: int = 0
+    invented: bool = False
 
 
 def read_rows(source: str | Path, base: RunSpec, *, template: str = "{}") -> list[Row]:
@@ -160,8 +162,9 @@ def _read_row(content: Mapping[str, Any], base: RunSpec, template: str, number: 
     values["batch"] = content.get("seeds", base.batch)
     spec = RunSpec.read(values, spell=lambda name: "column 'seeds'" if name == "batch" else f"column '{name}'")
     check_names(spec)
-    name = ids.invent(prompt, number) if content.get("id") is None else ids.check(content["id"], number)
-    return Row(name, set_limits(spec), number)
+    invented = content.get("id") is None
+    name = ids.invent(prompt, number) if invented else ids.check(content["id"], number)
+    return Row(name, set_limits(spec), number, invented)
 
 
 def _split(value: Any) -> Any:
