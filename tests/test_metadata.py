@@ -126,5 +126,7 @@ def test_the_command_line_shows_and_exports_it(made, run):
     assert abs(apart).mean() < 40  # lossy, and the same image: two of them are some 80 apart
     status, _, err = run("export", "r", "--images", "site", "--format", "gif")
     assert status == 2 and "unknown format 'gif'; available: png, jpg, webp" in err
+    status, _, err = run("export", "r", "--format", "webp")
+    assert status == 2 and "--format is for the files of --images, got none" in err
     status, _, err = run("show", "r/strip.png")
     assert status == 2 and "does not say what made it" in err

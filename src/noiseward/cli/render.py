@@ -26,6 +26,7 @@ def render(run: RunArgument, options: RenderOptions) -> None:
     """
     from noiseward.runs.store import RunFolder
 
+    options.check()
     folders, target = {"": RunFolder(run)}, Path(options.out) if options.out else run / "render" / _name(options)
     if os.path.exists(run / "batch.json"):
         from noiseward.sweep.directory import Sweep

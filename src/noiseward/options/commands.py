@@ -203,6 +203,11 @@ class RenderOptions(Options):
         help="Print the renders as JSON for programs: docs/scripting.md has its keys.",
     )
 
+    def check(self) -> None:
+        """Raise `ArgumentError` if an option of neighbors is given, and none are asked for."""
+        if "cosine" in self.model_fields_set and not self.seeds:
+            raise ArgumentError("--cosine is for neighbors, got no --seeds; say how many, as --seeds 8")
+
     @property
     def changes(self) -> dict[str, Any]:
         """What is changed about the sampler, by name."""
