@@ -30,7 +30,7 @@ __all__ = ["ROWS", "Row", "UniqueIds", "check_count", "check_inputs", "check_nam
 
 OPTIONS = tuple(name for name in RunSpec.names() if name not in ("prompt", "batch", "call"))
 COLUMNS = ("prompt", "id", "seeds", *OPTIONS)
-LISTS = ("reward", "watch")
+LISTS = ("reward", "watch", "require", "stop_when")
 ROWS = 1_000_000  # of a sweep at most
 LONGEST = 65_536  # characters of a prompt
 
