@@ -265,9 +265,15 @@ def test_intervals_hold_the_mean_as_often_as_they_say():
 
 
 def test_budgets_and_prompts_are_read(tmp_path):
-    assert CompareOptions(out="out", budget="nfe=2000").limit == ("nfe", 2000.0)
-    for text in ("2000", "steps=3", "nfe=-1", "nfe=many", "nfe=0.4", "nfe=٣", "seconds=inf"):
-        with pytest.raises(ArgumentError, match="--budget must be nfe=NUMBER or seconds=NUMBER, got"):
+    assert (
+        CompareOptions(out="out", budget="nfe=2000").limit
+        == CompareOptions(out="out", budget="nfe=2e3").limit
+        == ("nfe", 2000.0)
+    )
+    for text in ("2000", "steps=3", "nfe=-1", "nfe=many", "nfe=0.5", "nfe=1.5", "nfe=٣", "seconds=inf", "seconds=0"):
+        with pytest.raises(
+            ArgumentError, match="--budget must be nfe=NUMBER, an integer >= 1, or seconds=NUMBER, > 0, got"
+        ):
             CompareOptions(out="out", budget=text).limit  # noqa: B018
     path = tmp_path / "prompts.txt"
     path.write_text("a duck\n\n# birds\na heart\n")
