@@ -148,7 +148,13 @@ def test_doctor_examines_a_model(run, model):
         (["--reward", "brightness", "--height", "12"], 1, "refuses this call: `height` and `width`"),
         (["--reward", "brightness", "--steps", "few"], 2, "--steps must be an integer, got 'few'"),
         (["--reward", "brightness", "--seconds", "nan"], 2, "--seconds must be finite, got 'nan'"),
+        (["--reward", "brightness", "--stop-when", "bored"], 2, "--stop-when must be one of 'plateau', 'hacked', got"),
         (["--reward", "brightness", "--eta", "2"], 2, "--eta must be <= 1, got '2'"),
+        (
+            ["--reward", "brightness", "--eta", "1", "--scheduler", "euler"],
+            2,
+            "eta is for the schedulers ddim and tcd, got",
+        ),
         (["--reward", "brightness", "--seed", "9" * 20], 2, "--seed must be <= 9223372036854775807, got"),
         (["--reward", "brightness", "--method", "dno:lr=0"], 2, "method 'dno': lr must be > 0, got '0'"),
         (

@@ -135,7 +135,10 @@ def test_what_cannot_be_exported_is_one_line(copy, tmp_path):
     with pytest.raises(RunError, match="has no frames"):
         write_animation(copy, tmp_path / "way.gif")
     (copy.path / "best/00.png").write_bytes(b"no picture")
-    with pytest.raises(RunError, match="is damaged"):
+    with pytest.raises(RunError, match="00.png is damaged; remove it, and 'noiseward resume"):
+        write_grid(copy, tmp_path / "grid.png")
+    (copy.path / "best/00.png").unlink()
+    with pytest.raises(RunError, match="00.png is missing: 'noiseward resume"):
         write_grid(copy, tmp_path / "grid.png")
     (copy.path / "steps.jsonl").write_text("")
     with pytest.raises(RunError, match="steps.jsonl ends with step -1"):

@@ -104,6 +104,25 @@ def test_an_unwritable_replay_is_refused_before_the_work(run, finished_run, tmp_
         assert status == 1 and says in err and len(err.splitlines()) == 1
 
 
+def test_images_are_not_written_over_those_of_a_run(finished_run, tmp_path):
+    (tmp_path / "many").mkdir()
+    (tmp_path / "many/batch.json").touch()
+    (tmp_path / "link").symlink_to("run/best")
+    for name in ("run", "run/best", "run/new", "run/render/../frames", "link", "many", "many/packs", "many/packs/0"):
+        with pytest.raises(RunError, match="expected a folder outside of runs, got .*; give another --out"):
+            check_folder(tmp_path / name)
+    for name in ("new", "run/render", "run/render/new", "run/replay", "many/replay/0", ".", "run-2"):
+        check_folder(tmp_path / name)
+
+
+@pytest.mark.parametrize("command", ["render", "replay"])
+def test_a_folder_of_the_run_is_refused_before_the_work(run, finished_run, command):
+    before = (finished_run / "best/00.png").read_bytes()
+    status, _, err = run(command, str(finished_run), "--out", str(finished_run / "best"))
+    assert status == 1 and "which belongs to" in err and len(err.splitlines()) == 1
+    assert (finished_run / "best/00.png").read_bytes() == before
+
+
 def test_a_replay_on_a_full_disk_is_one_line(run, finished_run, monkeypatch):
     def fail_full(*_):
         raise OSError(28, "No space left on device")
@@ -121,6 +140,19 @@ def test_a_run_that_may_only_be_read_is_shown(run, finished_run, monkeypatch):
     monkeypatch.setattr(os, "replace", fail_read_only)
     status, out, err = run("show", str(finished_run))
     assert status == 0 and "reward before" in out and "plot.png cannot be written (Read-only file system)" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["align a --reward jpeg --out", "batch p.txt --reward jpeg --out", "compare --reward jpeg --out", "resume",
+     "replay", "replay r --out", "render", "render r --out", "export", "export r --images", "show", "list",
+     "rewards test jpeg a.png", "studio --runs"],
+)  # fmt: skip
+def test_an_empty_path_is_not_this_folder(run, tmp_path, arguments):
+    (tmp_path / "p.txt").write_text("a")
+    status, out, err = run(*arguments.split(), "")
+    assert (status, out) == (2, "") and err.endswith("must be a path, got ''; give one, as . for this folder\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["p.txt"]
 
 
 @pytest.mark.parametrize("command", ["show", "resume", "replay", "export", "list"])

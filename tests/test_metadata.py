@@ -100,6 +100,14 @@ def test_every_image_of_a_run_says_what_made_it(made, run):
     assert read_metadata(frame)["seed"] == 4 and read_metadata(frame)["step"] == int(frame.name[:5])
 
 
+def test_a_resumed_run_writes_its_images_in_its_format_again(made, run):
+    before = (made / "best/00.jpg").read_bytes()
+    assert run("resume", "r", "--steps", "+3", "-q")[0] == 0
+    assert (made / "best/00.jpg").read_bytes() != before and not (made / "best/00.webp").exists()
+    for row in range(4):
+        assert read_metadata(made / "best" / f"{row:02d}.jpg") == read_metadata(made / "best" / f"{row:02d}.png")
+
+
 def test_equal_runs_write_equal_images(made, run, small):
     again = ("--reward", "brightness", "--batch", "2", "--seed", "3", "--steps", "2", "-q", "--out", "s")
     assert run("align", "a", "b", *again, *small)[0] == 0
@@ -118,5 +126,7 @@ def test_the_command_line_shows_and_exports_it(made, run):
     assert abs(apart).mean() < 40  # lossy, and the same image: two of them are some 80 apart
     status, _, err = run("export", "r", "--images", "site", "--format", "gif")
     assert status == 2 and "unknown format 'gif'; available: png, jpg, webp" in err
+    status, _, err = run("export", "r", "--format", "webp")
+    assert status == 2 and "--format is for the files of --images, got none" in err
     status, _, err = run("show", "r/strip.png")
     assert status == 2 and "does not say what made it" in err

@@ -228,6 +228,7 @@ def test_the_command_prints_json_and_writes_where_it_is_asked_to(run, whole, tmp
         (("--num-inference-steps", "0"), "--num-inference-steps must be >= 1, got '0'"),
         (("--seeds", "-1"), "--seeds must be >= 0, got '-1'"),
         (("--cosine", "1"), "--cosine must be < 1, got '1'"),
+        (("--cosine", "0.9"), "--cosine is for neighbors, got no --seeds; say how many, as --seeds 8"),
         (("--scheduler", "eulr"), "unknown scheduler 'eulr'; did you mean 'euler'"),
         (("--height", "24"), "noise is carried over exactly to multiples or whole parts"),
     ],

@@ -81,7 +81,7 @@ def test_the_command_prints_a_line_per_image(run, images):
     ("arguments", "says"),
     [
         (("brightness", "none.png"), "none.png is no file or folder; give images"),
-        (("brightness", "images/notes.txt"), "expected the path of an image, got 'images/notes.txt'"),
+        (("brightness", "images/notes.txt"), "noiseward: IMAGE: expected the path of an image, got 'images/notes.txt'"),
         (("brightness", "empty"), "expected images in empty, got none"),
         (("brightnes", "images"), "did you mean 'brightness'"),
         (("clip", "images"), "reward 'clip' compares images with prompts"),

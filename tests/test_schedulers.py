@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+
 import diffusers
 import pytest
 
-from noiseward import ArgumentError, ModelError
-from noiseward.pipelines.cards import load_schedulers
+from noiseward import ArgumentError, ModelError, NoisewardWarning
+from noiseward.pipelines.cards import ignores_eta, load_schedulers
+from noiseward.pipelines.open import open_sampler
 from noiseward.pipelines.schedulers import replace_scheduler
 from tests.schedulers import CASES, REFUSED, measure, pipeline, sampler
 
@@ -56,3 +59,13 @@ def test_noise_and_flows_are_not_mixed_up():
 def test_an_unknown_scheduler_is_refused_with_the_nearest(name, says):
     with pytest.raises(ArgumentError, match=f"unknown scheduler '{name}'; .*{says}"):
         replace_scheduler(diffusers.DDIMScheduler(), name)
+
+
+def test_an_eta_that_a_scheduler_ignores_is_warned_of_and_one_with_a_name_is_known(model):
+    for name in load_schedulers():
+        kind = getattr(diffusers, load_schedulers()[name]["class"])
+        assert ignores_eta(name) == ignores_eta(kind.__name__) == ("eta" not in inspect.signature(kind.step).parameters)
+    with pytest.warns(NoisewardWarning, match="^eta has no effect with EulerDiscreteScheduler; leave it out"):
+        open_sampler(model, call={"eta": 0.5}, loading={"scheduler": "euler"})
+    open_sampler(model, call={"eta": 0.5}, loading={"scheduler": "tcd"})
+    open_sampler(model, loading={"scheduler": "euler"})

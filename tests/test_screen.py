@@ -88,6 +88,30 @@ def test_every_command_prints_such_text_as_it_is(run, small, tmp_path):
         assert status == (1 if command[0] == "show" else 2) and "[/red]" in err and err.count("\n") == 1, err
 
 
+@pytest.mark.filterwarnings("ignore:the prompt is longer")
+def test_a_narrow_terminal_cuts_no_number(run, small, tmp_path, monkeypatch):
+    name, options = "a-name-that-no-narrow-terminal-has-room-for", ("--reward", "brightness", "--steps", "1", *small)
+    (tmp_path / "p.txt").write_text("a duck on a lake of ice\na goose\n")
+    run("align", "a duck on a lake of ice", "a goose", *options, "--watch", "contrast", "--out", f"runs/{name}")
+    run("batch", "p.txt", *options, "--out", "runs/many")
+    for command in (("list",), ("show", f"runs/{name}"), ("show", "runs/many"), ("render", f"runs/{name}")):
+        wide, *narrow = (_with_columns(width, command, run, monkeypatch) for width in (200, 30, 40, 60))
+        for out in narrow:
+            assert set() < _numbers(out) <= _numbers(wide)
+
+
+def _with_columns(width, command, run, monkeypatch) -> str:
+    monkeypatch.setenv("COLUMNS", str(width))
+    status, out, err = run(*command)
+    assert status == 0, err
+    return out
+
+
+def _numbers(out: str) -> set[str]:
+    """The words with a digit in the lines of tables."""
+    return {word for line in out.splitlines() if "  " in line for word in line.split() if any(map(str.isdigit, word))}
+
+
 def test_consoles_and_columns_are_made_in_one_place():
     made = []
     for path in Path(noiseward.__file__).parent.rglob("*.py"):

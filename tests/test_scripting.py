@@ -124,7 +124,7 @@ def test_names_are_whole_and_on_one_line_in_a_pipe_and_on_a_narrow_terminal(fold
         assert max(map(len, narrow.splitlines())) <= 80 or arguments == ["rewards"]
 
 
-def test_a_killed_run_says_how_it_continues(run, small, tmp_path):
+def test_a_run_that_was_killed_or_failed_says_so_and_how_it_continues(run, small, tmp_path):
     run("align", "a", "--reward", "brightness", "--steps", "1", "--out", "r r", "-q", *small)
     from noiseward.runs.files import lock
     from noiseward.runs.spec import run_id
@@ -145,6 +145,11 @@ def test_a_killed_run_says_how_it_continues(run, small, tmp_path):
     with lock(folder.path):
         out = run("show", "r r")[1]
         assert "\nstill running\n" in out and "killed" not in out
+    ended = {**was, "state": "failed", "rows": ["RUNNING"], "error": "no more"}
+    save_json(folder.path / "status.json", ended, run_id(folder.spec()))
+    out = run("show", "r r")[1]
+    assert "failed at step 1: the best so far was kept" in out and "running" not in out
+    assert json.loads(run("show", "r r", "--json")[1])["rows"][0]["ended"] == "failed"
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_after_few_steps_first():
 @pytest.mark.parametrize(
     ("stop", "watch", "message"),
     [
-        ("bored", None, "unknown stop 'bored'; available: hacked, plateau"),
+        ("bored", None, "stop_when must be one of 'plateau', 'hacked', got 'bored'"),
         ("hacked", (), "stop_when 'hacked' needs a held-out reward that can tell"),
         ("hacked", ["jpeg"], "stop_when 'hacked' needs a held-out reward that can tell"),
     ],

@@ -11,7 +11,9 @@ from rich.console import Console
 
 from noiseward.options.run import RunSpec
 from noiseward.runs import RunFolder
-from noiseward.runs.spec import to_text
+from noiseward.runs.files import lock
+from noiseward.runs.spec import run_id, to_text
+from noiseward.runs.write import save_json
 from noiseward.sweep.engine import Beat
 from noiseward.sweep.view import Tally, show
 from tests.older import downgrade
@@ -87,17 +89,17 @@ def test_a_view_is_readable_without_a_terminal():
     out = io.StringIO()
     beats = [
         Beat("0000", "running", 2), Beat("0001", "running", 2), Beat("0001", "done", 2, 3, 1.0, (1.0, 2.0)),
-        Beat("0000", "failed", 2, 1, 0.5, (5.0,), "bad [luck]", True), Beat("0000.0", "failed", 1, error="bad"),
+        Beat("0000", "failed", 2, 1, 0.5, (5.0,), "bad [luck]", True), Beat("0000.2", "failed", 1, error="bad"),
         Beat("0000.1", "done", 1, 3, 1.0, (3.0,)),
     ]  # fmt: skip
     clock = iter([0.0, *([10.0] * 100)])
     tally = Tally(6, 2, clock=lambda: next(clock))
-    assert list(show(beats, tally, console=Console(file=out, width=40), ids={"0000": "a, b"})) == beats
+    assert list(show(beats, tally, console=Console(file=out, width=40), ids={"0000": ["a", "a", "b"]})) == beats
     assert out.getvalue().splitlines() == [
         "4/6 done, 2 running, 0 failed, gain +1.5, 10 s left",
         "failed: 0000 (a, b): bad [luck]; its rows continue one by one",
         "4/6 done, 0 running, 0 failed, gain +1.5, 10 s left",
-        "failed: 0000.0 (a, b): bad",
+        "failed: 0000.2 (b): bad",
         "4/6 done, 0 running, 1 failed, gain +1.5, 4 s left",
         "5/6 done, 0 running, 1 failed, gain +2, 0 s left",
     ]
@@ -145,6 +147,24 @@ def test_a_list_has_batches_and_comparisons_with_the_rows_that_are_done(run, sma
     status, out, _ = run("list", "runs/cmp")
     assert "method" in out.splitlines()[0].split() and "best-of-n:samples=2" in out and "walk" in out
     assert "method" not in run("list", "runs/many")[1]
+
+
+def test_a_batch_that_was_killed_or_damaged_is_neither_running_nor_done(run, small, file):
+    run("batch", file, "--out", "runs/many", "-q", *small, *OPTIONS, "--pack", "2")
+    folder = RunFolder(Path("runs/many/packs/0000"))
+    was = folder.read("status.json")
+    save_json(folder.path / "status.json", {**was, "state": "running", "rows": ["RUNNING"] * 2}, run_id(folder.spec()))
+    status, out, _ = run("show", "runs/many")
+    assert status == 0 and "2 done, 2 killed" in out and "running" not in out
+    with lock(Path("runs/many")):
+        assert "2 done, 2 running" in run("show", "runs/many")[1]
+    save_json(folder.path / "status.json", was, run_id(folder.spec()))
+    (folder.path / "best.safetensors").unlink()
+    for command in ("show", "batch", "show"):  # before and after the index tells of it
+        (listed,) = json.loads(run("list", "--json")[1])
+        assert (listed["state"], listed["done"]) == ("failed", 2)
+        again = (file, "--out", *small, *OPTIONS, "--pack", "2") if command == "batch" else ()
+        assert "2 done, 2 damaged" in run(command, *again[:2], "runs/many", *again[2:])[1]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from noiseward.errors import ArgumentError, RunError
 from noiseward.loop.panel import Panel
 from noiseward.options.commands import CompareOptions
 from noiseward.options.run import RunSpec
+from noiseward.runs.spec import to_text
 from noiseward.sweep.compare import compare, report
 from noiseward.sweep.comparison import Comparison
 from noiseward.sweep.directory import Sweep
@@ -269,9 +270,15 @@ def test_intervals_hold_the_mean_as_often_as_they_say():
 
 
 def test_budgets_and_prompts_are_read(tmp_path):
-    assert CompareOptions(out="out", budget="nfe=2000").limit == ("nfe", 2000.0)
-    for text in ("2000", "steps=3", "nfe=-1", "nfe=many", "nfe=0.4", "nfe=٣", "seconds=inf"):
-        with pytest.raises(ArgumentError, match="--budget must be nfe=NUMBER or seconds=NUMBER, got"):
+    assert (
+        CompareOptions(out="out", budget="nfe=2000").limit
+        == CompareOptions(out="out", budget="nfe=2e3").limit
+        == ("nfe", 2000.0)
+    )
+    for text in ("2000", "steps=3", "nfe=-1", "nfe=many", "nfe=0.5", "nfe=1.5", "nfe=٣", "seconds=inf", "seconds=0"):
+        with pytest.raises(
+            ArgumentError, match="--budget must be nfe=NUMBER, an integer >= 1, or seconds=NUMBER, > 0, got"
+        ):
             CompareOptions(out="out", budget=text).limit  # noqa: B018
     path = tmp_path / "prompts.txt"
     path.write_text("a duck\n\n# birds\na heart\n")
@@ -310,6 +317,19 @@ def test_two_methods_and_two_prompts_that_make_one_word_have_two_ids(tmp_path):
     assert {row.id for row in rows} >= {"dno-coarse-2-a-duck", "dno-coarse-2-a-duck-"}
     for _ in range(2):
         asked.begin(tmp_path / "out")
+
+
+def test_the_same_methods_and_prompts_in_another_order_continue(tmp_path):
+    methods = ("dno", "best-of-n", "dno:estimator=hybrid2")  # of a black box, the last is the same as the first
+    asked = Comparison(RunSpec(reward="jpeg"), ("a duck", "A duck!"), methods, seeds=5)
+    first = asked.begin(tmp_path)
+    for pack in first.packs:
+        (tmp_path / "packs" / pack.name).mkdir(parents=True)
+        (tmp_path / "packs" / pack.name / "spec.json").write_text(to_text(pack.spec))
+    again = dataclasses.replace(asked, methods=methods[::-1], prompts=asked.prompts[::-1]).in_order_of(tmp_path)
+    assert again.begin(tmp_path) == first and {*again.refused} == {*asked.refused} == {methods[2]}
+    more = dataclasses.replace(asked, methods=("fk", *methods[::-1]), prompts=("A DUCK", *asked.prompts))
+    assert more.in_order_of(tmp_path).begin(tmp_path).packs[: len(first.packs)] == first.packs
 
 
 def test_a_budget_of_seconds_is_one_per_pack(comparison, tmp_path):

@@ -13,7 +13,7 @@ from noiseward import ArgumentError, RunError
 from noiseward.options.run import RunSpec
 from noiseward.runs.spec import to_text
 from noiseward.sweep.packs import Pack, cut, plan, read_packs, split_rows, write_packs
-from noiseward.sweep.rows import Row
+from noiseward.sweep.rows import Row, read_rows
 
 BASE = RunSpec(prompt=(), reward=("brightness",), steps=3)
 
@@ -27,6 +27,10 @@ def begin(out: Path, packs: list[Pack]) -> None:
     for pack in packs:
         (out / "packs" / pack.name).mkdir(parents=True, exist_ok=True)
         (out / "packs" / pack.name / "spec.json").write_text(to_text(pack.spec))
+
+
+def _content(pack: Pack) -> str:
+    return str((pack.ids, pack.spec))
 
 
 ROWS = some.lists(
@@ -100,6 +104,37 @@ def test_other_rows_than_those_begun_are_refused(tmp_path):
     ):
         with pytest.raises(RunError, match=says):
             plan(tmp_path, rows, 2)
+
+
+def test_rows_keep_their_invented_ids_in_another_order(tmp_path):
+    lines = [
+        "a duck,dno:lr=0.1,0",
+        "A duck!,dno:lr=0.1,0",
+        "a duck,reno,0",
+        "a duck,reno,5",
+        "a duck,reno,5",
+        "b,reno,0",
+    ]
+
+    def read(*lines: str) -> list[Row]:
+        (tmp_path / "p.csv").write_text("\n".join(["prompt,method,seed", *lines]))
+        return read_rows(tmp_path / "p.csv", BASE.replace(batch=3))
+
+    rows = read(*lines)
+    assert [one.id for one in rows] == ["a-duck", "a-duck-2", "a-duck-3", "a-duck-4", "a-duck-5", "b"]
+    first = plan(tmp_path, rows, 2)
+    write_packs(tmp_path, first)
+    begin(tmp_path, [pack for pack in first if not set(pack.ids) & {"a-duck-2", "b"}])
+    for again in (lines[::-1], lines[1:] + lines[:1], lines):
+        found = plan(tmp_path, read(*again), 2)
+        assert sorted(map(_content, found)) == sorted(map(_content, first))
+    more = plan(tmp_path, read("A DUCK,reno,0", *lines[::-1]), 2)
+    assert {("a-duck-6", ("A DUCK",))} == {(pack.ids[0], pack.spec.prompt) for pack in more} - {
+        (pack.ids[0], pack.spec.prompt) for pack in first
+    }
+    swapped = [Row(one.id, other.spec) for one, other in zip(rows, rows[1:] + rows[:1], strict=True)]
+    with pytest.raises(RunError, match="began 'a-duck' with another prompt"):
+        plan(tmp_path, swapped, 2)
 
 
 def test_a_pack_splits_into_its_rows():

@@ -66,6 +66,19 @@ def test_a_line_goes_over_the_command_in_either_spelling_of_an_argument(file):
     assert (row.spec.eta, row.spec.call) == (0.6, {"clip_skip": 2})
 
 
+def test_a_cell_may_hold_several_requirements_and_stops(file):
+    (row,) = read_rows(file("p.csv", "prompt,require,stop_when\na,jpeg>=-9; contrast>=0.1,plateau; hacked\n"), BASE)
+    assert (row.spec.require, row.spec.stop_when) == (("jpeg>=-9", "contrast>=0.1"), ("plateau", "hacked"))
+
+
+def test_a_limit_of_a_line_replaces_the_same_limit_alone(file):
+    table = file("p.csv", "prompt,nfe,steps\na,40,\nb,,5\nc,,\n")
+    found = [(one.spec.steps, one.spec.seconds, one.spec.nfe) for one in read_rows(table, BASE.replace(seconds=9))]
+    assert found == [(None, 9, 40), (5, 9, None), (None, 9, None)]
+    found = [(one.spec.steps, one.spec.nfe) for one in read_rows(table, BASE)]
+    assert found == [(None, 40), (5, None), (30, None)], "30 steps are the default where there is no other limit"
+
+
 def test_cells_may_hold_commas_and_lines_are_counted_through_them(file):
     rows = read_rows(file("p.csv", 'id,prompt\n\nx,"a duck, a pond"\ny,"two\nlines"\nz,c\n'), BASE)
     assert [(row.id, row.line) for row in rows] == [("x", 3), ("y", 4), ("z", 6)]
@@ -98,6 +111,8 @@ def test_the_simple_animals_are_45():
         ("p.csv", "prompt,method\na,dno:estimator=hybrid2:samples=x\n", r"line 2: estimator 'hybrid2': samples"),
         ("p.csv", "prompt,reward\na,contrast;brigtness:2\n", r"line 2: unknown reward 'brigtness'; did you mean"),
         ("p.csv", "prompt,reward\na,contrast;\n", r"line 2: unknown reward ''"),
+        ("p.csv", "prompt,require\na,jpeg>=-9; contrast\n", r"line 2: .*contrast"),
+        ("p.csv", "prompt,stop_when\na,plateau;bored\n", r"line 2: column 'stop_when' must be one of 'plateau'"),
         ("p.csv", "prompt,watch\na,clp\n", r"line 2: unknown reward 'clp'; did you mean 'clip'"),
         ("p.jsonl", '{"prompt": "a", "steps": 2.5}\n', r"line 1: column 'steps' must be an integer, got 2.5"),
         ("p.jsonl", '{"prompt": "a", "steps": true}\n', r"line 1: column 'steps' must be a number, got True"),

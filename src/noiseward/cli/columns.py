@@ -1,14 +1,17 @@
-"""Tables that fit a terminal: names that other commands need are never cut, the rest is as far as there is room."""
+"""Tables that fit a terminal: numbers are never cut, and names that other commands need only where one has no room.
+
+Other text is as long as there is room, and columns are left out where that is not enough.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["fit_columns", "print_table"]
+__all__ = ["print_table"]
 
 LEAST = 12  # characters of a text that may be cut
 PAD = 2
@@ -22,7 +25,7 @@ def print_table(
     left: Collection[str] = (),
     wrap: Collection[str] = (),
     cut: Collection[str] = (),
-    drop: Sequence[str] = (),
+    drop: Iterable[str] = (),
 ) -> None:
     """Print a table.
 
@@ -30,7 +33,7 @@ def print_table(
         head: titles of the columns.
         lines: cells.
         console: where to print.
-        left: columns of text; the others are numbers, on the right.
+        left: columns of text; the others are numbers, on the right. Text wider than the terminal is cut.
         wrap: columns whose cells may be broken into several lines where the terminal is narrow.
         cut: columns whose cells may be cut there.
         drop: columns that may be left out there, the first ones first.
@@ -41,6 +44,7 @@ def print_table(
     cells = [[" ".join(cell.split()) for cell in line] for line in lines]
     columns = zip(head, zip(head, *cells, strict=True), strict=True)
     widths = {title: max(map(cell_len, column)) for title, column in columns}
+    cut = [*(title for title in left if widths.get(title, 0) > console.width and title not in wrap), *cut]
     least = {title: min(width, LEAST) if title in (*cut, *wrap) else width for title, width in widths.items()}
     shown = list(head)
     for title in drop:
@@ -68,18 +72,3 @@ def _shorten(text: str, width: int) -> str:
     from rich.cells import cell_len, set_cell_size
 
     return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1).rstrip()}…"
-
-
-def fit_columns(lines: Sequence[Sequence[str]], width: int) -> list[int]:
-    """The columns of a table that fit into a terminal, the first ones before the last; the report has them all.
-
-    Example:
-        >>> fit_columns([["rank", "method", "gain"], ["1", "best-of-n", "0.5"]], 20)
-        [0, 1]
-    """
-    room, shown = width, []
-    for place in range(len(lines[0])):
-        room -= 2 + max(len(line[place]) for line in lines)  # a space on either side
-        if room >= 0:
-            shown.append(place)
-    return shown

@@ -45,7 +45,7 @@ def compare(
     task.check_printing()
     kind, amount = task.limit
     prompts = read_prompts(task.prompts)
-    comparison = Comparison(base, prompts, methods, kind, amount, seeds=task.seeds)
+    comparison = Comparison(base, prompts, methods, kind, amount, seeds=task.seeds).in_order_of(Path(task.out))
     if not prompts and (card := card_of(base.model)) and card.needs_prompt:
         raise typer.BadParameter("--prompts is missing; say what to draw, as in 'a duck'")
     workers.check()

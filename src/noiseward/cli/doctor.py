@@ -103,7 +103,7 @@ def _show_fitting(options: DoctorOptions, size: str) -> None:
          f"{one.bytes / 1e9:.1f}"]
         for name, settings in found.items() for one in settings
     ]  # fmt: skip
-    print_table(head, cells, console, left=head[:-1])
+    print_table(head, cells, console, left=head[:-1], drop=("image", "decoder", "offload", "denoiser", "memory"))
     for name in [name for name, settings in found.items() if not settings]:
         room = f"{available / 1e9:g} GB"
         console.print(f"{name}: nothing fits into {room}; take smaller images (--height, --width) or a smaller model")

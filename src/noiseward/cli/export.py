@@ -20,7 +20,7 @@ def export(
     grid: Annotated[Path | None, typer.Option(help="An image of starts and bests: name.png.")] = None,
     animation: Annotated[Path | None, typer.Option(help="The evolution: name.gif or name.webp.")] = None,
     images: Annotated[Path | None, typer.Option(help="The best images, each with what made it: a folder.")] = None,
-    format: Annotated[str, typer.Option(help="Of these images: png, jpg or webp.")] = "png",
+    format: Annotated[str | None, typer.Option(help="Of these images: png, jpg or webp.  [default: png]")] = None,
     html: Annotated[Path | None, typer.Option(help="A page with a slider over the steps: name.html.")] = None,
     csv: Annotated[Path | None, typer.Option(help="All numbers of all steps: name.csv.")] = None,
     json: JsonFlag = False,
@@ -38,6 +38,9 @@ def export(
         RunFolder(run).spec()
     if html and many:
         raise ArgumentError(f"a batch or a comparison has its page already, {run / 'report.html'}; leave out --html")
+    if format and not images:
+        raise ArgumentError("--format is for the files of --images, got none; give a folder for them")
+    kind = format or "png"
     if not (grid or animation or csv or images or html):
         grid, animation, csv = (run / name for name in ("grid.png", "evolution.webp", "steps.csv"))
         html = None if many else run / "page.html"
@@ -47,14 +50,14 @@ def export(
     if many:
         from noiseward.sweep.export import export_sweep
 
-        written += export_sweep(run, grid=grid, animation=animation, table=csv, images=images, kind=format)
+        written += export_sweep(run, grid=grid, animation=animation, table=csv, images=images, kind=kind)
     elif grid or animation or images:
         from noiseward.runs.export import check_paths, write_animation, write_grid, write_images
 
         check_paths(grid=grid, animation=animation)
         written += [write_grid(RunFolder(run), grid)] if grid else []
         written += [write_animation(RunFolder(run), animation)] if animation else []
-        written += write_images(RunFolder(run), images, kind=format) if images else []
+        written += write_images(RunFolder(run), images, kind=kind) if images else []
     if html:
         from noiseward.runs.viewer import write_viewer
 

@@ -13,6 +13,7 @@ from noiseward.options.replaced import REPLACED, renamed
 __all__ = ["EXAMPLES", "Command", "Group"]
 
 TYPES = {"str": "TEXT", "path": "PATH", "int range": "INTEGER", "int": "INTEGER"}
+FOLDERS = ("run", "folder", "out", "runs", "images")  # arguments and options that may name one
 GROUPS = ("Model", "Task", "Method", "Budget", "Watch", "Output", "Workers")
 
 EXAMPLES = {
@@ -97,7 +98,8 @@ EXAMPLES = {
 
 
 class Command(TyperCommand):
-    """A command whose help has groups and examples, and that says the new form of options of earlier versions."""
+    """A command whose help has groups and examples; it says the new form of options of earlier versions, and refuses an
+    empty text as the path of a folder."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         flags = args[: args.index("--")] if "--" in args else args
@@ -106,6 +108,12 @@ class Command(TyperCommand):
             if name.startswith("--") and name[2:].replace("-", "_") in REPLACED:
                 following = next((one for one in args[place + 1 : place + 2] if not one.startswith("--")), None)
                 raise ArgumentError(renamed(name, value if mark else following))
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))  # as text: the path '' would be '.'
+        for one in self.params:
+            value = given.get(one.name)
+            if one.name in FOLDERS and "" in (value if isinstance(value, list | tuple) else [value]):
+                name = one.metavar if one.param_type_name == "argument" else one.opts[0]
+                raise ArgumentError(f"{name} must be a path, got ''; give one, as . for this folder")
         return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:

@@ -18,6 +18,7 @@ __all__ = ["list_runs"]
 COLUMNS = ("run", "kind", "state", "rows", "method", "prompt", "reward", "before", "best", "gain", "steps", "seconds")
 TEXTS = ("run", "kind", "state", "method", "prompt", "reward")
 NUMBERS = ("before", "best", "gain", "steps", "seconds")
+DROP = ("seconds", "steps", "before", "kind", "reward", "prompt", "best", "method", "rows", "state", "gain")
 ORDERS = ("newest", "name", "gain", "best", "seconds", "steps")
 COMMANDS = 3  # resume commands that are printed at most
 
@@ -83,9 +84,8 @@ def _print_lines(lines: list[dict[str, Any]], *, sweep: bool) -> None:
     hidden |= set() if sweep and len({line["method"] for line in lines}) > 1 else {"method"}
     console, shown = terminal.console(), [name for name in COLUMNS if name not in hidden]
     cells = [[_text(title, line) for title in shown] for line in lines]
-    drop = [name for name in ("seconds", "steps", "before", "kind") if name not in hidden]
     cut = [name for name in ("method", "prompt", "reward") if name not in hidden]
-    print_table(shown, cells, console, left=TEXTS, cut=cut, drop=drop)
+    print_table(shown, cells, console, left=TEXTS, cut=cut, drop=[name for name in DROP if name not in hidden])
     killed = [line["path"] for line in lines if line["state"] == "killed"]
     for path in killed[:COMMANDS]:
         console.print(f"killed; continue with: {resume_command(path)}", soft_wrap=True)

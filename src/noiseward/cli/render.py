@@ -26,6 +26,7 @@ def render(run: RunArgument, options: RenderOptions) -> None:
     """
     from noiseward.runs.store import RunFolder
 
+    options.check()
     folders, target = {"": RunFolder(run)}, Path(options.out) if options.out else run / "render" / _name(options)
     if os.path.exists(run / "batch.json"):
         from noiseward.sweep.directory import Sweep
@@ -95,22 +96,19 @@ def _render(folder: RunFolder, target: Path, options: RenderOptions) -> Any:
 
 def _report(rows: list[dict[str, Any]], *, many: bool) -> None:
     """Print a line per image."""
-    from rich.table import Table
-
     from noiseward import terminal
+    from noiseward.cli.columns import print_table
     from noiseward.errors import shorten
     from noiseward.rewards.shortfall import describe_reward
 
-    table = Table(box=None, header_style="bold")
-    for title in [*(["run"] if many else []), "row", "prompt", "noise", "run's best", "render", "change", "file"]:
-        table.add_column(
-            title, justify="left" if title in ("run", "prompt", "noise", "file") else "right", overflow="fold"
-        )
+    head = [*(["run"] if many else []), "row", "prompt", "noise", "run's best", "render", "change", "file"]
+    cells = list[list[str]]()
     for row in sorted(rows, key=lambda row: (str(row["run"]), row["row"], row["neighbor"])):
         noise = f"neighbor {row['neighbor']}" if row["neighbor"] else "best"
         change = "" if row["change"] is None else f"{row['change']:+.4g}"
         numbers = [describe_reward(row["best"]), describe_reward(row["reward"]), change]
         own = [row["run"].name] if many else []
         file = row["file"].name if row["file"] else ""
-        table.add_row(*own, str(row["row"]), shorten(row["prompt"], 120), noise, *numbers, file)
-    terminal.console().print(table)
+        cells.append([*own, str(row["row"]), shorten(row["prompt"], 120), noise, *numbers, file])
+    drop = ("run's best", "noise", "prompt", "change")
+    print_table(head, cells, terminal.console(), left=("run", "prompt", "noise", "file"), cut=("prompt",), drop=drop)

@@ -51,7 +51,7 @@ def run_sweep(
         if json:
             beats = print_json(beats, tally, sys.stdout)
         elif not quiet:
-            ids = {pack.name: ", ".join(pack.ids) for pack in sweep.packs}
+            ids = {pack.name: [name for name, _, _ in pack.rows()] for pack in sweep.packs}
             beats = show(beats, tally, console=terminal.console(stderr=True), ids=ids)
         try:
             for beat in beats:

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
-from noiseward.cli.columns import fit_columns
+from noiseward.cli.columns import print_table
 from noiseward.errors import shorten
 from noiseward.loop.describe import SUSPECT
 from noiseward.sweep.outcomes import count_states
@@ -26,9 +24,7 @@ __all__ = ["print_lines", "print_outcomes"]
 
 def print_outcomes(outcomes: Sequence[Outcome], out: Path, console: Console) -> None:
     """Print the outcomes, one line per prompt, and where the files are."""
-    table = Table(box=None, header_style="bold")
-    for title in ("id", "prompt", "rows", "before", "best", "gain", "P(z)", "state"):
-        table.add_column(title, justify="left" if title in ("id", "prompt", "state") else "right")
+    head, cells = ("id", "prompt", "rows", "before", "best", "gain", "P(z)", "state"), list[list[str]]()
     by_id, by_error = defaultdict[str, list["Outcome"]](list), defaultdict[str, dict[str, None]](dict)
     for one in outcomes:
         by_id[one.id].append(one)
@@ -38,8 +34,9 @@ def print_outcomes(outcomes: Sequence[Outcome], out: Path, console: Console) -> 
         means = [_mean([getattr(one, column) for one in rows]) for column in ("before", "best", "gain", "probability")]
         if any(one.step is not None for one in rows):
             means[:2] = [mean or "not met" for mean in means[:2]]
-        table.add_row(name, shorten(rows[0].prompt, 120), str(len(rows)), *means, count_states(rows))
-    console.print(table)
+        cells.append([name, shorten(rows[0].prompt, 120), str(len(rows)), *means, count_states(rows)])
+    drop = ("P(z)", "rows", "before", "prompt", "best", "state")
+    print_table(head, cells, console, left=("id", "prompt", "state"), cut=("id", "prompt"), drop=drop)
     for error, ids in by_error.items():
         console.print(f"{', '.join(ids)}: {error}", highlight=False, soft_wrap=True)
     if missing := sum(bool(one.missing) for one in outcomes):
@@ -62,12 +59,6 @@ def _mean(numbers: list[float | None]) -> str:
 def print_lines(lines: Sequence[Line], console: Console, *, note: str | None) -> None:
     """Print a table, as many columns as there is room for, and a note below it."""
     head, cells = format_lines(lines)
-    shown = fit_columns([head, *cells], console.width)
-    table = Table(box=None, header_style="bold")
-    for place in shown:
-        table.add_column(head[place], justify="left" if head[place] == "method" else "right", no_wrap=True)
-    for line in cells:
-        table.add_row(*(line[place] for place in shown))
-    console.print(table)
+    print_table(head, cells, console, left=("method",), drop=head[:1:-1])
     if note:
         console.print(note, highlight=False, markup=False, soft_wrap=True)

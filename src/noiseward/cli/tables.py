@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
+from noiseward.cli.columns import print_table
 from noiseward.errors import shorten
 from noiseward.loop.budget import Status
 from noiseward.loop.describe import ADVICE, SUSPECT, UNTESTED_IMAGES, describe_peak, describe_stall
@@ -49,33 +48,26 @@ def report(
     prompts = [prompt for prompt in spec.prompt or ("",) for _ in range(spec.batch)]
     watched = [step for step in steps if step.get("watched")]
     panel = list(watched[0]["watched"]) if watched else []
-    table = _table("row", "prompt", "reward before", "best", "P(z)", "P(image)", "at step", "ended by")
-    held_out = _table("row", *panel)
+    head = ("row", "prompt", "reward before", "best", "P(z)", "P(image)", "at step", "ended by")
+    table, held_out = list[list[str]](), list[list[str]]()
     by_index, images = {step["index"]: step for step in steps}, status.get("image") or [None] * len(prompts)
     for row, (prompt, best, found) in enumerate(zip(prompts, status["best"], status["found"], strict=True)):
         before, likely = steps[0]["reward"][row], by_index[found]["probability"][row]
         ended = describe_ending(status["rows"][row], state)
         near = [step["watched"] for step in watched if step["index"] <= found]  # up to the best step
         image = "" if images[row] is None else f"{images[row]:.2g}"
-        table.add_row(
-            str(row),
-            shorten(prompt, LONGEST),
-            describe_reward(before),
-            describe_reward(best),
-            f"{likely:.2g}",
-            image,
-            str(found),
-            ended,
-        )
-        held_out.add_row(str(row), *(f"{near[0][name][row]:.4g} -> {near[-1][name][row]:.4g}" for name in panel))
-    console.print(table)
+        rewards = [describe_reward(before), describe_reward(best)]
+        table.append([str(row), shorten(prompt, LONGEST), *rewards, f"{likely:.2g}", image, str(found), ended])
+        held_out.append([str(row), *(f"{near[0][name][row]:.4g} -> {near[-1][name][row]:.4g}" for name in panel)])
+    drop = ("P(image)", "at step", "P(z)", "prompt", "ended by", "reward before")
+    print_table(head, table, console, left=("prompt", "ended by"), cut=("prompt",), drop=drop)
     if panel:
         console.print("held-out rewards, before and at the best step:", highlight=False)
-        console.print(held_out)
+        print_table(("row", *panel), held_out, console, drop=panel[::-1])
     for name in dict.fromkeys(status["rows"]):
         ended, why = describe_ending(name, state), Status[name].value
-        if ended == "killed":
-            why = f"killed at step {status['step']}: the best so far was kept"
+        if name == "RUNNING" and ended != "running":
+            why = f"{ended} at step {status['step']}: the best so far was kept"
         repeated = why.startswith(ended) or why.endswith(ended)
         console.print(why if repeated else f"{ended}: {why}", highlight=False)
     if untested := status.get("untested"):
@@ -109,10 +101,3 @@ def report(
     for name in IMAGES:
         if (folder / name).exists():
             console.print(str(folder / name), highlight=False, soft_wrap=True)
-
-
-def _table(*titles: str) -> Table:
-    table = Table(box=None, header_style="bold")
-    for title in titles:
-        table.add_column(title, justify="left" if title in ("prompt", "ended by") else "right")
-    return table

@@ -153,9 +153,11 @@ class CompareOptions(SweepOptions, PrintOptions):
             amount = float(text)
         except ValueError:
             amount = math.nan
-        least = 1 if kind == "nfe" else math.ulp(0.0)
-        if kind not in ("nfe", "seconds") or not least <= amount < math.inf or not text.isascii():
-            raise ArgumentError(f"--budget must be nfe=NUMBER or seconds=NUMBER, got '{self.budget}'")
+        fits = amount.is_integer() if kind == "nfe" else kind == "seconds"
+        if not (fits and 0 < amount < math.inf and text.isascii()):
+            raise ArgumentError(
+                f"--budget must be nfe=NUMBER, an integer >= 1, or seconds=NUMBER, > 0, got '{self.budget}'"
+            )
         return "nfe" if kind == "nfe" else "seconds", amount
 
 
@@ -202,6 +204,11 @@ class RenderOptions(Options):
         group="Output",
         help="Print the renders as JSON for programs: docs/scripting.md has its keys.",
     )
+
+    def check(self) -> None:
+        """Raise `ArgumentError` if an option of neighbors is given, and none are asked for."""
+        if "cosine" in self.model_fields_set and not self.seeds:
+            raise ArgumentError("--cosine is for neighbors, got no --seeds; say how many, as --seeds 8")
 
     @property
     def changes(self) -> dict[str, Any]:

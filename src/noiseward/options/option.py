@@ -22,14 +22,15 @@ from pydantic_core import ErrorDetails
 from noiseward.errors import ArgumentError, choices, shorten
 from noiseward.options.replaced import REPLACED, renamed
 
-__all__ = ["Options", "Texts", "as_keyword", "bounds_of", "explain", "extra_of", "option"]
+__all__ = ["Options", "Texts", "as_keyword", "as_texts", "bounds_of", "explain", "extra_of", "option"]
 
 
-def _as_texts(value: Any) -> Any:
+def as_texts(value: Any) -> Any:
+    """One text as a list of one."""
     return (value,) if isinstance(value, str) else value
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_as_texts)]  # one string is a list of one
+Texts = Annotated[tuple[str, ...], BeforeValidator(as_texts)]
 
 _EXPECTED = {"int": "an integer", "float": "a number", "bool": "true or false", "string": "text", "tuple": "a list",
              "dict": "a table of names and values", "finite": "finite", "list": "a list"}  # fmt: skip

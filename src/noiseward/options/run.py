@@ -8,12 +8,12 @@ it acts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import PrivateAttr, field_validator, model_validator
+from pydantic import BeforeValidator, PrivateAttr, field_validator, model_validator
 
 from noiseward.errors import ArgumentError
-from noiseward.options.option import Options, Texts, option
+from noiseward.options.option import Options, Texts, as_texts, option
 from noiseward.options.parts import split_parts
 from noiseward.options.slug import shorten_to_slug
 from noiseward.options.start import Start
@@ -46,6 +46,7 @@ DEFAULT_STEPS = 30
 MOST_STEPS = 1_000_000  # more is a slip of the hand, and would never end
 Memory = Literal["auto", "fast", "balanced", "low"]
 Offload = Literal["models", "layers"]
+Stops = Annotated[tuple[Literal["plateau", "hacked"], ...], BeforeValidator(as_texts)]
 
 
 class MemoryOptions(Options):
@@ -160,7 +161,7 @@ class Settings(BudgetOptions, CallOptions, TaskOptions, LoadOptions):
         group="Method",
         help="What results must meet, as NAME>=NUMBER or NAME<=NUMBER, quoted: 'clip>=0.25'. Several must all hold.",
     )
-    stop_when: Texts = option(
+    stop_when: Stops = option(
         (),
         group="Budget",
         help="End an image early: plateau, once its reward has stopped rising; hacked, once the watched rewards show "

@@ -12,7 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["Card", "card_of", "find_decoder", "load_cards", "load_decoders", "load_schedulers", "set_threads"]
+__all__ = [
+    "Card", "card_of", "find_decoder", "ignores_eta", "load_cards", "load_decoders", "load_schedulers", "set_threads",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +114,17 @@ def load_schedulers() -> Mapping[str, dict[str, Any]]:
         'EulerAncestralDiscreteScheduler'
     """
     return _read()["schedulers"]
+
+
+def ignores_eta(name: str) -> bool:
+    """Whether a scheduler, by its short name or class, has no `eta`.
+
+    Example:
+        >>> ignores_eta("euler"), ignores_eta("DDIMScheduler"), ignores_eta("eulr")
+        (True, False, False)
+    """
+    kind = str(load_schedulers().get(name, {"class": name})["class"])
+    return kind.endswith("Scheduler") and not any(one in kind for one in ("DDIM", "TCD", "CogVideoX"))
 
 
 def load_decoders() -> Mapping[str, dict[str, Any]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from noiseward.errors import ArgumentError, ModelError, choices
+from noiseward.errors import ArgumentError, ModelError, NoisewardWarning, choices
 from noiseward.options.run import CALL, Settings
 from noiseward.pipelines.adapter import DiffusersSampler
 from noiseward.pipelines.arguments import open_images
@@ -88,8 +89,17 @@ def open_sampler(
     defaults = {"eta": 1.0, **(card.call if card else {})}
     chosen = {name: value for name, value in defaults.items() if name in known} | dict(call)
     check_strength(pipe, chosen)
+    if call.get("eta") and not _takes_eta(pipe):
+        message = f"eta has no effect with {type(pipe.scheduler).__name__}; leave it out, or take the scheduler ddim"
+        warnings.warn(message, NoisewardWarning, stacklevel=2)
     memory = memory or (card.memory if card else "balanced")
     return DiffusersSampler(pipe, memory=memory, decoder=decoder, **chosen)
+
+
+def _takes_eta(pipe: Any) -> bool:
+    """Whether a pipeline hands `eta` to its scheduler, which diffusers' pipelines do where that takes it."""
+    hands = hasattr(pipe, "prepare_extra_step_kwargs") and hasattr(pipe, "scheduler")
+    return not hands or "eta" in inspect.signature(pipe.scheduler.step).parameters
 
 
 def _open_file(path: Path, name: str, text: str, *, loading: Mapping[str, Any], **how: Any) -> Sampler:

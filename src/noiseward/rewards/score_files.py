@@ -77,7 +77,7 @@ def score_files(
     except (RuntimeError, AssertionError):
         raise ArgumentError(f"device must be one that torch can use, as cpu or cuda, got '{device}'") from None
     for path in files:
-        sample = read_reference(path).to(place)
+        sample = read_reference(path, "IMAGE").to(place)
         before = time.perf_counter()
         with torch.no_grad():
             total, terms = score(reward, sample, None if prompt is None else [prompt])

@@ -44,8 +44,8 @@ class Similarity(Reward):
         return (self.encoder.encode_images(sample) * self._reference.to(sample)).sum(1)
 
 
-def read_reference(path: str | Path) -> Tensor:
-    """Read an image file as `(1, 3, H, W)` in [0, 1], on white where it is transparent.
+def read_reference(path: str | Path, name: str = "similarity:path") -> Tensor:
+    """Read an image file as `(1, 3, H, W)` in [0, 1], on white where it is transparent; `name` is for messages.
 
     Raises:
         ArgumentError: it is missing, or no image.
@@ -53,7 +53,7 @@ def read_reference(path: str | Path) -> Tensor:
     import numpy
     from PIL import Image
 
-    image = read_image(os.path.expanduser(path), "similarity:path", lambda raw: turn_upright(raw).convert("RGBA"))
+    image = read_image(os.path.expanduser(path), name, lambda raw: turn_upright(raw).convert("RGBA"))
     flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return torch.from_numpy(numpy.array(flat)).permute(2, 0, 1)[None].float() / 255
 

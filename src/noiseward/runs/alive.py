@@ -35,14 +35,14 @@ def find_state(state: str, path: Path) -> str:
 
 
 def describe_ending(row: str, state: str) -> str:
-    """Why a row stopped, in a word: that of its status, but `killed` where it was running and its run no longer is.
+    """Why a row stopped, in a word: that of its status, but the state of its run where it was running.
 
     Arguments:
         row: its status by name.
         state: of the run, as `find_state` gives it.
 
     Example:
-        >>> describe_ending("STEPS", "done"), describe_ending("RUNNING", "killed")
-        ('steps', 'killed')
+        >>> describe_ending("STEPS", "done"), describe_ending("RUNNING", "killed"), describe_ending("RUNNING", "failed")
+        ('steps', 'killed', 'failed')
     """
-    return "killed" if row == "RUNNING" and state == "killed" else row.lower()
+    return state if row == "RUNNING" else row.lower()

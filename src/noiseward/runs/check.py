@@ -12,13 +12,15 @@ from noiseward.errors import ArgumentError
 from noiseward.options.run import RunSpec
 from noiseward.options.start import find_start, split_start
 from noiseward.options.task import IMAGES
+from noiseward.pipelines.cards import ignores_eta
 from noiseward.user_code import check_file
 
 __all__ = ["check_inputs", "check_names", "list_paths"]
 
 
 def check_names(spec: RunSpec) -> None:
-    """Raise `ArgumentError` if a spec names a reward, a method or a file of code that there is not."""
+    """Raise `ArgumentError` if a spec names a reward, a method or a file of code that there is not, or a scheduler that
+    ignores its `eta`."""
     from noiseward.methods import read_method
     from noiseward.methods.plugins import split_file
     from noiseward.rewards.names import check_requirement, check_reward
@@ -33,6 +35,10 @@ def check_names(spec: RunSpec) -> None:
         read_method(spec.method)
     if found := re.fullmatch(r"(.+?\.py):[^:]+", spec.model):
         check_file(Path(found[1]), "a model of your own")
+    if spec.eta and spec.scheduler is not None and ignores_eta(spec.scheduler):
+        raise ArgumentError(
+            f"eta is for the schedulers ddim and tcd, got {spec.scheduler}, which ignores it; leave it out"
+        )
 
 
 def check_inputs(spec: RunSpec) -> None:

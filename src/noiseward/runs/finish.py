@@ -7,6 +7,7 @@ from typing import Any
 
 from noiseward.errors import NoisewardError, RunError
 from noiseward.images import has_images, to_images
+from noiseward.images.metadata import FORMATS
 from noiseward.loop.budget import Status
 from noiseward.loop.solution import Solution
 from noiseward.loop.solution_files import copy_tensors
@@ -29,7 +30,9 @@ def finish(folder: RunFolder, solution: Solution, state: str, *, plots: bool = T
     def save(name: str, best: Best) -> None:
         images = to_images(best.sample)
         known = about.describe(images[0].size, before, best.reward.tolist(), steps=best.index.tolist())
-        save_images(path / name, images, known=known)
+        for kind in FORMATS:
+            if kind == "png" or (path / name / f"00.{kind}").exists():  # `align --format` wrote it, too
+                save_images(path / name, images, known=known, kind=kind)
 
     if has_images(solution.sample):
         save("best", solution.found)

@@ -102,5 +102,5 @@ def open_image(file: Path) -> Image.Image:
         with Image.open(io.BytesIO(read_bytes(file))) as image:
             return image.convert("RGB")
     except Exception:  # PIL raises errors of many kinds over damaged files
-        what = "damaged" if os.path.lexists(file) else "missing"
-        raise RunError(f"{file} is {what}; remove it, and 'noiseward resume {file.parent.parent}'") from None
+        what = "damaged; remove it, and" if os.path.lexists(file) else "missing:"
+        raise RunError(f"{file} is {what} 'noiseward resume {file.parent.parent}'") from None

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from noiseward import __version__
 from noiseward.images import has_images, to_images
-from noiseward.images.metadata import save_with_metadata
+from noiseward.images.metadata import FORMATS, save_with_metadata
 from noiseward.loop.frames import Frames
 from noiseward.loop.solution_files import copy_tensors, pack_layout, pack_peaks
 from noiseward.loop.step import Step
@@ -165,11 +165,16 @@ class Writer:
 
 
 def save_images(
-    folder: Path, images: Sequence[Image.Image], prefix: str = "", known: Sequence[Mapping[str, Any]] = ()
+    folder: Path,
+    images: Sequence[Image.Image],
+    prefix: str = "",
+    known: Sequence[Mapping[str, Any]] = (),
+    *,
+    kind: str = "png",
 ) -> None:
     """Replace the images of a folder, one per row, with what is known of each."""
     for row, image in enumerate(images):
-        save_image(folder / f"{prefix}{row:02d}.png", image, known[row] if known else None)
+        save_image(folder / f"{prefix}{row:02d}.{kind}", image, known[row] if known else None)
 
 
 def save_image(path: Path, image: Image.Image, known: Mapping[str, Any] | None = None) -> None:
@@ -180,7 +185,7 @@ def save_image(path: Path, image: Image.Image, known: Mapping[str, Any] | None =
         if known is None:
             image.save(beside, format="PNG")
         else:
-            save_with_metadata(image, beside, known)
+            save_with_metadata(image, beside, known, kind=FORMATS[path.suffix[1:]])
 
     replace_file(path, write)
 

@@ -50,6 +50,7 @@ def compare(
     Raises:
         RunError: the directory holds something else, or cannot be written; or a run failed or was interrupted.
     """
+    comparison = comparison.in_order_of(out)
     sweep = comparison.begin(out)
     ended = {beat.pack: beat for beat in view(sweep.run(engine or Local()))}
     measured, outcomes = report(comparison, sweep, ended)

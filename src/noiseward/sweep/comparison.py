@@ -7,7 +7,7 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from noiseward.options.run import RunSpec
 from noiseward.problem import default_watch
 from noiseward.sweep.directory import Sweep
 from noiseward.sweep.pack_task import has_gradient
-from noiseward.sweep.packs import FILE
+from noiseward.sweep.packs import FILE, read_packs
 from noiseward.sweep.rows import Row, UniqueIds, check_count, check_names
 
 __all__ = ["Comparison"]
@@ -115,6 +115,21 @@ class Comparison:
                     if method not in self.refused:
                         spec = base.replace(prompt=prompt, method=method, seed=first, batch=min(PACK, last - first))
                         yield Row(named[method, prompt], spec)
+
+    def in_order_of(self, out: Path) -> Comparison:
+        """The same comparison, with methods and prompts in the order in which a directory began them, new ones last.
+
+        Ids, and which of two equal methods is refused, depend on it.
+        """
+        specs = [pack.spec for pack in read_packs(out)]
+
+        def order(asked: tuple[str, ...], begun: Iterable[str | None]) -> tuple[str, ...]:
+            places = {one: place for place, one in enumerate(dict.fromkeys(begun))}
+            return tuple(sorted(asked, key=lambda one: places.get(one, len(places))))
+
+        methods = order(self.methods, (spec.method for spec in specs))
+        prompts = order(self.prompts, (prompt for spec in specs for prompt in spec.prompt))
+        return dataclasses.replace(self, methods=methods, prompts=prompts)
 
     def begin(self, out: Path) -> Sweep:
         """Its sweep in a directory, new or begun before.

@@ -15,6 +15,7 @@ from PIL import Image
 from noiseward.errors import shorten
 from noiseward.images import TILE, draw_grid, enlarge
 from noiseward.rewards.shortfall import describe_reward, describe_shortfall, find_gain, is_met
+from noiseward.runs.alive import describe_ending
 from noiseward.runs.files import replace_file
 from noiseward.sweep.directory import Sweep
 from noiseward.sweep.engine import Beat
@@ -33,7 +34,7 @@ __all__ = [
 
 PAIRS = 256  # of before and after on a contact sheet at most
 LINE = 4  # pairs side by side
-STATES = ("done", "running", "interrupted", "waiting", "failed", "damaged", "refused")
+STATES = ("done", "running", "interrupted", "killed", "waiting", "failed", "damaged", "refused")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Outcome:
 
     Attributes:
         id, prompt, seed, reward: what was asked.
-        state: `done`, `failed`, `interrupted`, `running`, `waiting`, `damaged`, or `refused`.
+        state: `done`, `failed`, `interrupted`, `killed`, `running`, `waiting`, `damaged`, or `refused`.
         before, best, gain: of the reward; None where requirements are not met.
         missing: what its best lacks of what was required.
         probability, strict: P(z) and the strict probability of the best noise.
@@ -95,7 +96,7 @@ def find_outcomes(sweep: Sweep, ended: Mapping[str, Beat] | None = None) -> list
 def _read(pack: Pack, state: PackState, ended: Beat | None) -> Iterator[Outcome]:
     name, error, run = state.name, state.error, state.run
     if ended is not None and ended.error and name != "done":
-        name, error = ended.state if name in ("waiting", "running") else name, ended.error
+        name, error = ended.state if name in ("waiting", "running", "killed") else name, ended.error
     if name == "failed" and not error:
         error = run.status.get("error", "") if run else ""
     for row, (id, prompt, seed) in enumerate(pack.rows()):
@@ -112,7 +113,7 @@ def _read(pack: Pack, state: PackState, ended: Beat | None) -> Iterator[Outcome]
             "strict": status["strict"][row] if "strict" in status else None,
             "image": status["image"][row] if "image" in status else None,
             "step": step,
-            "ended": status["rows"][row].lower(),
+            "ended": describe_ending(status["rows"][row], name),
         }
         before, best = run.steps[0]["reward"][row], status["best"][row]
         if name == "done" and not math.isfinite(best):

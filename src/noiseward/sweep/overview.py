@@ -30,7 +30,7 @@ class Overview:
 
     Attributes:
         packs: all of them.
-        state: `done`, `running`, `failed` if some rows failed, else `interrupted`.
+        state: `done`, `running`, `failed` if some rows failed or are damaged, else `interrupted`.
         done: how many rows are done.
         means: of the numbers in `index.csv`, over rows, as far as they are there; of a batch only, for methods of a
             comparison are no one thing.
@@ -71,25 +71,24 @@ def read_overview(out: Path) -> Overview:
         RunError: its list of packs is garbled, or of a newer format.
     """
     packs, index = tuple(read_packs(out)), _read_index(out / INDEX)
-    states = Counter[str]()
+    running = find_state("running", out) == "running"  # an index tells of the last time that its command ended
+    bad = Counter(line["run"] for line in index if line["state"] in ("failed", "damaged") and not running)
+    done, refused = 0, sum(line["state"] == "refused" for line in index)
     with contextlib.suppress(OSError):
         for entry in os.scandir(out / "packs"):
             with contextlib.suppress(RunError):
                 status = read_json(Path(entry.path) / "status.json")
-                states[str(status.get("state"))] += len(status.get("rows", ()))
-    done, refused = states["done"], sum(line["state"] == "refused" for line in index)
-    if find_state("running", out) == "running":
-        state = "running"
-    elif done + refused >= sum(pack.size for pack in packs):
-        state = "done"
-    else:
-        state = "failed" if any(line["state"] in ("failed", "damaged") for line in index) else "interrupted"
+                rows, name = len(status.get("rows", ())), f"packs/{entry.name}"
+                if status.get("state") == "done" and not os.path.exists(os.path.join(entry.path, "best.safetensors")):
+                    bad[name] = rows
+                done += rows - bad[name] if status.get("state") == "done" else 0
+    ended = "failed" if bad else "done" if done + refused >= sum(pack.size for pack in packs) else "interrupted"
     means = {}
     if all(pack.measure is None for pack in packs):
         for name in NUMBERS:
             if there := [float(line[name]) for line in index if line[name]]:
                 means[name] = statistics.fmean(there)
-    return Overview(packs, state, done, means)
+    return Overview(packs, "running" if running else ended, done, means)
 
 
 def _read_index(path: Path) -> list[dict[str, str]]:
@@ -99,4 +98,4 @@ def _read_index(path: Path) -> list[dict[str, str]]:
             lines = list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error):
         return []
-    return lines if all(name in line for line in lines for name in ("state", *NUMBERS)) else []
+    return lines if all(name in line for line in lines for name in ("state", "run", *NUMBERS)) else []

@@ -18,6 +18,7 @@ from noiseward.options.run import RunSpec
 from noiseward.problem import Loaded, Problem, prepare_spec
 from noiseward.rewards.catalog import ENTRIES
 from noiseward.rewards.shortfall import find_gain
+from noiseward.runs.alive import find_state
 from noiseward.runs.claim import is_vacant
 from noiseward.runs.files import lock
 from noiseward.runs.images import check_results
@@ -38,8 +39,8 @@ class PackState:
     """What is on disk of a pack.
 
     Attributes:
-        name: what its run says; `waiting` where there is none, `damaged` where its files do not fit together or are not
-            the run of the pack.
+        name: what its run says, but `killed` where it is running there and no process holds the lock of the sweep;
+            `waiting` where there is none, `damaged` where its files do not fit together or are not the run of the pack.
         run: what the run says, where that can be read.
         measurements: of a run of a comparison that is done.
         error: what does not fit.
@@ -87,18 +88,19 @@ class PackTask:
             return PackState("waiting")
         try:
             if not os.path.lexists(folder.path / "spec.json"):
-                state = "running" if is_vacant(folder.path) else "damaged"
-                return PackState(state, error=f"{folder.path} has no spec.json")
+                if is_vacant(folder.path):
+                    return PackState(find_state("running", self.out))
+                return PackState("damaged", error=f"{folder.path} has no spec.json")
             if not matches(folder.spec(), pack.spec):
                 return PackState("damaged", error=f"{folder.path} holds another run than this sweep asks for")
             if not os.path.lexists(folder.path / "status.json"):
-                return PackState("running")
+                return PackState(find_state("running", self.out))
             run = read_record(folder)
             measurements = None
             if run.status["state"] == "done":
                 check_results(folder, run, closely=closely)
                 measurements = None if pack.measure is None else read_looks(folder, run, pack)
-            return PackState(run.status["state"], run, measurements)
+            return PackState(find_state(run.status["state"], self.out), run, measurements)
         except RunError as error:
             return PackState("damaged", error=str(error))
 

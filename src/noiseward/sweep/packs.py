@@ -140,6 +140,7 @@ def plan(out: Path, rows: Sequence[Row], size: int, measure: tuple[str, ...] | N
         RunError: what was begun belongs to other rows, or to the same ones with other settings.
     """
     before = read_packs(out)
+    rows = _keep_ids(rows, before)
     begun = [pack for pack in before if os.path.lexists(out / "packs" / pack.name / "spec.json") or is_split(out, pack)]
     known = {(name, seed): (prompt, pack) for pack in begun for name, prompt, seed in pack.rows()}
     asked = set[tuple[str, int]]()
@@ -161,6 +162,31 @@ def plan(out: Path, rows: Sequence[Row], size: int, measure: tuple[str, ...] | N
         raise RunError(f"{out} began '{name}' with seed {seed}, which is not asked for now; give another --out")
     packs = [*begun, *_name(new, [pack.name for pack in begun])]
     return sorted(packs, key=lambda pack: (len(pack.name), pack.name))
+
+
+def _keep_ids(rows: Sequence[Row], before: Sequence[Pack]) -> Sequence[Row]:
+    """The rows, those with an invented id under the one that they had before: its number depends on their order."""
+    had: dict[str, str] = {}
+    for pack in before:
+        for name, prompt in zip(pack.ids, pack.spec.prompt, strict=False):
+            had.setdefault(name, _identify(pack.spec, prompt))
+    asked = {row.id: _identify(row.spec, *row.spec.prompt) for row in rows if before and row.invented}
+    for name, what in had.items():
+        if asked.get(name, what) != what:
+            other = next((one for one, found in asked.items() if found == what and had.get(one) != what), name)
+            asked[name], asked[other] = asked[other], asked[name]
+    ids: dict[str, list[str]] = {}
+    for name, what in asked.items():
+        ids.setdefault(what, []).append(name)
+    return [
+        dataclasses.replace(row, id=ids[_identify(row.spec, *row.spec.prompt)].pop(0)) if row.id in asked else row
+        for row in rows
+    ]
+
+
+def _identify(spec: RunSpec, prompt: str = "") -> str:
+    """What a row asks for, as text."""
+    return json.dumps([prompt, spec.seed, specs.settings_of(spec)], sort_keys=True)
 
 
 def _check_same(out: Path, name: str, prompt: str, pack: Pack, old_prompt: str, old: Pack) -> None:

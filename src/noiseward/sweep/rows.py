@@ -30,8 +30,7 @@ __all__ = ["ROWS", "Row", "UniqueIds", "check_count", "check_inputs", "check_nam
 
 OPTIONS = tuple(name for name in RunSpec.names() if name not in ("prompt", "batch", "call"))
 COLUMNS = ("prompt", "id", "seeds", *OPTIONS)
-LISTS = ("reward", "watch")
-LIMITS = ("steps", "seconds", "nfe")
+LISTS = ("reward", "watch", "require", "stop_when")
 ROWS = 1_000_000  # of a sweep at most
 LONGEST = 65_536  # characters of a prompt
 
@@ -44,11 +43,13 @@ class Row:
         id: its name; unique for each seed.
         spec: what to run: one prompt at most, with `spec.batch` seeds from `spec.seed` on.
         line: its number in the file, from 1.
+        invented: whether the id follows from the prompt, and a number where prompts give the same.
     """
 
     id: str
     spec: RunSpec
     line: int = 0
+    invented: bool = False
 
 
 def read_rows(source: str | Path, base: RunSpec, *, template: str = "{}") -> list[Row]:
@@ -157,13 +158,13 @@ def _read_row(content: Mapping[str, Any], base: RunSpec, template: str, number: 
         if name.startswith("call.")
     }
     own = lift_call({**own, "call": call})
-    limits = dict.fromkeys(LIMITS) if set(LIMITS) & set(own) else {}
-    values = {**base.values(), **limits, **own, "prompt": (whole,), "call": {**base.call, **own["call"]}}
+    values = {**base.values(), **own, "prompt": (whole,), "call": {**base.call, **own["call"]}}
     values["batch"] = content.get("seeds", base.batch)
     spec = RunSpec.read(values, spell=lambda name: "column 'seeds'" if name == "batch" else f"column '{name}'")
     check_names(spec)
-    name = ids.invent(prompt, number) if content.get("id") is None else ids.check(content["id"], number)
-    return Row(name, set_limits(spec), number)
+    invented = content.get("id") is None
+    name = ids.invent(prompt, number) if invented else ids.check(content["id"], number)
+    return Row(name, set_limits(spec), number, invented)
 
 
 def _split(value: Any) -> Any:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from noiseward import terminal
@@ -86,7 +86,7 @@ class Tally:
 
 
 def show(
-    beats: Iterable[Beat], tally: Tally, *, console: Console, ids: Mapping[str, str] | None = None
+    beats: Iterable[Beat], tally: Tally, *, console: Console, ids: Mapping[str, Sequence[str]] | None = None
 ) -> Iterator[Beat]:
     """Pass beats on while a bar shows how far the sweep is; without a terminal, print a line per task that ends.
 
@@ -94,7 +94,7 @@ def show(
         beats: of the tasks.
         tally: counts them.
         console: where to draw.
-        ids: what to call tasks that fail, by name.
+        ids: of the rows of each pack, to name those that fail.
     """
     from rich.progress import BarColumn, Progress
 
@@ -105,7 +105,9 @@ def show(
             tally.count(beat)
             if beat.state == "failed":
                 again = "; its rows continue one by one" if beat.divisible and beat.rows > 1 else ""
-                which = (ids or {}).get(beat.pack) or (ids or {}).get(beat.pack.partition(".")[0])
+                pack, _, row = beat.pack.partition(".")
+                names = (ids or {}).get(pack, ())
+                which = names[int(row)] if row and names else ", ".join(dict.fromkeys(names))
                 text = f"failed: {beat.pack}{f' ({which})' if which else ''}: {beat.error}{again}"
                 console.print(text, highlight=False, markup=False, soft_wrap=True)
             line = str(tally)
