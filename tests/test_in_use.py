@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import nn
 
 from noiseward import FunctionSampler, align, steps
 from noiseward.errors import ModelInUse
+from noiseward.samplers import recompute as recompute_module
 from noiseward.samplers.cost import NFE, count_calls
 from noiseward.samplers.in_use import occupy
 from tests.tiny import CALL, stable_diffusion
@@ -159,3 +162,33 @@ def test_what_was_refused_is_not_taken_for_a_fault_of_the_sampler(at):
         sampler(noise)
     sampler(noise).sum().backward()
     assert sampler.alone is None and noise.grad.abs().min() > 0
+
+
+def in_a_thread(function):
+    """The same function, run in a thread of its own, as a GPU's gradients are."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(function, *args, **kwargs).result()
+
+    return call
+
+
+@pytest.mark.parametrize("memory", ["balanced", "low"])
+@pytest.mark.parametrize("method", ["dno:guard=none", "ntrk:guard=none"])
+def test_what_a_gradient_recomputes_in_a_thread_of_its_device_is_the_work_of_the_run(monkeypatch, memory, method):
+    how = {"method": method, "memory": memory, "steps": 1, "watch": (), "progress": False, **CALL}
+    alone = align(stable_diffusion(), "a", "brightness", **how)
+    threads, own = [], recompute_module._Call.repeat
+
+    def repeat(call, inputs):
+        threads.append(threading.get_ident())
+        return own(call, inputs)
+
+    monkeypatch.setattr(recompute_module._Call, "repeat", repeat)
+    for owner, name in ((torch.autograd, "grad"), (torch.autograd, "backward"), (torch.Tensor, "backward")):
+        monkeypatch.setattr(owner, name, in_a_thread(getattr(owner, name)))
+    found = align(stable_diffusion(), "a", "brightness", **how)
+    assert threads and threading.get_ident() not in threads
+    assert torch.equal(found.noise, alone.noise) and torch.equal(found.sample, alone.sample)

@@ -14,12 +14,13 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import operator
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
 from torch.nn import Module
+
+from noiseward.samplers.in_use import act_for, find_thread
 
 __all__ = ["COMPILED", "Snapshot", "forget_parts", "is_compiled", "mark_interceptor", "snapshot"]
 
@@ -54,14 +55,14 @@ class Snapshot:
     """The attributes of a module's parts, and the context variables, at some moment. Made by :func:`snapshot`.
 
     Attributes:
-        thread: that it was made in.
+        thread: whose work it was made in.
     """
 
     def __init__(self, contents: list[Contents], containers: Containers) -> None:
         self._contents = [(own, own.copy()) for own in contents]
         self._containers = [(own, own.copy()) for own in containers]
-        self._context = contextvars.copy_context()
-        self.thread = threading.get_ident()
+        self._context, self.thread = contextvars.copy_context(), find_thread()
+        self._context.run(act_for, self.thread)
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[contextvars.Context]:
