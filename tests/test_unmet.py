@@ -68,7 +68,7 @@ def test_means_of_a_batch_are_of_what_meets_the_requirements(run, small, bound):
     (met,) = (line for line in lines if line["best"])
     (unmet,) = (line for line in lines if not line["best"])
     assert met["missing"] == "" and unmet["missing"].startswith(f"fails {bound}, got") and unmet["gain"] == ""
-    assert f"{float(met['best']):.4g}" in out and "1 rows fail a requirement: index.csv, column missing" in out
+    assert f"{float(met['best']):.4g}" in out and "rows that fail a requirement: 1 (index.csv, column missing)" in out
     page = Path("out/report.html").read_text()
     assert "not met" in page and f"fails {bound.replace('>', '&gt;')}" in page
     assert not CODE.search(out + err + read_all(Path("out")))

@@ -40,7 +40,7 @@ def print_outcomes(outcomes: Sequence[Outcome], out: Path, console: Console) -> 
     for error, ids in by_error.items():
         console.print(f"{', '.join(ids)}: {error}", highlight=False, soft_wrap=True)
     if missing := sum(bool(one.missing) for one in outcomes):
-        console.print(f"{missing} rows fail a requirement: index.csv, column missing", highlight=False)
+        console.print(f"rows that fail a requirement: {missing} (index.csv, column missing)", highlight=False)
     suspects = sum(one.strict is not None and one.strict < SUSPECT for one in outcomes)
     if suspects:
         console.print(f"the noise of {suspects} rows is out of distribution: index.csv, column strict", highlight=False)
