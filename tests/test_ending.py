@@ -127,6 +127,21 @@ def test_a_child_in_a_session_of_its_own_is_left_alone(start):
     assert (status, err) == (0, "")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no such device")
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("arguments", [["models"], ["--version"], ["schema"], ["align", "--help"]])
+def test_an_output_that_cannot_be_written_is_named(arguments, buffered):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    environment["PYTHONUNBUFFERED"] = "" if buffered else "1"
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "noiseward", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    says = (
+        "noiseward: standard output could not be written (No space left on device); free space, or send it elsewhere\n"
+    )
+    assert (done.returncode, done.stderr) == (1, says)
+
+
 def test_sigterm_keeps_the_best_and_the_run_continues(start, run, tmp_path):
     process = start("light", "--steps", "100000")
     log = tmp_path / "light/steps.jsonl"

@@ -146,7 +146,7 @@ def test_a_run_that_may_only_be_read_is_shown(run, finished_run, monkeypatch):
     "arguments",
     ["align a --reward jpeg --out", "batch p.txt --reward jpeg --out", "compare --reward jpeg --out", "resume",
      "replay", "replay r --out", "render", "render r --out", "export", "export r --images", "show", "list",
-     "rewards test jpeg a.png", "studio --runs"],
+     "rewards test jpeg a.png"],
 )  # fmt: skip
 def test_an_empty_path_is_not_this_folder(run, tmp_path, arguments):
     (tmp_path / "p.txt").write_text("a")

@@ -14,6 +14,7 @@ import pytest
 
 import noiseward
 from noiseward import terminal
+from noiseward.cli.columns import print_table
 from noiseward.images.plots import plot_history
 from noiseward.loop.budget import Budget
 from noiseward.loop.loop import iterate
@@ -98,6 +99,15 @@ def test_a_narrow_terminal_cuts_no_number(run, small, tmp_path, monkeypatch):
         wide, *narrow = (_with_columns(width, command, run, monkeypatch) for width in (200, 30, 40, 60))
         for out in narrow:
             assert set() < _numbers(out) <= _numbers(wide)
+
+
+def test_text_is_as_long_as_there_is_room(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    for cell in ("x" * 50, "x" * 100):
+        print_table(
+            ["run", "prompt", "gain"], [["r", cell, "0.5"]], terminal.console(), left=("prompt",), cut=("prompt",)
+        )
+        assert capsys.readouterr().out.splitlines()[1].count("x") == min(len(cell), 48)
 
 
 def _with_columns(width, command, run, monkeypatch) -> str:

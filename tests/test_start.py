@@ -13,6 +13,7 @@ from noiseward.loop.start import read_start
 from noiseward.methods import choose_method
 from noiseward.noise.layout import Draw, Layout
 from noiseward.options.run import RunSpec
+from noiseward.options.start import split_start
 from noiseward.runs import RunFolder, execute, resume
 from noiseward.runs.files import read_tensors
 from noiseward.runs.images import open_image
@@ -122,6 +123,16 @@ def test_a_start_that_does_not_fit_is_one_line(spec, whole, model, start, says):
     with pytest.raises(ArgumentError, match=says) as caught:
         align(model, "a", "contrast", start=start, batch=3, steps=1, progress=False, **CALL)
     assert "\n" not in str(caught.value)
+
+
+def test_a_mark_in_the_name_of_a_run_is_part_of_it(tmp_path):
+    for name in ("v@2", "w:1"):
+        (tmp_path / name).mkdir()
+    for text, file, row in (
+        ("v@2", "v@2/best", None), ("v@2:1", "v@2/best", 1), ("v@2@3:0", "v@2/frames/00003", 0),
+        ("w:1", "w:1/best", None), ("w:1:0", "w:1/best", 0), ("v@3", "v/frames/00003", None), ("w:2", "w/best", 2),
+    ):  # fmt: skip
+        assert split_start(f"{tmp_path}/{text}") == (tmp_path / f"{file}.safetensors", row)
 
 
 def test_on_the_command_line(run, whole, small, tmp_path):

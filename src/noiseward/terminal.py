@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TextColumn
 
-__all__ = ["column", "console", "leave_closed_terminal", "silence"]
+__all__ = ["column", "console", "flush", "leave_closed_terminal", "silence"]
 
 
 WIDE = 10_000  # characters of a line for programs, which need no line to be broken
@@ -74,6 +74,12 @@ class _Output:
         """Write out what is buffered."""
         with _unless_gone():
             self._stream.flush()
+
+
+def flush() -> None:
+    """Write out what standard output buffers, where there is one."""
+    with contextlib.suppress(AttributeError, ValueError):  # it may be closed
+        _Output("stdout").flush()
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ from noiseward.cli import (
 )
 from noiseward.cli.help import Command, Group
 from noiseward.errors import ArgumentError, NoisewardError, NoisewardWarning, describe_error, shorten
+from noiseward.terminal import flush
 from noiseward.user_code import InterruptListener, StandardStreams
 
 __all__ = ["app", "command", "main"]
@@ -100,7 +101,11 @@ def _status() -> int:
     heard, status, before = InterruptListener(insist=False), 0, len(_signals())
     try:
         with heard:
-            app()
+            try:
+                app()
+            except SystemExit:  # it ended as it should
+                flush()
+                raise
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
@@ -131,9 +136,20 @@ def _signals() -> list[int]:
 def _describe(error: BaseException) -> str:
     """An error in one line; one of the system with what it was about."""
     if isinstance(error, OSError) and error.strerror:
+        if error.filename is None and not _can_print():
+            return f"standard output could not be written ({error.strerror}); free space, or send it elsewhere"
         about = f"{shorten(str(error.filename), 300)}: " if error.filename is not None else ""
         return f"{about}{error.strerror}; give another path, or correct what is there"
     return describe_error(error)
+
+
+def _can_print() -> bool:
+    """Whether a line can be printed: what failed does not say which file it was."""
+    try:
+        print(flush=True)
+    except OSError:
+        return False
+    return True
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:

@@ -44,7 +44,7 @@ def print_table(
     cells = [[" ".join(cell.split()) for cell in line] for line in lines]
     columns = zip(head, zip(head, *cells, strict=True), strict=True)
     widths = {title: max(map(cell_len, column)) for title, column in columns}
-    cut = [*(title for title in left if widths.get(title, 0) > console.width and title not in wrap), *cut]
+    cut = [*(one for one in left if widths.get(one, 0) > console.width and one not in (*cut, *wrap)), *cut]
     least = {title: min(width, LEAST) if title in (*cut, *wrap) else width for title, width in widths.items()}
     shown = list(head)
     for title in drop:

@@ -98,8 +98,7 @@ EXAMPLES = {
 
 
 class Command(TyperCommand):
-    """A command whose help has groups and examples; it says the new form of options of earlier versions, and refuses an
-    empty text as the path of a folder."""
+    """A command whose help has groups and examples; it knows earlier options, and takes no empty path."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         flags = args[: args.index("--")] if "--" in args else args

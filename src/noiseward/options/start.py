@@ -3,6 +3,8 @@
 runs/duck       the best noise of each row
 runs/duck@12    the noise of step 12, where its frame was kept
 runs/duck:1     of row 1 alone, for every row
+
+What a folder's or a file's own name ends with is none of these.
 """
 
 from __future__ import annotations
@@ -37,14 +39,20 @@ def split_start(text: str) -> tuple[Path, int | None]:
         >>> file.as_posix(), row
         ('runs/duck/frames/00012.safetensors', 1)
     """
-    found = re.fullmatch(r"(.+?)(?:@([0-9]+))?(?::([0-9]+))?", text, re.DOTALL)
-    name, step, row = found.groups() if found else (text, None, None)
+    name, row = _split(text, ":")
+    name, step = _split(name, "@")
     path = Path(os.path.expanduser(name))
     if step is not None:
         path = path / "frames" / f"{int(step):05d}.safetensors"
     elif path.suffix != ".safetensors":
         path = path / "best.safetensors"
     return path, None if row is None else int(row)
+
+
+def _split(text: str, mark: str) -> tuple[str, str | None]:
+    """A path and the number behind a mark at its end; None where there is none, or the path of that name is there."""
+    found = re.fullmatch(rf"(.+){mark}([0-9]+)", text, re.DOTALL)
+    return (found[1], found[2]) if found and not os.path.exists(os.path.expanduser(text)) else (text, None)
 
 
 def find_start(text: str) -> tuple[Path, int | None]:

@@ -19,8 +19,7 @@ __all__ = ["check_inputs", "check_names", "list_paths"]
 
 
 def check_names(spec: RunSpec) -> None:
-    """Raise `ArgumentError` if a spec names a reward, a method or a file of code that there is not, or a scheduler that
-    ignores its `eta`."""
+    """Raise `ArgumentError` if a spec names a reward, method or file that there is not, or an `eta` in vain."""
     from noiseward.methods import read_method
     from noiseward.methods.plugins import split_file
     from noiseward.rewards.names import check_requirement, check_reward

@@ -113,7 +113,7 @@ def make_field(
     known = _literals(field)
     if field.annotation is bool:
         return gr.Checkbox(value=False, **more)
-    if known:
+    if known and not kind.startswith("list"):
         return gr.Dropdown([("", ""), *((one, one) for one in known)], value="", **more)
     if name in IMAGES:
         return gr.Image(
