@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from noiseward import ArgumentError, FunctionSampler, align
+from noiseward import ArgumentError, FunctionReward, FunctionSampler, RunError, align, steps
 from noiseward.problem import prepare_spec
+from noiseward.rewards.journal import Journal
 from noiseward.runs import RunFolder, RunSpec, execute, resume
 from noiseward.runs.extend import Spent, extend
 from noiseward.runs.perform import perform
@@ -94,3 +95,52 @@ def test_a_run_whose_samples_are_no_images_continues(tmp_path, shape):
 
     ask("cut", 2)
     assert torch.equal(ask("cut", 4), ask("whole", 4))
+
+
+def begin(out, reward, steps=3, **how):
+    """A run in a directory, or more of it."""
+    sampler = FunctionSampler(lambda batch: torch.randn(batch, 8))
+    how = {"method": "dno:lr=0.1", "batch": 2, "progress": False, **how}
+    return align(sampler, None, reward, steps=steps, out=out, **how)
+
+
+def scorer(function):
+    return FunctionReward(function, name="score")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_another_reward_of_the_same_name_is_refused(tmp_path, cut):
+    score = scorer(lambda x: x.mean(1))
+    if cut:
+        sampler = FunctionSampler(lambda batch: torch.randn(batch, 8))
+        run = steps(sampler, None, score, method="dno:lr=0.1", batch=2, steps=6, progress=False, out=tmp_path / "run")
+        for _ in zip(range(3), run, strict=False):
+            pass
+        run.close()
+    else:
+        begin(tmp_path / "run", score)
+    before = files(tmp_path / "run")
+    says = r"reward 'score' to score the best sample of row \d \S+, as it did, got \S+; give the same reward, or"
+    for other in (lambda x: x.std(1), lambda x: 1.5 * x.mean(1), lambda x: x.mean(1) * torch.nan):
+        with pytest.raises(RunError, match=says) as caught:
+            begin(tmp_path / "run", scorer(other), 6)
+        assert "\n" not in str(caught.value)
+    assert files(tmp_path / "run") == before
+    assert len(begin(tmp_path / "run", scorer(lambda x: x.bfloat16().mean(1).float()), 6).history) == 7
+    assert begin(tmp_path / "new", scorer(lambda x: x.std(1)), start=str(tmp_path / "run")).gain.min() > 0
+
+
+def test_a_reward_that_varies_is_continued(tmp_path):
+    vary = scorer(lambda x: x.mean(1) + torch.rand(len(x)))
+    begin(tmp_path / "run", vary)
+    assert len(begin(tmp_path / "run", vary, 5).history) == 6
+
+
+def test_a_judge_is_not_asked_again(tmp_path):
+    asked = []
+    judge = scorer(lambda x: asked.append(len(x)) or x.mean(1) + len(asked))
+    judge.journal = Journal()
+    begin(tmp_path / "run", judge, batch=1)
+    before = len(asked)
+    begin(tmp_path / "run", judge, 4, batch=1)
+    assert len(asked) == before + 2  # the last noise once more, and the next

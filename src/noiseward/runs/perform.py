@@ -24,7 +24,7 @@ from noiseward.runs.claim import Claim
 from noiseward.runs.describe import about_spec
 from noiseward.runs.extend import Spent, check_more, extend
 from noiseward.runs.files import lock
-from noiseward.runs.fingerprint import check_model
+from noiseward.runs.fingerprint import check_model, check_reward
 from noiseward.runs.finish import fail, finish, interrupt
 from noiseward.runs.inputs import Inputs, locate_inputs, read_inputs
 from noiseward.runs.interrupt import Interruptible
@@ -97,7 +97,8 @@ def resume(
 
     Raises:
         ArgumentError: a budget that is spent already; nothing is changed then.
-        RunError: another process writes the run, a file of it cannot be read, or the model is another one now.
+        RunError: another process writes the run, a file of it cannot be read, or the model or the reward is another
+            one now.
     """
     check_trackers(log)
     folder = RunFolder(out)
@@ -177,6 +178,7 @@ def _going_on(
     if done is not None:
         check_more(stood, done, problem.budget)
     check_model(folder, problem, stood.place.noise)
+    check_reward(folder, problem, stood)
     again = first.is_interrupted(problem, spec, folder, stood)
     folder.write_spec(spec)
     mark_running(folder, stood.data, again=again)
