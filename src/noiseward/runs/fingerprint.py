@@ -54,7 +54,8 @@ def check_reward(folder: RunFolder, problem: Problem, stood: ResumePoint) -> Non
 
     now, was, initial = measure(), best.reward.double().cpu(), stood.past.initial.reward.double().cpu()
     scale = torch.maximum(was.abs(), (was - initial).abs().nan_to_num(0, 0))
-    is_other = was.isfinite() & ((now > FAILED) == (was > FAILED)) & ~((now - was).abs() <= OFF * scale + 1e-6)
+    crossed = now.isfinite() & ((now > FAILED) != (was > FAILED))
+    is_other = was.isfinite() & ~crossed & ~((now - was).abs() <= OFF * scale + 1e-6)
     if is_other.any() and all(torch.equal(now, measure()) for _ in range(2)):
         row = int(is_other.int().argmax())
         raise RunError(
