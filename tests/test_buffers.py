@@ -1,5 +1,7 @@
 """Buffers that a sampler keeps from run to run, and draws into."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -73,3 +75,35 @@ def test_a_parameter_that_is_kept_can_be_drawn_into():
         return torch.randn(1, 3, dtype=f64) @ weight
 
     assert torch.autograd.gradcheck(FunctionSampler(fn), FunctionSampler(fn).init(1).requires_grad_())
+
+
+def test_what_was_drawn_first_is_what_was_drawn_into_again_also_when_nothing_else_holds_it():
+    def twice(batch):
+        buffer = torch.empty(batch, 3, dtype=f64)
+        first = buffer.normal_()
+        buffer.normal_()
+        return first
+
+    sampler = FunctionSampler(twice)
+    noise = sampler.init(2)
+    assert torch.equal(sampler(noise), noise[:, 1])
+
+
+def test_a_tensor_that_is_drawn_into_once_is_not_kept():
+    alive = []
+
+    def fn(batch):
+        x, drawn = torch.zeros(batch, 3), []
+        for _ in range(5):
+            z = torch.empty(batch, 3)
+            drawn += [weakref.ref(z), weakref.ref(z.normal_())]
+            x = x + z
+            del z
+        alive.append(sum(one() is not None for one in drawn))
+        return x
+
+    sampler = FunctionSampler(fn)
+    noise = sampler.init(1)
+    with torch.no_grad():
+        sampler(noise)
+    assert alive[-1] == 0

@@ -30,7 +30,6 @@ quantized weights.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import operator
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any, TypeVar
@@ -39,7 +38,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._pytree import tree_flatten, tree_unflatten
-from torch.utils.weak import WeakIdKeyDictionary
+from torch.utils.weak import TensorWeakRef, WeakIdKeyDictionary
 
 from noiseward.errors import DrawMismatch, TapeError
 
@@ -84,7 +83,8 @@ class NoiseTape(TorchFunctionMode):
         self.from_generator: set[int] = set()
         self.aside = self.records = False
         self._run = object()
-        self._buffers: MutableMapping[Tensor, _Buffer] = WeakIdKeyDictionary()  # of what was drawn into, and stand-ins
+        self._stand_ins: MutableMapping[Tensor, Tensor] = WeakIdKeyDictionary()  # by what was drawn into
+        self._owners: MutableMapping[Tensor, Callable[[], Tensor | None]] = WeakIdKeyDictionary()  # of stand-ins
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.seen += 1
@@ -135,7 +135,7 @@ class NoiseTape(TorchFunctionMode):
 
     def resolve(self, values: T) -> T:
         """The same values, with a stand-in for each tensor among them that was drawn into."""
-        if not self._buffers:
+        if not self._stand_ins:
             return values
         leaves, spec = tree_flatten(values)
         with self.off():
@@ -143,14 +143,19 @@ class NoiseTape(TorchFunctionMode):
         return values if all(map(operator.is_, found, leaves)) else tree_unflatten(found, spec)
 
     def _resolve_one(self, tensor: Tensor) -> Tensor:
-        buffer = self._buffers.get(_find_root(tensor))
-        return tensor if buffer is None else _find_same(tensor, buffer.stand_in)
+        stand_in = self._stand_ins.get(self._find_owner(tensor))
+        return tensor if stand_in is None else _find_same(tensor, stand_in)
+
+    def _find_owner(self, tensor: Tensor) -> Tensor:
+        """What a tensor, or a view of one, stands in for; itself where it is none, or that is gone."""
+        root = _find_root(tensor)
+        owner = self._owners[root]() if root in self._owners else None
+        return root if owner is None else owner
 
     def fill(self, target: Tensor, drawn: Tensor) -> Tensor:
         """Write a draw into a tensor, and into its stand-in, which is returned."""
-        root = _find_root(target)
-        buffer = self._buffers.setdefault(root, _Buffer(root, root))
-        target, root = _find_same(target, buffer.own), buffer.own
+        root = self._find_owner(target)
+        target, before = _find_same(target, root), self._stand_ins.get(root, root)
         is_kept = _FILLED.setdefault(root, self._run) is not self._run
         if root.grad_fn is not None and (is_kept or target.shape != drawn.shape):
             root.detach_()
@@ -160,17 +165,11 @@ class NoiseTape(TorchFunctionMode):
             _write(target, drawn)
         new = torch.empty_strided(root.shape, root.stride(), dtype=root.dtype, device=root.device)
         if target is not root:
-            new.copy_(buffer.stand_in)
-        buffer.stand_in, self._buffers[new] = new, buffer  # what reads the one before, or a view of it, reads this one
+            new.copy_(before)
+        if before is not root:
+            self._owners[before] = lambda: root  # what reads the one before, or a view of it, reads the new one
+        self._stand_ins[root], self._owners[new] = new, TensorWeakRef(root)  # neither outlives the caller's use of it
         return _find_same(target, new).copy_(drawn)
-
-
-@dataclasses.dataclass
-class _Buffer:
-    """A tensor that was drawn into, and what stands in for it now."""
-
-    own: Tensor
-    stand_in: Tensor
 
 
 def _randn(
