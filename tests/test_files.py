@@ -105,13 +105,15 @@ def test_an_unwritable_replay_is_refused_before_the_work(run, finished_run, tmp_
 
 
 def test_images_are_not_written_over_those_of_a_run(finished_run, tmp_path):
-    (tmp_path / "many").mkdir()
+    (tmp_path / "many/packs").mkdir(parents=True)
     (tmp_path / "many/batch.json").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/batch.json").touch()  # of another program
     (tmp_path / "link").symlink_to("run/best")
     for name in ("run", "run/best", "run/new", "run/render/../frames", "link", "many", "many/packs", "many/packs/0"):
         with pytest.raises(RunError, match="expected a folder outside of runs, got .*; give another --out"):
             check_folder(tmp_path / name)
-    for name in ("new", "run/render", "run/render/new", "run/replay", "many/replay/0", ".", "run-2"):
+    for name in ("new", "run/render", "run/render/new", "run/replay", "many/replay/0", ".", "run-2", "other/new"):
         check_folder(tmp_path / name)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from noiseward import ArgumentError, FunctionReward, align
 from noiseward.loop.budget import Status
-from noiseward.loop.stop import has_plateaued
+from noiseward.loop.stop import STOPS, has_plateaued
 from noiseward.rewards.shortfall import FAILED
 from noiseward.runs import RunSpec, execute, resume
 from noiseward.runs.store import RunFolder
@@ -116,3 +116,10 @@ def test_after_few_steps_first():
 def test_stops_that_cannot_be_are_refused(stop, watch, message):
     with pytest.raises(ArgumentError, match=message):
         align("stickers", "a duck", "brightness", watch=watch, stop_when=stop, steps=1, progress=False)
+
+
+def test_the_stops_that_an_option_takes_are_those_there_are():
+    names = tuple(STOPS)
+    assert RunSpec(prompt="a", reward="brightness", stop_when=names).stop_when == names
+    with pytest.raises(ArgumentError, match=f"'{names[0]}'.*'{names[1]}'|'{names[1]}'.*'{names[0]}'"):
+        RunSpec(prompt="a", reward="brightness", stop_when="bored")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from noiseward import RunError
+from noiseward.cli.sweep import show_sweep
 from noiseward.runs import RunSpec
 from noiseward.sweep.compare import compare
 from noiseward.sweep.comparison import Comparison
@@ -120,7 +121,7 @@ def test_a_batch_planned_by_two_at_once_is_done_by_one(out, model):
         list(mine.run(Local()))
 
 
-def test_a_row_whose_reward_was_never_finite_has_failed(model, tmp_path):
+def test_a_row_whose_reward_was_never_finite_has_failed(model, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
         "def mine(images, prompts):\n"
         "    return images.mean((1, 2, 3)) * images.new_tensor([float('nan') if p == 'b' else 1.0 for p in prompts])\n"
@@ -130,6 +131,9 @@ def test_a_row_whose_reward_was_never_finite_has_failed(model, tmp_path):
     found = report(batch)
     assert [(one.state, one.error) for one in found] == [("done", ""), ("failed", "its reward was never finite")]
     assert found[1].best is None and "nan" not in (tmp_path / "out/index.csv").read_text()
+    show_sweep(tmp_path / "out")
+    shown = capsys.readouterr().out + found[1].caption + (tmp_path / "out/report.html").read_text()
+    assert "never finite" in shown and "not met" not in shown
 
 
 def test_a_batch_whose_every_pack_fails_ends_with_a_line_that_says_so(run, small, tmp_path):

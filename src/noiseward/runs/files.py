@@ -36,7 +36,7 @@ __all__ = [
 
 LIMIT = 2**30  # bytes of a JSON file
 DEPTH = 50  # of what is in it
-RUN_FILES = ("steps.jsonl", "batch.json")  # of a run; of a batch or a comparison
+RUN_FILES = (("spec.json", "steps.jsonl"), ("batch.json", "packs"))  # of a run; of a batch or a comparison
 KINDS = {
     stat.S_IFDIR: "a directory", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -77,14 +77,19 @@ def check_target(target: Path) -> None:
         raise RunError(f"{target} cannot be written ({_reason(error)}); give another path") from None
 
 
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, a batch or a comparison."""
+    return any(all((folder / name).exists() for name in names) for names in RUN_FILES)
+
+
 def check_folder(folder: Path) -> None:
     """Raise `RunError` unless images can be written into a folder, new or not, that is no part of a run's own.
 
     Nothing is made.
     """
     place = Path(os.path.realpath(folder))
-    runs = (one for one in (place, *place.parents) if any(os.path.exists(one / name) for name in RUN_FILES))
-    if (run := next(runs, None)) and place.relative_to(run).parts[:1] not in (("render",), ("replay",)):
+    run = next(filter(_is_run, (place, *place.parents)), None)
+    if run and place.relative_to(run).parts[:1] not in (("render",), ("replay",)):
         raise RunError(f"expected a folder outside of runs, got {folder}, which belongs to {run}; give another --out")
     there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
     if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):

@@ -48,7 +48,7 @@ class Outcome:
         missing: what its best lacks of what was required.
         probability, strict: P(z) and the strict probability of the best noise.
         image: the probability of the best image, where it was tested.
-        step: the one where the best was found.
+        step: the one where the best was found; None where no reward was finite.
         ended: why the row stopped.
         run, row: the run directory, from the sweep's own, and the row in it.
         error: why it failed.
@@ -117,7 +117,8 @@ def _read(pack: Pack, state: PackState, ended: Beat | None) -> Iterator[Outcome]
         }
         before, best = run.steps[0]["reward"][row], status["best"][row]
         if name == "done" and not math.isfinite(best):
-            yield dataclasses.replace(outcome, state="failed", error="its reward was never finite", **more)
+            error = "its reward was never finite"
+            yield dataclasses.replace(outcome, state="failed", error=error, **{**more, "step": None})
         else:
             more |= {"before": before if is_met(before) else None, "best": best if is_met(best) else None}
             missing = describe_shortfall({name: scores[row] for name, scores in record["terms"].items()})
